@@ -1,0 +1,2 @@
+//! `huozi-convert` (being written).
+fn main() {}

@@ -1,0 +1,25 @@
+//! q3_k (being written).
+
+/// A block.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct BlockQ3K(pub [u8; 110]);
+
+/// Decodes.
+pub fn decode(blocks: &[BlockQ3K], out: &mut [f32]) {
+    let _ = (blocks, out);
+    todo!()
+}
+
+/// Encodes.
+pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ3K]) {
+    let _ = (x, importance, out);
+    todo!()
+}
+
+/// Dot product.
+#[inline(always)]
+pub fn dot(w: &[BlockQ3K], a: &[super::q8_k::BlockQ8K]) -> f32 {
+    let _ = (w, a);
+    todo!()
+}

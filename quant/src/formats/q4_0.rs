@@ -1,0 +1,25 @@
+//! q4_0 (being written).
+
+/// A block.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct BlockQ4_0(pub [u8; 18]);
+
+/// Decodes.
+pub fn decode(blocks: &[BlockQ4_0], out: &mut [f32]) {
+    let _ = (blocks, out);
+    todo!()
+}
+
+/// Encodes.
+pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4_0]) {
+    let _ = (x, importance, out);
+    todo!()
+}
+
+/// Dot product.
+#[inline(always)]
+pub fn dot(w: &[BlockQ4_0], a: &[super::q8_a::BlockQ8A]) -> f32 {
+    let _ = (w, a);
+    todo!()
+}

@@ -1,0 +1,23 @@
+//! Quantised weight formats, the GGUF container and the CPU kernels of `huozi`.
+//!
+//! In come the bytes of a GGUF file or rows of `f32`; out go blocks, decoded rows, and products of a quantised
+//! matrix with activations. This crate knows nothing about models, tokens or checkpoints.
+//!
+//! ```text
+//! formats <- kernels <- {matmul, attention, encode};   team alone;   formats <- gguf;   map, cast alone;   shape -> formats
+//! ```
+//!
+//! All `unsafe` of the workspace lives here, each use beside the fact it rests on.
+
+pub mod attention;
+pub mod cast;
+pub mod encode;
+pub mod formats;
+pub mod gguf;
+pub mod kernels;
+pub mod map;
+pub mod matmul;
+pub mod shape;
+pub mod team;
+
+pub use formats::Format;

@@ -1,0 +1,2 @@
+//! `huozi` (being written).
+fn main() {}
