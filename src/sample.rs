@@ -1,1 +1,5 @@
 //! sample (being written).
+
+/// Settings.
+#[derive(Clone, Debug)]
+pub struct Sampling {}
