@@ -1,12 +1,9 @@
-//! The BLOOM forward pass over quantised weights and KV blocks.
+//! The BLOOM forward pass over mapped weights and KV blocks.
+//!
+//! In come token ids with their sequences and positions, out go rows of logits. It knows no text and no requests.
 
+pub mod bloom;
 pub mod kv;
+pub mod weights;
 
-/// Why a file is no model that runs here.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// placeholder
-    #[error("{0}")]
-    Other(String),
-}
+pub use weights::{Error, Weights};
