@@ -40,6 +40,7 @@ pub enum Command {
     /// Show what this machine has and which models fit
     Doctor(Doctor),
     /// Try the built-in small model
+    #[cfg(feature = "demo")]
     Demo(Demo),
 }
 
