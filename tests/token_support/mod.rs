@@ -65,9 +65,13 @@ impl Owned {
             })
             .collect();
         let mut special = HashMap::new();
-        for (name, text) in
-            [("bos", "<s>"), ("eos", "</s>"), ("unk", "<unk>"), ("pad", "<pad>"), ("eot", "<|endofutterance|>")]
-        {
+        for (name, text) in [
+            ("bos", "<s>"),
+            ("eos", "</s>"),
+            ("unk", "<unk>"),
+            ("pad", "<pad>"),
+            ("eot", "<|endofutterance|>"),
+        ] {
             if let Some(id) = tokens.iter().position(|t| t == text) {
                 special.insert(name, id as u64);
             }
