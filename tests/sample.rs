@@ -126,7 +126,7 @@ fn large_rows_agree_with_the_plain_way() {
         let want = plainly(&logits, &never[..logits.len()], &seen, &settings);
         let mut sampler = Sampler::new(never.into());
         let got = sampler.candidates(&logits, &seen, &settings).unwrap();
-        prop_assert!(got.windows(2).all(|w| w[0].1 > w[1].1 || w[0].1 == w[1].1));
+        prop_assert!(got.windows(2).all(|w| w[0].1 >= w[1].1));
         prop_assert!((got.iter().map(|c| f64::from(c.1)).sum::<f64>() - 1.0).abs() < 1e-3);
         let mut got: Vec<u32> = got.into_iter().map(|c| c.0).collect();
         got.sort_unstable();
