@@ -406,7 +406,11 @@ fn odd_conversations() {
     let run = |m: &[Message]| fit(m, &f, &t, HistoryRule::Demo, limits, 1).unwrap();
     assert_eq!(run(&[]).dropped_exchanges, 0);
     assert_eq!(run(&[system("a")]).dropped, 1..1);
-    // A greeting in front of the first question goes with it.
+    // A greeting in front of the first question stays with it, and goes with it.
+    let greeted = [assistant("欢迎"), user("a")];
+    let p = run(&greeted);
+    assert_eq!((p.dropped_exchanges, p.dropped), (0, 0..0));
+    assert_eq!(p.ids, f.prompt_ids(&greeted, &t).unwrap());
     let p = run(&[assistant("欢迎"), user("a"), user("b")]);
     assert_eq!((p.dropped_exchanges, p.dropped), (1, 0..2));
     assert_eq!(p.ids, f.prompt_ids(&[user("b")], &t).unwrap());
