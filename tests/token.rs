@@ -85,6 +85,33 @@ fn any_text_gives_the_ids_of_the_tokenizers_crate() {
     });
 }
 
+/// Of equal merges the leftmost goes first: a run of one letter shows it, and needs a merge of a
+/// token with itself, which the fixtures' own vocabularies lack.
+#[test]
+fn runs_of_one_letter_merge_from_the_left() {
+    let mut json = json(TINY[0]);
+    for (id, token, merge) in [
+        (1002, "aa", ["a", "a"]),
+        (1003, "aab", ["aa", "b"]),
+        (1004, "aaaa", ["aa", "aa"]),
+        (1005, "aaa", ["a", "aa"]),
+    ] {
+        json["model"]["vocab"][token] = id.into();
+        json["model"]["merges"].as_array_mut().unwrap().push(merge.to_vec().into());
+    }
+    let pair = Pair::new(&json, 1024);
+    assert_eq!(pair.ours.encode("aaab", Specials::Plain).len(), 3, "aa, a, b");
+    for n in 0..40 {
+        for text in [
+            format!("{}b", "a".repeat(n)),
+            format!("b{}", "a".repeat(n)),
+            format!("{}b", "a".repeat(n)).repeat(3),
+        ] {
+            pair.check(&text);
+        }
+    }
+}
+
 #[test]
 fn reference_texts_give_the_ids_of_the_tokenizers_crate() {
     for pair in &pairs() {
