@@ -11,8 +11,9 @@
 //! phase it first had.
 
 use crate::engine::{Engine, EngineError, Info, Item, Phase, Seq, Want};
-use crate::sample::{Sampler, Sampling};
+use crate::sample::{Sampler, Sampling, SettingError};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -55,6 +56,20 @@ pub enum Stop {
     ContextFull,
     /// [`Scheduler::cancel`] was called.
     Cancelled,
+    /// No logit of an id that has a token is a number: the weights are broken.
+    BrokenLogits,
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The prompt is empty, holds an id past the vocabulary, or is longer than the whole cache.
+    #[error(transparent)]
+    Prompt(#[from] EngineError),
+    /// A setting out of range.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
 }
 
 /// How long things took.
@@ -135,6 +150,16 @@ impl Running {
     }
 }
 
+/// What a row of logits led to.
+#[derive(Clone, Copy)]
+enum Drawn {
+    /// No row was wanted.
+    Nothing,
+    Token(u32),
+    /// No logit is a number.
+    Impossible,
+}
+
 /// A sequence that nobody runs, kept for its prefix.
 struct Kept {
     seq: Seq,
@@ -155,8 +180,8 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// `never[id]`: ids that are never sampled; shorter than `n_vocab` means the rest may be.
-    pub fn new(engine: Box<dyn Engine>, never: Vec<bool>) -> Self {
+    /// `never[id]`: ids that are never sampled; those past its end have no token and are not sampled either.
+    pub fn new(engine: Box<dyn Engine>, never: Arc<[bool]>) -> Self {
         Self {
             engine,
             sampler: Sampler::new(never),
@@ -176,18 +201,19 @@ impl Scheduler {
     /// Queues a request.
     ///
     /// # Errors
-    /// `NoTokens` for an empty prompt, `TokenOutOfRange`, and `KvFull` when the prompt is longer than the whole cache.
-    pub fn submit(&mut self, request: Request) -> Result<RequestId, EngineError> {
+    /// See [`Refused`].
+    pub fn submit(&mut self, request: Request) -> Result<RequestId, Refused> {
         let info = self.engine.info();
+        request.sampling.check()?;
         if request.ids.is_empty() {
-            return Err(EngineError::NoTokens);
+            return Err(EngineError::NoTokens.into());
         }
         if let Some(&token) = request.ids.iter().find(|&&t| t as usize >= info.n_vocab) {
-            return Err(EngineError::TokenOutOfRange { token, n_vocab: info.n_vocab });
+            return Err(EngineError::TokenOutOfRange { token, n_vocab: info.n_vocab }.into());
         }
         let needed = request.ids.len().div_ceil(info.kv_block_positions);
         if needed > info.kv_blocks {
-            return Err(EngineError::KvFull { needed, free: info.kv_blocks });
+            return Err(EngineError::KvFull { needed, free: info.kv_blocks }.into());
         }
         let id = RequestId(self.next_id);
         self.next_id += 1;
@@ -357,7 +383,7 @@ impl Scheduler {
             items.push(Item { seq, tokens, phase, want: if last { Want::Last } else { Want::None } });
         }
         let sizes: Vec<usize> = items.iter().map(|item| item.tokens.len()).collect();
-        let mut drawn: Vec<Option<u32>> = vec![None; items.len()];
+        let mut drawn = vec![Drawn::Nothing; items.len()];
         let (running, sampler) = (&self.running, &mut self.sampler);
         let start = Instant::now();
         self.engine.step(
@@ -365,7 +391,9 @@ impl Scheduler {
             &mut |item, position, logits| {
                 let r = &running[whose[item]];
                 let next = position as u64 + 1;
-                drawn[item] = Some(sampler.sample(logits, &r.ids, &r.request.sampling, r.request.seed, next));
+                let token = sampler.sample(logits, &r.ids, &r.request.sampling, r.request.seed, next);
+                // The settings were checked when the request was taken.
+                drawn[item] = token.map_or(Drawn::Impossible, Drawn::Token);
             },
             cancel,
         )?;
@@ -390,7 +418,7 @@ impl Scheduler {
         &mut self,
         i: usize,
         n: usize,
-        drawn: Option<u32>,
+        drawn: Drawn,
         seconds: f64,
         on: &mut dyn FnMut(Event),
     ) -> Option<Stop> {
@@ -404,8 +432,10 @@ impl Scheduler {
             r.timings.generate_seconds += seconds;
         }
         r.done += n;
-        let Some(token) = drawn else {
-            return (r.done == r.ids.len()).then_some(Stop::MaxTokens);
+        let token = match drawn {
+            Drawn::Nothing => return (r.done == r.ids.len()).then_some(Stop::MaxTokens),
+            Drawn::Impossible => return Some(Stop::BrokenLogits),
+            Drawn::Token(token) => token,
         };
         r.timings.generated_tokens += 1;
         if r.request.stop_ids.contains(&token) {
