@@ -27,10 +27,12 @@ pub const MIN_ALIGNMENT: u64 = 8;
 /// The largest alignment: the largest page size in use.
 pub const MAX_ALIGNMENT: u64 = 64 << 10;
 
-/// Shortest metadata entry: key length and one byte, type, one value byte.
-pub const MIN_KV_BYTES: u64 = 8 + 1 + 4 + 1;
-/// Shortest tensor entry: name length and one byte, count of dimensions, one dimension, type, offset.
-pub const MIN_TENSOR_BYTES: u64 = 8 + 1 + 4 + 8 + 4 + 8;
+// Shortest by structure: an empty name or no dimension breaks a rule of its own, which should be the one reported.
+
+/// Shortest metadata entry: key length, type, one value byte.
+pub const MIN_KV_BYTES: u64 = 8 + 4 + 1;
+/// Shortest tensor entry: name length, count of dimensions, type, offset.
+pub const MIN_TENSOR_BYTES: u64 = 8 + 4 + 4 + 8;
 
 /// The most entries there can be: the cap, or what `remaining` bytes hold at `min_bytes` each.
 pub const fn max_count(cap: u64, remaining: u64, min_bytes: u64) -> u64 {

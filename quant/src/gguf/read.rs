@@ -1,5 +1,6 @@
 //! Opening a file: every rule of the format and of [`limits`](super::limits) is checked here, once.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -110,8 +111,8 @@ impl Reader {
     }
 }
 
-impl std::fmt::Debug for Reader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Reader({}, {} entries, {} tensors)", self.name(), self.meta().len(), self.tensors().len())
     }
 }
@@ -126,6 +127,8 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    // `what` is formatted in an error only: there is no allocation per string of an array.
+
     /// An error about what begins at byte `at`.
     fn error_at(
         &self,
@@ -141,7 +144,7 @@ impl<'a> Cursor<'a> {
         (self.bytes.len() - self.at) as u64
     }
 
-    fn take(&mut self, n: u64, what: &str) -> Result<&'a [u8], Error> {
+    fn take(&mut self, n: u64, what: impl fmt::Display) -> Result<&'a [u8], Error> {
         if n > self.remaining() {
             let left = self.remaining();
             let found =
@@ -154,23 +157,23 @@ impl<'a> Cursor<'a> {
         Ok(&self.bytes[start..self.at])
     }
 
-    fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N], Error> {
+    fn array<const N: usize>(&mut self, what: impl fmt::Display) -> Result<[u8; N], Error> {
         let mut out = [0; N];
         out.copy_from_slice(self.take(N as u64, what)?);
         Ok(out)
     }
 
-    fn u32(&mut self, what: &str) -> Result<u32, Error> {
+    fn u32(&mut self, what: impl fmt::Display) -> Result<u32, Error> {
         self.array(what).map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self, what: &str) -> Result<u64, Error> {
+    fn u64(&mut self, what: impl fmt::Display) -> Result<u64, Error> {
         self.array(what).map(u64::from_le_bytes)
     }
 
     fn string(&mut self, what: &str, rule: Rule, lengths: (u64, u64)) -> Result<&'a str, Error> {
         let at = self.at;
-        let len = self.u64(&format!("the length of {what}"))?;
+        let len = self.u64(format_args!("the length of {what}"))?;
         if len < lengths.0 || len > lengths.1 {
             let expected = match lengths.0 {
                 0 => format!("{what} of at most {} bytes", lengths.1),
@@ -190,7 +193,7 @@ impl<'a> Cursor<'a> {
     /// A count of things that have at least `min_bytes` each, at most `cap`.
     fn count(&mut self, what: &str, cap: u64, min_bytes: u64) -> Result<usize, Error> {
         let at = self.at;
-        let count = self.u64(&format!("the number of {what}"))?;
+        let count = self.u64(format_args!("the number of {what}"))?;
         let most = max_count(cap, self.remaining(), min_bytes);
         if count > most {
             let left = self.remaining();
