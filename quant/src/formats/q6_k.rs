@@ -59,10 +59,11 @@ pub fn decode(blocks: &[BlockQ6K], out: &mut [f32]) {
 }
 
 const PLAN: Plan = Plan {
-    emphasis: 0.5,
-    grid: &[31.2, 31.4, 31.6, 31.8, 32.0, 32.2, 32.4, 32.6, 32.8, 31.0],
-    reach: &[(0, 0), (-1, 0), (1, 0), (-2, 0), (2, 0)],
-    rounds: 3,
+    emphasis: 1.0,
+    flatness: 4.0,
+    grid: &[31.0, 31.2, 31.4, 31.6, 31.8, 32.0, 32.2, 32.4, 32.6, 32.8, 33.0, 33.5, 34.0, -31.0, -31.3],
+    reach: &[(0, 0), (-1, 0), (1, 0), (-2, 0), (2, 0), (-3, 0), (3, 0)],
+    rounds: 4,
 };
 
 /// Encodes one row `x` (256 n) into `out` (n); see [`super::search_k`]. `importance`: per column, or `None`.
