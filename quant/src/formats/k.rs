@@ -108,3 +108,7 @@ pub(super) fn pack_2bit(q: &[u8; N]) -> [u8; 64] {
 pub(super) fn first_8(values: &[u8; 16]) -> [u8; 8] {
     std::array::from_fn(|i| values[i])
 }
+
+#[cfg(test)]
+#[path = "k_tests.rs"]
+mod tests;
