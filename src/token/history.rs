@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use super::chat::{ChatError, ChatFormat, Message, Role};
 use super::Tokenizer;
+use super::chat::{ChatError, ChatFormat, Message, Role};
 
 /// How much is dropped once a limit is passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +73,7 @@ pub fn fit(
 ) -> Result<Prompt, ChatError> {
     let head = messages.iter().take_while(|m| m.role == Role::System).count();
     // Where each exchange begins; what stands in front of the first question belongs to it.
-    let mut begins: Vec<usize> =
-        (head..messages.len()).filter(|&i| messages[i].role == Role::User).collect();
+    let mut begins: Vec<usize> = (head..messages.len()).filter(|&i| messages[i].role == Role::User).collect();
     if let Some(first) = begins.first_mut() {
         *first = head;
     }

@@ -258,7 +258,10 @@ enum Meaning<'a> {
 struct StandIns<'a> {
     /// Private-use characters of the messages and the template: not to be had.
     taken: BTreeSet<char>,
-    next: std::iter::Chain<std::ops::RangeInclusive<char>, std::iter::Chain<std::ops::RangeInclusive<char>, std::ops::RangeInclusive<char>>>,
+    next: std::iter::Chain<
+        std::ops::RangeInclusive<char>,
+        std::iter::Chain<std::ops::RangeInclusive<char>, std::ops::RangeInclusive<char>>,
+    >,
     meanings: BTreeMap<char, Meaning<'a>>,
     by_text: BTreeMap<String, char>,
 }
@@ -269,16 +272,13 @@ impl<'a> StandIns<'a> {
             Content::Text(text) => text.as_str(),
             Content::Ids(_) => "",
         });
-        let texts = contents
-            .chain([template.source.as_str()])
-            .chain(template.special.values().map(String::as_str));
-        let private = |c: &char| {
-            matches!(c, '\u{E000}'..='\u{F8FF}' | '\u{F0000}'..='\u{FFFFD}' | '\u{100000}'..='\u{10FFFD}')
-        };
+        let texts =
+            contents.chain([template.source.as_str()]).chain(template.special.values().map(String::as_str));
+        let private = |c: &char| matches!(c, '\u{E000}'..='\u{F8FF}' | '\u{F0000}'..='\u{FFFFD}' | '\u{100000}'..='\u{10FFFD}');
         let mut taken: BTreeSet<char> = texts.flat_map(str::chars).filter(private).collect();
         taken.extend(template.control_chars.iter().filter(|c| private(c)));
-        let next = ('\u{F0000}'..='\u{FFFFD}')
-            .chain(('\u{100000}'..='\u{10FFFD}').chain('\u{E000}'..='\u{F8FF}'));
+        let next =
+            ('\u{F0000}'..='\u{FFFFD}').chain(('\u{100000}'..='\u{10FFFD}').chain('\u{E000}'..='\u{F8FF}'));
         Self { taken, next, meanings: BTreeMap::new(), by_text: BTreeMap::new() }
     }
 

@@ -160,10 +160,8 @@ impl Vocabulary {
             kinds.push(kind);
             match kind {
                 Kind::Normal => alphabet.decode(text, &mut arena),
-                Kind::Byte => arena.push(
-                    byte_token(text)
-                        .ok_or_else(|| Error::ByteToken { id, text: text.to_owned() })?,
-                ),
+                Kind::Byte => arena
+                    .push(byte_token(text).ok_or_else(|| Error::ByteToken { id, text: text.to_owned() })?),
                 _ => arena.extend_from_slice(text.as_bytes()),
             }
             match kind {
@@ -175,10 +173,11 @@ impl Vocabulary {
         }
         starts.push(arena.len());
         for &id in &parts.suppress {
-            *usize::try_from(id)
-                .ok()
-                .and_then(|i| never.get_mut(i))
-                .ok_or(Error::SpecialId { key: SUPPRESS, id, n_vocab: n })? = true;
+            *usize::try_from(id).ok().and_then(|i| never.get_mut(i)).ok_or(Error::SpecialId {
+                key: SUPPRESS,
+                id,
+                n_vocab: n,
+            })? = true;
         }
         let special = |key, id: Option<u64>| match id {
             None => Ok(None),
@@ -390,7 +389,14 @@ impl<'p, 'a> Lookup<'p, 'a> {
         self.find(text).ok()
     }
 
-    #[allow(clippy::cast_possible_truncation)] // both halves of the hash are wanted
+    /// The same, looked up first at `guess`, where it usually is.
+    pub(super) fn id_near(&self, text: &[u8], guess: u32) -> Option<u32> {
+        match self.tokens.get(guess as usize) {
+            Some(t) if t.as_bytes() == text => Some(guess),
+            _ => self.id(text),
+        }
+    }
+
     fn find(&self, text: &[u8]) -> Result<u32, (usize, u32)> {
         let hash = self.keys.hash_one(text);
         let tag = (hash >> 32) as u32;

@@ -65,9 +65,13 @@ impl Owned {
             })
             .collect();
         let mut special = HashMap::new();
-        for (name, text) in
-            [("bos", "<s>"), ("eos", "</s>"), ("unk", "<unk>"), ("pad", "<pad>"), ("eot", "<|endofutterance|>")]
-        {
+        for (name, text) in [
+            ("bos", "<s>"),
+            ("eos", "</s>"),
+            ("unk", "<unk>"),
+            ("pad", "<pad>"),
+            ("eot", "<|endofutterance|>"),
+        ] {
             if let Some(id) = tokens.iter().position(|t| t == text) {
                 special.insert(name, id as u64);
             }
@@ -119,8 +123,7 @@ pub fn theirs(json: &Value, plain: bool) -> tokenizers::Tokenizer {
 /// A fixture's tokenizer with more added tokens: overlapping ones, special and not.
 pub fn with_added_tokens(dir: &str) -> Value {
     let mut json = json(dir);
-    let mut next = 1002u64;
-    for (content, special) in [
+    let added = [
         ("<|begin", true),
         ("of|>", true),
         ("<|x|>", true),
@@ -132,11 +135,11 @@ pub fn with_added_tokens(dir: &str) -> Value {
         ("的。", false),
         ("s>", false),
         ("\n\n", false),
-    ] {
-        let token = serde_json::json!({"id": next, "content": content, "single_word": false,
+    ];
+    for (id, (content, special)) in (1002u64..).zip(added) {
+        let token = serde_json::json!({"id": id, "content": content, "single_word": false,
             "lstrip": false, "rstrip": false, "normalized": !special, "special": special});
         json["added_tokens"].as_array_mut().unwrap().push(token);
-        next += 1;
     }
     json
 }
