@@ -10,7 +10,11 @@ fn root() -> PathBuf {
 
 #[test]
 fn safetensors_fixtures_open() {
-    for (dir, n) in [("tests/fixtures/tiny-f32", 28), ("tests/fixtures/tiny-6heads-bf16", 40), ("tests/fixtures/tiny-k256-f16", 28)] {
+    for (dir, n) in [
+        ("tests/fixtures/tiny-f32", 28),
+        ("tests/fixtures/tiny-6heads-bf16", 40),
+        ("tests/fixtures/tiny-k256-f16", 28),
+    ] {
         let checkpoint = Checkpoint::open(&root().join(dir)).unwrap();
         assert_eq!(checkpoint.tensors().len(), n, "{dir}");
         for (i, t) in checkpoint.tensors().iter().enumerate() {

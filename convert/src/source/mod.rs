@@ -10,8 +10,11 @@ mod cache;
 mod error;
 mod index;
 mod input;
+mod pickle;
 mod rows;
 mod safetensors;
+mod torch;
+mod zip;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -180,7 +183,8 @@ impl Checkpoint {
                 let by = shards.index.as_ref().map_or(this.name.clone(), |index| index.file.clone());
                 return Err(Error::layout(by, format!("shard {} beside it", shown(file)), "no such file"));
             };
-            let entries = safetensors::list(&input, number)?;
+            let entries =
+                if shards.torch { torch::list(&input, number)? } else { safetensors::list(&input, number)? };
             for Entry { tensor, place } in entries {
                 if let Some(first) = this.names.insert(tensor.name.clone(), this.tensors.len()) {
                     let expected = format!("tensor {} once", shown(&tensor.name));
