@@ -4,13 +4,12 @@
 //! matrix with activations. This crate knows nothing about models, tokens or checkpoints.
 //!
 //! ```text
-//! formats <- kernels <- {matmul, attention, encode};   team alone;   formats <- gguf;   map, cast alone;   shape -> formats
+//! formats <- kernels <- {matmul, attention, encode};   {formats, map} <- gguf <- shape;   team, map alone
 //! ```
 //!
 //! All `unsafe` of the workspace lives here, each use beside the fact it rests on.
 
 pub mod attention;
-pub mod cast;
 pub mod encode;
 pub mod formats;
 pub mod gguf;

@@ -1,1 +1,0 @@
-//! cast (being written).
