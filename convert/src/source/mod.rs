@@ -1,1 +1,296 @@
-//! source (being written).
+//! A checkpoint as a list of tensors whose rows can be read as `f32`, whatever layout it has on disk.
+//!
+//! In comes a directory of `model.safetensors` or `pytorch_model.bin`, whole or in shards, or a model's name in the
+//! local Hugging Face cache, or files in memory. Out go names, shapes and rows. Bytes are read by range when they are asked for: a
+//! checkpoint larger than memory is no burden. What the tensors mean is not known here.
+//!
+//! Everything in these files is taken as hostile: any content at all gives an answer or an [`Error`].
+
+mod cache;
+mod error;
+mod index;
+mod input;
+mod pickle;
+mod rows;
+mod safetensors;
+mod torch;
+mod zip;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use huozi_quant::Format;
+
+pub use cache::CacheEnv;
+pub use error::Error;
+use error::shown;
+use input::{Folder, Input};
+use rows::Place;
+
+/// Dimensions of a tensor at most.
+const MAX_DIMS: usize = 8;
+/// `tokenizer.json` of a 250,000-token vocabulary has 15 MB.
+const MAX_TEXT_BYTES: u64 = 256 << 20;
+
+/// How a source stores its numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dtype {
+    /// IEEE single.
+    F32,
+    /// IEEE half.
+    F16,
+    /// The upper half of a single.
+    BF16,
+    /// A block format with fewer bits, in a GGUF source: what is read has been rounded already.
+    Quantised(Format),
+    /// Any other type, by its name in the file: listed, not readable.
+    Other(String),
+}
+
+impl Dtype {
+    /// The name, e.g. `BF16`.
+    pub fn name(&self) -> &str {
+        match self {
+            Dtype::F32 => "F32",
+            Dtype::F16 => "F16",
+            Dtype::BF16 => "BF16",
+            Dtype::Quantised(format) => format.name(),
+            Dtype::Other(name) => name,
+        }
+    }
+
+    /// The format with the same bytes; `None` when rows of this type cannot be read.
+    pub fn format(&self) -> Option<Format> {
+        match self {
+            Dtype::F32 => Some(Format::F32),
+            Dtype::F16 => Some(Format::F16),
+            Dtype::BF16 => Some(Format::BF16),
+            Dtype::Quantised(format) => Some(*format),
+            Dtype::Other(_) => None,
+        }
+    }
+}
+
+/// A tensor of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceTensor {
+    /// The name in the checkpoint.
+    pub name: String,
+    /// Dimensions, the last one varies fastest. Empty for a scalar.
+    pub shape: Vec<u64>,
+    /// How its numbers are stored.
+    pub dtype: Dtype,
+    /// The file that holds it.
+    pub file: String,
+    /// Bytes of its numbers as stored.
+    pub bytes: u64,
+}
+
+impl SourceTensor {
+    /// Product of all dimensions but the last; 1 for a vector.
+    pub fn rows(&self) -> u64 {
+        rows::rows_cols(&self.shape).map_or(0, |(rows, _)| rows)
+    }
+
+    /// The last dimension.
+    pub fn cols(&self) -> u64 {
+        rows::rows_cols(&self.shape).map_or(0, |(_, cols)| cols)
+    }
+}
+
+/// What a reader of one file found.
+struct Entry {
+    tensor: SourceTensor,
+    place: Place,
+}
+
+/// What kind of source a checkpoint is.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Hugging Face files: names and row order are Hugging Face's.
+    Hf,
+}
+
+/// An open checkpoint. Reading takes `&self` and may be done from many threads.
+#[derive(Debug)]
+pub struct Checkpoint {
+    name: String,
+    folder: Folder,
+    inputs: Vec<Input>,
+    tensors: Vec<SourceTensor>,
+    places: Vec<Place>,
+    names: HashMap<String, usize>,
+}
+
+impl Checkpoint {
+    /// Opens a directory, or a model by its name in the local Hugging Face cache
+    /// (`ORG/NAME`, where no such path exists).
+    ///
+    /// Reads headers only. Shards must be complete and no tensor may be in two of them.
+    ///
+    /// # Errors
+    /// Nothing there, files missing or broken: see [`Error`].
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_with(path, &CacheEnv::from_process())
+    }
+
+    /// As [`open`](Self::open), with the place of the cache given.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_with(path: &Path, env: &CacheEnv) -> Result<Self, Error> {
+        let path = if path.exists() { Cow::Borrowed(path) } else { cache::find(path, env)?.into() };
+        if path.is_dir() {
+            return Self::from_folder(Folder::Dir(path.into_owned()));
+        }
+        Err(Error::layout(path.display().to_string(), "the directory of a checkpoint", "a file"))
+    }
+
+    /// A checkpoint of files in memory: (name, content) as they would be in a directory.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); also a name twice or with a path in it.
+    pub fn from_memory(files: Vec<(String, Cow<'static, [u8]>)>) -> Result<Self, Error> {
+        let mut seen = std::collections::HashSet::new();
+        for (name, _) in &files {
+            if !input::is_plain(name) || !seen.insert(name.clone()) {
+                return Err(Error::layout("(in memory)", "plain file names, each once", shown(name)));
+            }
+        }
+        let files = files.into_iter().map(|(name, bytes)| (name, Arc::new(bytes))).collect();
+        Self::from_folder(Folder::Memory(files))
+    }
+
+    fn from_folder(folder: Folder) -> Result<Self, Error> {
+        let shards = index::find(&folder)?;
+        let mut this = Self {
+            name: folder.name(),
+            folder,
+            inputs: Vec::new(),
+            tensors: Vec::new(),
+            places: Vec::new(),
+            names: HashMap::new(),
+        };
+        // Tensor -> number of its shard, as far as read.
+        let mut shard_of = HashMap::new();
+        for (number, file) in shards.files.iter().enumerate() {
+            let Some(input) = this.folder.open(file)? else {
+                let by = shards.index.as_ref().map_or(this.name.clone(), |index| index.file.clone());
+                return Err(Error::layout(by, format!("shard {} beside it", shown(file)), "no such file"));
+            };
+            let entries =
+                if shards.torch { torch::list(&input, number)? } else { safetensors::list(&input, number)? };
+            for Entry { tensor, place } in entries {
+                if let Some(first) = this.names.insert(tensor.name.clone(), this.tensors.len()) {
+                    let expected = format!("tensor {} once", shown(&tensor.name));
+                    return Err(Error::layout(
+                        tensor.file,
+                        expected,
+                        format!("it also in {}", this.tensors[first].file),
+                    ));
+                }
+                shard_of.insert(tensor.name.clone(), number);
+                this.tensors.push(tensor);
+                this.places.push(place);
+            }
+            this.inputs.push(input);
+        }
+        if let Some(index) = shards.index {
+            for (tensor, file) in &index.map {
+                let found = shard_of.get(tensor).map(|&n| &shards.files[n]);
+                if found != Some(file) {
+                    let expected = format!("tensor {} in {}", shown(tensor), shown(file));
+                    let found = found.map_or("it in no shard".into(), |f| format!("it in {}", shown(f)));
+                    return Err(Error::layout(index.file, expected, found));
+                }
+            }
+        }
+        Ok(this)
+    }
+
+    /// The directory or file, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the names and the row order of the tensors are.
+    pub fn kind(&self) -> Kind {
+        Kind::Hf
+    }
+
+    /// Every tensor, shard by shard, in the order of the file.
+    pub fn tensors(&self) -> &[SourceTensor] {
+        &self.tensors
+    }
+
+    /// The number of the tensor with this name.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.names.get(name).copied()
+    }
+
+    /// Tensors whose numbers were rounded to a block format already: converting them again adds error to error.
+    pub fn quantised(&self) -> impl Iterator<Item = &SourceTensor> {
+        self.tensors.iter().filter(|t| matches!(t.dtype, Dtype::Quantised(_)))
+    }
+
+    /// Reads rows of tensor number `tensor` as `f32`.
+    ///
+    /// `rows`: which of its [`SourceTensor::rows`]; `out`: (rows, [`SourceTensor::cols`]), row-major. Takes at most a few MiB besides.
+    ///
+    /// # Errors
+    /// No such tensor or rows, another length of `out`, a type other than F32, F16 and BF16, or the file cannot be read.
+    pub fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [f32]) -> Result<(), Error> {
+        let Some(t) = self.tensors.get(tensor) else {
+            return Err(Error::Rows {
+                tensor: format!("number {tensor}"),
+                expected: format!("a number below {}", self.tensors.len()),
+                found: tensor.to_string(),
+            });
+        };
+        let wrong = |expected, found| Err(Error::Rows { tensor: shown(&t.name), expected, found });
+        if rows.start > rows.end || rows.end > t.rows() {
+            return wrong(format!("rows inside 0..{}", t.rows()), format!("{rows:?}"));
+        }
+        let want = (rows.end - rows.start).checked_mul(t.cols());
+        if want != Some(out.len() as u64) {
+            let expected = format!("a buffer of {} rows of {}", rows.end - rows.start, t.cols());
+            return wrong(expected, format!("{} values", out.len()));
+        }
+        let Some(format) = t.dtype.format() else {
+            return Err(Error::Dtype {
+                file: t.file.clone(),
+                tensor: shown(&t.name),
+                dtype: t.dtype.clone(),
+            });
+        };
+        let place = &self.places[tensor];
+        place.read(&self.inputs[place.input], format, &t.shape, rows, out)
+    }
+
+    /// The content of a small file beside the weights, e.g. `config.json`; `None` when there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, has more than 256 MiB, or `name` is not a plain file name.
+    pub fn file(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let Some(input) = self.folder.open(name)? else { return Ok(None) };
+        input.read_vec(0, input.len(), MAX_TEXT_BYTES, "a file").map(Some)
+    }
+
+    /// As [`file`](Self::file), for text.
+    ///
+    /// # Errors
+    /// As `file`; also content that is not UTF-8.
+    pub fn text(&self, name: &str) -> Result<Option<String>, Error> {
+        let Some(bytes) = self.file(name)? else { return Ok(None) };
+        String::from_utf8(bytes).map(Some).map_err(|e| {
+            let at = e.utf8_error().valid_up_to();
+            let found = format!("byte {:#04x}", e.as_bytes()[at]);
+            Error::format(&format!("{}/{name}", self.name), at as u64, "UTF-8 text", found)
+        })
+    }
+}

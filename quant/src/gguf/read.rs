@@ -337,6 +337,7 @@ fn foreign_type(id: u32) -> Option<&'static str> {
         35 => "TQ2_0",
         39 => "MXFP4",
         40 => "NVFP4",
+        41 => "Q1_0",
         _ => return None,
     })
 }

@@ -1,0 +1,107 @@
+//! What can be wrong with a checkpoint, and where.
+
+use std::path::PathBuf;
+
+use super::Dtype;
+
+/// Why a checkpoint could not be opened or read; every variant names its subject.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    #[error("{file}: cannot {doing}")]
+    Io {
+        /// The file or directory.
+        file: String,
+        /// What was attempted, e.g. `open`.
+        doing: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Nothing is where the caller pointed.
+    #[error("{what}; looked at: {}", .looked.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
+    NotFound {
+        /// What is missing.
+        what: String,
+        /// Every place that was tried, in order.
+        looked: Vec<PathBuf>,
+    },
+    /// The files of a checkpoint do not form a whole.
+    #[error("{file}: expected {expected}, found {found}")]
+    Layout {
+        /// The directory or the file that says so.
+        file: String,
+        /// What a checkpoint would have.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// Bytes that break the rules of their format.
+    #[error("{file}: at byte {at}: expected {expected}, found {found}")]
+    Format {
+        /// The file, and the archive member after a `!` where there is one.
+        file: String,
+        /// Offset from the start of that file or member.
+        at: u64,
+        /// What the format asks for.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A pickle that asks for more than building tensors. Nothing of it was carried out.
+    #[error(
+        "{file}: refused at byte {at}: {what}; a checkpoint needs plain tensors only, so this file may be harmful"
+    )]
+    Refused {
+        /// The file and the archive member.
+        file: String,
+        /// Offset in the pickle.
+        at: u64,
+        /// The opcode or global that was refused.
+        what: String,
+    },
+    /// A tensor is listed, but its numbers cannot be read.
+    #[error("{file}: tensor {tensor} has type {}; readable are F32, F16 and BF16", .dtype.name())]
+    Dtype {
+        /// The file that holds it.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        dtype: Dtype,
+    },
+    /// The caller asked for rows that a tensor does not have, or gave a buffer of another size.
+    #[error("tensor {tensor}: expected {expected}, found {found}")]
+    Rows {
+        /// The tensor.
+        tensor: String,
+        /// What it has.
+        expected: String,
+        /// What was asked for.
+        found: String,
+    },
+}
+
+impl Error {
+    pub(super) fn format(file: &str, at: u64, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Error::Format { file: file.into(), at, expected: expected.into(), found: found.into() }
+    }
+
+    pub(super) fn layout(
+        file: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        Error::Layout { file: file.into(), expected: expected.into(), found: found.into() }
+    }
+}
+
+/// Text from a file as it may stand in a message: at most 80 characters, no control characters (they could drive
+/// the reader's terminal).
+pub(super) fn shown(text: &str) -> String {
+    let mut out: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+    if text.chars().nth(80).is_some() {
+        out.push('…');
+    }
+    out
+}
