@@ -1,25 +1,133 @@
-//! iq4_nl (being written).
+//! IQ4_NL: 32 weights of 4 bits that index a fixed table, one scale, `w = d * TABLE[q]`. 4.5 bits per weight.
+//!
+//! ```text
+//! byte  0     2                                18
+//!       | d   | qs[0] qs[1] ... qs[15]         |
+//!       | f16 | low nibble of qs[j]  = q[j]    |
+//!       |     | high nibble of qs[j] = q[j+16] |
+//! ```
+//!
+//! The levels are dense around zero, where weights are. The table is not symmetric, so the sign of `d` is a choice.
 
-/// A block.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+use super::F16;
+use super::q4_0::{nibbles, pack};
+use super::q8_a::BlockQ8A;
+use super::search::{self, Job, N};
+
+/// What a nibble stands for.
+pub const TABLE: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// 32 weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-pub struct BlockIq4Nl(pub [u8; 18]);
-
-/// Decodes.
-pub fn decode(blocks: &[BlockIq4Nl], out: &mut [f32]) {
-    let _ = (blocks, out);
-    todo!()
+pub struct BlockIq4Nl {
+    /// Scale.
+    pub d: F16,
+    /// Nibbles: `q[j] | q[j + 16] << 4`.
+    pub qs: [u8; N / 2],
 }
 
-/// Encodes.
-pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockIq4Nl]) {
-    let _ = (x, importance, out);
-    todo!()
-}
-
-/// Dot product.
+/// The table's values for the nibbles, in the order of the weights.
+///
+/// Summed up from the steps of the table, 15 comparisons of whole vectors: the compiler makes no byte shuffle out
+/// of an indexed load.
 #[inline(always)]
-pub fn dot(w: &[BlockIq4Nl], a: &[super::q8_a::BlockQ8A]) -> f32 {
-    let _ = (w, a);
-    todo!()
+pub(super) fn values(qs: &[u8; N / 2]) -> [i8; N] {
+    let q = nibbles(qs);
+    let mut v = [TABLE[0]; N];
+    for k in 1..16 {
+        let step = TABLE[k].wrapping_sub(TABLE[k - 1]);
+        for j in 0..N {
+            v[j] = v[j].wrapping_add(if q[j] >= k as i8 { step } else { 0 });
+        }
+    }
+    v
+}
+
+/// Decodes `blocks` (n) into `out` (`32 n`); all of both when the lengths agree, else the shorter.
+#[inline(always)]
+pub fn decode(blocks: &[BlockIq4Nl], out: &mut [f32]) {
+    for (b, out) in blocks.iter().zip(out.as_chunks_mut::<N>().0) {
+        let d = b.d.to_f32();
+        for (o, q) in out.iter_mut().zip(values(&b.qs)) {
+            *o = d * f32::from(q);
+        }
+    }
+}
+
+/// Index of the table's value nearest to `(i - 256) / 2 .. (i - 255) / 2`: every midpoint of the table is a whole
+/// number of halves.
+const NEAREST: [u8; 512] = {
+    let mut nearest = [0; 512];
+    let mut i = 0;
+    while i < 512 {
+        let mut q = 0;
+        // Twice the midpoint of q and q + 1.
+        while q < 15 && TABLE[q] as i32 + TABLE[q + 1] as i32 <= i as i32 - 256 {
+            q += 1;
+        }
+        nearest[i] = q as u8;
+        i += 1;
+    }
+    nearest
+};
+
+/// `TABLE[NEAREST[i]]`.
+const LEVELS: [f32; 512] = {
+    let mut levels = [0.0; 512];
+    let mut i = 0;
+    while i < 512 {
+        levels[i] = TABLE[NEAREST[i] as usize] as f32;
+        i += 1;
+    }
+    levels
+};
+
+/// The cell of `NEAREST` that `v` falls into. A `v` on a boundary may go either way, always the same.
+#[inline(always)]
+fn cell(v: f32) -> usize {
+    ((search::int(search::clamp(v + v - 0.5, -256.0, 255.0)) + 256) & 511) as usize
+}
+
+/// Index of the table's value nearest to `v`.
+#[inline(always)]
+pub(super) fn nearest(v: f32) -> u8 {
+    NEAREST[cell(v)]
+}
+
+/// The table's value nearest to `v`.
+#[inline(always)]
+pub(super) fn level(v: f32) -> f32 {
+    LEVELS[cell(v)]
+}
+
+/// Levels the largest weight is put on: around -127, and on the short side around 113.
+pub(super) const PEAKS: [f32; 24] = [
+    -127.0, -139.0, -135.0, -131.0, -123.0, -119.0, -115.0, -111.0, -107.0, -103.0, -99.0, -95.0, 113.0, 125.0, 121.0,
+    117.0, 109.0, 105.0, 101.0, 97.0, 93.0, 89.0, 85.0, 81.0,
+];
+
+/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
+/// `d` = NaN.
+pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockIq4Nl]) {
+    let zero = BlockIq4Nl { d: F16::default(), qs: [0x88; N / 2] };
+    search::blocks(x, importance, out, |job| match job {
+        Job::Zero => zero,
+        Job::NotFinite => BlockIq4Nl { d: search::NAN, ..zero },
+        Job::Search(v) => {
+            let d = search::scale(&v, &PEAKS, level);
+            let inverse = 1.0 / d.to_f32();
+            BlockIq4Nl { d, qs: pack(&v.x.map(|x| nearest(x * inverse))) }
+        }
+    });
+}
+
+/// Dot product of `w` (n) and `a` (n): an exact integer sum in each block, blocks summed in their order.
+#[inline(always)]
+pub fn dot(w: &[BlockIq4Nl], a: &[BlockQ8A]) -> f32 {
+    let mut sum = 0.0;
+    for (w, a) in w.iter().zip(a) {
+        sum += w.d.to_f32() * a.d * a.dot(&values(&w.qs)) as f32;
+    }
+    sum
 }

@@ -147,6 +147,7 @@ formats! {
 pub mod lanes;
 pub mod q8_a;
 pub mod q8_k;
+mod search;
 
 impl Format {
     /// The format with this name, in any case (`q4_k`, `Q4_K`, `iq4_nl`).

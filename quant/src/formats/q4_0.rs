@@ -1,25 +1,93 @@
-//! q4_0 (being written).
+//! Q4_0: 32 weights of 4 bits with one scale, `w = d * (q - 8)`, q in 0..=15. 4.5 bits per weight.
+//!
+//! ```text
+//! byte  0     2                                18
+//!       | d   | qs[0] qs[1] ... qs[15]         |
+//!       | f16 | low nibble of qs[j]  = q[j]    |
+//!       |     | high nibble of qs[j] = q[j+16] |
+//! ```
+//!
+//! `d` may be negative: the range -8..=7 is then used the other way round.
 
-/// A block.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+use super::F16;
+use super::q8_a::BlockQ8A;
+use super::search::{self, Job, N};
+
+/// 32 weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-pub struct BlockQ4_0(pub [u8; 18]);
-
-/// Decodes.
-pub fn decode(blocks: &[BlockQ4_0], out: &mut [f32]) {
-    let _ = (blocks, out);
-    todo!()
+pub struct BlockQ4_0 {
+    /// Scale.
+    pub d: F16,
+    /// Nibbles: `q[j] | q[j + 16] << 4`.
+    pub qs: [u8; N / 2],
 }
 
-/// Encodes.
-pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4_0]) {
-    let _ = (x, importance, out);
-    todo!()
-}
-
-/// Dot product.
+/// The nibbles in the order of the weights.
 #[inline(always)]
-pub fn dot(w: &[BlockQ4_0], a: &[super::q8_a::BlockQ8A]) -> f32 {
-    let _ = (w, a);
-    todo!()
+pub(super) fn nibbles(qs: &[u8; N / 2]) -> [i8; N] {
+    let mut q = [0; N];
+    for j in 0..N / 2 {
+        q[j] = (qs[j] & 15) as i8;
+        q[j + N / 2] = (qs[j] >> 4) as i8;
+    }
+    q
+}
+
+/// The other way round; `q[j]` in 0..=15.
+#[inline(always)]
+pub(super) fn pack(q: &[u8; N]) -> [u8; N / 2] {
+    let mut qs = [0; N / 2];
+    for j in 0..N / 2 {
+        qs[j] = q[j] | q[j + N / 2] << 4;
+    }
+    qs
+}
+
+/// Decodes `blocks` (n) into `out` (`32 n`); all of both when the lengths agree, else the shorter.
+#[inline(always)]
+pub fn decode(blocks: &[BlockQ4_0], out: &mut [f32]) {
+    for (b, out) in blocks.iter().zip(out.as_chunks_mut::<N>().0) {
+        let d = b.d.to_f32();
+        for (o, q) in out.iter_mut().zip(nibbles(&b.qs)) {
+            *o = f32::from(q - 8) * d;
+        }
+    }
+}
+
+/// The level nearest to `v`.
+#[inline(always)]
+fn level(v: f32) -> f32 {
+    search::round(search::clamp(v, -8.0, 7.0))
+}
+
+/// Levels the largest weight is put on: around -8, and on the short side around 7.
+const PEAKS: [f32; 24] = [
+    -8.0, -8.9, -8.6, -8.3, -7.7, -7.4, -7.1, -6.8, -6.5, -6.2, -5.9, -5.6, 7.0, 8.0, 7.75, 7.5, 7.25, 6.75, 6.5, 6.25,
+    6.0, 5.75, 5.5, 5.25,
+];
+
+/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
+/// `d` = NaN.
+pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4_0]) {
+    search::blocks(x, importance, out, |job| match job {
+        Job::Zero => BlockQ4_0 { d: F16::default(), qs: [0x88; N / 2] },
+        Job::NotFinite => BlockQ4_0 { d: search::NAN, qs: [0x88; N / 2] },
+        Job::Search(v) => {
+            let d = search::scale(&v, &PEAKS, level);
+            let inverse = 1.0 / d.to_f32();
+            BlockQ4_0 { d, qs: pack(&v.x.map(|x| (search::int(level(x * inverse)) + 8) as u8)) }
+        }
+    });
+}
+
+/// Dot product of `w` (n) and `a` (n): an exact integer sum in each block, blocks summed in their order.
+#[inline(always)]
+pub fn dot(w: &[BlockQ4_0], a: &[BlockQ8A]) -> f32 {
+    let mut sum = 0.0;
+    for (w, a) in w.iter().zip(a) {
+        let q = a.dot(&nibbles(&w.qs)) - 8 * a.sum;
+        sum += w.d.to_f32() * a.d * q as f32;
+    }
+    sum
 }

@@ -1,25 +1,63 @@
-//! q4_1 (being written).
+//! Q4_1: 32 weights of 4 bits with a scale and a minimum, `w = q * d + m`, q in 0..=15. 5 bits per weight.
+//!
+//! ```text
+//! byte  0     2     4                                20
+//!       | d   | m   | qs[0] qs[1] ... qs[15]         |
+//!       | f16 | f16 | low nibble of qs[j]  = q[j]    |
+//!       |     |     | high nibble of qs[j] = q[j+16] |
+//! ```
 
-/// A block.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+use super::F16;
+use super::q4_0::{nibbles, pack};
+use super::q8_a::BlockQ8A;
+use super::search::{self, Affine, Job, N};
+
+/// 32 weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-pub struct BlockQ4_1(pub [u8; 20]);
-
-/// Decodes.
-pub fn decode(blocks: &[BlockQ4_1], out: &mut [f32]) {
-    let _ = (blocks, out);
-    todo!()
+pub struct BlockQ4_1 {
+    /// Scale.
+    pub d: F16,
+    /// Minimum.
+    pub m: F16,
+    /// Nibbles: `q[j] | q[j + 16] << 4`.
+    pub qs: [u8; N / 2],
 }
 
-/// Encodes.
-pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4_1]) {
-    let _ = (x, importance, out);
-    todo!()
-}
-
-/// Dot product.
+/// Decodes `blocks` (n) into `out` (`32 n`); all of both when the lengths agree, else the shorter.
 #[inline(always)]
-pub fn dot(w: &[BlockQ4_1], a: &[super::q8_a::BlockQ8A]) -> f32 {
-    let _ = (w, a);
-    todo!()
+pub fn decode(blocks: &[BlockQ4_1], out: &mut [f32]) {
+    for (b, out) in blocks.iter().zip(out.as_chunks_mut::<N>().0) {
+        let (d, m) = (b.d.to_f32(), b.m.to_f32());
+        for (o, q) in out.iter_mut().zip(nibbles(&b.qs)) {
+            *o = f32::from(q) * d + m;
+        }
+    }
+}
+
+/// Levels by which each end of the range is moved inwards.
+const CUTS: [f32; 5] = [0.0, -0.3, 0.3, 0.6, 0.9];
+
+/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
+/// `d` = NaN.
+pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4_1]) {
+    search::blocks(x, importance, out, |job| match job {
+        Job::Zero => BlockQ4_1 { d: F16::default(), m: F16::default(), qs: [0; N / 2] },
+        Job::NotFinite => BlockQ4_1 { d: search::NAN, m: F16::default(), qs: [0; N / 2] },
+        Job::Search(v) => {
+            let Affine { d, m } = search::affine(&v, 15.0, &CUTS);
+            BlockQ4_1 { d, m, qs: pack(&search::affine_levels(&v, d, m, 15.0)) }
+        }
+    });
+}
+
+/// Dot product of `w` (n) and `a` (n): exact integer sums in each block, blocks summed in their order.
+#[inline(always)]
+pub fn dot(w: &[BlockQ4_1], a: &[BlockQ8A]) -> f32 {
+    let mut sum = 0.0;
+    for (w, a) in w.iter().zip(a) {
+        let q = a.dot(&nibbles(&w.qs));
+        sum += a.d * (w.d.to_f32() * q as f32 + w.m.to_f32() * a.sum as f32);
+    }
+    sum
 }

@@ -1,25 +1,103 @@
-//! q5_0 (being written).
+//! Q5_0: 32 weights of 5 bits with one scale, `w = d * (q - 16)`, q in 0..=31. 5.5 bits per weight.
+//!
+//! ```text
+//! byte  0     2                     6                                           22
+//!       | d   | qh: u32             | qs[0] qs[1] ... qs[15]                    |
+//!       | f16 | bit j = bit 4 of    | low nibble of qs[j]  = bits 0-3 of q[j]   |
+//!       |     | q[j], j in 0..32    | high nibble of qs[j] = bits 0-3 of q[j+16]|
+//! ```
+//!
+//! `d` may be negative: the range -16..=15 is then used the other way round.
 
-/// A block.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+use super::F16;
+use super::q4_0::{nibbles, pack};
+use super::q8_a::BlockQ8A;
+use super::search::{self, Job, N};
+
+/// 32 weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-pub struct BlockQ5_0(pub [u8; 22]);
-
-/// Decodes.
-pub fn decode(blocks: &[BlockQ5_0], out: &mut [f32]) {
-    let _ = (blocks, out);
-    todo!()
+pub struct BlockQ5_0 {
+    /// Scale.
+    pub d: F16,
+    /// Fifth bits, bit `j % 8` of byte `j / 8` for weight `j`.
+    pub qh: [u8; N / 8],
+    /// Nibbles: `(q[j] & 15) | (q[j + 16] & 15) << 4`.
+    pub qs: [u8; N / 2],
 }
 
-/// Encodes.
-pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5_0]) {
-    let _ = (x, importance, out);
-    todo!()
-}
-
-/// Dot product.
+/// The five bits of each weight, in the order of the weights.
 #[inline(always)]
-pub fn dot(w: &[BlockQ5_0], a: &[super::q8_a::BlockQ8A]) -> f32 {
-    let _ = (w, a);
-    todo!()
+pub(super) fn fives(qh: &[u8; N / 8], qs: &[u8; N / 2]) -> [i8; N] {
+    let mut q = nibbles(qs);
+    // Each byte of qh eight times over, then one bit of each copy: no variable shift, which SSE2 has not.
+    let mut copies = [0u8; N];
+    for (copy, &h) in copies.as_chunks_mut::<8>().0.iter_mut().zip(qh) {
+        *copy = (u64::from(h) * 0x0101_0101_0101_0101).to_le_bytes();
+    }
+    for j in 0..N {
+        q[j] |= if copies[j] & (1 << (j % 8)) != 0 { 16 } else { 0 };
+    }
+    q
+}
+
+/// The other way round; `q[j]` in 0..=31.
+#[inline(always)]
+pub(super) fn pack_fives(q: &[u8; N]) -> ([u8; N / 8], [u8; N / 2]) {
+    let mut qh = [0; N / 8];
+    for (j, q) in q.iter().enumerate() {
+        qh[j / 8] |= (q >> 4) << (j % 8);
+    }
+    (qh, pack(&q.map(|q| q & 15)))
+}
+
+/// Decodes `blocks` (n) into `out` (`32 n`); all of both when the lengths agree, else the shorter.
+#[inline(always)]
+pub fn decode(blocks: &[BlockQ5_0], out: &mut [f32]) {
+    for (b, out) in blocks.iter().zip(out.as_chunks_mut::<N>().0) {
+        let d = b.d.to_f32();
+        for (o, q) in out.iter_mut().zip(fives(&b.qh, &b.qs)) {
+            *o = f32::from(q - 16) * d;
+        }
+    }
+}
+
+/// The level nearest to `v`.
+#[inline(always)]
+fn level(v: f32) -> f32 {
+    search::round(search::clamp(v, -16.0, 15.0))
+}
+
+/// Levels the largest weight is put on: around -16, and on the short side around 15.
+const PEAKS: [f32; 24] = [
+    -16.0, -16.9, -16.6, -16.3, -15.7, -15.4, -15.1, -14.8, -14.5, -14.2, -13.9, -13.6, 15.0, 16.0, 15.75, 15.5, 15.25,
+    14.75, 14.5, 14.25, 14.0, 13.75, 13.5, 13.25,
+];
+
+/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
+/// `d` = NaN.
+pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5_0]) {
+    // q = 16 everywhere.
+    let zero = BlockQ5_0 { d: F16::default(), qh: [255; N / 8], qs: [0; N / 2] };
+    search::blocks(x, importance, out, |job| match job {
+        Job::Zero => zero,
+        Job::NotFinite => BlockQ5_0 { d: search::NAN, ..zero },
+        Job::Search(v) => {
+            let d = search::scale(&v, &PEAKS, level);
+            let inverse = 1.0 / d.to_f32();
+            let (qh, qs) = pack_fives(&v.x.map(|x| (search::int(level(x * inverse)) + 16) as u8));
+            BlockQ5_0 { d, qh, qs }
+        }
+    });
+}
+
+/// Dot product of `w` (n) and `a` (n): an exact integer sum in each block, blocks summed in their order.
+#[inline(always)]
+pub fn dot(w: &[BlockQ5_0], a: &[BlockQ8A]) -> f32 {
+    let mut sum = 0.0;
+    for (w, a) in w.iter().zip(a) {
+        let q = a.dot(&fives(&w.qh, &w.qs)) - 16 * a.sum;
+        sum += w.d.to_f32() * a.d * q as f32;
+    }
+    sum
 }

@@ -1,25 +1,72 @@
-//! q8_0 (being written).
+//! Q8_0: 32 weights of 8 bits with one scale, `w = d * q`. 8.5 bits per weight.
+//!
+//! ```text
+//! byte  0     2                        34
+//!       | d   | qs[0] qs[1] ... qs[31] |
+//!       | f16 | i8, one per weight     |
+//! ```
+//!
+//! q is -127..=127 in what we write; a file may hold -128.
 
-/// A block.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+use super::F16;
+use super::q8_a::BlockQ8A;
+use super::search::{self, Job, N};
+
+/// 32 weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-pub struct BlockQ8_0(pub [u8; 34]);
-
-/// Decodes.
-pub fn decode(blocks: &[BlockQ8_0], out: &mut [f32]) {
-    let _ = (blocks, out);
-    todo!()
+pub struct BlockQ8_0 {
+    /// Scale.
+    pub d: F16,
+    /// Weights in units of `d`.
+    pub qs: [i8; N],
 }
 
-/// Encodes.
-pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ8_0]) {
-    let _ = (x, importance, out);
-    todo!()
-}
-
-/// Dot product.
+/// Decodes `blocks` (n) into `out` (`32 n`); all of both when the lengths agree, else the shorter.
 #[inline(always)]
-pub fn dot(w: &[BlockQ8_0], a: &[super::q8_a::BlockQ8A]) -> f32 {
-    let _ = (w, a);
-    todo!()
+pub fn decode(blocks: &[BlockQ8_0], out: &mut [f32]) {
+    for (b, out) in blocks.iter().zip(out.as_chunks_mut::<N>().0) {
+        let d = b.d.to_f32();
+        for (o, &q) in out.iter_mut().zip(&b.qs) {
+            *o = f32::from(q) * d;
+        }
+    }
+}
+
+/// The level nearest to `v`.
+#[inline(always)]
+fn level(v: f32) -> f32 {
+    search::round(search::clamp(v, -127.0, 127.0))
+}
+
+/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
+/// `d` = NaN.
+///
+/// With 127 levels a clipped weight costs more than finer steps gain, but the 32 rounding errors of one block
+/// differ from scale to scale as if drawn anew: a walk over the f16 scales from `amax / 127.5` upwards finds a
+/// lucky one.
+pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ8_0]) {
+    let zero = BlockQ8_0 { d: F16::default(), qs: [0; N] };
+    search::blocks(x, importance, out, |job| match job {
+        Job::Zero => zero,
+        Job::NotFinite => BlockQ8_0 { d: search::NAN, ..zero },
+        Job::Search(v) => {
+            let d = search::walk(&v, WALK, level);
+            let inverse = 1.0 / d.to_f32();
+            BlockQ8_0 { d, qs: v.x.map(|x| search::int(level(x * inverse)) as i8) }
+        }
+    });
+}
+
+/// Levels of the largest weight: first and last scale of the walk, and f16 steps between two scales.
+const WALK: (f32, f32, usize) = (127.5, 113.0, 2);
+
+/// Dot product of `w` (n) and `a` (n): an exact integer sum in each block, blocks summed in their order.
+#[inline(always)]
+pub fn dot(w: &[BlockQ8_0], a: &[BlockQ8A]) -> f32 {
+    let mut sum = 0.0;
+    for (w, a) in w.iter().zip(a) {
+        sum += w.d.to_f32() * a.d * a.dot(&w.qs) as f32;
+    }
+    sum
 }
