@@ -144,10 +144,12 @@ formats! {
     BF16 "BF16" id 30, 1 weights in 2 bytes, x F32, bf16::BlockBf16;
 }
 
+mod k;
 pub mod lanes;
 pub mod q8_a;
 pub mod q8_k;
 mod search;
+mod search_k;
 
 impl Format {
     /// The format with this name, in any case (`q4_k`, `Q4_K`, `iq4_nl`).

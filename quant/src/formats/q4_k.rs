@@ -1,25 +1,97 @@
-//! q4_k (being written).
+//! Q4_K: `w = d * scale * q - dmin * min`, q in 0..=15, a 6-bit scale and a 6-bit min per 32 weights.
+//!
+//! 144 bytes per 256 weights, 4.5 bits per weight.
+//!
+//! ```text
+//! byte 0..2     d       f16
+//! byte 2..4     dmin    f16
+//! byte 4..8     scales  byte j: scale j (bits 0..6), bits 4..6 of scale j + 4 (bits 6..8)
+//! byte 8..12            byte j: min j (bits 0..6), bits 4..6 of min j + 4 (bits 6..8)
+//! byte 12..16           byte j: low 4 bits of scale j + 4 (bits 0..4) and of min j + 4 (bits 4..8)
+//! byte 16..144  qs      byte 32 j + l: weight 64 j + l (bits 0..4), weight 64 j + 32 + l (bits 4..8)
+//! ```
 
-/// A block.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+use super::F16;
+use super::k;
+use super::q8_k::BlockQ8K;
+use super::search_k::{self, N, Plan};
+
+/// 256 weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-pub struct BlockQ4K(pub [u8; 144]);
-
-/// Decodes.
-pub fn decode(blocks: &[BlockQ4K], out: &mut [f32]) {
-    let _ = (blocks, out);
-    todo!()
+pub struct BlockQ4K {
+    /// Scale of the scales.
+    pub d: F16,
+    /// Scale of the mins.
+    pub dmin: F16,
+    /// Eight 6-bit scales and eight 6-bit mins.
+    pub scales: [u8; 12],
+    /// The integers, four bits each.
+    pub qs: [u8; 128],
 }
 
-/// Encodes.
-pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4K]) {
-    let _ = (x, importance, out);
-    todo!()
-}
-
-/// Dot product.
+/// The integers, 0..=15.
 #[inline(always)]
-pub fn dot(w: &[BlockQ4K], a: &[super::q8_k::BlockQ8K]) -> f32 {
-    let _ = (w, a);
-    todo!()
+fn unpack(b: &BlockQ4K) -> [i8; N] {
+    let mut q = [0; N];
+    for j in 0..4 {
+        for l in 0..32 {
+            q[64 * j + l] = (b.qs[32 * j + l] & 15) as i8;
+            q[64 * j + 32 + l] = (b.qs[32 * j + l] >> 4) as i8;
+        }
+    }
+    q
+}
+
+/// Decodes `blocks` (n) into `out` (256 n).
+#[inline(always)]
+pub fn decode(blocks: &[BlockQ4K], out: &mut [f32]) {
+    let (out, _) = out.as_chunks_mut::<N>();
+    for (b, out) in blocks.iter().zip(out) {
+        let (d, dmin) = (b.d.to_f32(), b.dmin.to_f32());
+        let q = unpack(b);
+        let (scales, mins) = k::unpack_6bit(&b.scales);
+        for s in 0..8 {
+            let (scale, min) = (d * f32::from(scales[s]), dmin * f32::from(mins[s]));
+            for i in 32 * s..32 * s + 32 {
+                out[i] = scale * f32::from(q[i]) - min;
+            }
+        }
+    }
+}
+
+const PLAN: Plan = Plan {
+    emphasis: 0.5,
+    grid: &[-0.9, -0.7, -0.5, -0.3, -0.1, 0.1, 0.3, 0.5, 0.7, 0.9, 1.2, 1.6, 2.0],
+    reach: &[(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)],
+    rounds: 3,
+};
+
+/// Encodes one row `x` (256 n) into `out` (n); see [`super::search_k`]. `importance`: per column, or `None`.
+pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4K]) {
+    k::encode_blocks(x, importance, out, |x, importance| {
+        let f = search_k::affine::<8, 32>(x, importance, 15.0, 63.0, &PLAN);
+        let (scales, mins) = (k::first_8(&f.scales), k::first_8(&f.mins));
+        let mut qs = [0; 128];
+        for j in 0..4 {
+            for l in 0..32 {
+                qs[32 * j + l] = f.q[64 * j + l] | (f.q[64 * j + 32 + l] << 4);
+            }
+        }
+        BlockQ4K { d: f.d, dmin: f.dmin, scales: k::pack_6bit(&scales, &mins), qs }
+    });
+}
+
+/// Dot product of `w` (n) and `a` (at least n blocks).
+///
+/// Per super-block `a.d * d * I - a.d * dmin * M` with exact integers `I` and `M`, f32 sums in the order of the
+/// blocks.
+#[inline(always)]
+pub fn dot(w: &[BlockQ4K], a: &[BlockQ8K]) -> f32 {
+    k::over_blocks(w, a, |w, a| {
+        let (scales, mins) = k::unpack_6bit(&w.scales);
+        let sum = k::scaled_sum(&unpack(w), &a.qs, &k::twice(&scales));
+        let min = k::min_sum(&k::twice(&mins), &a.bsums);
+        a.d * w.d.to_f32() * sum as f32 - a.d * w.dmin.to_f32() * min as f32
+    })
 }
