@@ -4,10 +4,13 @@
 pub mod chat;
 pub mod config;
 mod error;
+mod meta;
 pub mod names;
+mod output;
 pub mod pipeline;
 pub mod plan;
 pub mod source;
 pub mod vocab;
+mod work;
 
 pub use error::{Error, Kind};

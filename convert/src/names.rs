@@ -30,6 +30,26 @@ pub enum Role {
     Vector,
 }
 
+/// How many heads of which width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Heads.
+    pub n_head: u64,
+    /// Rows of each in each of Q, K and V.
+    pub head_dim: u64,
+}
+
+impl Heads {
+    /// The row of the Hugging Face matrix that row `row` of the stacked matrix holds: `row = jE + hd + i` comes from
+    /// `3hd + jd + i` (head h, j = 0 q, 1 k, 2 v, d = head_dim).
+    pub fn source_row(self, row: u64) -> u64 {
+        let Self { n_head, head_dim: d } = self;
+        let (j, in_part) = (row / (n_head * d), row % (n_head * d));
+        let (h, i) = (in_part / d, in_part % d);
+        3 * h * d + j * d + i
+    }
+}
+
 /// One tensor of the GGUF file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -41,8 +61,8 @@ pub struct Target {
     pub rows: u64,
     /// Weights per row.
     pub cols: u64,
-    /// Rows (of a vector: elements) of Q, K and V interleaved per head in the Hugging Face file, stacked in GGUF.
-    pub qkv: bool,
+    /// Rows (of a vector: elements) of Q, K and V, interleaved per head in the Hugging Face file, stacked in GGUF.
+    pub qkv: Option<Heads>,
 }
 
 impl Target {
@@ -65,14 +85,15 @@ impl Target {
 /// Every tensor a BLOOM of this shape has, in the order they are written; `output`: with a separate `output.weight`.
 pub fn targets(config: &Config, output: bool) -> Vec<Target> {
     let (e, ff) = (config.n_embd, config.n_ff());
-    let matrix = |name: String, role, rows, cols| Target { name, role, rows, cols, qkv: false };
-    let vector = |name: String, cols| Target { name, role: Role::Vector, rows: 1, cols, qkv: false };
+    let qkv = Some(Heads { n_head: config.n_head, head_dim: config.head_dim() });
+    let matrix = |name: String, role, rows, cols| Target { name, role, rows, cols, qkv: None };
+    let vector = |name: String, cols| Target { name, role: Role::Vector, rows: 1, cols, qkv: None };
     let mut list = vec![matrix("token_embd.weight".into(), Role::TokenEmbd, config.n_vocab, e)];
     list.extend(["weight", "bias"].map(|p| vector(format!("token_embd_norm.{p}"), e)));
     for i in 0..config.n_layer {
         list.extend(["weight", "bias"].map(|p| vector(format!("blk.{i}.attn_norm.{p}"), e)));
-        list.push(Target { qkv: true, ..matrix(format!("blk.{i}.attn_qkv.weight"), Role::AttnQkv(i), 3 * e, e) });
-        list.push(Target { qkv: true, ..vector(format!("blk.{i}.attn_qkv.bias"), 3 * e) });
+        list.push(Target { qkv, ..matrix(format!("blk.{i}.attn_qkv.weight"), Role::AttnQkv(i), 3 * e, e) });
+        list.push(Target { qkv, ..vector(format!("blk.{i}.attn_qkv.bias"), 3 * e) });
         list.push(matrix(format!("blk.{i}.attn_output.weight"), Role::AttnOutput(i), e, e));
         list.push(vector(format!("blk.{i}.attn_output.bias"), e));
         list.extend(["weight", "bias"].map(|p| vector(format!("blk.{i}.ffn_norm.{p}"), e)));
@@ -212,14 +233,6 @@ pub(crate) fn some_of(list: &[String]) -> String {
     text
 }
 
-/// The row of the Hugging Face matrix that row `row` of the stacked matrix holds: `row = jE + hd + i` comes from
-/// `3hd + jd + i` (head h, j = 0 q, 1 k, 2 v, d = head_dim).
-pub fn qkv_source_row(row: u64, n_head: u64, head_dim: u64) -> u64 {
-    let (j, in_part) = (row / (n_head * head_dim), row % (n_head * head_dim));
-    let (h, i) = (in_part / head_dim, in_part % head_dim);
-    3 * h * head_dim + j * head_dim + i
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,9 +294,9 @@ mod tests {
             assert_eq!(of("blk.0.attn_norm.weight").1, "h.0.input_layernorm.weight");
             assert_eq!(of("blk.1.ffn_up.weight").1, "h.1.mlp.dense_h_to_4h.weight");
             let (down, from) = of("blk.1.ffn_down.weight");
-            assert_eq!((from, down.dims(), down.qkv), ("h.1.mlp.dense_4h_to_h.weight", vec![32, 8], false));
+            assert_eq!((from, down.dims(), down.qkv), ("h.1.mlp.dense_4h_to_h.weight", vec![32, 8], None));
             let (qkv, _) = of("blk.0.attn_qkv.weight");
-            assert_eq!((qkv.dims(), qkv.qkv, qkv.role), (vec![8, 24], true, Role::AttnQkv(0)));
+            assert_eq!((qkv.dims(), qkv.qkv, qkv.role), (vec![8, 24], Some(Heads { n_head: 2, head_dim: 4 }), Role::AttnQkv(0)));
             assert_eq!(of("token_embd.weight").1, "word_embeddings.weight");
             assert_eq!(of("token_embd_norm.bias").1, "word_embeddings_layernorm.bias");
             assert_eq!(of("output_norm.weight").1, "ln_f.weight");
@@ -327,7 +340,7 @@ mod tests {
     #[test]
     fn qkv_rows_by_hand() {
         // Two heads of width 2: q0 q0 k0 k0 v0 v0 q1 q1 k1 k1 v1 v1 -> q0 q0 q1 q1 k0 k0 k1 k1 v0 v0 v1 v1.
-        let from: Vec<u64> = (0..12).map(|row| qkv_source_row(row, 2, 2)).collect();
+        let from: Vec<u64> = (0..12).map(|row| Heads { n_head: 2, head_dim: 2 }.source_row(row)).collect();
         assert_eq!(from, [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]);
     }
 }
