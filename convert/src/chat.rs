@@ -9,8 +9,7 @@ use crate::Error;
 use crate::vocab::{BEGIN, END, TokenType, Vocabulary};
 
 /// Huozi's system text where the conversation brings none.
-pub const HUOZI_SYSTEM: &str =
-    "你是“活字”，由哈尔滨工业大学自然语言处理研究所训练的人工智能助手。请用自然、准确、有条理的语言回答用户的问题，并帮助用户完成任务。";
+pub const HUOZI_SYSTEM: &str = "你是“活字”，由哈尔滨工业大学自然语言处理研究所训练的人工智能助手。请用自然、准确、有条理的语言回答用户的问题，并帮助用户完成任务。";
 
 /// Huozi's chat format as a Jinja template: the system block first in any case, then the turns, then the open turn.
 ///
@@ -116,7 +115,13 @@ impl Chat {
 
     /// One special id: the spelling in `tokenizer_config.json`, else the id in `config.json`, else in
     /// `generation_config.json`, else the usual spelling if it is a control token.
-    fn special(&mut self, files: &Files<'_>, vocab: &Vocabulary, key: &str, usual: &str) -> Result<Option<u32>, Error> {
+    fn special(
+        &mut self,
+        files: &Files<'_>,
+        vocab: &Vocabulary,
+        key: &str,
+        usual: &str,
+    ) -> Result<Option<u32>, Error> {
         let spelled = files.tokenizer_config.map(|c| &c[format!("{key}_token")]);
         if let Some(text) = spelled.and_then(|t| t.as_str().or_else(|| t["content"].as_str())) {
             if let Some(id) = vocab.id(text) {
@@ -143,7 +148,10 @@ fn ids(json: Option<&Value>, key: &str, vocab: &Vocabulary) -> Result<Vec<u32>, 
     let id = |v: &Value| {
         let id = v.as_u64().filter(|id| *id < vocab.tokens.len() as u64);
         let what = || format!("{key} is {v}, not an id below {}", vocab.tokens.len());
-        id.map(|id| id as u32).ok_or_else(|| Error::Config { file: "config.json or generation_config.json".into(), what: what() })
+        id.map(|id| id as u32).ok_or_else(|| Error::Config {
+            file: "config.json or generation_config.json".into(),
+            what: what(),
+        })
     };
     list.iter().map(id).collect()
 }
@@ -153,7 +161,10 @@ fn own_template(files: &Files<'_>) -> Result<Option<String>, Error> {
     if let Some(text) = files.chat_template {
         return Ok(Some(text.to_owned()));
     }
-    let bad = |what: &str| Error::Vocabulary { file: "tokenizer_config.json", what: format!("chat_template {what}") };
+    let bad = |what: &str| Error::Vocabulary {
+        file: "tokenizer_config.json",
+        what: format!("chat_template {what}"),
+    };
     match files.tokenizer_config.map(|c| &c["chat_template"]) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),

@@ -53,7 +53,8 @@ impl Config {
             let what = "apply_residual_connection_post_layernorm is true: this variant of BLOOM (residual after the norm) is not known here";
             return Err(bad(what.into()));
         }
-        let n_embd = one_of(&json, &["hidden_size", "n_embed", "n_embd"])?.ok_or_else(|| missing("hidden_size"))?;
+        let n_embd =
+            one_of(&json, &["hidden_size", "n_embed", "n_embd"])?.ok_or_else(|| missing("hidden_size"))?;
         if let Some(inner) = one_of(&json, &["n_inner"])?
             && Some(inner) != n_embd.checked_mul(4)
         {
@@ -158,7 +159,9 @@ fn one_of(json: &Map<String, Value>, keys: &[&str]) -> Result<Option<u64>, Error
             Some(v) => v.as_u64().ok_or_else(|| bad(format!("{key} is {v}, not a whole number")))?,
         };
         match found {
-            Some((other, v)) if v != value => return Err(bad(format!("{other} is {v}, but {key} is {value}"))),
+            Some((other, v)) if v != value => {
+                return Err(bad(format!("{other} is {v}, but {key} is {value}")));
+            }
             _ => found = Some((key, value)),
         }
     }
@@ -191,7 +194,10 @@ mod tests {
                 "seq_length":1024,"n_inner":null,"tie_word_embeddings":false}"#,
         )
         .unwrap();
-        assert_eq!((old.n_embd, old.n_head, old.n_layer, old.n_ctx, old.eps, old.tied), (64, 4, 2, 1024, 1e-5, Some(false)));
+        assert_eq!(
+            (old.n_embd, old.n_head, old.n_layer, old.n_ctx, old.eps, old.tied),
+            (64, 4, 2, 1024, 1e-5, Some(false))
+        );
     }
 
     #[test]
@@ -201,15 +207,34 @@ mod tests {
             (format!(r#"{{"model_type":"llama",{base}}}"#), "llama"),
             (format!(r#"{{"architectures":["GPT2LMHeadModel"],{base}}}"#), "GPT2LMHeadModel"),
             (format!("{{{base}}}"), "names no model"),
-            (format!(r#"{{"model_type":"bloom","apply_residual_connection_post_layernorm":true,{base}}}"#), "post_layernorm"),
+            (
+                format!(r#"{{"model_type":"bloom","apply_residual_connection_post_layernorm":true,{base}}}"#),
+                "post_layernorm",
+            ),
             (format!(r#"{{"model_type":"bloom","n_embed":65,{base}}}"#), "n_embed is 65"),
             (format!(r#"{{"model_type":"bloom","n_inner":65,{base}}}"#), "n_inner"),
-            (r#"{"model_type":"bloom","hidden_size":64,"n_head":5,"n_layer":2,"vocab_size":9}"#.into(), "multiple of n_head"),
-            (r#"{"model_type":"bloom","hidden_size":64,"n_head":0,"n_layer":2,"vocab_size":9}"#.into(), "n_head is 0"),
-            (r#"{"model_type":"bloom","hidden_size":-64,"n_head":4,"n_layer":2,"vocab_size":9}"#.into(), "not a whole number"),
-            (r#"{"model_type":"bloom","n_head":4,"n_layer":2,"vocab_size":9}"#.into(), "hidden_size is missing"),
+            (
+                r#"{"model_type":"bloom","hidden_size":64,"n_head":5,"n_layer":2,"vocab_size":9}"#.into(),
+                "multiple of n_head",
+            ),
+            (
+                r#"{"model_type":"bloom","hidden_size":64,"n_head":0,"n_layer":2,"vocab_size":9}"#.into(),
+                "n_head is 0",
+            ),
+            (
+                r#"{"model_type":"bloom","hidden_size":-64,"n_head":4,"n_layer":2,"vocab_size":9}"#.into(),
+                "not a whole number",
+            ),
+            (
+                r#"{"model_type":"bloom","n_head":4,"n_layer":2,"vocab_size":9}"#.into(),
+                "hidden_size is missing",
+            ),
             (format!(r#"{{"model_type":"bloom","layer_norm_epsilon":0,{base}}}"#), "epsilon"),
-            (r#"{"model_type":"bloom","hidden_size":64,"n_head":4,"n_layer":99999999999,"vocab_size":9}"#.into(), "n_layer"),
+            (
+                r#"{"model_type":"bloom","hidden_size":64,"n_head":4,"n_layer":99999999999,"vocab_size":9}"#
+                    .into(),
+                "n_layer",
+            ),
             ("[]".into(), "not a JSON object"),
             ("{".into(), "not JSON"),
         ];

@@ -43,7 +43,9 @@ pub enum Error {
         what: String,
     },
     /// NaN or infinite weights.
-    #[error("tensor {tensor}: {count} of {total} weights are NaN or infinite; the checkpoint is damaged (--allow-nan converts it all the same)")]
+    #[error(
+        "tensor {tensor}: {count} of {total} weights are NaN or infinite; the checkpoint is damaged (--allow-nan converts it all the same)"
+    )]
     NotFinite {
         /// Its name in the source.
         tensor: String,
@@ -53,7 +55,9 @@ pub enum Error {
         total: u64,
     },
     /// Finite weights that an F16 tensor cannot hold.
-    #[error("tensor {tensor}: {count} of {total} weights are beyond F16's range (65504); use bf16 or f32 (--allow-nan writes them as infinite)")]
+    #[error(
+        "tensor {tensor}: {count} of {total} weights are beyond F16's range (65504); use bf16 or f32 (--allow-nan writes them as infinite)"
+    )]
     Overflow {
         /// Its name in the source.
         tensor: String,
@@ -121,7 +125,9 @@ impl Error {
         }
         match self {
             Self::Usage(_) | Self::Exists(_) | Self::SameFile(_) => Kind::Usage,
-            Self::Config { .. } | Self::Tensors(_) | Self::Vocabulary { .. } | Self::Source(_) => Kind::BadInput,
+            Self::Config { .. } | Self::Tensors(_) | Self::Vocabulary { .. } | Self::Source(_) => {
+                Kind::BadInput
+            }
             Self::NotFinite { .. } | Self::Overflow { .. } => Kind::BadInput,
             Self::DiskFull { .. } => Kind::NoRoom,
             Self::Interrupted => Kind::Interrupted,

@@ -91,8 +91,11 @@ pub(crate) fn from_gguf(source: Meta<'_>, given: Given<'_>, preset: Preset) -> V
             || key.starts_with("split.")
             || key.starts_with("quantize.imatrix.")
     };
-    let mut meta: Vec<(String, MetaValue)> =
-        source.iter().filter(|(key, _)| !stale(key)).map(|(key, value)| (key.to_owned(), value.into())).collect();
+    let mut meta: Vec<(String, MetaValue)> = source
+        .iter()
+        .filter(|(key, _)| !stale(key))
+        .map(|(key, value)| (key.to_owned(), value.into()))
+        .collect();
     set(&mut meta, FILE_TYPE, MetaValue::U32(preset.file_type()));
     set(&mut meta, "general.quantization_version", MetaValue::U32(2));
     if let Some(name) = given.name {
@@ -136,7 +139,13 @@ mod tests {
 
     #[test]
     fn size_labels() {
-        let cases = [(7_069_016_064, "7.1B"), (559_214_592, "559M"), (6_314_496, "6.3M"), (166_000, "166K"), (9_960_000, "10M")];
+        let cases = [
+            (7_069_016_064, "7.1B"),
+            (559_214_592, "559M"),
+            (6_314_496, "6.3M"),
+            (166_000, "166K"),
+            (9_960_000, "10M"),
+        ];
         for (params, label) in cases {
             assert_eq!(size_label(params), label);
         }

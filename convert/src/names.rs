@@ -130,7 +130,11 @@ pub fn gguf_name(name: &str) -> Option<Known> {
         let i: u64 = layer.parse().ok().filter(|i: &u64| i.to_string() == layer)?;
         if matches!(
             rest,
-            "self_attention.masked_bias" | "self_attention.bias" | "attn.masked_bias" | "attn.bias" | "self_attention.alibi"
+            "self_attention.masked_bias"
+                | "self_attention.bias"
+                | "attn.masked_bias"
+                | "attn.bias"
+                | "self_attention.alibi"
         ) {
             return Some(Known::Buffer);
         }
@@ -238,7 +242,16 @@ mod tests {
     use super::*;
 
     fn config() -> Config {
-        Config { n_vocab: 100, n_embd: 8, n_layer: 2, n_head: 2, n_ctx: 64, eps: 1e-5, tied: None, name: None }
+        Config {
+            n_vocab: 100,
+            n_embd: 8,
+            n_layer: 2,
+            n_head: 2,
+            n_ctx: 64,
+            eps: 1e-5,
+            tied: None,
+            name: None,
+        }
     }
 
     /// Names of a checkpoint written out by hand, with their shapes.
@@ -296,7 +309,10 @@ mod tests {
             let (down, from) = of("blk.1.ffn_down.weight");
             assert_eq!((from, down.dims(), down.qkv), ("h.1.mlp.dense_4h_to_h.weight", vec![32, 8], None));
             let (qkv, _) = of("blk.0.attn_qkv.weight");
-            assert_eq!((qkv.dims(), qkv.qkv, qkv.role), (vec![8, 24], Some(Heads { n_head: 2, head_dim: 4 }), Role::AttnQkv(0)));
+            assert_eq!(
+                (qkv.dims(), qkv.qkv, qkv.role),
+                (vec![8, 24], Some(Heads { n_head: 2, head_dim: 4 }), Role::AttnQkv(0))
+            );
             assert_eq!(of("token_embd.weight").1, "word_embeddings.weight");
             assert_eq!(of("token_embd_norm.bias").1, "word_embeddings_layernorm.bias");
             assert_eq!(of("output_norm.weight").1, "ln_f.weight");
@@ -321,7 +337,12 @@ mod tests {
             list.push((name.into(), shape.to_vec()));
             run(&list).unwrap_err()
         };
-        for name in ["h.0.self_attention.rotary.inv_freq", "h.2.input_layernorm.weight", "h.00.input_layernorm.weight", "wpe.weight"] {
+        for name in [
+            "h.0.self_attention.rotary.inv_freq",
+            "h.2.input_layernorm.weight",
+            "h.00.input_layernorm.weight",
+            "wpe.weight",
+        ] {
             let error = with(name, &[8]);
             assert!(error.contains(name) && error.contains("no BLOOM"), "{error}");
         }

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use huozi_quant::Format;
 use huozi_quant::gguf::{Layout, Writer};
 
+use crate::Error;
 use crate::pipeline::{FormatCount, Written};
 use crate::plan::Preset;
-use crate::Error;
 
 /// One file on its way.
 pub(crate) struct Output {
@@ -77,8 +77,12 @@ fn inode(meta: &fs::Metadata) -> Inode {
 
 impl Output {
     /// Creates the partial files at their full length. `sources`: files that must survive this.
-    pub(crate) fn create_all(list: Vec<(Preset, PathBuf, Layout)>, sources: &[PathBuf]) -> Result<Vec<Self>, Error> {
-        let sources: HashSet<Inode> = sources.iter().filter_map(|p| fs::metadata(p).ok()).map(|m| inode(&m)).collect();
+    pub(crate) fn create_all(
+        list: Vec<(Preset, PathBuf, Layout)>,
+        sources: &[PathBuf],
+    ) -> Result<Vec<Self>, Error> {
+        let sources: HashSet<Inode> =
+            sources.iter().filter_map(|p| fs::metadata(p).ok()).map(|m| inode(&m)).collect();
         for (_, path, _) in &list {
             if fs::metadata(path).is_ok_and(|m| sources.contains(&inode(&m))) {
                 return Err(Error::SameFile(path.clone()));
@@ -114,7 +118,11 @@ impl Output {
         let layout = self.writer.layout();
         let count = |format: &Format| {
             let of = layout.tensors().iter().filter(|t| t.format == *format);
-            FormatCount { format: format.name(), tensors: of.clone().count(), bytes: of.map(|t| t.bytes).sum() }
+            FormatCount {
+                format: format.name(),
+                tensors: of.clone().count(),
+                bytes: of.map(|t| t.bytes).sum(),
+            }
         };
         let formats: Vec<FormatCount> = Format::ALL.iter().map(count).filter(|c| c.tensors > 0).collect();
         let bytes: u64 = formats.iter().map(|f| f.bytes).sum();

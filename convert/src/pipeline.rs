@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use huozi_quant::gguf::{Layout, MetaValue, TensorSpec};
+use huozi_quant::gguf::{Layout, MetaValue, Reader, TensorSpec};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -143,7 +143,8 @@ pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> R
         Source::Path(path) => Checkpoint::open(path)?,
         Source::Memory(files) => Checkpoint::from_memory(files.clone())?,
     };
-    let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads =
+        options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
     let pool = pool.map_err(|e| Error::Usage(format!("can not start {threads} threads: {e}")))?;
     let work = Work { checkpoint: &checkpoint, pool: &pool, cancel };
@@ -178,8 +179,13 @@ pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> R
 }
 
 /// The small files beside the weights.
-const TEXT_FILES: [&str; 5] =
-    ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
+const TEXT_FILES: [&str; 5] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+];
 
 /// Every file of the source that must not become an output.
 fn source_files(checkpoint: &Checkpoint) -> Vec<PathBuf> {
@@ -212,9 +218,10 @@ impl Model {
     fn read(options: &Options, work: &Work<'_>) -> Result<Self, Error> {
         let checkpoint = work.checkpoint;
         let mut notes = Vec::new();
-        let (mut config, spelling) = match checkpoint.kind() {
-            Kind::Gguf(reader) => (Config::from_gguf(reader.name(), reader.meta())?, Spelling::Gguf),
-            _ => (Config::from_json(&need(checkpoint, "config.json")?)?, Spelling::HuggingFace),
+        let reader = gguf_reader(checkpoint);
+        let (mut config, spelling) = match reader {
+            Some(reader) => (Config::from_gguf(reader.name(), reader.meta())?, Spelling::Gguf),
+            None => (Config::from_json(&need(checkpoint, "config.json")?)?, Spelling::HuggingFace),
         };
         if let Some(n_ctx) = options.context_length {
             if n_ctx == 0 || n_ctx > 1 << 24 {
@@ -235,21 +242,22 @@ impl Model {
             notes.push("the source is quantised already: its error is added to that of the new type".into());
         }
         let duplicated = resolve_output(&mut tensors, &config, options, work, &mut notes)?;
-        let name = options.name.clone().unwrap_or_else(|| match (checkpoint.kind(), &config.name) {
-            (Kind::Gguf(_), Some(name)) => name.clone(),
+        let name = options.name.clone().unwrap_or_else(|| match (reader, &config.name) {
+            (Some(_), Some(name)) => name.clone(),
             _ => name_of(&options.source, config.name.as_deref()),
         });
         let preset = options.outputs[0].0;
         let mut model = Self { name, config, tensors, meta: Vec::new(), notes, duplicated };
-        model.meta = match checkpoint.kind() {
-            Kind::Gguf(reader) => {
+        model.meta = match reader {
+            Some(reader) => {
                 let name = options.name.as_deref();
                 meta::from_gguf(reader.meta(), Given { name, n_ctx: options.context_length }, preset)
             }
-            _ => {
+            None => {
                 let json = Json::read(checkpoint)?;
                 let tokenizer = need(checkpoint, "tokenizer.json")?;
-                let vocab = Vocabulary::read(&tokenizer, json.tokenizer_config.as_ref(), model.config.n_vocab)?;
+                let vocab =
+                    Vocabulary::read(&tokenizer, json.tokenizer_config.as_ref(), model.config.n_vocab)?;
                 let chat = Chat::read(&json.files(), &vocab)?;
                 model.notes.extend(vocab.notes.iter().chain(&chat.notes).cloned());
                 meta::from_checkpoint(&model.config, vocab, &chat, &model.name, model.weights(), preset)
@@ -290,7 +298,10 @@ fn resolve_output(
         let (target, source) = &tensors[at];
         if !work.equal(target, embd, *source)? {
             if config.tied == Some(true) {
-                notes.push("the configuration says tied, but the stored output differs from the embedding: kept".into());
+                notes.push(
+                    "the configuration says tied, but the stored output differs from the embedding: kept"
+                        .into(),
+                );
             }
             return Ok(false);
         }
@@ -357,6 +368,12 @@ impl Json {
             generation_config: self.generation_config.as_ref(),
             chat_template: self.chat_template.as_deref(),
         }
+    }
+}
+
+fn gguf_reader(checkpoint: &Checkpoint) -> Option<&Reader> {
+    match checkpoint.kind() {
+        Kind::Hf => None,
     }
 }
 

@@ -182,8 +182,20 @@ fn wanted(preset: Preset, role: Role, n: u64, tied: bool) -> Format {
         (_, Role::Output) => Q6_K,
         (_, Role::TokenEmbd) if tied => Q6_K,
         (P::Q2_K, Role::AttnQkv(_) | Role::FfnDown(_) | Role::AttnOutput(_)) => Q3_K,
-        (P::Q3_K_M, Role::AttnQkv(i)) => if i < 2 { Q5_K } else { Q4_K },
-        (P::Q3_K_M, Role::FfnDown(i)) => if i < n / 16 { Q5_K } else { Q4_K },
+        (P::Q3_K_M, Role::AttnQkv(i)) => {
+            if i < 2 {
+                Q5_K
+            } else {
+                Q4_K
+            }
+        }
+        (P::Q3_K_M, Role::FfnDown(i)) => {
+            if i < n / 16 {
+                Q5_K
+            } else {
+                Q4_K
+            }
+        }
         (P::Q3_K_M, Role::AttnOutput(_)) => Q4_K,
         (P::Q3_K_L, Role::AttnQkv(_) | Role::FfnDown(_) | Role::AttnOutput(_)) => Q5_K,
         (P::Q4_K_S, Role::AttnQkv(i)) if i < 4 => Q5_K,

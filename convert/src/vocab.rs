@@ -80,7 +80,10 @@ impl Vocabulary {
             let id = slots.put(&token.content, token.id, kind)?;
             by_content.insert(token.content.clone(), id);
             if token.lstrip || token.rstrip || token.single_word {
-                notes.push(format!("token {id} {:?} asks for stripping or whole words, which GGUF can not say", token.content));
+                notes.push(format!(
+                    "token {id} {:?} asks for stripping or whole words, which GGUF can not say",
+                    token.content
+                ));
             }
         }
         // What is not added is text, and text is spelled in the 256 characters that stand for bytes.
@@ -93,7 +96,10 @@ impl Vocabulary {
         let (tokens, types) = slots.finish()?;
         let unused = types.iter().filter(|t| **t == TokenType::Unused).count();
         if unused > 0 {
-            notes.push(format!("{unused} of {} rows have no token: named [PADn], never to be sampled", tokens.len()));
+            notes.push(format!(
+                "{unused} of {} rows have no token: named [PADn], never to be sampled",
+                tokens.len()
+            ));
         }
         Ok(Self { tokens, types, merges, notes, added: by_content })
     }
@@ -131,7 +137,8 @@ impl Slots {
             return Err(bad(format!("token {id} is empty")));
         }
         let row = usize::try_from(id).ok().and_then(|id| self.rows.get_mut(id));
-        let row = row.ok_or_else(|| bad(format!("token {token:?} has id {id}, but the embedding has {n} rows")))?;
+        let row =
+            row.ok_or_else(|| bad(format!("token {token:?} has id {id}, but the embedding has {n} rows")))?;
         match row {
             Some((other, _)) if other != token => {
                 return Err(bad(format!("id {id} belongs to {other:?} and to {token:?}")));
@@ -162,7 +169,9 @@ fn merges(model: &Model) -> Result<Vec<String>, Error> {
     let one = |(rank, merge): (usize, &Merge)| {
         let (a, b) = match merge {
             Merge::Pair((a, b)) => (a.as_str(), b.as_str()),
-            Merge::Text(text) => text.split_once(' ').ok_or_else(|| bad(format!("merge {rank} {text:?} has no space")))?,
+            Merge::Text(text) => {
+                text.split_once(' ').ok_or_else(|| bad(format!("merge {rank} {text:?} has no space")))?
+            }
         };
         for part in [a, b] {
             // A space would be read back as the separator; the byte-level alphabet has none.
@@ -192,7 +201,10 @@ fn check_structure(json: &Tokenizer, config: Option<&Value>) -> Result<(), Error
     }
     check_pre_tokenizer(&json.pre_tokenizer)?;
     if set(&json.post_processor) && json.post_processor["type"] != "ByteLevel" {
-        return Err(bad(format!("post_processor {} is not known here, expected ByteLevel or none", json.post_processor["type"])));
+        return Err(bad(format!(
+            "post_processor {} is not known here, expected ByteLevel or none",
+            json.post_processor["type"]
+        )));
     }
     let m = &json.model;
     if m.dropout.is_some_and(|d| d != 0.0) {
@@ -201,13 +213,19 @@ fn check_structure(json: &Tokenizer, config: Option<&Value>) -> Result<(), Error
     if m.ignore_merges {
         return Err(bad("model.ignore_merges is set, which BLOOM's readers do not do".into()));
     }
-    for (key, text) in [("continuing_subword_prefix", &m.continuing_subword_prefix), ("end_of_word_suffix", &m.end_of_word_suffix)] {
+    for (key, text) in [
+        ("continuing_subword_prefix", &m.continuing_subword_prefix),
+        ("end_of_word_suffix", &m.end_of_word_suffix),
+    ] {
         if text.as_deref().is_some_and(|t| !t.is_empty()) {
             return Err(bad(format!("model.{key} is set, which is not byte-level BPE")));
         }
     }
     if config.is_some_and(|c| c["add_prefix_space"] == true) {
-        return Err(Error::Vocabulary { file: "tokenizer_config.json", what: "add_prefix_space is true, which GGUF readers do not do".into() });
+        return Err(Error::Vocabulary {
+            file: "tokenizer_config.json",
+            what: "add_prefix_space is true, which GGUF readers do not do".into(),
+        });
     }
     Ok(())
 }
@@ -230,7 +248,10 @@ fn check_pre_tokenizer(pre: &Value) -> Result<(), Error> {
     }
     // Both default to true when absent.
     if bytes["add_prefix_space"] != false || bytes["use_regex"] != false {
-        return Err(fail(format!("add_prefix_space {}, use_regex {}", bytes["add_prefix_space"], bytes["use_regex"])));
+        return Err(fail(format!(
+            "add_prefix_space {}, use_regex {}",
+            bytes["add_prefix_space"], bytes["use_regex"]
+        )));
     }
     Ok(())
 }
@@ -248,7 +269,9 @@ fn from_config(config: Option<&Value>) -> Result<Vec<AddedToken>, Error> {
     let bad = |what: String| Error::Vocabulary { file: "tokenizer_config.json", what };
     let one = |(id, token): (&String, &Value)| {
         let id: u64 = id.parse().map_err(|_| bad(format!("added_tokens_decoder: {id:?} is no id")))?;
-        let content = token["content"].as_str().ok_or_else(|| bad(format!("added_tokens_decoder: {id} has no content")))?;
+        let content = token["content"]
+            .as_str()
+            .ok_or_else(|| bad(format!("added_tokens_decoder: {id} has no content")))?;
         let flag = |key: &str| token[key] == true;
         Ok(AddedToken {
             id,

@@ -57,7 +57,11 @@ impl Work<'_> {
     /// Runs `job` for each number below `n`, claimed in order so that the source is read forward.
     ///
     /// The error is that of the lowest number that fails: everything before it was claimed before it.
-    fn each(&self, n: usize, job: impl Fn(&mut Scratch, usize) -> Result<(), Error> + Sync) -> Result<(), (usize, Error)> {
+    fn each(
+        &self,
+        n: usize,
+        job: impl Fn(&mut Scratch, usize) -> Result<(), Error> + Sync,
+    ) -> Result<(), (usize, Error)> {
         let next = AtomicUsize::new(0);
         let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
         let stop = AtomicBool::new(false);
@@ -68,7 +72,8 @@ impl Work<'_> {
                 if i >= n {
                     break;
                 }
-                let result = if self.cancel.load(Relaxed) { Err(Error::Interrupted) } else { job(&mut scratch, i) };
+                let result =
+                    if self.cancel.load(Relaxed) { Err(Error::Interrupted) } else { job(&mut scratch, i) };
                 if let Err(error) = result {
                     stop.store(true, Relaxed);
                     let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,9 +104,10 @@ impl Work<'_> {
             let (target, source) = &tensors[*index];
             let Scratch { rows: weights, other, blocks } = scratch;
             self.read(target, *source, rows, weights, other)?;
+            let weights = weights.as_slice();
             let has = |p: fn(Format) -> bool| outputs.iter().any(|o| p(o.format(*index)));
             // What goes into formats that keep NaN, and what goes into those whose scales it would spoil.
-            let mut clean = weights.as_slice();
+            let mut clean = weights;
             if !allow_nan {
                 self.refuse_unfit(target, *source, weights, has(|f| f == Format::F16))?;
             } else if has(|f| f.block_weights() > 1) && weights.iter().any(|x| !x.is_finite()) {
@@ -114,7 +120,8 @@ impl Work<'_> {
             for output in outputs {
                 let format = output.format(*index);
                 let weights = if format.block_weights() > 1 { clean } else { weights };
-                let row_bytes = format.row_bytes(cols).expect("the plan chose a format whose blocks divide the row");
+                let row_bytes =
+                    format.row_bytes(cols).expect("the plan chose a format whose blocks divide the row");
                 blocks.clear();
                 blocks.resize(row_bytes * (rows.end - rows.start) as usize, 0);
                 for (x, out) in weights.chunks_exact(cols).zip(blocks.chunks_exact_mut(row_bytes)) {
@@ -171,7 +178,13 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn refuse_unfit(&self, target: &Target, source: usize, weights: &[f32], to_f16: bool) -> Result<(), Error> {
+    fn refuse_unfit(
+        &self,
+        target: &Target,
+        source: usize,
+        weights: &[f32],
+        to_f16: bool,
+    ) -> Result<(), Error> {
         let tensor = || self.checkpoint.tensors()[source].name.clone();
         let total = target.rows * target.cols;
         match unfit(weights) {
@@ -196,8 +209,12 @@ impl Work<'_> {
         });
         counted.map_err(|(_, e)| e)?;
         Ok(match error {
-            Error::NotFinite { tensor, total, .. } => Error::NotFinite { tensor, count: bad.into_inner(), total },
-            Error::Overflow { tensor, total, .. } => Error::Overflow { tensor, count: large.into_inner(), total },
+            Error::NotFinite { tensor, total, .. } => {
+                Error::NotFinite { tensor, count: bad.into_inner(), total }
+            }
+            Error::Overflow { tensor, total, .. } => {
+                Error::Overflow { tensor, count: large.into_inner(), total }
+            }
             other => other,
         })
     }

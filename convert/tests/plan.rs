@@ -77,9 +77,27 @@ fn bloom_7b1() {
             ["Q6_K", "Q6_K", "Q6_K", "Q6_K", "Q6_K", "Q6_K", "Q6_K", "Q6_K"],
             ["Q2_K", "Q6_K", "Q2_K", "Q6_K", "Q3_K", "Q3_K", "Q3_K", "Q2_K"],
             ["Q3_K_S", "Q6_K", "Q3_K", "Q6_K", "Q3_K", "Q3_K", "Q3_K", "Q3_K"],
-            ["Q3_K_M", "Q6_K", "Q3_K", "Q6_K", "Q5_K in 0 1 else Q4_K", "Q5_K in 0 else Q4_K", "Q4_K", "Q3_K"],
+            [
+                "Q3_K_M",
+                "Q6_K",
+                "Q3_K",
+                "Q6_K",
+                "Q5_K in 0 1 else Q4_K",
+                "Q5_K in 0 else Q4_K",
+                "Q4_K",
+                "Q3_K",
+            ],
             ["Q3_K_L", "Q6_K", "Q3_K", "Q6_K", "Q5_K", "Q5_K", "Q5_K", "Q3_K"],
-            ["Q4_K_S", "Q6_K", "Q4_K", "Q6_K", "Q5_K in 0-3 else Q4_K", "Q5_K in 0-2 else Q4_K", "Q4_K", "Q4_K"],
+            [
+                "Q4_K_S",
+                "Q6_K",
+                "Q4_K",
+                "Q6_K",
+                "Q5_K in 0-3 else Q4_K",
+                "Q5_K in 0-2 else Q4_K",
+                "Q4_K",
+                "Q4_K",
+            ],
             ["Q4_K_M", "Q6_K", "Q4_K", "Q6_K", q4_more, q4_more, "Q4_K", "Q4_K"],
             ["Q5_K_S", "Q6_K", "Q5_K", "Q6_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K"],
             ["Q5_K_M", "Q6_K", "Q5_K", "Q6_K", q5_more, q5_more, "Q5_K", "Q5_K"],
@@ -109,9 +127,27 @@ fn nano() {
             ["Q3_K_M", "Q6_K", "Q3_K", "Q6_K", "Q5_K in 0 1 else Q4_K", "Q4_K", "Q4_K", "Q3_K"],
             ["Q3_K_L", "Q6_K", "Q3_K", "Q6_K", "Q5_K", "Q5_K", "Q5_K", "Q3_K"],
             ["Q4_K_S", "Q6_K", "Q4_K", "Q6_K", "Q5_K in 0-3 else Q4_K", "Q4_K", "Q4_K", "Q4_K"],
-            ["Q4_K_M", "Q6_K", "Q4_K", "Q6_K", "Q6_K in 2 5 else Q4_K", "Q6_K in 2 5 else Q4_K", "Q4_K", "Q4_K"],
+            [
+                "Q4_K_M",
+                "Q6_K",
+                "Q4_K",
+                "Q6_K",
+                "Q6_K in 2 5 else Q4_K",
+                "Q6_K in 2 5 else Q4_K",
+                "Q4_K",
+                "Q4_K",
+            ],
             ["Q5_K_S", "Q6_K", "Q5_K", "Q6_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K"],
-            ["Q5_K_M", "Q6_K", "Q5_K", "Q6_K", "Q6_K in 2 5 else Q5_K", "Q6_K in 2 5 else Q5_K", "Q5_K", "Q5_K"],
+            [
+                "Q5_K_M",
+                "Q6_K",
+                "Q5_K",
+                "Q6_K",
+                "Q6_K in 2 5 else Q5_K",
+                "Q6_K in 2 5 else Q5_K",
+                "Q5_K",
+                "Q5_K",
+            ],
             ["IQ4_NL", "Q6_K", "IQ4_NL", "Q6_K", "IQ4_NL", "IQ4_NL", "IQ4_NL", "IQ4_NL"],
             ["IQ4_XS", "Q6_K", "IQ4_XS", "Q6_K", "IQ4_XS", "IQ4_XS", "IQ4_XS", "IQ4_XS"],
         ],
@@ -150,7 +186,14 @@ fn sixty_four_wide() {
 #[test]
 fn rows_that_hold_no_block_become_f16() {
     for preset in Preset::ALL.iter().filter(|p| !p.is_float()) {
-        for role in [Role::TokenEmbd, Role::Output, Role::AttnQkv(0), Role::FfnDown(0), Role::AttnOutput(0), Role::FfnUp(0)] {
+        for role in [
+            Role::TokenEmbd,
+            Role::Output,
+            Role::AttnQkv(0),
+            Role::FfnDown(0),
+            Role::AttnOutput(0),
+            Role::FfnUp(0),
+        ] {
             assert_eq!(format(*preset, role, 30, 48, true), Format::F16, "{preset} {role:?}");
         }
     }
@@ -162,9 +205,29 @@ fn rows_that_hold_no_block_become_f16() {
 fn names_and_file_types() {
     // general.file_type as other programs know it.
     let numbers: BTreeMap<&str, u32> = [
-        ("f32", 0), ("f16", 1), ("q4_0", 2), ("q4_1", 3), ("q8_0", 7), ("q5_0", 8), ("q5_1", 9), ("q2_k", 10),
-        ("q3_k_s", 11), ("q3_k_m", 12), ("q3_k_l", 13), ("q4_k_s", 14), ("q4_k_m", 15), ("q5_k_s", 16), ("q5_k_m", 17),
-        ("q6_k", 18), ("iq4_nl", 25), ("iq4_xs", 30), ("bf16", 32), ("Q3_K", 12), ("q4_K", 15), ("Q5_k", 17), ("Iq4_Nl", 25),
+        ("f32", 0),
+        ("f16", 1),
+        ("q4_0", 2),
+        ("q4_1", 3),
+        ("q8_0", 7),
+        ("q5_0", 8),
+        ("q5_1", 9),
+        ("q2_k", 10),
+        ("q3_k_s", 11),
+        ("q3_k_m", 12),
+        ("q3_k_l", 13),
+        ("q4_k_s", 14),
+        ("q4_k_m", 15),
+        ("q5_k_s", 16),
+        ("q5_k_m", 17),
+        ("q6_k", 18),
+        ("iq4_nl", 25),
+        ("iq4_xs", 30),
+        ("bf16", 32),
+        ("Q3_K", 12),
+        ("q4_K", 15),
+        ("Q5_k", 17),
+        ("Iq4_Nl", 25),
     ]
     .into();
     for (name, number) in numbers {
