@@ -1,1 +1,455 @@
-//! schedule (being written).
+//! Requests over one engine, a step at a time.
+//!
+//! In come token ids with their sampling settings, out go events: how much of the prompt is read, each token, the
+//! reason to stop. It owns sequences, their phases, the sharing of prefixes and sampling (inside the sink; a row of
+//! logits is never kept). It knows no text, no history and no files.
+//!
+//! A step carries the next token of every request that generates and one piece of the prompts that are being read,
+//! sized so that a step takes well under half a second. The sequence of an ended request is kept as long as there is
+//! room: a new request continues from the longest prefix that any sequence has in common with it. When blocks run
+//! out, kept sequences go first, then the youngest request steps back and is read again later, each token in the
+//! phase it first had.
+
+use crate::engine::{Engine, EngineError, Info, Item, Phase, Seq, Want};
+use crate::sample::{Sampler, Sampling, SettingError};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+/// Sequences of ended requests that are kept for their prefix.
+const KEPT: usize = 4;
+/// What a piece of prompt should take: progress is promised twice a second.
+const PIECE_SECONDS: f64 = 0.3;
+/// Prompt tokens in one step at most.
+const PIECE_TOKENS: usize = 512;
+
+/// A request of a scheduler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(u64);
+
+/// A prompt and how to continue it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The prompt; at least one id.
+    pub ids: Vec<u32>,
+    /// How to choose each token.
+    pub sampling: Sampling,
+    /// Seed of this row: the draw at position `p` depends on `(seed, p)` only.
+    pub seed: u64,
+    /// Generation ends when one of these is drawn; that token is not part of the answer.
+    pub stop_ids: Vec<u32>,
+    /// Tokens to generate at most; 0 only reads the prompt.
+    pub max_new: usize,
+    /// Positions the sequence may have at most, prompt and answer together.
+    pub n_ctx: usize,
+}
+
+/// Why a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// This stop id was drawn.
+    EndToken(u32),
+    /// `max_new` tokens were generated.
+    MaxTokens,
+    /// `n_ctx` positions, or all blocks of the cache, are filled.
+    ContextFull,
+    /// [`Scheduler::cancel`] was called.
+    Cancelled,
+    /// No logit of an id that has a token is a number: the weights are broken.
+    BrokenLogits,
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The prompt is empty, holds an id past the vocabulary, or is longer than the whole cache.
+    #[error(transparent)]
+    Prompt(#[from] EngineError),
+    /// A setting out of range.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+}
+
+/// How long things took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// Prompt tokens read in this request (those of a reused prefix are not among them).
+    pub prompt_tokens: usize,
+    /// Prompt tokens whose keys and values were already there.
+    pub reused_tokens: usize,
+    /// Seconds spent reading the prompt.
+    pub prompt_seconds: f64,
+    /// Tokens generated, a stop id included.
+    pub generated_tokens: usize,
+    /// Seconds spent generating, after the prompt was read.
+    pub generate_seconds: f64,
+}
+
+/// What happened in a step.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    /// `done` of `total` prompt tokens are read.
+    Prompt {
+        /// The request.
+        id: RequestId,
+        /// Tokens whose keys and values are in the cache.
+        done: usize,
+        /// Tokens of the prompt.
+        total: usize,
+    },
+    /// A token of the answer.
+    Token {
+        /// The request.
+        id: RequestId,
+        /// The token.
+        token: u32,
+    },
+    /// The request ended; nothing follows for it.
+    Stopped {
+        /// The request.
+        id: RequestId,
+        /// Why.
+        stop: Stop,
+        /// How long it took.
+        timings: Timings,
+    },
+}
+
+/// A request on its way.
+struct Running {
+    id: RequestId,
+    request: Request,
+    /// The prompt and what was generated; all but `unread` are in the cache.
+    ids: Vec<u32>,
+    seq: Option<Seq>,
+    /// Positions in the cache.
+    done: usize,
+    timings: Timings,
+    cancelled: bool,
+}
+
+impl Running {
+    fn prompt_len(&self) -> usize {
+        self.request.ids.len()
+    }
+
+    /// Still reading what was there before (more than the one token drawn last).
+    fn reads(&self) -> bool {
+        self.done + 1 < self.ids.len() || self.done < self.prompt_len()
+    }
+
+    /// The next piece, at most `budget` tokens, of one phase.
+    fn piece(&self, budget: usize) -> (&[u32], Phase) {
+        let (end, phase) = match self.done < self.prompt_len() {
+            true => (self.prompt_len(), Phase::Given),
+            false => (self.ids.len(), Phase::Generated),
+        };
+        (&self.ids[self.done..end.min(self.done + budget.max(1))], phase)
+    }
+}
+
+/// What a row of logits led to.
+#[derive(Clone, Copy)]
+enum Drawn {
+    /// No row was wanted.
+    Nothing,
+    Token(u32),
+    /// No logit is a number.
+    Impossible,
+}
+
+/// A sequence that nobody runs, kept for its prefix.
+struct Kept {
+    seq: Seq,
+    ids: Vec<u32>,
+}
+
+/// Runs requests over one engine.
+pub struct Scheduler {
+    engine: Box<dyn Engine>,
+    sampler: Sampler,
+    waiting: VecDeque<Running>,
+    running: Vec<Running>,
+    /// Oldest first.
+    kept: VecDeque<Kept>,
+    next_id: u64,
+    /// Prompt tokens per second, as last measured.
+    rate: f64,
+}
+
+impl Scheduler {
+    /// `never[id]`: ids that are never sampled; those past its end have no token and are not sampled either.
+    pub fn new(engine: Box<dyn Engine>, never: Arc<[bool]>) -> Self {
+        Self {
+            engine,
+            sampler: Sampler::new(never),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            kept: VecDeque::new(),
+            next_id: 0,
+            rate: 64.0 / PIECE_SECONDS,
+        }
+    }
+
+    /// What the engine is.
+    pub fn info(&self) -> &Info {
+        self.engine.info()
+    }
+
+    /// Queues a request.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn submit(&mut self, request: Request) -> Result<RequestId, Refused> {
+        let info = self.engine.info();
+        request.sampling.check()?;
+        if request.ids.is_empty() {
+            return Err(EngineError::NoTokens.into());
+        }
+        if let Some(&token) = request.ids.iter().find(|&&t| t as usize >= info.n_vocab) {
+            return Err(EngineError::TokenOutOfRange { token, n_vocab: info.n_vocab }.into());
+        }
+        let needed = request.ids.len().div_ceil(info.kv_block_positions);
+        if needed > info.kv_blocks {
+            return Err(EngineError::KvFull { needed, free: info.kv_blocks }.into());
+        }
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
+        let ids = request.ids.clone();
+        let timings = Timings::default();
+        self.waiting.push_back(Running { id, request, ids, seq: None, done: 0, timings, cancelled: false });
+        Ok(id)
+    }
+
+    /// Ends a request; its `Stopped` event comes with the next step. Unknown or ended ids are ignored.
+    pub fn cancel(&mut self, id: RequestId) {
+        for r in self.running.iter_mut().chain(&mut self.waiting).filter(|r| r.id == id) {
+            r.cancelled = true;
+        }
+    }
+
+    /// One step of the engine over what is queued. Returns whether requests remain.
+    ///
+    /// # Errors
+    /// What the engine says; after `Cancelled` the same step can be taken again.
+    pub fn step(&mut self, cancel: &AtomicBool, on: &mut dyn FnMut(Event)) -> Result<bool, EngineError> {
+        self.drop_cancelled(on);
+        self.admit(on)?;
+        if self.running.is_empty() {
+            return Ok(!self.waiting.is_empty());
+        }
+        loop {
+            match self.advance(cancel, on) {
+                Err(EngineError::KvFull { .. }) if !self.kept.is_empty() => self.evict(),
+                Err(EngineError::KvFull { .. }) if self.running.len() > 1 => self.step_back(),
+                Err(EngineError::KvFull { .. }) => self.end(0, Stop::ContextFull, on),
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+            if self.running.is_empty() {
+                break;
+            }
+        }
+        Ok(!self.running.is_empty() || !self.waiting.is_empty())
+    }
+
+    fn drop_cancelled(&mut self, on: &mut dyn FnMut(Event)) {
+        for i in (0..self.running.len()).rev() {
+            if self.running[i].cancelled {
+                self.end(i, Stop::Cancelled, on);
+            }
+        }
+        self.waiting.retain(|r| {
+            if r.cancelled {
+                on(Event::Stopped { id: r.id, stop: Stop::Cancelled, timings: r.timings });
+            }
+            !r.cancelled
+        });
+    }
+
+    /// Blocks for `positions`, counted from an empty sequence.
+    fn blocks(&self, positions: usize) -> usize {
+        positions.div_ceil(self.engine.info().kv_block_positions)
+    }
+
+    /// Lets waiting requests in while the cache has room for their prompts.
+    fn admit(&mut self, on: &mut dyn FnMut(Event)) -> Result<(), EngineError> {
+        while let Some(next) = self.waiting.front() {
+            // One block more for each that runs: it is about to grow.
+            let needed = self.blocks(next.ids.len()) + self.running.len();
+            let reach = self.best_prefix(&next.ids);
+            let shared = reach.map_or(0, |(_, common)| common / self.engine.info().kv_block_positions);
+            if !self.running.is_empty() && needed > self.engine.kv_free_blocks() + shared {
+                if self.kept.is_empty() {
+                    return Ok(());
+                }
+                self.evict();
+                continue;
+            }
+            let mut r = self.waiting.pop_front().expect("looked at");
+            let seq = match reach {
+                None => self.engine.seq_new(),
+                Some((source, common)) => {
+                    r.done = common;
+                    r.timings.reused_tokens = common.min(r.prompt_len());
+                    self.take_prefix(source, common)?
+                }
+            };
+            r.seq = Some(seq);
+            on(Event::Prompt { id: r.id, done: r.done.min(r.prompt_len()), total: r.prompt_len() });
+            self.running.push(r);
+        }
+        Ok(())
+    }
+
+    /// The sequence with the longest prefix in common with `ids`, and its length. The last id is always read anew: its
+    /// logits are wanted.
+    fn best_prefix(&self, ids: &[u32]) -> Option<(Seq, usize)> {
+        let kept = self.kept.iter().map(|k| (k.seq, &k.ids[..]));
+        let running = self.running.iter().filter_map(|r| Some((r.seq?, &r.ids[..r.done])));
+        kept.chain(running)
+            .map(|(seq, have)| {
+                (seq, have.iter().zip(&ids[..ids.len() - 1]).take_while(|(a, b)| a == b).count())
+            })
+            .filter(|&(_, common)| common > 0)
+            .max_by_key(|&(_, common)| common)
+    }
+
+    /// A sequence with the first `common` positions of `source`: the kept sequence itself where little of it is lost,
+    /// a fork otherwise.
+    fn take_prefix(&mut self, source: Seq, common: usize) -> Result<Seq, EngineError> {
+        let lost = self.engine.info().kv_block_positions;
+        let kept = self.kept.iter().position(|k| k.seq == source && k.ids.len() < common + lost);
+        match kept {
+            Some(i) => {
+                self.kept.remove(i);
+                self.engine.seq_truncate(source, common)?;
+                Ok(source)
+            }
+            None => self.engine.seq_fork(source, common),
+        }
+    }
+
+    /// Frees the oldest kept sequence.
+    fn evict(&mut self) {
+        if let Some(k) = self.kept.pop_front() {
+            self.engine.seq_free(k.seq);
+        }
+    }
+
+    /// The youngest request gives its blocks back and waits.
+    fn step_back(&mut self) {
+        if let Some(mut r) = self.running.pop() {
+            if let Some(seq) = r.seq.take() {
+                self.engine.seq_free(seq);
+            }
+            r.done = 0;
+            self.waiting.push_front(r);
+        }
+    }
+
+    /// Ends running request `i`; its sequence is kept for its prefix.
+    fn end(&mut self, i: usize, stop: Stop, on: &mut dyn FnMut(Event)) {
+        let mut r = self.running.remove(i);
+        if let Some(seq) = r.seq {
+            r.ids.truncate(r.done);
+            self.kept.push_back(Kept { seq, ids: r.ids });
+            if self.kept.len() > KEPT {
+                self.evict();
+            }
+        }
+        on(Event::Stopped { id: r.id, stop, timings: r.timings });
+    }
+
+    /// Builds the items of a step, runs it, and deals out what was drawn.
+    fn advance(&mut self, cancel: &AtomicBool, on: &mut dyn FnMut(Event)) -> Result<(), EngineError> {
+        let mut budget = ((self.rate * PIECE_SECONDS) as usize).clamp(1, PIECE_TOKENS);
+        // Which running request each item belongs to.
+        let mut whose = Vec::new();
+        let mut items = Vec::new();
+        for (i, r) in self.running.iter().enumerate() {
+            let Some(seq) = r.seq else { continue };
+            if r.reads() && budget == 0 {
+                continue;
+            }
+            let (tokens, phase) = r.piece(budget);
+            if r.reads() {
+                budget -= tokens.len();
+            }
+            let last = r.done + tokens.len() == r.ids.len() && r.request.max_new > 0;
+            whose.push(i);
+            items.push(Item { seq, tokens, phase, want: if last { Want::Last } else { Want::None } });
+        }
+        let sizes: Vec<usize> = items.iter().map(|item| item.tokens.len()).collect();
+        let mut drawn = vec![Drawn::Nothing; items.len()];
+        let (running, sampler) = (&self.running, &mut self.sampler);
+        let start = Instant::now();
+        self.engine.step(
+            &items,
+            &mut |item, position, logits| {
+                let r = &running[whose[item]];
+                let next = position as u64 + 1;
+                let token = sampler.sample(logits, &r.ids, &r.request.sampling, r.request.seed, next);
+                // The settings were checked when the request was taken.
+                drawn[item] = token.map_or(Drawn::Impossible, Drawn::Token);
+            },
+            cancel,
+        )?;
+        let seconds = start.elapsed().as_secs_f64();
+        let tokens: usize = sizes.iter().sum();
+        if tokens > 1 {
+            self.rate = (tokens as f64 / seconds.max(1e-6)).max(1.0);
+        }
+        let mut ended = Vec::new();
+        for (item, &i) in whose.iter().enumerate() {
+            let stop = self.took(i, sizes[item], drawn[item], seconds, on);
+            ended.extend(stop.map(|stop| (i, stop)));
+        }
+        for (i, stop) in ended.into_iter().rev() {
+            self.end(i, stop, on);
+        }
+        Ok(())
+    }
+
+    /// Notes that request `i` took a piece of `n` tokens and drew a token or none; says whether it ends.
+    fn took(
+        &mut self,
+        i: usize,
+        n: usize,
+        drawn: Drawn,
+        seconds: f64,
+        on: &mut dyn FnMut(Event),
+    ) -> Option<Stop> {
+        let r = &mut self.running[i];
+        let total = r.prompt_len();
+        if r.done < total {
+            r.timings.prompt_tokens += n;
+            r.timings.prompt_seconds += seconds;
+            on(Event::Prompt { id: r.id, done: r.done + n, total });
+        } else {
+            r.timings.generate_seconds += seconds;
+        }
+        r.done += n;
+        let token = match drawn {
+            Drawn::Nothing => return (r.done == r.ids.len()).then_some(Stop::MaxTokens),
+            Drawn::Impossible => return Some(Stop::BrokenLogits),
+            Drawn::Token(token) => token,
+        };
+        r.timings.generated_tokens += 1;
+        if r.request.stop_ids.contains(&token) {
+            return Some(Stop::EndToken(token));
+        }
+        if r.ids.len() >= r.request.n_ctx {
+            return Some(Stop::ContextFull);
+        }
+        on(Event::Token { id: r.id, token });
+        r.ids.push(token);
+        if r.ids.len() - total >= r.request.max_new {
+            return Some(Stop::MaxTokens);
+        }
+        // The token after the last position could not be read any more.
+        (r.ids.len() >= r.request.n_ctx).then_some(Stop::ContextFull)
+    }
+}

@@ -10,6 +10,7 @@
 //! All `unsafe` of the workspace lives here, each use beside the fact it rests on.
 
 pub mod attention;
+pub mod elementwise;
 pub mod encode;
 pub mod formats;
 pub mod gguf;

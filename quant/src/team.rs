@@ -1,1 +1,378 @@
-//! team (being written).
+//! Threads that work through the phases of one step together.
+//!
+//! A [`Team`] is entered once per step. Inside, the calling thread leads: it runs ordinary sequential code and hands
+//! out phases; in a phase all members claim pieces of work from one atomic counter. Between phases the others wait
+//! in a bounded spin, then park, so a phase costs two cache-line trips instead of a wake-up of every thread. The
+//! threads are a rayon pool used for nothing else.
+//!
+//! The one idea that needs `unsafe` here: a claim counter hands out every index once, so pieces of a slice cut by
+//! index can be given out as `&mut` to different threads.
+
+use std::any::Any;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// Spins before a waiting thread parks: some 20 to 50 microseconds, a little more than the leader's work between two
+/// phases of a decode step takes.
+const SPINS: u32 = 4000;
+
+/// A persistent team of threads.
+pub struct Team {
+    pool: Option<rayon::ThreadPool>,
+    threads: usize,
+}
+
+impl Team {
+    /// A team of `threads` members (at least one), the thread that enters it being one of them.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn new(threads: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let threads = threads.max(1);
+        let pool = match threads {
+            1 => None,
+            _ => Some(
+                rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads - 1)
+                    .thread_name(|i| format!("huozi-{}", i + 1))
+                    .build()?,
+            ),
+        };
+        Ok(Self { pool, threads })
+    }
+
+    /// Members, the leader included.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Runs `lead` on this thread with the other members ready for phases. Once `cancel` is set no further piece of
+    /// work is claimed: what a phase has written is then incomplete.
+    ///
+    /// # Panics
+    /// When `lead` or a piece of work panics.
+    pub fn enter<R>(&self, cancel: &AtomicBool, lead: impl FnOnce(&Crew<'_>) -> R) -> R {
+        let phases = Phases::default();
+        let crew = Crew { phases: &phases, workers: self.threads - 1, cancel };
+        match &self.pool {
+            None => lead(&crew),
+            Some(pool) => pool.in_place_scope(|scope| {
+                scope.spawn_broadcast(|_, _| phases.serve());
+                // Closes also when `lead` unwinds, or the members would wait for ever.
+                let _close = Close(&phases);
+                lead(&crew)
+            }),
+        }
+    }
+}
+
+/// The job of the current phase, valid while the phase runs.
+#[derive(Clone, Copy)]
+struct Job(*const (dyn Fn() + Sync));
+// SAFETY: the pointee is `Sync`, and `Crew::run` keeps it alive until every member is done with it.
+unsafe impl Send for Job {}
+
+#[derive(Default)]
+struct Phases {
+    /// Phases published so far; stored with `Release` after `job` is set.
+    published: AtomicUsize,
+    /// Members that finished a phase, over all phases.
+    finished: AtomicUsize,
+    closed: AtomicBool,
+    /// The job; also what parked threads wait on.
+    job: Mutex<Option<Job>>,
+    changed: Condvar,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+struct Close<'a>(&'a Phases);
+impl Drop for Close<'_> {
+    fn drop(&mut self) {
+        self.0.closed.store(true, Ordering::Release);
+        self.0.notify();
+    }
+}
+
+impl Phases {
+    /// Wakes parked threads. The lock makes sure that none is between its last look and its wait.
+    fn notify(&self) {
+        drop(self.job.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, ready: impl Fn() -> bool) {
+        for _ in 0..SPINS {
+            if ready() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        let mut guard = self.job.lock().unwrap_or_else(PoisonError::into_inner);
+        while !ready() {
+            guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// What a member other than the leader does until the team is left.
+    fn serve(&self) {
+        let mut seen = 0;
+        loop {
+            self.wait(|| {
+                self.published.load(Ordering::Acquire) != seen || self.closed.load(Ordering::Acquire)
+            });
+            if self.published.load(Ordering::Acquire) == seen {
+                return;
+            }
+            seen += 1;
+            let job = *self.job.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(Job(job)) = job {
+                // SAFETY: `Crew::run` published this job and does not return before `finished` counts this member.
+                let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { (*job)() }));
+                if let Err(panic) = outcome {
+                    self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+                }
+            }
+            self.finished.fetch_add(1, Ordering::Release);
+            self.notify();
+        }
+    }
+}
+
+/// A team that has been entered: hands out phases.
+pub struct Crew<'a> {
+    phases: &'a Phases,
+    workers: usize,
+    cancel: &'a AtomicBool,
+}
+
+impl Crew<'_> {
+    /// Whether the step was cancelled.
+    pub fn cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    /// One phase: `work(i)` for every `i` in `0..n`, each by whichever member claims it.
+    ///
+    /// # Panics
+    /// When `work` panics.
+    pub fn each(&self, n: usize, work: impl Fn(usize) + Sync) {
+        let next = AtomicUsize::new(0);
+        let claim = || {
+            while !self.cancelled() {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= n {
+                    return;
+                }
+                work(i);
+            }
+        };
+        // A single piece needs no company.
+        if self.workers == 0 || n <= 1 { claim() } else { self.run(&claim) }
+    }
+
+    /// Publishes `job` to every member, takes part, and waits for all.
+    fn run(&self, job: &(dyn Fn() + Sync)) {
+        let phases = self.phases;
+        // SAFETY: only the lifetime changes. The pointer is dereferenced between the store to `published` below and
+        // the count of `finished` that this function waits for before it returns or unwinds.
+        let job_static: &'static (dyn Fn() + Sync) = unsafe { std::mem::transmute(job) };
+        *phases.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(Job(job_static));
+        let phase = phases.published.load(Ordering::Relaxed) + 1;
+        phases.published.store(phase, Ordering::Release);
+        phases.notify();
+        let own = catch_unwind(AssertUnwindSafe(job));
+        phases.wait(|| phases.finished.load(Ordering::Acquire) == phase * self.workers);
+        *phases.job.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Err(panic) = own {
+            resume_unwind(panic);
+        }
+        if let Some(panic) = phases.panic.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            resume_unwind(panic);
+        }
+    }
+
+    /// One phase over the rows of `data`, `(n, row_len)` row-major: `work(i, row i)`.
+    ///
+    /// # Panics
+    /// When `data` is not whole rows, or `work` panics.
+    pub fn rows<T: Send>(&self, data: &mut [T], row_len: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+        if data.is_empty() {
+            return;
+        }
+        assert!(row_len > 0 && data.len().is_multiple_of(row_len), "whole rows");
+        let n = data.len() / row_len;
+        let base = Base(data.as_mut_ptr());
+        self.each(n, |i| {
+            assert!(i < n);
+            // SAFETY: row `i < n` lies inside `data`, which is borrowed mutably for the whole phase; the counter in
+            // `each` gives every `i` to one member only, so rows never overlap.
+            let row = unsafe { std::slice::from_raw_parts_mut(base.at(i * row_len), row_len) };
+            work(i, row);
+        });
+    }
+
+    /// One phase over vertical strips of `data`, `(m, width)` row-major: strips of `chunk` columns (the last may be
+    /// narrower), `work(first column, strip)`.
+    ///
+    /// # Panics
+    /// When `data` is not whole rows, or `work` panics.
+    pub fn strips(
+        &self,
+        data: &mut [f32],
+        width: usize,
+        chunk: usize,
+        work: impl Fn(usize, Tile<'_>) + Sync,
+    ) {
+        if data.is_empty() {
+            return;
+        }
+        assert!(chunk > 0 && width > 0 && data.len().is_multiple_of(width), "whole rows");
+        let rows = data.len() / width;
+        let base = Base(data.as_mut_ptr());
+        self.each(width.div_ceil(chunk), |i| {
+            let first = i * chunk;
+            assert!(first < width);
+            let tile = Tile {
+                // SAFETY: `first < width <= data.len()`.
+                start: unsafe { base.at(first) },
+                rows,
+                stride: width,
+                width: chunk.min(width - first),
+                data: PhantomData,
+            };
+            work(first, tile);
+        });
+    }
+}
+
+/// The start of a slice that members cut disjoint pieces from.
+struct Base<T>(*mut T);
+// SAFETY: pieces are disjoint (see `rows` and `strips`) and `T: Send`, so handing them to threads is sending `T`s.
+unsafe impl<T: Send> Sync for Base<T> {}
+impl<T> Base<T> {
+    /// # Safety
+    /// `i` must not be past the end of the slice.
+    unsafe fn at(&self, i: usize) -> *mut T {
+        // SAFETY: the caller's duty.
+        unsafe { self.0.add(i) }
+    }
+}
+
+/// Some consecutive columns of every row of a row-major matrix; nobody else holds any of them.
+pub struct Tile<'a> {
+    start: *mut f32,
+    rows: usize,
+    stride: usize,
+    width: usize,
+    data: PhantomData<&'a mut [f32]>,
+}
+
+impl Tile<'_> {
+    /// Rows of the matrix.
+    #[inline(always)]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns of this strip.
+    #[inline(always)]
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// This strip's part of row `r`.
+    ///
+    /// # Panics
+    /// When `r` is not a row.
+    #[inline(always)]
+    pub fn row(&mut self, r: usize) -> &mut [f32] {
+        assert!(r < self.rows);
+        // SAFETY: `strips` asserted that the matrix has `rows * stride` values and that this strip's columns lie
+        // inside a row; the strips of one phase have no column in common, and `&mut self` lends one row at a time.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(r * self.stride), self.width) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUNS: [usize; 4] = [1, 2, 3, 8];
+
+    #[test]
+    fn every_row_is_visited_once_by_somebody() {
+        for threads in RUNS {
+            let team = Team::new(threads).unwrap();
+            let mut data = vec![0u32; 7 * 1001];
+            team.enter(&AtomicBool::new(false), |crew| {
+                for _ in 0..50 {
+                    crew.rows(&mut data, 7, |i, row| row.iter_mut().for_each(|x| *x += i as u32));
+                }
+            });
+            assert!(data.chunks(7).enumerate().all(|(i, row)| row.iter().all(|&x| x == 50 * i as u32)));
+        }
+    }
+
+    #[test]
+    fn strips_cover_every_column_once() {
+        for threads in RUNS {
+            let team = Team::new(threads).unwrap();
+            let mut data = vec![0.0f32; 5 * 103];
+            team.enter(&AtomicBool::new(false), |crew| {
+                crew.strips(&mut data, 103, 10, |first, mut tile| {
+                    for r in 0..tile.rows() {
+                        for (j, x) in tile.row(r).iter_mut().enumerate() {
+                            *x += (r * 1000 + first + j) as f32;
+                        }
+                    }
+                });
+            });
+            assert!(data.iter().enumerate().all(|(i, &x)| x == (i / 103 * 1000 + i % 103) as f32));
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_piece_of_work_reaches_the_caller_and_the_team_survives() {
+        for threads in RUNS {
+            let team = Team::new(threads).unwrap();
+            let cancel = AtomicBool::new(false);
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                team.enter(&cancel, |crew| crew.each(100, |i| assert!(i != 57, "piece 57")));
+            }));
+            assert!(outcome.is_err());
+            let sum = AtomicUsize::new(0);
+            team.enter(&cancel, |crew| {
+                crew.each(100, |i| {
+                    sum.fetch_add(i, Ordering::Relaxed);
+                });
+            });
+            assert_eq!(sum.into_inner(), 4950);
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_leader_does_not_hang() {
+        let team = Team::new(3).unwrap();
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            team.enter(&AtomicBool::new(false), |_| panic!("leader"));
+        }));
+        assert!(outcome.is_err());
+    }
+
+    #[test]
+    fn cancel_stops_the_claims() {
+        let team = Team::new(2).unwrap();
+        let cancel = AtomicBool::new(false);
+        let done = AtomicUsize::new(0);
+        team.enter(&cancel, |crew| {
+            crew.each(1_000_000, |_| {
+                if done.fetch_add(1, Ordering::Relaxed) == 10 {
+                    cancel.store(true, Ordering::Relaxed);
+                }
+            });
+        });
+        assert!(done.into_inner() < 1000);
+    }
+}

@@ -1,0 +1,203 @@
+//! Our own engine: the forward pass of `model` over mapped weights, a team of threads, a pool of KV blocks.
+
+use super::{Engine, EngineError, Info, Item, Seq, Sink, StepStats, Want};
+use crate::model::bloom::{Column, Scratch, forward};
+use crate::model::kv::{KvType, Pool, Table};
+use crate::model::{Error, Weights};
+use huozi_quant::attention::BLOCK;
+use huozi_quant::gguf::Reader;
+use huozi_quant::kernels::Isa;
+use huozi_quant::team::Team;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Columns that go through the layers together: bounds the scratch memory (about 40 MB for 7B).
+const MICRO_BATCH: usize = 256;
+
+/// How to build a [`Native`].
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Threads that compute; `None` = as many as this process may use.
+    pub threads: Option<usize>,
+    /// Type of the KV cache.
+    pub kv: KvType,
+    /// Positions the KV cache holds at most, over all sequences; rounded up to whole blocks. Memory is taken as it is
+    /// used.
+    pub kv_positions: usize,
+}
+
+/// Our own engine.
+pub struct Native {
+    info: Info,
+    isa: Isa,
+    team: Team,
+    weights: Weights,
+    pool: Pool,
+    tables: BTreeMap<Seq, Table>,
+    next_seq: u64,
+    scratch: Scratch,
+}
+
+impl Native {
+    /// Builds the engine over an open file. Weights are used where they lie.
+    ///
+    /// # Errors
+    /// When the file is no BLOOM model, `HUOZI_ISA` names nothing this CPU has, or threads are refused.
+    pub fn open(reader: &Reader, options: &Options) -> Result<Self, Error> {
+        let isa =
+            Isa::from_env().map_err(|e| Error::System { what: "choosing kernels", source: Box::new(e) })?;
+        let weights = Weights::from_gguf(reader)?;
+        let threads = options
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let team = Team::new(threads)
+            .map_err(|e| Error::System { what: "starting threads", source: Box::new(e) })?;
+        let kv_blocks = options.kv_positions.div_ceil(BLOCK);
+        let shape = weights.shape;
+        let info = Info {
+            architecture: "bloom".into(),
+            n_vocab: shape.n_vocab,
+            n_embd: shape.n_embd,
+            n_layer: shape.n_layer,
+            n_head: shape.n_head,
+            n_ctx_train: shape.n_ctx_train,
+            model_bytes: reader.tensors().iter().map(|t| t.bytes).sum(),
+            runs_on: format!("{isa}, {threads} thread{}", if threads == 1 { "" } else { "s" }),
+            threads: team.threads(),
+            kv: options.kv,
+            kv_block_positions: BLOCK,
+            kv_blocks,
+            kv_block_bytes: shape.n_layer * 2 * shape.n_embd * BLOCK * options.kv.value_bytes(),
+        };
+        Ok(Self {
+            info,
+            isa,
+            team,
+            pool: Pool::new(&shape, options.kv, kv_blocks),
+            weights,
+            tables: BTreeMap::new(),
+            next_seq: 0,
+            scratch: Scratch::default(),
+        })
+    }
+
+    fn table(&self, seq: Seq) -> Result<&Table, EngineError> {
+        self.tables.get(&seq).ok_or(EngineError::UnknownSeq(seq))
+    }
+
+    fn insert(&mut self, table: Table) -> Seq {
+        let seq = Seq(self.next_seq);
+        self.next_seq += 1;
+        self.tables.insert(seq, table);
+        seq
+    }
+
+    /// Everything that can be wrong with a step, before it changes anything.
+    fn check(&self, items: &[Item<'_>]) -> Result<(), EngineError> {
+        let mut needed = 0;
+        for (i, item) in items.iter().enumerate() {
+            let table = self.table(item.seq)?;
+            if items[..i].iter().any(|other| other.seq == item.seq) {
+                return Err(EngineError::SeqTwice(item.seq));
+            }
+            if item.tokens.is_empty() {
+                return Err(EngineError::NoTokens);
+            }
+            let n_vocab = self.info.n_vocab;
+            if let Some(&token) = item.tokens.iter().find(|&&t| t as usize >= n_vocab) {
+                return Err(EngineError::TokenOutOfRange { token, n_vocab });
+            }
+            needed += self.pool.needed(table, item.tokens.len());
+        }
+        let free = self.pool.free();
+        if needed > free { Err(EngineError::KvFull { needed, free }) } else { Ok(()) }
+    }
+}
+
+impl Engine for Native {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn seq_new(&mut self) -> Seq {
+        self.insert(Table::default())
+    }
+
+    fn seq_len(&self, seq: Seq) -> usize {
+        self.tables.get(&seq).map_or(0, |t| t.len)
+    }
+
+    fn seq_fork(&mut self, src: Seq, len: usize) -> Result<Seq, EngineError> {
+        let table = self.tables.get(&src).ok_or(EngineError::UnknownSeq(src))?;
+        if len > table.len {
+            return Err(EngineError::PastEnd { seq: src, len, have: table.len });
+        }
+        let fork = self.pool.fork(table, len);
+        Ok(self.insert(fork))
+    }
+
+    fn seq_truncate(&mut self, seq: Seq, len: usize) -> Result<(), EngineError> {
+        let table = self.tables.get_mut(&seq).ok_or(EngineError::UnknownSeq(seq))?;
+        if len > table.len {
+            return Err(EngineError::PastEnd { seq, len, have: table.len });
+        }
+        self.pool.truncate(table, len);
+        Ok(())
+    }
+
+    fn seq_free(&mut self, seq: Seq) {
+        if let Some(mut table) = self.tables.remove(&seq) {
+            self.pool.truncate(&mut table, 0);
+        }
+    }
+
+    fn kv_free_blocks(&self) -> usize {
+        self.pool.free()
+    }
+
+    fn step(
+        &mut self,
+        items: &[Item<'_>],
+        sink: &mut Sink<'_>,
+        cancel: &AtomicBool,
+    ) -> Result<StepStats, EngineError> {
+        self.check(items)?;
+        for item in items {
+            let table = self.tables.get_mut(&item.seq).expect("checked");
+            self.pool.reserve(table, item.tokens.len());
+        }
+        let Self { team, weights, pool, tables, scratch, isa, .. } = self;
+        let columns: Vec<(usize, Column<'_>)> = items
+            .iter()
+            .enumerate()
+            .flat_map(|(i, item)| {
+                let table = &tables[&item.seq];
+                item.tokens.iter().enumerate().map(move |(j, &token)| {
+                    let wanted = match item.want {
+                        Want::None => false,
+                        Want::Last => j + 1 == item.tokens.len(),
+                        Want::All => true,
+                    };
+                    (i, Column { token, position: table.len + j, blocks: &table.blocks, wanted })
+                })
+            })
+            .collect();
+        let mut stats = StepStats { tokens: columns.len(), rows: 0 };
+        team.enter(cancel, |crew| {
+            for batch in columns.chunks(MICRO_BATCH) {
+                let alone: Vec<Column<'_>> = batch.iter().map(|(_, column)| *column).collect();
+                forward(crew, *isa, weights, pool, &alone, scratch, &mut |c, logits| {
+                    stats.rows += 1;
+                    sink(batch[c].0, batch[c].1.position, logits);
+                });
+            }
+        });
+        let cancelled = cancel.load(Ordering::Relaxed);
+        for item in items {
+            let table = self.tables.get_mut(&item.seq).expect("checked");
+            let len = table.len + if cancelled { 0 } else { item.tokens.len() };
+            self.pool.truncate(table, len);
+        }
+        if cancelled { Err(EngineError::Cancelled) } else { Ok(stats) }
+    }
+}

@@ -1,0 +1,172 @@
+//! One micro-batch of columns through the layers.
+//!
+//! Phases of a layer: LayerNorm -> quantise; QKV + bias; store keys and values; attention; quantise; output + bias +
+//! residual; LayerNorm -> quantise; up + bias + GELU; quantise; down + bias + residual.
+
+use super::kv::{Blocks, Pool, Slot};
+use super::weights::{Linear, Weights};
+use huozi_quant::attention::{BLOCK, KvValue, alibi_slopes, attend};
+use huozi_quant::elementwise::{bias_gelu, layer_norm};
+use huozi_quant::kernels::Isa;
+use huozi_quant::matmul::{Activations, QMatrix, matmul};
+use huozi_quant::team::Crew;
+
+/// Rows of logits alive at a time: 16 of 250,880 floats are 16 MB.
+pub const LOGIT_ROWS: usize = 16;
+
+/// One token on its way through the layers.
+#[derive(Clone, Copy, Debug)]
+pub struct Column<'a> {
+    /// Token id, below `n_vocab`.
+    pub token: u32,
+    /// Absolute position in its sequence.
+    pub position: usize,
+    /// Blocks of its sequence, `position` included.
+    pub blocks: &'a [usize],
+    /// Whether it gives logits.
+    pub wanted: bool,
+}
+
+/// The buffers of a forward pass, kept from step to step.
+#[derive(Default)]
+pub struct Scratch {
+    /// Residual stream, (m, n_embd).
+    x: Vec<f32>,
+    /// (m, 3 n_embd).
+    qkv: Vec<f32>,
+    /// Outputs of attention, (m, n_embd).
+    context: Vec<f32>,
+    /// (m, n_ff).
+    ff: Vec<f32>,
+    activations: Activations,
+    /// (at most 16, n_vocab).
+    logits: Vec<f32>,
+}
+
+/// Runs `columns` and gives each wanted column's index and logits to `sink`, in order.
+///
+/// The keys and values of every column's earlier positions must be in `pool` or among the columns before it. Gives up
+/// as soon as the crew is cancelled; what `pool` holds for these columns is then undefined.
+pub fn forward(
+    crew: &Crew<'_>,
+    isa: Isa,
+    weights: &Weights,
+    pool: &mut Pool,
+    columns: &[Column<'_>],
+    scratch: &mut Scratch,
+    sink: &mut dyn FnMut(usize, &[f32]),
+) {
+    match pool {
+        Pool::F32(blocks) => run(crew, isa, weights, blocks, columns, scratch, sink),
+        Pool::F16(blocks) => run(crew, isa, weights, blocks, columns, scratch, sink),
+    }
+}
+
+fn run<T: KvValue>(
+    crew: &Crew<'_>,
+    isa: Isa,
+    w: &Weights,
+    kv: &mut Blocks<T>,
+    columns: &[Column<'_>],
+    scratch: &mut Scratch,
+    sink: &mut dyn FnMut(usize, &[f32]),
+) {
+    let m = columns.len();
+    let (n_embd, n_ff, d) = (w.shape.n_embd, w.shape.n_ff, w.shape.head_dim());
+    let slopes = alibi_slopes(w.shape.n_head);
+    let slots: Vec<Slot> = columns
+        .iter()
+        .map(|c| Slot { block: c.blocks[c.position / BLOCK], offset: c.position % BLOCK })
+        .collect();
+    let Scratch { x, qkv, context, ff, activations, logits } = scratch;
+    x.resize(m * n_embd, 0.0);
+    qkv.resize(m * 3 * n_embd, 0.0);
+    context.resize(m * n_embd, 0.0);
+    ff.resize(m * n_ff, 0.0);
+
+    crew.rows(x, n_embd, |c, x| {
+        let mut row = vec![0.0; n_embd];
+        w.token_embd.row(columns[c].token as usize, &mut row);
+        layer_norm(isa, &row, &w.token_embd_norm.weight, &w.token_embd_norm.bias, w.eps, x);
+    });
+    for (i, layer) in w.layers.iter().enumerate() {
+        if crew.cancelled() {
+            return;
+        }
+        let kind = layer.attn_qkv.weight.format().activation();
+        activations.fill(crew, isa, kind, (m, n_embd), |c, y| {
+            layer_norm(isa, row(x, c, n_embd), &layer.attn_norm.weight, &layer.attn_norm.bias, w.eps, y);
+        });
+        linear(crew, isa, &layer.attn_qkv, activations, qkv, |y, bias| add(y, bias));
+        kv.store(crew, i, &slots, qkv);
+        crew.strips(context, n_embd, d, |first, mut tile| {
+            let head = first / d;
+            let mut scores = Vec::new();
+            for (c, column) in columns.iter().enumerate() {
+                let q = &row(qkv, c, 3 * n_embd)[first..first + d];
+                let blocks = |b: usize| kv.head(column.blocks[b], i, head);
+                attend(isa, q, blocks, column.position + 1, slopes[head], &mut scores, tile.row(c));
+            }
+        });
+        let kind = layer.attn_output.weight.format().activation();
+        activations.fill(crew, isa, kind, (m, n_embd), |c, y| y.copy_from_slice(row(context, c, n_embd)));
+        residual(crew, isa, &layer.attn_output, activations, context, x);
+
+        let kind = layer.ffn_up.weight.format().activation();
+        activations.fill(crew, isa, kind, (m, n_embd), |c, y| {
+            layer_norm(isa, row(x, c, n_embd), &layer.ffn_norm.weight, &layer.ffn_norm.bias, w.eps, y);
+        });
+        linear(crew, isa, &layer.ffn_up, activations, ff, |y, bias| bias_gelu(isa, y, bias));
+        let kind = layer.ffn_down.weight.format().activation();
+        activations.fill(crew, isa, kind, (m, n_ff), |c, y| y.copy_from_slice(row(ff, c, n_ff)));
+        residual(crew, isa, &layer.ffn_down, activations, context, x);
+    }
+
+    let head: &QMatrix = w.head();
+    let wanted: Vec<usize> = (0..m).filter(|&c| columns[c].wanted).collect();
+    for group in wanted.chunks(LOGIT_ROWS) {
+        activations.fill(crew, isa, head.format().activation(), (group.len(), n_embd), |i, y| {
+            layer_norm(isa, row(x, group[i], n_embd), &w.output_norm.weight, &w.output_norm.bias, w.eps, y);
+        });
+        logits.resize(group.len() * head.rows(), 0.0);
+        matmul(crew, isa, head, activations, logits, |_, _, _| {});
+        if crew.cancelled() {
+            return;
+        }
+        for (&c, logits) in group.iter().zip(logits.chunks_exact(head.rows())) {
+            sink(c, logits);
+        }
+    }
+}
+
+/// Row `i` of `x`, `(_, len)` row-major.
+fn row(x: &[f32], i: usize, len: usize) -> &[f32] {
+    &x[i * len..][..len]
+}
+
+fn add(y: &mut [f32], x: &[f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += x;
+    }
+}
+
+/// `y = finish(w a, bias)`, one phase.
+fn linear(
+    crew: &Crew<'_>,
+    isa: Isa,
+    linear: &Linear,
+    a: &Activations,
+    y: &mut [f32],
+    finish: impl Fn(&mut [f32], &[f32]) + Sync,
+) {
+    matmul(crew, isa, &linear.weight, a, y, |_, first, piece| {
+        finish(piece, &linear.bias[first..first + piece.len()]);
+    });
+}
+
+/// `x += w a + bias`, with `y` as scratch of the same shape.
+fn residual(crew: &Crew<'_>, isa: Isa, layer: &Linear, a: &Activations, y: &mut [f32], x: &mut [f32]) {
+    linear(crew, isa, layer, a, y, |y, bias| add(y, bias));
+    let n_embd = layer.weight.rows();
+    crew.rows(x, n_embd, |c, x| add(x, row(y, c, n_embd)));
+}

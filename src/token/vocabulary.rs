@@ -1,0 +1,408 @@
+//! The tokens of a model: their bytes, kinds and special ids.
+//!
+//! In: the `tokenizer.ggml.*` arrays of a GGUF file. Out: bytes per id, the masks and lists that
+//! sampling and stopping need. All bytes lie in one arena; no token owns an allocation.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use huozi_quant::gguf::Meta;
+
+use super::Error;
+
+/// What a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Text.
+    Normal,
+    /// The token for what cannot be written; handled as a control token.
+    Unknown,
+    /// Structure, never text: markers, begin, end, padding.
+    Control,
+    /// An added token that is text.
+    UserDefined,
+    /// A row of the model without a token.
+    Unused,
+    /// One byte.
+    Byte,
+}
+
+impl Kind {
+    /// Whether text must never become this token unless specials are parsed.
+    #[must_use]
+    pub fn is_control(self) -> bool {
+        matches!(self, Self::Control | Self::Unknown)
+    }
+}
+
+/// A vocabulary as a GGUF file spells it, borrowed; the seam for tests and tools without a file.
+#[derive(Clone, Debug, Default)]
+pub struct Parts<'a> {
+    /// `tokenizer.ggml.tokens`: normal tokens in GPT-2's printable alphabet, all others as they are.
+    pub tokens: Vec<&'a str>,
+    /// `tokenizer.ggml.token_type`, one per token.
+    pub types: Vec<i64>,
+    /// `tokenizer.ggml.merges`, the earlier the stronger, each "a b".
+    pub merges: Vec<&'a str>,
+    /// `tokenizer.ggml.suppress_tokens`.
+    pub suppress: Vec<i64>,
+    /// `tokenizer.ggml.bos_token_id`.
+    pub bos: Option<u64>,
+    /// `tokenizer.ggml.eos_token_id`.
+    pub eos: Option<u64>,
+    /// `tokenizer.ggml.eot_token_id`.
+    pub eot: Option<u64>,
+    /// `tokenizer.ggml.unknown_token_id`.
+    pub unk: Option<u64>,
+    /// `tokenizer.ggml.padding_token_id`.
+    pub pad: Option<u64>,
+    /// `tokenizer.ggml.add_bos_token`.
+    pub add_bos: bool,
+}
+
+const MODEL: &str = "tokenizer.ggml.model";
+const PRE: &str = "tokenizer.ggml.pre";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const TYPES: &str = "tokenizer.ggml.token_type";
+const MERGES: &str = "tokenizer.ggml.merges";
+const SUPPRESS: &str = "tokenizer.ggml.suppress_tokens";
+const BOS: &str = "tokenizer.ggml.bos_token_id";
+const EOS: &str = "tokenizer.ggml.eos_token_id";
+const EOT: &str = "tokenizer.ggml.eot_token_id";
+const UNK: &str = "tokenizer.ggml.unknown_token_id";
+const PAD: &str = "tokenizer.ggml.padding_token_id";
+const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+
+impl<'a> Parts<'a> {
+    /// Reads the arrays; checks that the tokenizer is BLOOM's and nothing is absent.
+    ///
+    /// # Errors
+    /// A missing key, a wrong type, another kind of tokenizer.
+    pub fn from_gguf(meta: Meta<'a>) -> Result<Self, Error> {
+        for (key, wanted) in [(MODEL, "gpt2"), (PRE, "bloom")] {
+            let found = meta.str(key)?.ok_or(Error::Missing { key })?;
+            if found != wanted {
+                return Err(Error::Unsupported { key, found: found.to_owned(), wanted });
+            }
+        }
+        Ok(Self {
+            tokens: meta.strings(TOKENS)?.ok_or(Error::Missing { key: TOKENS })?.iter().collect(),
+            types: meta.ints(TYPES)?.ok_or(Error::Missing { key: TYPES })?.iter().collect(),
+            merges: meta.strings(MERGES)?.ok_or(Error::Missing { key: MERGES })?.iter().collect(),
+            suppress: meta.ints(SUPPRESS)?.map(|a| a.iter().collect()).unwrap_or_default(),
+            bos: meta.uint(BOS)?,
+            eos: meta.uint(EOS)?,
+            eot: meta.uint(EOT)?,
+            unk: meta.uint(UNK)?,
+            pad: meta.uint(PAD)?,
+            add_bos: meta.bool(ADD_BOS)?.unwrap_or(false),
+        })
+    }
+}
+
+/// The tokens of a model.
+#[derive(Debug)]
+pub struct Vocabulary {
+    /// Bytes of all tokens, one after the other.
+    arena: Vec<u8>,
+    /// Where each token begins in `arena`; one more at the end.
+    starts: Vec<usize>,
+    kinds: Vec<Kind>,
+    never: Arc<[bool]>,
+    controls: Vec<u32>,
+    user_defined: Vec<u32>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    eot: Option<u32>,
+    unk: Option<u32>,
+    pad: Option<u32>,
+    add_bos: bool,
+}
+
+impl Vocabulary {
+    /// From the metadata of a GGUF file. Checks what concerns the tokens; whoever wants to
+    /// tokenise takes [`super::Tokenizer::from_gguf`], which checks the merges too.
+    ///
+    /// # Errors
+    /// Anything but a complete BLOOM vocabulary.
+    pub fn from_gguf(meta: Meta<'_>) -> Result<Self, Error> {
+        let parts = Parts::from_gguf(meta)?;
+        Lookup::new(&parts.tokens)?;
+        Self::new(&parts)
+    }
+
+    pub(super) fn new(parts: &Parts<'_>) -> Result<Self, Error> {
+        let n = parts.tokens.len();
+        if parts.types.len() != n {
+            return Err(Error::Lengths { tokens: n, types: parts.types.len() });
+        }
+        if n == 0 || u32::try_from(n).is_err() {
+            return Err(Error::Size { n });
+        }
+        let alphabet = Alphabet::new();
+        let mut arena = Vec::with_capacity(parts.tokens.iter().map(|t| t.len()).sum());
+        let mut starts = Vec::with_capacity(n + 1);
+        let mut kinds = Vec::with_capacity(n);
+        let mut never = vec![false; n];
+        let (mut controls, mut user_defined) = (Vec::new(), Vec::new());
+        for (id, (&text, &kind)) in (0..).zip(parts.tokens.iter().zip(&parts.types)) {
+            let kind = match kind {
+                1 => Kind::Normal,
+                2 => Kind::Unknown,
+                3 => Kind::Control,
+                4 => Kind::UserDefined,
+                5 => Kind::Unused,
+                6 => Kind::Byte,
+                found => return Err(Error::TokenType { id, found }),
+            };
+            starts.push(arena.len());
+            kinds.push(kind);
+            match kind {
+                Kind::Normal => alphabet.decode(text, &mut arena),
+                Kind::Byte => arena.push(
+                    byte_token(text)
+                        .ok_or_else(|| Error::ByteToken { id, text: text.to_owned() })?,
+                ),
+                _ => arena.extend_from_slice(text.as_bytes()),
+            }
+            match kind {
+                Kind::Control | Kind::Unknown => controls.push(id),
+                Kind::UserDefined => user_defined.push(id),
+                Kind::Unused => never[id as usize] = true,
+                Kind::Normal | Kind::Byte => {}
+            }
+        }
+        starts.push(arena.len());
+        for &id in &parts.suppress {
+            *usize::try_from(id)
+                .ok()
+                .and_then(|i| never.get_mut(i))
+                .ok_or(Error::SpecialId { key: SUPPRESS, id, n_vocab: n })? = true;
+        }
+        let special = |key, id: Option<u64>| match id {
+            None => Ok(None),
+            Some(id) => match u32::try_from(id) {
+                Ok(small) if (small as usize) < n => Ok(Some(small)),
+                _ => {
+                    let id = i64::try_from(id).unwrap_or(i64::MAX);
+                    Err(Error::SpecialId { key, id, n_vocab: n })
+                }
+            },
+        };
+        Ok(Self {
+            arena,
+            starts,
+            kinds,
+            never: never.into(),
+            controls,
+            user_defined,
+            bos: special(BOS, parts.bos)?,
+            eos: special(EOS, parts.eos)?,
+            eot: special(EOT, parts.eot)?,
+            unk: special(UNK, parts.unk)?,
+            pad: special(PAD, parts.pad)?,
+            add_bos: parts.add_bos,
+        })
+    }
+
+    /// Number of tokens, those without a meaning included.
+    #[must_use]
+    pub fn n_vocab(&self) -> usize {
+        self.kinds.len()
+    }
+
+    /// The bytes a token stands for: a part of text for normal ones (not always whole
+    /// characters), the spelling for all others. Nothing for an id outside the vocabulary.
+    #[must_use]
+    pub fn bytes(&self, id: u32) -> &[u8] {
+        let id = id as usize;
+        if id < self.kinds.len() { &self.arena[self.starts[id]..self.starts[id + 1]] } else { &[] }
+    }
+
+    /// What a token is for; an id outside the vocabulary is unused.
+    #[must_use]
+    pub fn kind(&self, id: u32) -> Kind {
+        self.kinds.get(id as usize).copied().unwrap_or(Kind::Unused)
+    }
+
+    /// The control token with this spelling.
+    #[must_use]
+    pub fn control(&self, spelling: &str) -> Option<u32> {
+        self.controls.iter().copied().find(|&id| self.bytes(id) == spelling.as_bytes())
+    }
+
+    /// All control tokens (the unknown token among them), in id order.
+    #[must_use]
+    pub fn controls(&self) -> &[u32] {
+        &self.controls
+    }
+
+    /// All added tokens that are text, in id order.
+    #[must_use]
+    pub fn user_defined(&self) -> &[u32] {
+        &self.user_defined
+    }
+
+    /// Begin of text.
+    #[must_use]
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// End of text.
+    #[must_use]
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// End of a turn.
+    #[must_use]
+    pub fn eot(&self) -> Option<u32> {
+        self.eot
+    }
+
+    /// The unknown token.
+    #[must_use]
+    pub fn unk(&self) -> Option<u32> {
+        self.unk
+    }
+
+    /// Padding.
+    #[must_use]
+    pub fn pad(&self) -> Option<u32> {
+        self.pad
+    }
+
+    /// Whether the file asks for a begin token in front of every text (BLOOM's do not).
+    /// [`super::Tokenizer::encode`] adds none.
+    #[must_use]
+    pub fn adds_bos(&self) -> bool {
+        self.add_bos
+    }
+
+    /// True for every id that must never be sampled: rows without a token, and the file's
+    /// suppressed tokens. `n_vocab` long; ids beyond its end have no token either.
+    #[must_use]
+    pub fn never(&self) -> Arc<[bool]> {
+        Arc::clone(&self.never)
+    }
+
+    /// The ids that end an answer: end of text, end of turn, and Huozi's two markers and `</s>`
+    /// where they are control tokens. In id order, each once.
+    #[must_use]
+    pub fn stop_ids(&self) -> Vec<u32> {
+        let spelled = [super::chat::BEGIN, super::chat::END, "</s>"];
+        let mut ids: Vec<u32> = spelled.iter().filter_map(|s| self.control(s)).collect();
+        ids.extend(self.eos);
+        ids.extend(self.eot);
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+}
+
+/// `<0x41>` -> 0x41. Exactly two hexadecimal digits: a sign or a third digit is hostile.
+fn byte_token(text: &str) -> Option<u8> {
+    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    if digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        u8::from_str_radix(digits, 16).ok()
+    } else {
+        None
+    }
+}
+
+/// GPT-2's alphabet: a printable character for each byte, so that a vocabulary is text. Bytes
+/// that print in Latin-1 stand for themselves, the other 68 follow from U+0100 in order.
+pub(super) struct Alphabet {
+    /// Byte of each character below U+0144.
+    bytes: [Option<u8>; 0x144],
+    /// Character of each byte.
+    pub(super) chars: [char; 256],
+}
+
+impl Alphabet {
+    pub(super) fn new() -> Self {
+        let mut bytes = [None; 0x144];
+        let mut chars = ['\0'; 256];
+        let mut next = 0x100;
+        for byte in 0..=255u8 {
+            let code = if matches!(byte, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF) {
+                u32::from(byte)
+            } else {
+                next += 1;
+                next - 1
+            };
+            bytes[code as usize] = Some(byte);
+            chars[usize::from(byte)] = char::from_u32(code).unwrap_or('\0');
+        }
+        Self { bytes, chars }
+    }
+
+    /// Appends the bytes that `text` stands for; a text with any character outside the alphabet
+    /// stands for itself, as in the `tokenizers` crate.
+    fn decode(&self, text: &str, out: &mut Vec<u8>) {
+        let start = out.len();
+        for c in text.chars() {
+            match self.bytes.get(c as usize).copied().flatten() {
+                Some(byte) => out.push(byte),
+                None => {
+                    out.truncate(start);
+                    out.extend_from_slice(text.as_bytes());
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Token text -> id while a vocabulary is built: open addressing over borrowed strings, since a
+/// quarter of a million entries should cost two allocations. Hashes are keyed: the strings come
+/// from outside.
+pub(super) struct Lookup<'p, 'a> {
+    tokens: &'p [&'a str],
+    /// (upper half of the hash, id + 1); 0 = free. A power of two long, at most half full.
+    slots: Vec<(u32, u32)>,
+    keys: RandomState,
+}
+
+impl<'p, 'a> Lookup<'p, 'a> {
+    pub(super) fn new(tokens: &'p [&'a str]) -> Result<Self, Error> {
+        let n = tokens.len();
+        if u32::try_from(n).is_err() {
+            return Err(Error::Size { n });
+        }
+        let slots = vec![(0, 0); (2 * n).next_power_of_two().max(2)];
+        let mut lookup = Self { tokens, slots, keys: RandomState::new() };
+        for (id, &text) in (0u32..).zip(tokens) {
+            match lookup.find(text.as_bytes()) {
+                Ok(first) => {
+                    return Err(Error::Duplicate { text: text.to_owned(), first, second: id });
+                }
+                Err((slot, tag)) => lookup.slots[slot] = (tag, id + 1),
+            }
+        }
+        Ok(lookup)
+    }
+
+    /// The id of a token, by its text in the file.
+    pub(super) fn id(&self, text: &[u8]) -> Option<u32> {
+        self.find(text).ok()
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // both halves of the hash are wanted
+    fn find(&self, text: &[u8]) -> Result<u32, (usize, u32)> {
+        let hash = self.keys.hash_one(text);
+        let tag = (hash >> 32) as u32;
+        let mut slot = hash as usize & (self.slots.len() - 1);
+        loop {
+            match self.slots[slot] {
+                (_, 0) => return Err((slot, tag)),
+                (t, id) if t == tag && self.tokens[id as usize - 1].as_bytes() == text => {
+                    return Ok(id - 1);
+                }
+                _ => slot = (slot + 1) & (self.slots.len() - 1),
+            }
+        }
+    }
+}

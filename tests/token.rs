@@ -1,0 +1,339 @@
+//! Tokenisation is that of the `tokenizers` crate, for any text; vocabularies are checked.
+
+mod token_support;
+
+use std::sync::Arc;
+
+use huozi::token::bpe::pieces;
+use huozi::token::vocabulary::Kind;
+use huozi::token::{Error, Part, Specials, Tokenizer, Vocabulary};
+use huozi_quant::gguf::{Layout, MetaValue, Reader};
+use proptest::prelude::*;
+use token_support::{NANO, Owned, TINY, json, ours, owned, theirs, with_added_tokens};
+
+const PATTERN: &str = " ?[^(\\s|[.,!?…。，、।۔،])]+";
+
+struct Pair {
+    ours: Tokenizer,
+    parse: tokenizers::Tokenizer,
+    plain: tokenizers::Tokenizer,
+}
+
+impl Pair {
+    fn new(json: &serde_json::Value, n_vocab: usize) -> Self {
+        Self {
+            ours: Owned::from_json(json, n_vocab).tokenizer(),
+            parse: theirs(json, false),
+            plain: theirs(json, true),
+        }
+    }
+
+    fn check(&self, text: &str) {
+        for (specials, reference) in [(Specials::Parse, &self.parse), (Specials::Plain, &self.plain)] {
+            let want = reference.encode_fast(text, false).unwrap();
+            let got = self.ours.encode(text, specials);
+            assert_eq!(got, want.get_ids(), "{specials:?} {text:?}");
+            // Every added token is spelled as its bytes, so nothing can be lost either way.
+            assert_eq!(self.ours.decode(&got, true), text, "{specials:?}");
+            if specials == Specials::Plain {
+                assert!(got.iter().all(|&id| !self.ours.vocab().kind(id).is_control()), "{text:?}");
+            }
+        }
+    }
+}
+
+fn pairs() -> Vec<Pair> {
+    vec![
+        Pair::new(&json(TINY[0]), 1024),
+        Pair::new(&json(TINY[4]), 1024),
+        Pair::new(&with_added_tokens(TINY[0]), 1024),
+        Pair::new(&json(NANO), 6144),
+    ]
+}
+
+/// Text of many kinds: runs of one class beside runs of others.
+fn text() -> impl Strategy<Value = String> {
+    let run = prop_oneof![
+        8 => "[一-龥]{1,8}",
+        4 => "[a-zA-Z0-9]{1,12}",
+        4 => "[ ]{1,4}",
+        4 => "[.,!?…。，、।۔،()|\\[\\]]{1,6}",
+        3 => "[\\t\\n\\r\u{b}\u{c}\u{85}\u{a0}\u{1680}\u{2000}-\u{200d}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}\u{feff}]{1,4}",
+        2 => "[\u{1F300}-\u{1FAFF}\u{200d}\u{fe0f}\u{1F3FB}-\u{1F3FF}]{1,6}",
+        2 => "[a-z\u{300}-\u{36f}\u{20d0}-\u{20ff}]{1,8}",
+        2 => "[\u{600}-\u{6ff}\u{900}-\u{97f}\u{e00}-\u{e7f}\u{ac00}-\u{ad00}]{1,8}",
+        2 => "[\u{0}-\u{ff}]{1,8}",
+        2 => "[\u{e000}-\u{f8ff}\u{fffd}\u{ffff}\u{10ffff}]{1,4}",
+        4 => prop::sample::select(vec![
+            "<|beginofutterance|>", "<|endofutterance|>", "<s>", "</s>", "<unk>", "<pad>", "<|begin",
+            "of|>", "<|x|>", "<|x|>y", "<tool>", "<|user|>", "你好", " 的", "的。", "s>", "\n\n",
+            "[PAD1020]", "<|endofutterance|", "<|<s>|>", "Ġ", "Ċ", "Äł", "系统\n", " </s> ",
+        ]).prop_map(str::to_owned),
+        1 => any::<String>(),
+    ];
+    prop::collection::vec(run, 0..24).prop_map(|v| v.concat())
+}
+
+#[test]
+fn any_text_gives_the_ids_of_the_tokenizers_crate() {
+    let pairs = pairs();
+    // (PROPTEST_CASES=20000 takes half a minute and finds nothing.)
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(1500);
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(text in text())| {
+        for pair in &pairs {
+            pair.check(&text);
+        }
+    });
+}
+
+#[test]
+fn reference_texts_give_the_ids_of_the_tokenizers_crate() {
+    for pair in &pairs() {
+        pair.check("");
+        for file in ["famous-poems.txt", "nano-sampled.txt", "make_tiny_models.py"] {
+            pair.check(&std::fs::read_to_string(token_support::root().join("tests/fixtures").join(file)).unwrap());
+        }
+    }
+    for dir in TINY.into_iter().chain([NANO]) {
+        let n_vocab = if dir == NANO { 6144 } else { 1024 };
+        Pair::new(&json(dir), n_vocab).check("焙茶 掬水 闫 😀\n\n  tab\tend…</s>");
+    }
+}
+
+/// Each character alone, after a space, and between letters: its class decides where pieces end.
+#[test]
+fn every_character_has_the_class_that_the_pattern_gives_it() {
+    let regex = tokenizers::utils::SysRegex::new(PATTERN).unwrap();
+    let mut chars = 0;
+    for block in (0..=u32::from(char::MAX)).collect::<Vec<_>>().chunks(256) {
+        let mut text = String::new();
+        for c in block.iter().filter_map(|&c| char::from_u32(c)) {
+            text.extend(['a', c, 'b', ' ', c, ' ', ' ', c, c]);
+            chars += 1;
+        }
+        let mut want = Vec::new();
+        let mut at = 0;
+        for (start, end) in regex.find_iter(&text) {
+            if at < start {
+                want.push(&text[at..start]);
+            }
+            want.push(&text[start..end]);
+            at = end;
+        }
+        if at < text.len() {
+            want.push(&text[at..]);
+        }
+        assert_eq!(pieces(&text).collect::<Vec<_>>(), want, "from U+{:04X}", block[0]);
+    }
+    assert_eq!(chars, 0x11_0000 - 0x800);
+}
+
+#[test]
+fn a_megabyte_without_a_space_takes_a_moment() {
+    for (dir, text) in
+        [(NANO, "春江潮水连海平".repeat(50_000)), (NANO, "a".repeat(1 << 20)), (TINY[0], "的".repeat(350_000))]
+    {
+        assert!(text.len() >= 1 << 20);
+        let tokenizer = ours(dir);
+        let start = std::time::Instant::now();
+        let ids = tokenizer.encode(&text, Specials::Plain);
+        let took = start.elapsed();
+        assert_eq!(tokenizer.decode(&ids, false), text);
+        // About 0.3 s on an old core with the test profile; quadratic time would be hours.
+        assert!(took.as_secs_f64() < 10.0, "{took:?}");
+    }
+}
+
+/// A vocabulary of BLOOM's size: all pairs and then triples of byte tokens, each with its merge.
+fn big() -> Owned {
+    let json = json(NANO);
+    let small = Owned::from_json(&json, 6002);
+    let letters: Vec<&String> = small.tokens[4..260].iter().collect();
+    assert!(letters.iter().all(|t| t.chars().count() == 1), "the byte tokens come first");
+    let mut big = Owned { tokens: letters.iter().map(|&t| t.clone()).collect(), ..Owned::default() };
+    'all: for long in 0.. {
+        for letter in &letters {
+            if big.tokens.len() == 250_000 {
+                break 'all;
+            }
+            let first = big.tokens[long].clone();
+            big.tokens.push(format!("{first}{letter}"));
+            big.merges.push(format!("{first} {letter}"));
+        }
+    }
+    big.types = vec![1; big.tokens.len()];
+    big
+}
+
+#[test]
+fn a_vocabulary_of_250_000_tokens_is_ready_in_half_a_second() {
+    let big = big();
+    let meta = [
+        ("tokenizer.ggml.model".to_owned(), MetaValue::Str("gpt2".into())),
+        ("tokenizer.ggml.pre".to_owned(), MetaValue::Str("bloom".into())),
+        ("tokenizer.ggml.tokens".to_owned(), MetaValue::Strings(big.tokens.clone())),
+        ("tokenizer.ggml.token_type".to_owned(), MetaValue::I32s(vec![1; big.tokens.len()])),
+        ("tokenizer.ggml.merges".to_owned(), MetaValue::Strings(big.merges.clone())),
+    ];
+    let header = Layout::new(&meta, Vec::new()).unwrap().header().to_vec();
+    let reader = Reader::from_bytes("big.gguf", header).unwrap();
+    let start = std::time::Instant::now();
+    let tokenizer = Tokenizer::from_gguf(reader.meta()).unwrap();
+    let took = start.elapsed();
+    eprintln!("{} tokens, {} merges: {took:?}", big.tokens.len(), big.merges.len());
+    assert_eq!(tokenizer.decode(&tokenizer.encode("abc", Specials::Parse), false), "abc");
+    assert!(took.as_secs_f64() < 0.5, "{took:?}");
+}
+
+#[test]
+fn a_gguf_gives_the_same_tokenizer_as_its_parts() {
+    let o = owned(TINY[0]);
+    let ints = |v: &[i64]| MetaValue::I32s(v.iter().map(|&i| i as i32).collect());
+    let mut meta = vec![
+        ("tokenizer.ggml.model".to_owned(), MetaValue::Str("gpt2".into())),
+        ("tokenizer.ggml.pre".to_owned(), MetaValue::Str("bloom".into())),
+        ("tokenizer.ggml.tokens".to_owned(), MetaValue::Strings(o.tokens.clone())),
+        ("tokenizer.ggml.token_type".to_owned(), ints(&o.types)),
+        ("tokenizer.ggml.merges".to_owned(), MetaValue::Strings(o.merges.clone())),
+        ("tokenizer.ggml.suppress_tokens".to_owned(), ints(&o.suppress)),
+    ];
+    for (key, name) in [("bos", "bos"), ("eos", "eos"), ("eot", "eot"), ("unknown", "unk"), ("padding", "pad")] {
+        let id = MetaValue::U32(o.special[name] as u32);
+        meta.push((format!("tokenizer.ggml.{key}_token_id"), id));
+    }
+    let open = |meta: &[(String, MetaValue)]| {
+        let header = Layout::new(meta, Vec::new()).unwrap().header().to_vec();
+        Tokenizer::from_gguf(Reader::from_bytes("t.gguf", header).unwrap().meta())
+    };
+    let t = open(&meta).unwrap();
+    let v = t.vocab();
+    assert_eq!((v.bos(), v.eos(), v.eot(), v.unk(), v.pad()), (Some(1), Some(2), Some(1001), Some(0), Some(3)));
+    assert_eq!(v.stop_ids(), [2, 1000, 1001]);
+    assert_eq!(v.n_vocab(), 1024);
+    assert!(!v.adds_bos());
+    let text = "白日依山尽，黄河入海流。<|endofutterance|>";
+    assert_eq!(t.encode(text, Specials::Parse), o.tokenizer().encode(text, Specials::Parse));
+
+    for (key, value) in [("model", "llama"), ("pre", "gpt-2")] {
+        let mut other = meta.clone();
+        let key = format!("tokenizer.ggml.{key}");
+        other.iter_mut().find(|(k, _)| *k == key).unwrap().1 = MetaValue::Str(value.into());
+        assert!(matches!(open(&other), Err(Error::Unsupported { found, .. }) if found == value));
+    }
+    for key in ["model", "pre", "tokens", "token_type", "merges"] {
+        let key = format!("tokenizer.ggml.{key}");
+        let less: Vec<_> = meta.iter().filter(|(k, _)| *k != key).cloned().collect();
+        assert!(matches!(open(&less), Err(Error::Missing { key: k }) if k == key), "{key}");
+    }
+}
+
+#[test]
+fn kinds_and_bytes() {
+    let t = ours(TINY[0]);
+    let v = t.vocab();
+    assert_eq!(v.kind(1000), Kind::Control);
+    assert_eq!(v.bytes(1000), b"<|beginofutterance|>");
+    assert_eq!(v.control("<|endofutterance|>"), Some(1001));
+    assert_eq!(v.control("a"), None);
+    assert_eq!(v.kind(1023), Kind::Unused);
+    let never = v.never();
+    assert_eq!(never.iter().filter(|&&n| n).count(), 22);
+    assert!(never[1002] && never[1023] && !never[1001] && never.len() == 1024);
+    assert_eq!((v.bytes(1024), v.kind(u32::MAX)), (&[][..], Kind::Unused));
+    // Every byte alone is some token, and it stands for that byte.
+    let mut seen = [false; 256];
+    for id in 4..1000 {
+        if let [byte] = v.bytes(id) {
+            seen[usize::from(*byte)] = true;
+        }
+    }
+    assert!(seen.iter().all(|&s| s));
+    // Half a character, controls, ids that do not exist.
+    let ids = t.encode("闫", Specials::Plain);
+    assert_eq!(ids.len(), 2);
+    assert_eq!(t.decode(&ids[..1], false), "\u{fffd}");
+    assert_eq!(t.decode(&[ids[0], 1001, ids[1], 9999], false), "闫");
+    assert_eq!(t.decode(&[1001], true), "<|endofutterance|>");
+    let mut parts = Vec::new();
+    t.split_controls("a</s>b<s>", |p| parts.push(format!("{p:?}")));
+    assert_eq!(parts, [format!("{:?}", Part::Text("a")), format!("{:?}", Part::Token(2)),
+        format!("{:?}", Part::Text("b")), format!("{:?}", Part::Token(1))]);
+    let _: Arc<[bool]> = never;
+}
+
+#[test]
+fn vocabularies_that_do_not_fit_together_are_refused() {
+    let good = owned(TINY[0]);
+    let refused = |change: &dyn Fn(&mut Owned)| {
+        let mut o = good.clone();
+        change(&mut o);
+        Tokenizer::from_parts(&o.parts()).err().unwrap_or_else(|| panic!("accepted"))
+    };
+    assert!(matches!(refused(&|o| o.types.truncate(1023)), Error::Lengths { tokens: 1024, types: 1023 }));
+    assert!(matches!(refused(&|o| *o = Owned::default()), Error::Size { n: 0 }));
+    assert!(matches!(refused(&|o| o.types[7] = 0), Error::TokenType { id: 7, found: 0 }));
+    assert!(matches!(refused(&|o| o.types[7] = -1), Error::TokenType { id: 7, found: -1 }));
+    for text in ["<0x-1>", "<0x+1>", "<0x041>", "<0x4>", "0x41", "<0xGG>"] {
+        let e = refused(&|o| (o.types[1020], o.tokens[1020]) = (6, text.into()));
+        assert!(matches!(e, Error::ByteToken { id: 1020, .. }), "{text}");
+    }
+    let e = refused(&|o| o.tokens[900] = o.tokens[300].clone());
+    assert!(matches!(e, Error::Duplicate { first: 300, second: 900, .. }), "{e}");
+    for bad in ["a", "", " ", "a ", " a", "a b c", "a  b"] {
+        let e = refused(&|o| o.merges[3] = bad.into());
+        assert!(matches!(e, Error::BadMerge { index: 3, .. }), "{bad:?}: {e}");
+    }
+    for (bad, missing) in [("qqq a", "qqq"), ("a qqq", "qqq"), ("q q", "qq")] {
+        match refused(&|o| o.merges[3] = bad.into()) {
+            Error::MergeToken { index: 3, token, .. } => assert_eq!(token, missing),
+            e => panic!("{bad}: {e}"),
+        }
+    }
+    for name in ["bos", "eos", "eot", "unk", "pad"] {
+        for id in [1024, u64::MAX] {
+            let e = refused(&|o| *o.special.get_mut(name).unwrap() = id);
+            assert!(matches!(e, Error::SpecialId { n_vocab: 1024, .. }), "{name} {id}: {e}");
+        }
+    }
+    for id in [-1, 1024, i64::MIN] {
+        assert!(matches!(refused(&|o| o.suppress.push(id)), Error::SpecialId { id: i, .. } if i == id));
+    }
+    let e = refused(&|o| o.tokens[4] = "no longer !".into());
+    assert!(matches!(e, Error::NoByte { byte: b'!' }), "{e}");
+    // A control token spelled like a byte is not that byte's token.
+    assert!(matches!(refused(&|o| o.types[4] = 3), Error::NoByte { byte: b'!' }));
+    assert!(Vocabulary::n_vocab(good.tokenizer().vocab()) == 1024);
+}
+
+/// A hostile file may have merges that lead to a control token; text still must not.
+#[test]
+fn merges_never_lead_to_a_control_token() {
+    let mut o = owned(TINY[0]);
+    for (i, text) in ["<s", "</", "</s"].into_iter().enumerate() {
+        o.tokens[1010 + i] = text.into();
+        o.types[1010 + i] = 1;
+    }
+    for (i, merge) in ["< s", "<s >", "< /", "</ s", "</s >"].into_iter().enumerate() {
+        o.merges.insert(i, merge.into());
+    }
+    let t = o.tokenizer();
+    assert_eq!(t.encode("<s>", Specials::Parse), [1]);
+    let ids = t.encode("<s></s>", Specials::Plain);
+    assert_eq!(ids, [1010, t.encode(">", Specials::Plain)[0], 1012, t.encode(">", Specials::Plain)[0]]);
+}
+
+#[test]
+fn tokens_outside_the_alphabet_stand_for_themselves_and_byte_tokens_for_bytes() {
+    let mut o = owned(TINY[0]);
+    (o.tokens[1010], o.types[1010]) = ("中Ġ".into(), 1);
+    (o.tokens[1011], o.types[1011]) = ("<0xfe>".into(), 6);
+    (o.tokens[1012], o.types[1012]) = ("Ġ的Ġ".into(), 4);
+    let t = o.tokenizer();
+    assert_eq!(t.vocab().bytes(1010), "中Ġ".as_bytes());
+    assert_eq!(t.vocab().bytes(1011), [0xFE]);
+    assert_eq!(t.encode("xĠ的Ġ", Specials::Plain)[1], 1012);
+    o.tokens[1012].clear();
+    let t = o.tokenizer();
+    assert_eq!(t.decode(&t.encode("an empty added token", Specials::Parse), true), "an empty added token");
+}
