@@ -102,13 +102,13 @@ pub(super) fn level(v: f32) -> f32 {
 }
 
 /// Levels the largest weight is put on: around -127, and on the short side around 113.
-pub(super) const PEAKS: [f32; 24] = [
-    -127.0, -139.0, -135.0, -131.0, -123.0, -119.0, -115.0, -111.0, -107.0, -103.0, -99.0, -95.0, 113.0, 125.0, 121.0,
-    117.0, 109.0, 105.0, 101.0, 97.0, 93.0, 89.0, 85.0, 81.0,
+pub(super) const PEAKS: [f32; 16] = [
+    -127.0, -138.0, -132.5, -121.5, -116.0, -110.5, -105.0, -99.5, 113.0, 122.0, 117.5, 108.0, 103.0, 98.0, 93.0, 88.0,
 ];
 
 /// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
 /// `d` = NaN.
+#[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockIq4Nl]) {
     let zero = BlockIq4Nl { d: F16::default(), qs: [0x88; N / 2] };
     search::blocks(x, importance, out, |job| match job {

@@ -84,6 +84,7 @@ struct Choice {
 }
 
 /// The best integer scales for `d`, near the sub-blocks' own scales `free` (two each), by the error they really give.
+#[inline(always)]
 fn settle(subs: &[Values], free: &[[f32; 2]; SUBS], d: F16) -> Choice {
     let mut choice = Choice { error: 0.0, d, scales: [0; SUBS] };
     let step = d.to_f32();
@@ -111,6 +112,7 @@ fn settle(subs: &[Values], free: &[[f32; 2]; SUBS], d: F16) -> Choice {
 }
 
 /// The least-squares `d` for a choice, to the nearest f16.
+#[inline(always)]
 fn refit(subs: &[Values], choice: &Choice) -> F16 {
     let (mut lx, mut ll) = (0.0f32, 0.0f32);
     for (v, &l) in subs.iter().zip(&choice.scales) {
@@ -125,6 +127,7 @@ fn refit(subs: &[Values], choice: &Choice) -> F16 {
 }
 
 /// Finds `d` and the sub-block scales.
+#[inline(always)]
 fn choose(subs: &[Values]) -> Choice {
     // What each sub-block would like, and how much it minds.
     let mut free = [[0.0f32; 2]; SUBS];
@@ -177,12 +180,13 @@ const GRIDS: usize = 48;
 /// From one grid's level of the largest sub-block scale to the next one's.
 const GRID_STEP: f32 = 0.25;
 /// Grids tried in earnest.
-const TRIED: usize = 4;
+const TRIED: usize = 3;
 /// Rounds of fitting `d` to the choice.
 const ROUNDS: usize = 3;
 
 /// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
 /// `d` = NaN.
+#[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockIq4Xs]) {
     let row = Row::new(x, importance);
     let importance = importance.map(|p| p.as_chunks::<N>().0);

@@ -62,13 +62,11 @@ fn level(v: f32) -> f32 {
 }
 
 /// Levels the largest weight is put on: around -8, and on the short side around 7.
-const PEAKS: [f32; 24] = [
-    -8.0, -8.9, -8.6, -8.3, -7.7, -7.4, -7.1, -6.8, -6.5, -6.2, -5.9, -5.6, 7.0, 8.0, 7.75, 7.5, 7.25, 6.75, 6.5, 6.25,
-    6.0, 5.75, 5.5, 5.25,
-];
+const PEAKS: [f32; 16] = [-8.00, -8.80, -8.40, -7.60, -7.20, -6.80, -6.40, -6.00, 7.00, 7.90, 7.60, 7.30, 6.65, 6.30, 5.95, 5.60];
 
 /// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
 /// `d` = NaN.
+#[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4_0]) {
     search::blocks(x, importance, out, |job| match job {
         Job::Zero => BlockQ4_0 { d: F16::default(), qs: [0x88; N / 2] },

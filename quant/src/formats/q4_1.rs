@@ -36,10 +36,11 @@ pub fn decode(blocks: &[BlockQ4_1], out: &mut [f32]) {
 }
 
 /// Levels by which each end of the range is moved inwards.
-const CUTS: [f32; 5] = [0.0, -0.3, 0.3, 0.6, 0.9];
+const CUTS: [f32; 4] = [0.0, -0.3, 0.35, 0.7];
 
 /// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
 /// `d` = NaN.
+#[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4_1]) {
     search::blocks(x, importance, out, |job| match job {
         Job::Zero => BlockQ4_1 { d: F16::default(), m: F16::default(), qs: [0; N / 2] },

@@ -69,13 +69,11 @@ fn level(v: f32) -> f32 {
 }
 
 /// Levels the largest weight is put on: around -16, and on the short side around 15.
-const PEAKS: [f32; 24] = [
-    -16.0, -16.9, -16.6, -16.3, -15.7, -15.4, -15.1, -14.8, -14.5, -14.2, -13.9, -13.6, 15.0, 16.0, 15.75, 15.5, 15.25,
-    14.75, 14.5, 14.25, 14.0, 13.75, 13.5, 13.25,
-];
+const PEAKS: [f32; 16] = [-16.00, -16.80, -16.40, -15.60, -15.20, -14.80, -14.40, -14.00, 15.00, 15.90, 15.60, 15.30, 14.65, 14.30, 13.95, 13.60];
 
 /// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
 /// `d` = NaN.
+#[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5_0]) {
     // q = 16 everywhere.
     let zero = BlockQ5_0 { d: F16::default(), qh: [255; N / 8], qs: [0; N / 2] };

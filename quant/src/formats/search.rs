@@ -77,6 +77,12 @@ pub(super) struct Values {
 impl Values {
     /// 32 zeros.
     pub(super) const ZERO: Self = Self { x: [0.0; N], cost: [1.0; N], peak: 0.0, unit: 0.0 };
+
+    /// Weights and costs, 16 at a time.
+    #[inline(always)]
+    fn lanes(&self) -> impl Iterator<Item = (&[f32; lanes::LANES], &[f32; lanes::LANES])> {
+        self.x.as_chunks().0.iter().zip(self.cost.as_chunks().0)
+    }
 }
 
 /// What a block needs.
@@ -99,6 +105,7 @@ pub(super) struct Row {
 }
 
 impl Row {
+    #[inline(always)]
     pub(super) fn new(x: &[f32], importance: Option<&[f32]>) -> Self {
         let mut top = f32::MIN_POSITIVE;
         for &p in importance.unwrap_or_default() {
@@ -109,6 +116,7 @@ impl Row {
 }
 
 /// Mean square of the finite weights of a row.
+#[inline(always)]
 fn mean_square(row: &[f32]) -> f32 {
     if row.is_empty() {
         return 0.0;
@@ -124,9 +132,9 @@ fn mean_square(row: &[f32]) -> f32 {
 ///
 /// With importance the cost of an error is `importance * sqrt(sigma2 + x^2)`, llama.cpp's choice. Without it is
 /// `sigma2 + EMPHASIS x^2`: nearly plain squared error, a little more for large weights.
+#[inline(always)]
 pub(super) fn prepare(x: &[f32; N], importance: Option<&[f32; N]>, row: Row) -> Job {
     let mut values = Values::ZERO;
-    let sigma2 = row.sigma2;
     let mut largest = 0u32;
     for v in x {
         largest = largest.max(v.to_bits() & 0x7fff_ffff);
@@ -143,27 +151,21 @@ pub(super) fn prepare(x: &[f32; N], importance: Option<&[f32; N]>, row: Row) -> 
             values.peak = values.x[i];
         }
     }
-    let mut most = 0.0f32;
-    if let Some(importance) = importance {
+    let mut costs = |importance: Option<&[f32; N]>| {
+        let emphasis = if importance.is_some() { EMPHASIS_OF_IMPORTANT } else { EMPHASIS };
+        let mut most = 0.0f32;
         for i in 0..N {
             // NaN counts as no importance, infinity as the largest.
-            let p = if importance[i] > 0.0 { clamp(importance[i] / row.top, 0.0, 1.0) } else { 0.0 };
+            let p = importance.map_or(1.0, |p| if p[i] > 0.0 { clamp(p[i] / row.top, 0.0, 1.0) } else { 0.0 });
             let v = values.x[i];
-            values.cost[i] = p * (sigma2 + v * v).sqrt();
+            values.cost[i] = p * (row.sigma2 + emphasis * (v * v));
             most = if values.cost[i] > most { values.cost[i] } else { most };
         }
-        values.unit = most;
-    }
-    if most <= 0.0 {
-        for i in 0..N {
-            let v = values.x[i];
-            values.cost[i] = sigma2 + EMPHASIS * (v * v);
-            most = if values.cost[i] > most { values.cost[i] } else { most };
-        }
-        if importance.is_none() {
-            values.unit = most;
-        }
-    }
+        most
+    };
+    let unit = costs(importance);
+    let most = if unit > 0.0 || importance.is_none() { unit } else { costs(None) };
+    values.unit = unit;
     if most > 0.0 {
         for c in &mut values.cost {
             *c /= most;
@@ -175,18 +177,21 @@ pub(super) fn prepare(x: &[f32; N], importance: Option<&[f32; N]>, row: Row) -> 
 }
 
 /// See [`prepare`].
-pub(super) const EMPHASIS: f32 = 0.0;
+pub(super) const EMPHASIS: f32 = 0.25;
+const EMPHASIS_OF_IMPORTANT: f32 = 0.1;
 
 /// For the levels nearest to `x * inverse`: sums of `cost * level * x` and `cost * level^2`. Their quotient is the
 /// least-squares scale; the first squared by the second is what it explains of the sum of squares.
 #[inline(always)]
 pub(super) fn fit(v: &Values, inverse: f32, level: impl Fn(f32) -> f32) -> (f32, f32) {
     let (mut lx, mut ll) = ([0.0f32; lanes::LANES], [0.0f32; lanes::LANES]);
-    for i in 0..N {
-        let l = level(v.x[i] * inverse);
-        let cl = v.cost[i] * l;
-        lx[i % lanes::LANES] += cl * v.x[i];
-        ll[i % lanes::LANES] += cl * l;
+    for (x, cost) in v.lanes() {
+        for i in 0..lanes::LANES {
+            let l = level(x[i] * inverse);
+            let cl = cost[i] * l;
+            lx[i] += cl * x[i];
+            ll[i] += cl * l;
+        }
     }
     (lanes::fold(lx), lanes::fold(ll))
 }
@@ -196,9 +201,11 @@ pub(super) fn fit(v: &Values, inverse: f32, level: impl Fn(f32) -> f32) -> (f32,
 pub(super) fn error(v: &Values, d: f32, level: impl Fn(f32) -> f32) -> f32 {
     let inverse = 1.0 / d;
     let mut sum = [0.0f32; lanes::LANES];
-    for i in 0..N {
-        let e = v.x[i] - d * level(v.x[i] * inverse);
-        sum[i % lanes::LANES] += v.cost[i] * (e * e);
+    for (x, cost) in v.lanes() {
+        for i in 0..lanes::LANES {
+            let e = x[i] - d * level(x[i] * inverse);
+            sum[i] += cost[i] * (e * e);
+        }
     }
     lanes::fold(sum)
 }
@@ -211,6 +218,7 @@ pub(super) struct Best<T, const K: usize> {
 }
 
 impl<T: Copy, const K: usize> Best<T, K> {
+    #[inline(always)]
     pub(super) fn new(none: T) -> Self {
         Self { scores: [-1.0; K], items: [none; K] }
     }
@@ -260,13 +268,13 @@ pub(super) fn scale(v: &Values, peaks: &[f32], level: impl Fn(f32) -> f32 + Copy
             (least, d) = (e, h);
         }
     }
-    d
+    neighbourhood(v, least, d, level)
 }
 
 /// Candidates of the first pass that are refined.
 const REFINED: usize = 2;
 
-/// From a scale to the f16 near it with the smallest error.
+/// From a scale, by fit and assignment in turn, to an f16 with a small error.
 #[inline(always)]
 fn refine(v: &Values, start: f32, level: impl Fn(f32) -> f32 + Copy) -> (f32, F16) {
     let mut d = half(start);
@@ -283,6 +291,12 @@ fn refine(v: &Values, start: f32, level: impl Fn(f32) -> f32 + Copy) -> (f32, F1
         }
         (least, d) = (e, h);
     }
+    (least, d)
+}
+
+/// The best of the f16 scales around `d`, whose error is `least`.
+#[inline(always)]
+fn neighbourhood(v: &Values, mut least: f32, mut d: F16, level: impl Fn(f32) -> f32 + Copy) -> F16 {
     let centre = d;
     for k in 1..=NEIGHBOURS {
         for steps in [k * STRIDE, -k * STRIDE] {
@@ -293,12 +307,12 @@ fn refine(v: &Values, start: f32, level: impl Fn(f32) -> f32 + Copy) -> (f32, F1
             }
         }
     }
-    (least, d)
+    d
 }
 
 const ROUNDS: usize = 4;
-const NEIGHBOURS: i32 = 4;
-const STRIDE: i32 = 2;
+const NEIGHBOURS: i32 = 3;
+const STRIDE: i32 = 3;
 
 /// A scale and a minimum.
 #[derive(Clone, Copy)]
@@ -318,12 +332,14 @@ pub(super) fn affine_level(x: f32, m: f32, inverse: f32, top: f32) -> f32 {
 fn affine_fit(v: &Values, cost: f32, first: f32, origin: f32, inverse: f32, m: f32, top: f32) -> (f32, f32, f32) {
     let (mut l1, mut lx, mut ll) =
         ([0.0f32; lanes::LANES], [0.0f32; lanes::LANES], [0.0f32; lanes::LANES]);
-    for i in 0..N {
-        let l = affine_level(v.x[i], m, inverse, top);
-        let cl = v.cost[i] * l;
-        l1[i % lanes::LANES] += cl;
-        lx[i % lanes::LANES] += cl * (v.x[i] - origin);
-        ll[i % lanes::LANES] += cl * l;
+    for (x, cost) in v.lanes() {
+        for i in 0..lanes::LANES {
+            let l = affine_level(x[i], m, inverse, top);
+            let cl = cost[i] * l;
+            l1[i] += cl;
+            lx[i] += cl * (x[i] - origin);
+            ll[i] += cl * l;
+        }
     }
     let (l1, lx, ll) = (lanes::fold(l1), lanes::fold(lx), lanes::fold(ll));
     let determinant = cost * ll - l1 * l1;
@@ -342,9 +358,11 @@ fn affine_error(v: &Values, a: Affine, top: f32) -> f32 {
     let (d, m) = (a.d.to_f32(), a.m.to_f32());
     let inverse = 1.0 / d;
     let mut sum = [0.0f32; lanes::LANES];
-    for i in 0..N {
-        let e = v.x[i] - (d * affine_level(v.x[i], m, inverse, top) + m);
-        sum[i % lanes::LANES] += v.cost[i] * (e * e);
+    for (x, cost) in v.lanes() {
+        for i in 0..lanes::LANES {
+            let e = x[i] - (d * affine_level(x[i], m, inverse, top) + m);
+            sum[i] += cost[i] * (e * e);
+        }
     }
     lanes::fold(sum)
 }
@@ -355,9 +373,11 @@ fn affine_minimum(v: &Values, cost: f32, d: F16, m: f32, top: f32) -> Affine {
     let scale = d.to_f32();
     let inverse = 1.0 / scale;
     let mut sum = [0.0f32; lanes::LANES];
-    for i in 0..N {
-        let l = affine_level(v.x[i], m, inverse, top);
-        sum[i % lanes::LANES] += v.cost[i] * (v.x[i] - m - scale * l);
+    for (x, cost) in v.lanes() {
+        for i in 0..lanes::LANES {
+            let l = affine_level(x[i], m, inverse, top);
+            sum[i] += cost[i] * (x[i] - m - scale * l);
+        }
     }
     Affine { d, m: half(m + lanes::fold(sum) / cost) }
 }
@@ -437,9 +457,9 @@ pub(super) fn affine(v: &Values, top: f32, cuts: &[f32]) -> Affine {
     chosen
 }
 
-const AFFINE_REFINED: usize = 3;
-const AFFINE_NEIGHBOURS: i32 = 3;
-const AFFINE_STRIDE: i32 = 2;
+const AFFINE_REFINED: usize = 2;
+const AFFINE_NEIGHBOURS: i32 = 2;
+const AFFINE_STRIDE: i32 = 3;
 
 /// Encodes the blocks of a row, each by `block`.
 #[inline(always)]
