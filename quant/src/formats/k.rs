@@ -1,6 +1,5 @@
-//! What the formats Q2_K to Q6_K share: the walk over super-blocks, exact integer sums, and the packing of 6-bit scales.
+//! What the formats Q2_K to Q6_K share: exact integer sums, and the packing of 6-bit scales.
 
-use super::q8_k::BlockQ8K;
 use super::search_k::N;
 
 /// Weights that share one scale in [`scaled_sum`]; a format with larger sub-blocks repeats its scales.
@@ -43,32 +42,6 @@ pub(super) fn twice(scales: &[u8; 8]) -> [i16; N / SUB] {
         out[2 * s + 1] = i16::from(scales[s]);
     }
     out
-}
-
-/// The dot product of a row: `term` of each pair of blocks, added in the order of the blocks in one f32.
-#[inline(always)]
-pub(super) fn over_blocks<B>(w: &[B], a: &[BlockQ8K], term: impl Fn(&B, &BlockQ8K) -> f32) -> f32 {
-    let a = &a[..w.len()];
-    let mut sum = 0.0;
-    for (w, a) in w.iter().zip(a) {
-        sum += term(w, a);
-    }
-    sum
-}
-
-/// Calls `block` with each super-block of a row, its importance and its place in `out`.
-#[inline(always)]
-pub(super) fn encode_blocks<B>(
-    x: &[f32],
-    importance: Option<&[f32]>,
-    out: &mut [B],
-    block: impl Fn(&[f32; N], Option<&[f32; N]>) -> B,
-) {
-    let (x, _) = x.as_chunks::<N>();
-    let importance = importance.map(|i| i.as_chunks::<N>().0);
-    for (i, (x, out)) in x.iter().zip(out).enumerate() {
-        *out = block(x, importance.map(|w| &w[i]));
-    }
 }
 
 /// Eight 6-bit scales and eight 6-bit mins from the 12 bytes of Q4_K and Q5_K.

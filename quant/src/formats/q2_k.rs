@@ -45,22 +45,25 @@ pub fn decode(blocks: &[BlockQ2K], out: &mut [f32]) {
 }
 
 const PLAN: Plan = Plan {
-    emphasis: 0.5,
-    grid: &[-0.8, -0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5],
-    reach: &[(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)],
-    rounds: 3,
+    emphasis: 10.0,
+    flatness: 1.0,
+    grid: &[-0.9, -0.75, -0.6, -0.45, -0.3, -0.15, 0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.1, 1.3, 1.6],
+    reach: &[(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1), (-2, 0), (2, 0), (-2, -1), (2, 1), (0, 2), (0, -2)],
+    rounds: 5,
 };
 
 /// Encodes one row `x` (256 n) into `out` (n); see [`super::search_k`]. `importance`: per column, or `None`.
+#[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ2K]) {
-    k::encode_blocks(x, importance, out, |x, importance| {
+    for (i, (x, out)) in x.as_chunks::<N>().0.iter().zip(out).enumerate() {
+        let importance = importance.map(|w| &w.as_chunks::<N>().0[i]);
         let f = search_k::affine::<16, 16>(x, importance, 3.0, 15.0, &PLAN);
         let mut scales = [0; 16];
         for s in 0..16 {
             scales[s] = f.scales[s] | (f.mins[s] << 4);
         }
-        BlockQ2K { scales, qs: k::pack_2bit(&f.q), d: f.d, dmin: f.dmin }
-    });
+        *out = BlockQ2K { scales, qs: k::pack_2bit(&f.q), d: f.d, dmin: f.dmin };
+    }
 }
 
 /// Dot product of `w` (n) and `a` (at least n blocks).
@@ -69,7 +72,9 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ2K]) {
 /// blocks.
 #[inline(always)]
 pub fn dot(w: &[BlockQ2K], a: &[BlockQ8K]) -> f32 {
-    k::over_blocks(w, a, |w, a| {
+    let a = &a[..w.len()];
+    let mut total = 0.0;
+    for (w, a) in w.iter().zip(a) {
         let (mut scales, mut mins) = ([0; 16], [0; 16]);
         for s in 0..16 {
             scales[s] = i16::from(w.scales[s] & 15);
@@ -77,6 +82,7 @@ pub fn dot(w: &[BlockQ2K], a: &[BlockQ8K]) -> f32 {
         }
         let sum = k::scaled_sum(&k::unpack_2bit(&w.qs), &a.qs, &scales);
         let min = k::min_sum(&mins, &a.bsums);
-        a.d * w.d.to_f32() * sum as f32 - a.d * w.dmin.to_f32() * min as f32
-    })
+        total += a.d * w.d.to_f32() * sum as f32 - a.d * w.dmin.to_f32() * min as f32;
+    }
+    total
 }

@@ -86,17 +86,20 @@ pub fn decode(blocks: &[BlockQ3K], out: &mut [f32]) {
 }
 
 const PLAN: Plan = Plan {
-    emphasis: 0.5,
+    emphasis: 5.0,
+    flatness: 2.0,
     grid: &[
-        3.1, 3.4, 3.7, 4.0, 4.3, 4.6, 4.9, 5.3, -2.6, -2.9, -3.2, -3.5, -3.8, -4.2,
+        3.0, 3.15, 3.3, 3.45, 3.6, 3.75, 3.9, 4.05, 4.2, 4.35, 4.5, 4.65, 4.8, 5.0, 5.3, -2.6, -2.8, -3.0, -3.15, -3.3, -3.45, -3.6, -3.8, -4.0, -4.3, 
     ],
-    reach: &[(0, 0), (-1, 0), (1, 0), (-2, 0), (2, 0), (0, -1), (-1, -1), (1, -1)],
-    rounds: 3,
+    reach: &[(0, 0), (-1, 0), (1, 0), (-2, 0), (2, 0), (-3, 0), (3, 0), (0, -1), (-1, -1), (1, -1)],
+    rounds: 4,
 };
 
 /// Encodes one row `x` (256 n) into `out` (n); see [`super::search_k`]. `importance`: per column, or `None`.
+#[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ3K]) {
-    k::encode_blocks(x, importance, out, |x, importance| {
+    for (i, (x, out)) in x.as_chunks::<N>().0.iter().zip(out).enumerate() {
+        let importance = importance.map(|w| &w.as_chunks::<N>().0[i]);
         let f = search_k::symmetric::<16, 16>(x, importance, 4.0, 32.0, &PLAN);
         let q = f.q.map(|q| (q + 4) as u8);
         let mut hmask = [0; 32];
@@ -105,8 +108,8 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ3K]) {
                 hmask[l] |= (q[32 * j + l] >> 2) << j;
             }
         }
-        BlockQ3K { hmask, qs: k::pack_2bit(&q), scales: pack_scales(&f.scales), d: f.d }
-    });
+        *out = BlockQ3K { hmask, qs: k::pack_2bit(&q), scales: pack_scales(&f.scales), d: f.d };
+    }
 }
 
 /// Dot product of `w` (n) and `a` (at least n blocks).
@@ -114,8 +117,11 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ3K]) {
 /// Per super-block `a.d * d * I` with an exact integer `I`, f32 sums in the order of the blocks.
 #[inline(always)]
 pub fn dot(w: &[BlockQ3K], a: &[BlockQ8K]) -> f32 {
-    k::over_blocks(w, a, |w, a| {
+    let a = &a[..w.len()];
+    let mut total = 0.0;
+    for (w, a) in w.iter().zip(a) {
         let sum = k::scaled_sum(&unpack(w), &a.qs, &unpack_scales(&w.scales));
-        a.d * w.d.to_f32() * sum as f32
-    })
+        total += a.d * w.d.to_f32() * sum as f32;
+    }
+    total
 }

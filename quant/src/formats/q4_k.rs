@@ -61,15 +61,18 @@ pub fn decode(blocks: &[BlockQ4K], out: &mut [f32]) {
 }
 
 const PLAN: Plan = Plan {
-    emphasis: 0.5,
-    grid: &[-0.9, -0.7, -0.5, -0.3, -0.1, 0.1, 0.3, 0.5, 0.7, 0.9, 1.2, 1.6, 2.0],
-    reach: &[(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)],
-    rounds: 3,
+    emphasis: 1.0,
+    flatness: 2.0,
+    grid: &[-0.9, -0.75, -0.6, -0.45, -0.3, -0.15, 0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.1, 1.3, 1.6, 2.0, 2.5],
+    reach: &[(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1), (-2, -2), (2, 2), (-2, 0), (2, 0), (0, -2), (0, 2), (-2, -1), (2, 1)],
+    rounds: 4,
 };
 
 /// Encodes one row `x` (256 n) into `out` (n); see [`super::search_k`]. `importance`: per column, or `None`.
+#[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4K]) {
-    k::encode_blocks(x, importance, out, |x, importance| {
+    for (i, (x, out)) in x.as_chunks::<N>().0.iter().zip(out).enumerate() {
+        let importance = importance.map(|w| &w.as_chunks::<N>().0[i]);
         let f = search_k::affine::<8, 32>(x, importance, 15.0, 63.0, &PLAN);
         let (scales, mins) = (k::first_8(&f.scales), k::first_8(&f.mins));
         let mut qs = [0; 128];
@@ -78,8 +81,8 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4K]) {
                 qs[32 * j + l] = f.q[64 * j + l] | (f.q[64 * j + 32 + l] << 4);
             }
         }
-        BlockQ4K { d: f.d, dmin: f.dmin, scales: k::pack_6bit(&scales, &mins), qs }
-    });
+        *out = BlockQ4K { d: f.d, dmin: f.dmin, scales: k::pack_6bit(&scales, &mins), qs };
+    }
 }
 
 /// Dot product of `w` (n) and `a` (at least n blocks).
@@ -88,10 +91,13 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4K]) {
 /// blocks.
 #[inline(always)]
 pub fn dot(w: &[BlockQ4K], a: &[BlockQ8K]) -> f32 {
-    k::over_blocks(w, a, |w, a| {
+    let a = &a[..w.len()];
+    let mut total = 0.0;
+    for (w, a) in w.iter().zip(a) {
         let (scales, mins) = k::unpack_6bit(&w.scales);
         let sum = k::scaled_sum(&unpack(w), &a.qs, &k::twice(&scales));
         let min = k::min_sum(&k::twice(&mins), &a.bsums);
-        a.d * w.d.to_f32() * sum as f32 - a.d * w.dmin.to_f32() * min as f32
-    })
+        total += a.d * w.d.to_f32() * sum as f32 - a.d * w.dmin.to_f32() * min as f32;
+    }
+    total
 }

@@ -59,15 +59,18 @@ pub fn decode(blocks: &[BlockQ6K], out: &mut [f32]) {
 }
 
 const PLAN: Plan = Plan {
-    emphasis: 0.5,
-    grid: &[31.2, 31.4, 31.6, 31.8, 32.0, 32.2, 32.4, 32.6, 32.8, 31.0],
-    reach: &[(0, 0), (-1, 0), (1, 0), (-2, 0), (2, 0)],
-    rounds: 3,
+    emphasis: 1.0,
+    flatness: 4.0,
+    grid: &[31.0, 31.2, 31.4, 31.6, 31.8, 32.0, 32.2, 32.4, 32.6, 32.8, 33.0, 33.5, 34.0, -31.0, -31.3],
+    reach: &[(0, 0), (-1, 0), (1, 0), (-2, 0), (2, 0), (-3, 0), (3, 0)],
+    rounds: 4,
 };
 
 /// Encodes one row `x` (256 n) into `out` (n); see [`super::search_k`]. `importance`: per column, or `None`.
+#[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ6K]) {
-    k::encode_blocks(x, importance, out, |x, importance| {
+    for (i, (x, out)) in x.as_chunks::<N>().0.iter().zip(out).enumerate() {
+        let importance = importance.map(|w| &w.as_chunks::<N>().0[i]);
         let f = search_k::symmetric::<16, 16>(x, importance, 32.0, 128.0, &PLAN);
         let q = f.q.map(|q| (q + 32) as u8);
         let mut ql = [0; 128];
@@ -77,8 +80,8 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ6K]) {
             }
         }
         let high = q.map(|q| q >> 4);
-        BlockQ6K { ql, qh: k::pack_2bit(&high), scales: f.scales, d: f.d }
-    });
+        *out = BlockQ6K { ql, qh: k::pack_2bit(&high), scales: f.scales, d: f.d };
+    }
 }
 
 /// Dot product of `w` (n) and `a` (at least n blocks).
@@ -86,8 +89,11 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ6K]) {
 /// Per super-block `a.d * d * I` with an exact integer `I`, f32 sums in the order of the blocks.
 #[inline(always)]
 pub fn dot(w: &[BlockQ6K], a: &[BlockQ8K]) -> f32 {
-    k::over_blocks(w, a, |w, a| {
+    let a = &a[..w.len()];
+    let mut total = 0.0;
+    for (w, a) in w.iter().zip(a) {
         let sum = k::scaled_sum(&unpack(w), &a.qs, &w.scales.map(i16::from));
-        a.d * w.d.to_f32() * sum as f32
-    })
+        total += a.d * w.d.to_f32() * sum as f32;
+    }
+    total
 }

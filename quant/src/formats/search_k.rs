@@ -53,13 +53,18 @@ const SMALLEST_F16: f32 = 1.0 / 16_777_216.0;
 /// Magnitudes are cut here, far beyond what any of the formats holds (65504 * 63 * 31), so that no sum overflows.
 const LARGEST: f32 = 1e9;
 
-/// How the default weights and those with importance grow with `|x|`, and how wide the search is.
+/// How the default weights grow with `|x|`, and how wide the search is.
 pub(super) struct Plan {
-    /// `w = 1 + emphasis * |x| / rms` without importance.
+    /// `w = 1 + emphasis * |x| / rms` without importance. Measured as KL divergence of a trained model: the fewer the
+    /// bits, the more the large weights should count, although plain RMSE then grows a little.
     pub emphasis: f32,
-    /// Candidate scales of step 1: the range of a sub-block is divided by `levels + t` for each `t`.
+    /// `w = importance * sqrt(1 + (x / rms)^2 / flatness)` with importance.
+    pub flatness: f32,
+    /// Candidate scales of step 1. With mins the range of a sub-block is divided by `levels + t` for each `t`; without,
+    /// the weight of largest magnitude is to become `-t`, and a negative `t` is a scale of the other sign.
     pub grid: &'static [f32],
-    /// Neighbours of the integer scale tried in step 3, and the same for the min.
+    /// Tried in step 3: what is added to the integer scale, and to the integer min. Without mins a negative second
+    /// number turns the sign of the scale.
     pub reach: &'static [(i8, i8)],
     /// How often steps 3 and 4 run.
     pub rounds: usize,
@@ -76,7 +81,7 @@ struct Lanes<const S: usize, const L: usize> {
 fn prepare<const S: usize, const L: usize>(
     x: &[f32; N],
     importance: Option<&[f32; N]>,
-    emphasis: f32,
+    plan: &Plan,
 ) -> Option<Lanes<S, L>> {
     const { assert!(S * L == N) };
     let mut lanes = Lanes { x: [[0.0; S]; L], w: [[0.0; S]; L] };
@@ -105,7 +110,7 @@ fn prepare<const S: usize, const L: usize>(
             let inv_rms = 1.0 / mean.sqrt();
             for (ws, xs) in lanes.w.iter_mut().zip(&lanes.x) {
                 for s in 0..S {
-                    ws[s] = 1.0 + emphasis * (xs[s].abs() * inv_rms);
+                    ws[s] = 1.0 + plan.emphasis * (xs[s].abs() * inv_rms);
                 }
             }
         }
@@ -114,7 +119,7 @@ fn prepare<const S: usize, const L: usize>(
             for &v in importance {
                 top = if v > top && v < f32::INFINITY { v } else { top };
             }
-            let inv_mean = 1.0 / mean;
+            let inv_mean = 1.0 / (plan.flatness * mean);
             for (s, sub) in importance.chunks_exact(L).enumerate() {
                 for (i, &v) in sub.iter().enumerate() {
                     // A column that is never active still counts a little, or its sub-block would have no fit.
@@ -140,7 +145,6 @@ pub(super) struct Affine {
 
 /// Sums over each sub-block given its integers `q`, all weighted.
 struct Sums<const S: usize> {
-    error: [f32; S],
     q: [f32; S],
     qq: [f32; S],
     xq: [f32; S],
@@ -150,7 +154,7 @@ impl<const S: usize, const L: usize> Lanes<S, L> {
     /// The integers that `scale` and `min` give, only their sums.
     #[inline(always)]
     fn fit_sums(&self, inv_scale: &[f32; S], min: &[f32; S], lo: f32, hi: f32) -> Sums<S> {
-        let mut out = Sums { error: [0.0; S], q: [0.0; S], qq: [0.0; S], xq: [0.0; S] };
+        let mut out = Sums { q: [0.0; S], qq: [0.0; S], xq: [0.0; S] };
         for (xs, ws) in self.x.iter().zip(&self.w) {
             for s in 0..S {
                 let q = nearest(limit((xs[s] + min[s]) * inv_scale[s], lo, hi));
@@ -264,7 +268,7 @@ pub(super) fn affine<const S: usize, const L: usize>(
 ) -> Affine {
     let zero = F16::default();
     let mut out = Affine { d: zero, dmin: zero, scales: [0; 16], mins: [0; 16], q: [0; N] };
-    let Some(b) = prepare::<S, L>(x, importance, plan.emphasis) else { return out };
+    let Some(b) = prepare::<S, L>(x, importance, plan) else { return out };
     let (scale, min) = affine_alone(&b, levels, plan.grid);
     let largest = |v: &[f32; S]| v.iter().fold(0.0f32, |m, &v| if v > m { v } else { m });
     let mut d = storable(largest(&scale) / top);
@@ -406,11 +410,9 @@ fn symmetric_alone<const S: usize, const L: usize>(b: &Lanes<S, L>, half: f32, g
     let zero = [0.0; S];
     let mut best = [0.0f32; S];
     for &t in grid {
-        // The sign of `t` is that of the scale against the usual one.
-        let target = if t < 0.0 { t } else { t };
         let mut inv = [0.0; S];
         for s in 0..S {
-            inv[s] = target * inv_end[s];
+            inv[s] = t * inv_end[s];
         }
         let sums = b.fit_sums(&inv, &zero, -half, half - 1.0);
         for s in 0..S {
@@ -434,7 +436,7 @@ pub(super) fn symmetric<const S: usize, const L: usize>(
     plan: &Plan,
 ) -> Symmetric {
     let mut out = Symmetric { d: F16::default(), scales: [0; 16], q: [0; N] };
-    let Some(b) = prepare::<S, L>(x, importance, plan.emphasis) else { return out };
+    let Some(b) = prepare::<S, L>(x, importance, plan) else { return out };
     let scale = symmetric_alone(&b, half, plan.grid);
     let largest = scale.iter().fold(0.0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
     let mut d = storable(-largest / top);
