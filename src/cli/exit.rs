@@ -88,19 +88,37 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             _ => None,
         };
     }
-    if let Some(session::Error::QueryTooLong { .. }) = cause.downcast_ref() {
-        return Some(FAILED);
+    match cause.downcast_ref() {
+        Some(session::Error::BrokenModel) => return Some(BAD_FILE),
+        Some(session::Error::QueryTooLong { .. }) => return Some(FAILED),
+        _ => {}
+    }
+    if cause.is::<huozi_quant::kernels::IsaError>() {
+        return Some(USAGE);
+    }
+    #[cfg(feature = "demo")]
+    if let Some(error) = cause.downcast_ref::<huozi_convert::Error>() {
+        use huozi_convert::Kind;
+        return Some(match error.kind() {
+            Kind::Failed => FAILED,
+            Kind::Usage => USAGE,
+            Kind::BadInput => BAD_FILE,
+            Kind::NoRoom => NO_ROOM,
+            Kind::Interrupted => INTERRUPTED,
+        });
     }
     // A full disk or too little memory below a file error counts as what it is.
     if is_bad_file(cause) {
         let mut below = cause.source();
         while let Some(deeper) = below {
-            if let Some(NO_ROOM) = code_of_cause(deeper) {
-                return Some(NO_ROOM);
+            if let Some(code @ (NO_ROOM | USAGE)) = code_of_cause(deeper) {
+                return Some(code);
             }
             below = deeper.source();
         }
-        return Some(BAD_FILE);
+        // Threads or kernels that the system refuses are no fault of the file.
+        let system = matches!(cause.downcast_ref(), Some(crate::model::Error::System { .. }));
+        return Some(if system { FAILED } else { BAD_FILE });
     }
     None
 }

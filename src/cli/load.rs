@@ -112,7 +112,7 @@ pub fn session(
         seed: sampling.seed.unwrap_or_else(settings::random_seed),
     };
     let engine = file.engine(config, load, config.kv(load, KvType::F16), n_ctx)?;
-    let scheduler = Scheduler::new(Box::new(engine), tokenizer.vocab().never().to_vec());
+    let scheduler = Scheduler::new(Box::new(engine), tokenizer.vocab().never());
     Ok(Session::new(scheduler, tokenizer, format, settings))
 }
 

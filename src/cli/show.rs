@@ -73,7 +73,7 @@ impl<'a> Show<'a> {
                         Stop::MaxTokens => eprintln!("[stopped: the limit of -n is reached]"),
                         Stop::ContextFull => eprintln!("[stopped: the context is full]"),
                         Stop::Cancelled => eprintln!("[stopped]"),
-                        Stop::EndToken(_) => {}
+                        Stop::EndToken(_) | Stop::BrokenLogits => {}
                     }
                 }
             }
@@ -149,6 +149,7 @@ pub fn stop_name(stop: Stop) -> &'static str {
         Stop::MaxTokens => "length",
         Stop::ContextFull => "context",
         Stop::Cancelled => "cancelled",
+        Stop::BrokenLogits => "broken",
     }
 }
 

@@ -10,7 +10,7 @@ pub mod store;
 
 use crate::engine::EngineError;
 use crate::sample::Sampling;
-use crate::schedule::{self, Request, Scheduler, Stop, Timings};
+use crate::schedule::{self, Refused, Request, Scheduler, Stop, Timings};
 use crate::token::history::fit;
 use crate::token::{
     ChatError, ChatFormat, DecodeStream, HistoryRule, Limits, Message, Role, Tokenizer,
@@ -169,9 +169,12 @@ pub enum Error {
     /// The messages gave no prompt.
     #[error(transparent)]
     Chat(ChatError),
-    /// A sampling setting is out of its range.
-    #[error("{0}")]
-    Setting(String),
+    /// The scheduler does not take the request: a setting out of its range.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// No logit is a number.
+    #[error("the model gives no numbers: its weights are broken")]
+    BrokenModel,
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -380,7 +383,6 @@ impl Session {
         cancel: &AtomicBool,
         on: &mut dyn FnMut(Event),
     ) -> Result<Answer, Error> {
-        self.settings.sampling.check().map_err(|e| Error::Setting(e.to_string()))?;
         let (n_ctx, trained) = (self.settings.n_ctx, self.scheduler.info().n_ctx_train);
         if n_ctx > trained && !std::mem::replace(&mut self.warned, true) {
             on(Event::Notice(Notice::LongContext { n_ctx, trained }));
@@ -393,7 +395,7 @@ impl Session {
             stop_ids: self.stop_ids.clone(),
             max_new,
             n_ctx,
-        });
+        })?;
         let mut answer = Streaming::default();
         let mut ended = None;
         let quiet = AtomicBool::new(false);
@@ -432,6 +434,9 @@ impl Session {
         }
         let (stop, timings) = ended.unwrap_or((Stop::Cancelled, Timings::default()));
         answer.finish(on);
+        if stop == Stop::BrokenLogits {
+            return Err(Error::BrokenModel);
+        }
         if stop != Stop::Cancelled && answer.text.trim().is_empty() {
             on(Event::Notice(Notice::EmptyAnswer));
         }

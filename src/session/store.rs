@@ -269,6 +269,8 @@ fn stop_name(stop: Stop) -> &'static str {
         Stop::MaxTokens => "length",
         Stop::ContextFull => "context",
         Stop::Cancelled => "cancelled",
+        // Such an answer is an error and never part of a conversation.
+        Stop::BrokenLogits => "cancelled",
     }
 }
 
