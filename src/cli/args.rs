@@ -4,7 +4,7 @@
 //! is `None` was not typed; [`super::settings`] decides what it is then.
 
 use crate::engine::KvType;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// Runs BLOOM-family language models (Huozi, BLOOM, BLOOMZ) on this machine's CPU
@@ -62,7 +62,7 @@ pub struct LoadArgs {
     #[arg(short, long, value_name = "N", value_parser = positive)]
     pub threads: Option<usize>,
     /// Type of the KV cache: f32 or f16
-    #[arg(long, alias = "kv_type", value_name = "TYPE")]
+    #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_kind)]
     pub kv_type: Option<KvKind>,
     /// Read the file into memory instead of mapping it
     #[arg(long, alias = "no_mmap")]
@@ -73,13 +73,11 @@ pub struct LoadArgs {
 }
 
 /// Types of the KV cache that can be typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvKind {
     /// 4 bytes a value.
-    #[value(alias = "fp32")]
     F32,
     /// 2 bytes a value.
-    #[value(alias = "fp16")]
     F16,
 }
 
@@ -133,7 +131,7 @@ pub struct ChatArgs {
 }
 
 /// Which exchanges are dropped when the conversation no longer fits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HistoryKind {
     /// The original demo's rule: just as many as must go.
     Demo,
@@ -201,7 +199,7 @@ pub struct Chat {
     /// Sampling.
     pub sampling: SamplingArgs,
     /// What goes when the context is full: demo (as little as must) or two-thirds
-    #[arg(long, value_name = "RULE", default_value = "two-thirds")]
+    #[arg(long, value_name = "RULE", default_value = "two-thirds", value_parser = history)]
     pub history: HistoryKind,
     /// Load this saved conversation first
     #[arg(long, value_name = "NAME")]
@@ -427,6 +425,23 @@ pub struct Demo {
     /// Statistics even when standard error is no terminal
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
+}
+
+// Not `ValueEnum`: documented values would turn every help into clap's long form, two lines and more per flag.
+fn kv_kind(text: &str) -> Result<KvKind, String> {
+    match text {
+        "f32" | "fp32" => Ok(KvKind::F32),
+        "f16" | "fp16" => Ok(KvKind::F16),
+        _ => Err("f32 or f16 is needed".to_owned()),
+    }
+}
+
+fn history(text: &str) -> Result<HistoryKind, String> {
+    match text {
+        "demo" => Ok(HistoryKind::Demo),
+        "two-thirds" => Ok(HistoryKind::TwoThirds),
+        _ => Err("demo or two-thirds is needed".to_owned()),
+    }
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -489,7 +489,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let good = r#"{"schema":1,"id":1,"parent":null,"kind":"message","role":"user","text":"a"}"#;
         let cases = [
-            ("[]", "invalid type"),
+            ("[]", "invalid length"),
             ("\u{0}\u{1}", "expected value"),
             (r#"{"schema":2,"id":2,"parent":null,"kind":"head"}"#, "schema 2"),
             (r#"{"schema":1,"id":1,"parent":null,"kind":"head"}"#, "does not follow"),
