@@ -9,13 +9,17 @@ use std::path::PathBuf;
 
 /// Runs BLOOM-family language models (Huozi, BLOOM, BLOOMZ) on this machine's CPU
 #[derive(Debug, Parser)]
-#[command(name = "huozi", version, after_help = "\
+#[command(
+    name = "huozi",
+    version,
+    after_help = "\
 Examples:
   huozi demo \"写一首关于月的诗。\"              the built-in small model, nothing to download
   huozi chat -m huozi.gguf                    talk to a model (huozi-convert makes the file)
   echo 你好 | huozi run -m huozi.gguf         one prompt, the answer on stdout
 Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad model or input file, 5 not enough memory or disk,
-130/143 interrupted. Settings: flag > HUOZI_MODEL, HUOZI_THREADS, HUOZI_ISA > ~/.config/huozi/config.toml.")]
+130/143 interrupted. Settings: flag > HUOZI_MODEL, HUOZI_THREADS, HUOZI_ISA > ~/.config/huozi/config.toml."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -263,7 +267,14 @@ pub struct Logits {
     /// The text or the ids.
     pub text: TextArgs,
     /// Show the K likeliest tokens
-    #[arg(short = 'k', long, alias = "top_k", value_name = "K", default_value_t = 10, conflicts_with = "all")]
+    #[arg(
+        short = 'k',
+        long,
+        alias = "top_k",
+        value_name = "K",
+        default_value_t = 10,
+        conflicts_with = "all"
+    )]
     pub top_k: usize,
     /// Show every logit, in the order of the ids
     #[arg(long)]

@@ -168,7 +168,8 @@ fn command(
             None => "nothing was said yet".into(),
         },
         "save" => {
-            let name = if rest.is_empty() { saved_as.clone().unwrap_or_else(fresh_name) } else { rest.to_owned() };
+            let name =
+                if rest.is_empty() { saved_as.clone().unwrap_or_else(fresh_name) } else { rest.to_owned() };
             let conversation =
                 Conversation { system: session.settings().system.clone(), turns: session.turns().to_vec() };
             let path = store::save(&directory()?, &name, &conversation, &file.fingerprint()?)?;
@@ -200,7 +201,8 @@ fn load_saved(session: &mut Session, file: &File, name: &str) -> Result<()> {
 }
 
 fn directory() -> Result<PathBuf> {
-    store::directory().ok_or_else(|| Usage("neither XDG_DATA_HOME nor HOME says where to keep it".into()).into())
+    store::directory()
+        .ok_or_else(|| Usage("neither XDG_DATA_HOME nor HOME says where to keep it".into()).into())
 }
 
 /// The time in seconds: unique enough for one person, and it sorts.

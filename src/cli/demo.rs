@@ -76,7 +76,9 @@ pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printe
             Ok(())
         }
         None => {
-            eprintln!("Ask for a poem, e.g. 写一首关于月的诗。 or 填一首《浣溪沙》。 /help lists the commands.");
+            eprintln!(
+                "Ask for a poem, e.g. 写一首关于月的诗。 or 填一首《浣溪沙》。 /help lists the commands."
+            );
             chat::talk(&mut session, &file, verbosity, signals, printer)
         }
     }

@@ -96,14 +96,19 @@ pub fn run(args: &Doctor, config: &Config, printer: &mut Printer) -> Result<()> 
     if let Some(name) = cpu_name() {
         writeln!(out, "CPU       {}", escaped(name.as_bytes()))?;
     }
-    writeln!(out, "features  {}", if features.is_empty() { "none detected".into() } else { features.join(" ") })?;
+    writeln!(
+        out,
+        "features  {}",
+        if features.is_empty() { "none detected".into() } else { features.join(" ") }
+    )?;
     let lowered = std::env::var("HUOZI_ISA").is_ok_and(|v| !v.is_empty());
     let by = if lowered { " (HUOZI_ISA)" } else { "" };
     writeln!(out, "kernels   {}{by}; this CPU can run {}", isa.name(), available.join(", "))?;
     writeln!(out, "threads   {threads} of {cores}")?;
     match memory {
         Some(m) => {
-            let limit = m.limit.map_or(String::new(), |l| format!("; limited to {} by a control group", bytes(l)));
+            let limit =
+                m.limit.map_or(String::new(), |l| format!("; limited to {} by a control group", bytes(l)));
             writeln!(out, "memory    {} available of {}{limit}", bytes(m.available), bytes(m.total))?;
         }
         None => writeln!(out, "memory    unknown on this system")?,

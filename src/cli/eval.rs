@@ -133,14 +133,17 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
         printer.line(&format!("median, 99 %, max   {:.6}, {:.6}, {:.6}", d.kl_median, d.kl_99, d.kl_max))?;
         printer.line(&format!("same top token      {:.2} %", d.same_top * 100.0))?;
         printer.line(&format!("perplexity          {:.3}, base {:.3}", d.nll.exp(), d.nll_base.exp()))?;
-        printer.line(&format!("scored              {} of {} tokens, {} chunks", d.scored, d.tokens, d.chunks))?;
+        printer
+            .line(&format!("scored              {} of {} tokens, {} chunks", d.scored, d.tokens, d.chunks))?;
     }
     Ok(())
 }
 
 fn warn_long(chunk: usize, trained: usize) {
     if chunk > trained {
-        eprintln!("huozi: chunks of {chunk} tokens are longer than the {trained} this model was trained with");
+        eprintln!(
+            "huozi: chunks of {chunk} tokens are longer than the {trained} this model was trained with"
+        );
     }
 }
 

@@ -158,7 +158,10 @@ mod tests {
         assert_eq!(code(&anyhow::Error::new(Interrupted(143))), TERMINATED);
         assert_eq!(code(&anyhow::Error::new(EngineError::KvFull { needed: 2, free: 1 })), NO_ROOM);
         assert_eq!(code(&anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe))), DONE);
-        assert_eq!(code(&anyhow::Error::new(io::Error::from(io::ErrorKind::StorageFull)).context("x")), NO_ROOM);
+        assert_eq!(
+            code(&anyhow::Error::new(io::Error::from(io::ErrorKind::StorageFull)).context("x")),
+            NO_ROOM
+        );
     }
 
     #[test]

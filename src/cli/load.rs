@@ -57,8 +57,7 @@ impl File {
             KvType::F16 => 2,
         };
         let (columns, rows) = (catalog::STEP_COLUMNS, catalog::STEP_ROWS);
-        let forecast =
-            self.shape.forecast(self.reader.file_bytes(), positions, value_bytes, columns, rows);
+        let forecast = self.shape.forecast(self.reader.file_bytes(), positions, value_bytes, columns, rows);
         if !load.no_memory_check {
             let name = self.path.display().to_string();
             catalog::check_memory(&name, forecast, positions, catalog::Memory::now())?;

@@ -160,8 +160,8 @@ impl Raw {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".partial");
         let partial = path.with_file_name(name);
-        let file = fs::File::create(&partial)
-            .with_context(|| format!("{}: cannot create", partial.display()))?;
+        let file =
+            fs::File::create(&partial).with_context(|| format!("{}: cannot create", partial.display()))?;
         Ok(Self { path: path.to_owned(), partial, out: Some(BufWriter::new(file)) })
     }
 }

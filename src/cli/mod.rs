@@ -43,7 +43,8 @@ pub fn main() -> u8 {
         Ok(()) => exit::DONE,
         Err(error) => {
             let code = exit::code(&error);
-            let silent = code == exit::INTERRUPTED || code == exit::TERMINATED || exit::is_closed_pipe(&error);
+            let silent =
+                code == exit::INTERRUPTED || code == exit::TERMINATED || exit::is_closed_pipe(&error);
             if !silent {
                 eprintln!("huozi: {}", exit::line(&error));
             }

@@ -141,7 +141,10 @@ mod tests {
 
     #[test]
     fn escape_sequences_are_made_visible() {
-        assert_eq!(visible("a\x1b[2Jb\r\n\tc\x07\u{9b}\u{202e}"), "a\u{241b}[2Jb\u{240d}\n\tc\u{2407}\u{fffd}\u{fffd}");
+        assert_eq!(
+            visible("a\x1b[2Jb\r\n\tc\x07\u{9b}\u{202e}"),
+            "a\u{241b}[2Jb\u{240d}\n\tc\u{2407}\u{fffd}\u{fffd}"
+        );
         assert_eq!(visible("春，眠 😀"), "春，眠 😀");
     }
 

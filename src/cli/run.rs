@@ -23,14 +23,8 @@ pub fn run(args: &Run, config: &Config, signals: &Signals, printer: &mut Printer
     // A chat message has no use for the line break at its end; a text to continue may mean it.
     let trim = !args.raw || args.file.is_none();
     let text = settings::text(args.prompt.as_deref(), args.file.as_deref(), trim)?;
-    let mut session = load::session(
-        &file,
-        config,
-        &args.model.load,
-        &args.chat,
-        &args.sampling,
-        HistoryKind::default(),
-    )?;
+    let mut session =
+        load::session(&file, config, &args.model.load, &args.chat, &args.sampling, HistoryKind::default())?;
     let verbosity = Verbosity::new(args.quiet, args.verbose);
     let how = if !args.raw {
         Way::Chat

@@ -59,7 +59,11 @@ impl<'a> Show<'a> {
                 }
             }
             Event::Dropped { exchanges } => {
-                let what = if *exchanges == 1 { "exchange no longer fits and is" } else { "exchanges no longer fit and are" };
+                let what = if *exchanges == 1 {
+                    "exchange no longer fits and is"
+                } else {
+                    "exchanges no longer fit and are"
+                };
                 self.note(&format!("the oldest {exchanges} {what} left out of the prompt"));
             }
             Event::Notice(notice) => self.note(&notice.to_string()),

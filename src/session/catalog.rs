@@ -275,7 +275,10 @@ mod tests {
         assert!(check_memory("m", forecast, 2048, memory(6 << 30)).is_ok());
         assert!(check_memory("m", forecast, 2048, None).is_ok());
         let error = check_memory("m.gguf", forecast, 2048, memory(1 << 30)).unwrap_err().to_string();
-        assert!(error.starts_with("m.gguf needs about") && error.contains("1024 MiB are available"), "{error}");
+        assert!(
+            error.starts_with("m.gguf needs about") && error.contains("1024 MiB are available"),
+            "{error}"
+        );
         assert!(!error.contains('\n') && !error.contains("  "), "{error}");
     }
 

@@ -12,9 +12,7 @@ use crate::engine::EngineError;
 use crate::sample::Sampling;
 use crate::schedule::{self, Refused, Request, Scheduler, Stop, Timings};
 use crate::token::history::fit;
-use crate::token::{
-    ChatError, ChatFormat, DecodeStream, HistoryRule, Limits, Message, Role, Tokenizer,
-};
+use crate::token::{ChatError, ChatFormat, DecodeStream, HistoryRule, Limits, Message, Role, Tokenizer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -406,17 +404,20 @@ impl Session {
                 self.scheduler.cancel(id);
             }
             let vocab = self.tokenizer.vocab();
-            let step = self.scheduler.step(if stopping { &quiet } else { cancel }, &mut |event| match event {
-                schedule::Event::Prompt { id: of, done, total } if of == id => {
-                    on(Event::Prompt { done, total });
-                }
-                schedule::Event::Token { id: of, token } if of == id => {
-                    let bytes = if vocab.kind(token).is_control() { &[] } else { vocab.bytes(token) };
-                    answer.push(token, bytes, on);
-                }
-                schedule::Event::Stopped { id: of, stop, timings } if of == id => ended = Some((stop, timings)),
-                _ => {}
-            });
+            let step =
+                self.scheduler.step(if stopping { &quiet } else { cancel }, &mut |event| match event {
+                    schedule::Event::Prompt { id: of, done, total } if of == id => {
+                        on(Event::Prompt { done, total });
+                    }
+                    schedule::Event::Token { id: of, token } if of == id => {
+                        let bytes = if vocab.kind(token).is_control() { &[] } else { vocab.bytes(token) };
+                        answer.push(token, bytes, on);
+                    }
+                    schedule::Event::Stopped { id: of, stop, timings } if of == id => {
+                        ended = Some((stop, timings))
+                    }
+                    _ => {}
+                });
             match step {
                 Ok(more) => {
                     if !more && ended.is_none() {

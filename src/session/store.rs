@@ -66,7 +66,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// A name that cannot be a file name.
-    #[error("{name:?} is no name for a conversation: letters, digits, - and _ are fine, / and a leading dot are not")]
+    #[error(
+        "{name:?} is no name for a conversation: letters, digits, - and _ are fine, / and a leading dot are not"
+    )]
     Name {
         /// The name.
         name: String,
@@ -257,8 +259,9 @@ impl Log {
 
     /// The child of `parent` that says exactly this.
     fn find(&self, parent: Option<u64>, role: Speaker, text: &str, ids: Option<&[u32]>) -> Option<u64> {
-        let same =
-            |said: &Said| said.parent == parent && said.role == role && said.text == text && said.ids.as_deref() == ids;
+        let same = |said: &Said| {
+            said.parent == parent && said.role == role && said.text == text && said.ids.as_deref() == ids
+        };
         self.said.iter().find(|(_, said)| same(said)).map(|(&id, _)| id)
     }
 }
@@ -495,11 +498,20 @@ mod tests {
             (r#"{"schema":1,"id":1,"parent":null,"kind":"head"}"#, "does not follow"),
             (r#"{"schema":1,"id":2,"parent":2,"kind":"head"}"#, "parent 2"),
             (r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"user","text":"b"}"#, "must go"),
-            (r#"{"schema":1,"id":2,"parent":null,"kind":"message","role":"assistant","text":"b"}"#, "must go"),
+            (
+                r#"{"schema":1,"id":2,"parent":null,"kind":"message","role":"assistant","text":"b"}"#,
+                "must go",
+            ),
             (r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"assistant"}"#, "without a text"),
-            (r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"root","text":"b"}"#, "unknown variant"),
+            (
+                r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"root","text":"b"}"#,
+                "unknown variant",
+            ),
             (r#"{"schema":1,"id":2,"parent":1,"kind":"end","stop":"never"}"#, "no reason"),
-            (r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"assistant","text":"b","ids":[-1]}"#, "invalid value"),
+            (
+                r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"assistant","text":"b","ids":[-1]}"#,
+                "invalid value",
+            ),
         ];
         for (line, what) in cases {
             fs::write(dir.path().join("x.jsonl"), format!("{good}\n{line}\n")).unwrap();
