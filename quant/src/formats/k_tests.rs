@@ -282,7 +282,9 @@ fn importance_moves_the_error_to_columns_that_matter_less() {
 fn any_float_encodes_to_finite_weights() {
     let mut r = Random(5);
     for f in FORMATS {
-        for odd in [f32::NAN, f32::INFINITY, -f32::INFINITY, f32::MAX, -f32::MAX, 1e-45, -1e-40, 1e-8, 1e6, 1e10] {
+        for odd in
+            [f32::NAN, f32::INFINITY, -f32::INFINITY, f32::MAX, -f32::MAX, 1e-45, -1e-40, 1e-8, 1e6, 1e10]
+        {
             let all = vec![odd; 2 * N];
             let mut one: Vec<f32> = (0..2 * N).map(|_| r.normal()).collect();
             one[37] = odd;
@@ -380,7 +382,10 @@ fn encoders_and_dots_give_the_same_bits_with_wider_vectors() {
     } else {
         println!("skipped: no AVX2");
     }
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
+    if is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+    {
         all!("avx512f,avx512bw,avx512vl,fma");
     } else {
         println!("skipped: no AVX-512");

@@ -156,7 +156,8 @@ pub(super) fn prepare(x: &[f32; N], importance: Option<&[f32; N]>, row: Row) -> 
         let mut most = 0.0f32;
         for i in 0..N {
             // NaN counts as no importance, infinity as the largest.
-            let p = importance.map_or(1.0, |p| if p[i] > 0.0 { clamp(p[i] / row.top, 0.0, 1.0) } else { 0.0 });
+            let p =
+                importance.map_or(1.0, |p| if p[i] > 0.0 { clamp(p[i] / row.top, 0.0, 1.0) } else { 0.0 });
             let v = values.x[i];
             values.cost[i] = p * (row.sigma2 + emphasis * (v * v));
             most = if values.cost[i] > most { values.cost[i] } else { most };
@@ -239,7 +240,11 @@ impl<T: Copy, const K: usize> Best<T, K> {
 
 /// The least-squares scales of the `K` best of `peaks`, see [`scale`].
 #[inline(always)]
-pub(super) fn candidates<const K: usize>(v: &Values, peaks: &[f32], level: impl Fn(f32) -> f32) -> Best<f32, K> {
+pub(super) fn candidates<const K: usize>(
+    v: &Values,
+    peaks: &[f32],
+    level: impl Fn(f32) -> f32,
+) -> Best<f32, K> {
     let mut best = Best::new(0.0);
     for p in peaks {
         let (lx, ll) = fit(v, p / v.peak, &level);
@@ -329,9 +334,16 @@ pub(super) fn affine_level(x: f32, m: f32, inverse: f32, top: f32) -> f32 {
 
 /// Least squares for the levels that `(inverse, m)` gives: `(explained, d, m)`; `x` is measured from `origin`.
 #[inline(always)]
-fn affine_fit(v: &Values, cost: f32, first: f32, origin: f32, inverse: f32, m: f32, top: f32) -> (f32, f32, f32) {
-    let (mut l1, mut lx, mut ll) =
-        ([0.0f32; lanes::LANES], [0.0f32; lanes::LANES], [0.0f32; lanes::LANES]);
+fn affine_fit(
+    v: &Values,
+    cost: f32,
+    first: f32,
+    origin: f32,
+    inverse: f32,
+    m: f32,
+    top: f32,
+) -> (f32, f32, f32) {
+    let (mut l1, mut lx, mut ll) = ([0.0f32; lanes::LANES], [0.0f32; lanes::LANES], [0.0f32; lanes::LANES]);
     for (x, cost) in v.lanes() {
         for i in 0..lanes::LANES {
             let l = affine_level(x[i], m, inverse, top);
@@ -480,7 +492,11 @@ pub(super) fn affine_levels(v: &Values, d: F16, m: F16, top: f32) -> [u8; N] {
 
 /// The best of every `stride`-th f16 scale that puts the largest weight on levels `most` down to `least`.
 #[inline(always)]
-pub(super) fn walk(v: &Values, (most, least, stride): (f32, f32, usize), level: impl Fn(f32) -> f32 + Copy) -> F16 {
+pub(super) fn walk(
+    v: &Values,
+    (most, least, stride): (f32, f32, usize),
+    level: impl Fn(f32) -> f32 + Copy,
+) -> F16 {
     let top = v.peak.abs();
     let (from, to) = (half(top / most).to_bits(), half(top / least).to_bits());
     let mut d = F16::default();
