@@ -1,8 +1,16 @@
 //! Hugging Face BLOOM checkpoint (or a GGUF file) -> one quantised GGUF file.
 #![forbid(unsafe_code)]
 
+pub mod chat;
+pub mod config;
+mod error;
+mod meta;
 pub mod names;
+mod output;
 pub mod pipeline;
 pub mod plan;
 pub mod source;
 pub mod vocab;
+mod work;
+
+pub use error::{Error, Kind};

@@ -1,1 +1,367 @@
-//! names (being written).
+//! Hugging Face tensor names -> GGUF names, expected shapes, and the one transform BLOOM needs.
+//!
+//! In: the names and shapes a checkpoint has. Out: for each tensor the GGUF file will hold, where it comes from.
+//! Knows nothing about formats or bytes.
+
+use std::collections::HashMap;
+
+use crate::{Error, config::Config};
+
+/// How the checkpoint spells its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spelling {
+    /// `transformer.h.0.mlp.dense_h_to_4h.weight`, prefix optional.
+    HuggingFace,
+    /// `blk.0.ffn_up.weight`, already in GGUF's row order.
+    Gguf,
+}
+
+/// What a tensor is for; layers count from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the GGUF tensor names")]
+pub enum Role {
+    TokenEmbd,
+    Output,
+    AttnQkv(u64),
+    AttnOutput(u64),
+    FfnUp(u64),
+    FfnDown(u64),
+    /// A norm or a bias: one dimension, always F32.
+    Vector,
+}
+
+/// How many heads of which width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Heads.
+    pub n_head: u64,
+    /// Rows of each in each of Q, K and V.
+    pub head_dim: u64,
+}
+
+impl Heads {
+    /// The row of the Hugging Face matrix that row `row` of the stacked matrix holds: `row = jE + hd + i` comes from
+    /// `3hd + jd + i` (head h, j = 0 q, 1 k, 2 v, d = head_dim).
+    pub fn source_row(self, row: u64) -> u64 {
+        let Self { n_head, head_dim: d } = self;
+        let (j, in_part) = (row / (n_head * d), row % (n_head * d));
+        let (h, i) = (in_part / d, in_part % d);
+        3 * h * d + j * d + i
+    }
+}
+
+/// One tensor of the GGUF file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its GGUF name.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// Rows; 1 for a vector.
+    pub rows: u64,
+    /// Weights per row.
+    pub cols: u64,
+    /// Rows (of a vector: elements) of Q, K and V, interleaved per head in the Hugging Face file, stacked in GGUF.
+    pub qkv: Option<Heads>,
+}
+
+impl Target {
+    /// The shape in row-major order, as Hugging Face writes it.
+    pub fn shape(&self) -> Vec<u64> {
+        match self.role {
+            Role::Vector => vec![self.cols],
+            _ => vec![self.rows, self.cols],
+        }
+    }
+
+    /// GGUF's order: columns first.
+    pub fn dims(&self) -> Vec<u64> {
+        let mut dims = self.shape();
+        dims.reverse();
+        dims
+    }
+}
+
+/// Every tensor a BLOOM of this shape has, in the order they are written; `output`: with a separate `output.weight`.
+pub fn targets(config: &Config, output: bool) -> Vec<Target> {
+    let (e, ff) = (config.n_embd, config.n_ff());
+    let qkv = Some(Heads { n_head: config.n_head, head_dim: config.head_dim() });
+    let matrix = |name: String, role, rows, cols| Target { name, role, rows, cols, qkv: None };
+    let vector = |name: String, cols| Target { name, role: Role::Vector, rows: 1, cols, qkv: None };
+    let mut list = vec![matrix("token_embd.weight".into(), Role::TokenEmbd, config.n_vocab, e)];
+    list.extend(["weight", "bias"].map(|p| vector(format!("token_embd_norm.{p}"), e)));
+    for i in 0..config.n_layer {
+        list.extend(["weight", "bias"].map(|p| vector(format!("blk.{i}.attn_norm.{p}"), e)));
+        list.push(Target { qkv, ..matrix(format!("blk.{i}.attn_qkv.weight"), Role::AttnQkv(i), 3 * e, e) });
+        list.push(Target { qkv, ..vector(format!("blk.{i}.attn_qkv.bias"), 3 * e) });
+        list.push(matrix(format!("blk.{i}.attn_output.weight"), Role::AttnOutput(i), e, e));
+        list.push(vector(format!("blk.{i}.attn_output.bias"), e));
+        list.extend(["weight", "bias"].map(|p| vector(format!("blk.{i}.ffn_norm.{p}"), e)));
+        list.push(matrix(format!("blk.{i}.ffn_up.weight"), Role::FfnUp(i), ff, e));
+        list.push(vector(format!("blk.{i}.ffn_up.bias"), ff));
+        list.push(matrix(format!("blk.{i}.ffn_down.weight"), Role::FfnDown(i), e, ff));
+        list.push(vector(format!("blk.{i}.ffn_down.bias"), e));
+    }
+    list.extend(["weight", "bias"].map(|p| vector(format!("output_norm.{p}"), e)));
+    if output {
+        list.push(matrix("output.weight".into(), Role::Output, config.n_vocab, e));
+    }
+    list
+}
+
+/// What a Hugging Face name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// The tensor of this GGUF name.
+    Tensor(String),
+    /// A buffer that old versions of the library stored: a mask, or positions. No weights.
+    Buffer,
+}
+
+/// Translates a Hugging Face name; `None` for one that no BLOOM has.
+pub fn gguf_name(name: &str) -> Option<Known> {
+    if name == "lm_head.weight" {
+        return Some(Known::Tensor("output.weight".into()));
+    }
+    let name = name.strip_prefix("transformer.").unwrap_or(name);
+    if let Some(rest) = name.strip_prefix("h.") {
+        let (layer, rest) = rest.split_once('.')?;
+        // As printed: no sign, no leading zero; so that two names can not mean one tensor.
+        let i: u64 = layer.parse().ok().filter(|i: &u64| i.to_string() == layer)?;
+        if matches!(
+            rest,
+            "self_attention.masked_bias"
+                | "self_attention.bias"
+                | "attn.masked_bias"
+                | "attn.bias"
+                | "self_attention.alibi"
+        ) {
+            return Some(Known::Buffer);
+        }
+        let (module, part) = rest.rsplit_once('.')?;
+        let module = match module {
+            "input_layernorm" => "attn_norm",
+            "self_attention.query_key_value" => "attn_qkv",
+            "self_attention.dense" => "attn_output",
+            "post_attention_layernorm" => "ffn_norm",
+            "mlp.dense_h_to_4h" => "ffn_up",
+            "mlp.dense_4h_to_h" => "ffn_down",
+            _ => return None,
+        };
+        return matches!(part, "weight" | "bias").then(|| Known::Tensor(format!("blk.{i}.{module}.{part}")));
+    }
+    let known = match name {
+        "word_embeddings.weight" => "token_embd.weight",
+        "word_embeddings_layernorm.weight" => "token_embd_norm.weight",
+        "word_embeddings_layernorm.bias" => "token_embd_norm.bias",
+        "ln_f.weight" => "output_norm.weight",
+        "ln_f.bias" => "output_norm.bias",
+        _ => return None,
+    };
+    Some(Known::Tensor(known.into()))
+}
+
+/// Where every target comes from.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// Each target with the index of its source tensor, in writing order. `output.weight` is the last, if the source has one.
+    pub tensors: Vec<(Target, usize)>,
+    /// Names of buffers left out.
+    pub ignored: Vec<String>,
+}
+
+/// Matches a checkpoint's tensors (name, row-major shape) with what the configuration demands.
+///
+/// # Errors
+/// Unknown names, missing tensors, one tensor stored twice, or a shape that is not the configuration's: all of a kind
+/// are listed.
+pub fn assign<'a>(
+    config: &Config,
+    spelling: Spelling,
+    sources: impl IntoIterator<Item = (&'a str, &'a [u64])>,
+) -> Result<Assignment, Error> {
+    let mut found: HashMap<String, (usize, &str, &[u64])> = HashMap::new();
+    let (mut ignored, mut unknown, mut doubled) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, (name, shape)) in sources.into_iter().enumerate() {
+        let target = match spelling {
+            Spelling::Gguf => name.to_owned(),
+            Spelling::HuggingFace => match gguf_name(name) {
+                Some(Known::Tensor(target)) => target,
+                Some(Known::Buffer) => {
+                    ignored.push(name.to_owned());
+                    continue;
+                }
+                None => {
+                    unknown.push(name.to_owned());
+                    continue;
+                }
+            },
+        };
+        if let Some((_, first, _)) = found.insert(target, (index, name, shape)) {
+            doubled.push(format!("{first} and {name}"));
+        }
+    }
+    let (mut tensors, mut missing, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
+    for target in targets(config, found.contains_key("output.weight")) {
+        match found.remove(&target.name) {
+            None => missing.push(target.name),
+            Some((_, name, shape)) if shape != target.shape() => {
+                wrong.push(format!("{name} is {shape:?}, expected {:?}", target.shape()));
+            }
+            Some((index, ..)) => tensors.push((target, index)),
+        }
+    }
+    // What is left belongs to no layer of this model.
+    unknown.extend(found.into_values().map(|(_, name, _)| name.to_owned()));
+    unknown.sort();
+    for (list, what) in [
+        (unknown, "tensors that no BLOOM of this configuration has"),
+        (doubled, "tensors stored twice"),
+        (missing, "tensors missing (GGUF names)"),
+        (wrong, "tensors of the wrong shape"),
+    ] {
+        if !list.is_empty() {
+            return Err(Error::Tensors(format!("{what}: {}", some_of(&list))));
+        }
+    }
+    Ok(Assignment { tensors, ignored })
+}
+
+/// The first names of a list, and how many more there are.
+pub(crate) fn some_of(list: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = list[..list.len().min(SHOWN)].join(", ");
+    if list.len() > SHOWN {
+        text.push_str(&format!(" and {} more", list.len() - SHOWN));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config {
+            n_vocab: 100,
+            n_embd: 8,
+            n_layer: 2,
+            n_head: 2,
+            n_ctx: 64,
+            eps: 1e-5,
+            tied: None,
+            name: None,
+        }
+    }
+
+    /// Names of a checkpoint written out by hand, with their shapes.
+    fn checkpoint(prefix: &str) -> Vec<(String, Vec<u64>)> {
+        let mut list = vec![
+            ("word_embeddings.weight".to_owned(), vec![100, 8]),
+            ("word_embeddings_layernorm.weight".into(), vec![8]),
+            ("word_embeddings_layernorm.bias".into(), vec![8]),
+            ("ln_f.weight".into(), vec![8]),
+            ("ln_f.bias".into(), vec![8]),
+        ];
+        for i in [1, 0] {
+            for (name, shape) in [
+                ("input_layernorm.weight", vec![8]),
+                ("input_layernorm.bias", vec![8]),
+                ("self_attention.query_key_value.weight", vec![24, 8]),
+                ("self_attention.query_key_value.bias", vec![24]),
+                ("self_attention.dense.weight", vec![8, 8]),
+                ("self_attention.dense.bias", vec![8]),
+                ("post_attention_layernorm.weight", vec![8]),
+                ("post_attention_layernorm.bias", vec![8]),
+                ("mlp.dense_h_to_4h.weight", vec![32, 8]),
+                ("mlp.dense_h_to_4h.bias", vec![32]),
+                ("mlp.dense_4h_to_h.weight", vec![8, 32]),
+                ("mlp.dense_4h_to_h.bias", vec![8]),
+            ] {
+                list.push((format!("h.{i}.{name}"), shape));
+            }
+        }
+        list.into_iter().map(|(n, s)| (format!("{prefix}{n}"), s)).collect()
+    }
+
+    fn run(list: &[(String, Vec<u64>)]) -> Result<Assignment, String> {
+        let sources = list.iter().map(|(n, s)| (n.as_str(), s.as_slice()));
+        assign(&config(), Spelling::HuggingFace, sources).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn complete_with_and_without_prefix() {
+        for prefix in ["", "transformer."] {
+            let mut list = checkpoint(prefix);
+            list.push((format!("{prefix}h.1.self_attention.masked_bias"), vec![1]));
+            let done = run(&list).unwrap();
+            assert_eq!(done.tensors.len(), 5 + 2 * 12);
+            assert_eq!(done.ignored, [format!("{prefix}h.1.self_attention.masked_bias")]);
+            let of = |name: &str| {
+                let (t, i) = done.tensors.iter().find(|(t, _)| t.name == name).unwrap();
+                (t.clone(), list[*i].0.strip_prefix(prefix).unwrap())
+            };
+            assert_eq!(of("blk.1.attn_qkv.bias").1, "h.1.self_attention.query_key_value.bias");
+            assert_eq!(of("blk.0.attn_output.weight").1, "h.0.self_attention.dense.weight");
+            assert_eq!(of("blk.0.ffn_norm.bias").1, "h.0.post_attention_layernorm.bias");
+            assert_eq!(of("blk.0.attn_norm.weight").1, "h.0.input_layernorm.weight");
+            assert_eq!(of("blk.1.ffn_up.weight").1, "h.1.mlp.dense_h_to_4h.weight");
+            let (down, from) = of("blk.1.ffn_down.weight");
+            assert_eq!((from, down.dims(), down.qkv), ("h.1.mlp.dense_4h_to_h.weight", vec![32, 8], None));
+            let (qkv, _) = of("blk.0.attn_qkv.weight");
+            assert_eq!(
+                (qkv.dims(), qkv.qkv, qkv.role),
+                (vec![8, 24], Some(Heads { n_head: 2, head_dim: 4 }), Role::AttnQkv(0))
+            );
+            assert_eq!(of("token_embd.weight").1, "word_embeddings.weight");
+            assert_eq!(of("token_embd_norm.bias").1, "word_embeddings_layernorm.bias");
+            assert_eq!(of("output_norm.weight").1, "ln_f.weight");
+            // Layers are written in order, whatever order the shards have them in.
+            assert!(done.tensors[3].0.name.starts_with("blk.0."));
+        }
+    }
+
+    #[test]
+    fn head_is_kept_last() {
+        let mut list = checkpoint("transformer.");
+        list.insert(0, ("lm_head.weight".into(), vec![100, 8]));
+        let done = run(&list).unwrap();
+        let (target, index) = done.tensors.last().unwrap();
+        assert_eq!((target.name.as_str(), target.role, *index), ("output.weight", Role::Output, 0));
+    }
+
+    #[test]
+    fn refusals_list_the_names() {
+        let with = |name: &str, shape: &[u64]| {
+            let mut list = checkpoint("");
+            list.push((name.into(), shape.to_vec()));
+            run(&list).unwrap_err()
+        };
+        for name in [
+            "h.0.self_attention.rotary.inv_freq",
+            "h.2.input_layernorm.weight",
+            "h.00.input_layernorm.weight",
+            "wpe.weight",
+        ] {
+            let error = with(name, &[8]);
+            assert!(error.contains(name) && error.contains("no BLOOM"), "{error}");
+        }
+        let error = with("transformer.ln_f.bias", &[8]);
+        assert!(error.contains("ln_f.bias and transformer.ln_f.bias"), "{error}");
+        let mut list = checkpoint("");
+        list.retain(|(n, _)| n != "h.1.mlp.dense_h_to_4h.bias");
+        let error = run(&list).unwrap_err();
+        assert!(error.contains("missing") && error.contains("blk.1.ffn_up.bias"), "{error}");
+        let mut list = checkpoint("");
+        list.iter_mut().find(|(n, _)| n == "h.0.mlp.dense_4h_to_h.weight").unwrap().1 = vec![32, 8];
+        let error = run(&list).unwrap_err();
+        assert!(error.contains("[32, 8], expected [8, 32]"), "{error}");
+    }
+
+    #[test]
+    fn qkv_rows_by_hand() {
+        // Two heads of width 2: q0 q0 k0 k0 v0 v0 q1 q1 k1 k1 v1 v1 -> q0 q0 q1 q1 k0 k0 k1 k1 v0 v0 v1 v1.
+        let from: Vec<u64> = (0..12).map(|row| Heads { n_head: 2, head_dim: 2 }.source_row(row)).collect();
+        assert_eq!(from, [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]);
+    }
+}

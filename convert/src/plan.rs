@@ -1,1 +1,224 @@
-//! plan (being written).
+//! Tensor -> format for each preset: the mixtures that `llama-quantize` chooses for BLOOM.
+//!
+//! Knows names and sizes only. Where the table comes from: `llama_tensor_get_type_impl` of llama.cpp's
+//! `src/llama-quant.cpp`, in which a fused QKV counts as `attn_v`.
+
+use huozi_quant::formats::Format;
+
+use crate::names::Role;
+
+/// A type that can be asked for: a plain format or a mixture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(non_camel_case_types, missing_docs, reason = "the field's own spelling")]
+pub enum Preset {
+    F32,
+    F16,
+    BF16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2_K,
+    Q3_K_S,
+    Q3_K_M,
+    Q3_K_L,
+    Q4_K_S,
+    Q4_K_M,
+    Q5_K_S,
+    Q5_K_M,
+    Q6_K,
+    IQ4_NL,
+    IQ4_XS,
+}
+
+impl Preset {
+    /// Every preset, smallest files last.
+    pub const ALL: &[Preset] = &[
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::Q8_0,
+        Self::Q6_K,
+        Self::Q5_1,
+        Self::Q5_K_M,
+        Self::Q5_K_S,
+        Self::Q5_0,
+        Self::Q4_1,
+        Self::Q4_K_M,
+        Self::Q4_K_S,
+        Self::Q4_0,
+        Self::IQ4_NL,
+        Self::IQ4_XS,
+        Self::Q3_K_L,
+        Self::Q3_K_M,
+        Self::Q3_K_S,
+        Self::Q2_K,
+    ];
+
+    /// The name as GGUF tools print it, e.g. `Q4_K_M`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
+            Self::Q8_0 => "Q8_0",
+            Self::Q2_K => "Q2_K",
+            Self::Q3_K_S => "Q3_K_S",
+            Self::Q3_K_M => "Q3_K_M",
+            Self::Q3_K_L => "Q3_K_L",
+            Self::Q4_K_S => "Q4_K_S",
+            Self::Q4_K_M => "Q4_K_M",
+            Self::Q5_K_S => "Q5_K_S",
+            Self::Q5_K_M => "Q5_K_M",
+            Self::Q6_K => "Q6_K",
+            Self::IQ4_NL => "IQ4_NL",
+            Self::IQ4_XS => "IQ4_XS",
+        }
+    }
+
+    /// The preset of this name in any case; `q3_k`, `q4_k`, `q5_k` mean `_m`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let medium = ["q3_k", "q4_k", "q5_k"].iter().any(|short| short.eq_ignore_ascii_case(name));
+        let full = if medium { format!("{name}_m") } else { name.to_owned() };
+        Self::ALL.iter().copied().find(|p| p.name().eq_ignore_ascii_case(&full))
+    }
+
+    /// `general.file_type`.
+    pub const fn file_type(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q4_0 => 2,
+            Self::Q4_1 => 3,
+            Self::Q8_0 => 7,
+            Self::Q5_0 => 8,
+            Self::Q5_1 => 9,
+            Self::Q2_K => 10,
+            Self::Q3_K_S => 11,
+            Self::Q3_K_M => 12,
+            Self::Q3_K_L => 13,
+            Self::Q4_K_S => 14,
+            Self::Q4_K_M => 15,
+            Self::Q5_K_S => 16,
+            Self::Q5_K_M => 17,
+            Self::Q6_K => 18,
+            Self::IQ4_NL => 25,
+            Self::IQ4_XS => 30,
+            Self::BF16 => 32,
+        }
+    }
+
+    /// The format of whatever the mixture does not name.
+    pub const fn plain(self) -> Format {
+        match self {
+            Self::F32 => Format::F32,
+            Self::F16 => Format::F16,
+            Self::BF16 => Format::BF16,
+            Self::Q4_0 => Format::Q4_0,
+            Self::Q4_1 => Format::Q4_1,
+            Self::Q5_0 => Format::Q5_0,
+            Self::Q5_1 => Format::Q5_1,
+            Self::Q8_0 => Format::Q8_0,
+            Self::Q2_K => Format::Q2_K,
+            Self::Q3_K_S | Self::Q3_K_M | Self::Q3_K_L => Format::Q3_K,
+            Self::Q4_K_S | Self::Q4_K_M => Format::Q4_K,
+            Self::Q5_K_S | Self::Q5_K_M => Format::Q5_K,
+            Self::Q6_K => Format::Q6_K,
+            Self::IQ4_NL => Format::IQ4_NL,
+            Self::IQ4_XS => Format::IQ4_XS,
+        }
+    }
+
+    /// Whether this is a format without blocks.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::BF16)
+    }
+}
+
+impl std::fmt::Display for Preset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for Preset {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::from_name(name).ok_or_else(|| {
+            let all: Vec<String> = Self::ALL.iter().map(|p| p.name().to_lowercase()).collect();
+            format!("{name} is no type; there are {}", all.join(", "))
+        })
+    }
+}
+
+/// The format of one tensor.
+///
+/// `n_layer`: layers of the model. `cols`: the row length. `tied`: the file will have no `output.weight`, so that the
+/// embedding is the output too.
+pub fn format(preset: Preset, role: Role, n_layer: u64, cols: u64, tied: bool) -> Format {
+    if role == Role::Vector {
+        return Format::F32;
+    }
+    if preset.is_float() {
+        return preset.plain();
+    }
+    fit(wanted(preset, role, n_layer, tied), cols)
+}
+
+/// The mixture, for rows of any length.
+fn wanted(preset: Preset, role: Role, n: u64, tied: bool) -> Format {
+    use Format::{Q3_K, Q4_K, Q5_K, Q6_K, Q8_0};
+    use Preset as P;
+    // Integer divisions: with 6 layers n / 8 is 0 and 7 * n / 8 is 5.
+    let more_bits = |i: u64| i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
+    match (preset, role) {
+        (P::Q8_0, _) => Q8_0,
+        (_, Role::Output) => Q6_K,
+        (_, Role::TokenEmbd) if tied => Q6_K,
+        (P::Q2_K, Role::AttnQkv(_) | Role::FfnDown(_) | Role::AttnOutput(_)) => Q3_K,
+        (P::Q3_K_M, Role::AttnQkv(i)) => {
+            if i < 2 {
+                Q5_K
+            } else {
+                Q4_K
+            }
+        }
+        (P::Q3_K_M, Role::FfnDown(i)) => {
+            if i < n / 16 {
+                Q5_K
+            } else {
+                Q4_K
+            }
+        }
+        (P::Q3_K_M, Role::AttnOutput(_)) => Q4_K,
+        (P::Q3_K_L, Role::AttnQkv(_) | Role::FfnDown(_) | Role::AttnOutput(_)) => Q5_K,
+        (P::Q4_K_S, Role::AttnQkv(i)) if i < 4 => Q5_K,
+        (P::Q4_K_S, Role::FfnDown(i)) if i < n / 8 => Q5_K,
+        (P::Q4_K_M | P::Q5_K_M, Role::AttnQkv(i) | Role::FfnDown(i)) if more_bits(i) => Q6_K,
+        (P::IQ4_NL | P::IQ4_XS, Role::FfnDown(i)) if i < n / 8 => Q5_K,
+        _ => preset.plain(),
+    }
+}
+
+/// The format itself, or the nearest one whose blocks divide a row.
+fn fit(format: Format, cols: u64) -> Format {
+    let fits = |f: Format| cols.is_multiple_of(f.block_weights() as u64);
+    if fits(format) {
+        return format;
+    }
+    let smaller = match format {
+        Format::Q2_K | Format::Q3_K => Format::Q4_0,
+        Format::Q4_K => Format::Q5_0,
+        Format::Q5_K => Format::Q5_1,
+        Format::Q6_K => Format::Q8_0,
+        Format::IQ4_XS => Format::IQ4_NL,
+        other => other,
+    };
+    if fits(smaller) { smaller } else { Format::F16 }
+}

@@ -1,1 +1,378 @@
-//! vocab (being written).
+//! `tokenizer.json` -> the vocabulary of a GGUF file: tokens by id, types, merges.
+//!
+//! The tokenizer is recognised by its structure (byte-level BPE behind BLOOM's split), never by a hash, and everything
+//! that GGUF readers would do differently is refused by name.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+
+use crate::Error;
+
+/// BLOOM's split, as `tokenizer.json` spells it; readers of GGUF know it as `tokenizer.ggml.pre = bloom`.
+const SPLIT: &str = r" ?[^(\s|[.,!?…。，、।۔،])]+";
+
+/// Starts a turn in Huozi's format.
+pub const BEGIN: &str = "<|beginofutterance|>";
+/// Ends a turn in Huozi's format.
+pub const END: &str = "<|endofutterance|>";
+
+/// `tokenizer.ggml.token_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum TokenType {
+    /// Part of text.
+    Normal = 1,
+    /// Steers the model, never shown.
+    Control = 3,
+    /// Added as a whole, but text.
+    UserDefined = 4,
+    /// A row of the embedding without a token, named `[PADn]`.
+    Unused = 5,
+}
+
+/// The tokens of a model.
+#[derive(Clone, Debug)]
+pub struct Vocabulary {
+    /// One string per row of the embedding, byte-level alphabet where the type is normal.
+    pub tokens: Vec<String>,
+    /// One type per token.
+    pub types: Vec<TokenType>,
+    /// `"a b"` in order of rank.
+    pub merges: Vec<String>,
+    /// Things a person may want to know.
+    pub notes: Vec<String>,
+    added: HashMap<String, u32>,
+}
+
+impl Vocabulary {
+    /// Reads the text of `tokenizer.json` (and of `tokenizer_config.json`, which may add tokens).
+    ///
+    /// `n_vocab`: rows of the embedding, as found in the weights.
+    ///
+    /// # Errors
+    /// Another kind of tokenizer, ids without a row, two tokens of one spelling or one id, merges of unknown parts.
+    pub fn read(tokenizer: &[u8], tokenizer_config: Option<&Value>, n_vocab: u64) -> Result<Self, Error> {
+        // First the type alone: other models' `vocab` does not even parse.
+        let kind: Kind = parse(tokenizer)?;
+        if let Some(kind) = kind.model.kind.filter(|k| k != "BPE") {
+            return Err(bad(format!("model type {kind}, expected BPE")));
+        }
+        let json: Tokenizer = parse(tokenizer)?;
+        check_structure(&json, tokenizer_config)?;
+
+        let mut notes = Vec::new();
+        let mut slots = Slots::new(n_vocab);
+        let alphabet = byte_alphabet();
+        for (token, id) in &json.model.vocab.0 {
+            slots.put(token, *id, TokenType::Normal)?;
+        }
+        let mut added = json.added_tokens;
+        added.extend(from_config(tokenizer_config)?);
+        let mut by_content = HashMap::new();
+        for token in &added {
+            let marker = token.content == BEGIN || token.content == END;
+            // The markers steer the model whatever the checkpoint calls them: as text they would be printed, and typed.
+            let kind = if token.special || marker { TokenType::Control } else { TokenType::UserDefined };
+            let id = slots.put(&token.content, token.id, kind)?;
+            by_content.insert(token.content.clone(), id);
+            if token.lstrip || token.rstrip || token.single_word {
+                notes.push(format!(
+                    "token {id} {:?} asks for stripping or whole words, which GGUF can not say",
+                    token.content
+                ));
+            }
+        }
+        // What is not added is text, and text is spelled in the 256 characters that stand for bytes.
+        for (token, id) in &json.model.vocab.0 {
+            if !by_content.contains_key(token) && !token.chars().all(|c| alphabet.contains(&c)) {
+                return Err(bad(format!("token {id} {token:?} is not spelled in the byte-level alphabet")));
+            }
+        }
+        let merges = merges(&json.model)?;
+        let (tokens, types) = slots.finish()?;
+        let unused = types.iter().filter(|t| **t == TokenType::Unused).count();
+        if unused > 0 {
+            notes.push(format!(
+                "{unused} of {} rows have no token: named [PADn], never to be sampled",
+                tokens.len()
+            ));
+        }
+        Ok(Self { tokens, types, merges, notes, added: by_content })
+    }
+
+    /// The id of a token that was added as a whole (control or user-defined), by its spelling.
+    pub fn added(&self, content: &str) -> Option<u32> {
+        self.added.get(content).copied()
+    }
+
+    /// The id of any token, by its spelling in the file.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.added(token).or_else(|| self.tokens.iter().position(|t| t == token).map(|i| i as u32))
+    }
+
+    /// The rows without a token, to be suppressed.
+    pub fn unused(&self) -> Vec<i32> {
+        let rows = self.types.iter().enumerate().filter(|(_, t)| **t == TokenType::Unused);
+        rows.map(|(i, _)| i as i32).collect()
+    }
+}
+
+/// One entry per row of the embedding.
+struct Slots {
+    rows: Vec<Option<(String, TokenType)>>,
+}
+
+impl Slots {
+    fn new(n_vocab: u64) -> Self {
+        Self { rows: vec![None; n_vocab as usize] }
+    }
+
+    fn put(&mut self, token: &str, id: u64, kind: TokenType) -> Result<u32, Error> {
+        let n = self.rows.len();
+        if token.is_empty() {
+            return Err(bad(format!("token {id} is empty")));
+        }
+        let row = usize::try_from(id).ok().and_then(|id| self.rows.get_mut(id));
+        let row =
+            row.ok_or_else(|| bad(format!("token {token:?} has id {id}, but the embedding has {n} rows")))?;
+        match row {
+            Some((other, _)) if other != token => {
+                return Err(bad(format!("id {id} belongs to {other:?} and to {token:?}")));
+            }
+            _ => *row = Some((token.to_owned(), kind)),
+        }
+        Ok(id as u32)
+    }
+
+    /// Names the holes and makes sure that no spelling comes twice: a duplicate aborts other readers.
+    fn finish(self) -> Result<(Vec<String>, Vec<TokenType>), Error> {
+        let filled = self.rows.into_iter().enumerate();
+        let (tokens, types): (Vec<String>, Vec<TokenType>) =
+            filled.map(|(id, row)| row.unwrap_or_else(|| (format!("[PAD{id}]"), TokenType::Unused))).unzip();
+        let mut seen: HashMap<&str, usize> = HashMap::with_capacity(tokens.len());
+        for (id, token) in tokens.iter().enumerate() {
+            if let Some(first) = seen.insert(token, id) {
+                return Err(bad(format!("token {token:?} has two ids, {first} and {id}")));
+            }
+        }
+        Ok((tokens, types))
+    }
+}
+
+fn merges(model: &Model) -> Result<Vec<String>, Error> {
+    let known: HashSet<&str> = model.vocab.0.iter().map(|(t, _)| t.as_str()).collect();
+    let mut joined = String::new();
+    let one = |(rank, merge): (usize, &Merge)| {
+        let (a, b) = match merge {
+            Merge::Pair((a, b)) => (a.as_str(), b.as_str()),
+            Merge::Text(text) => {
+                text.split_once(' ').ok_or_else(|| bad(format!("merge {rank} {text:?} has no space")))?
+            }
+        };
+        for part in [a, b] {
+            // A space would be read back as the separator; the byte-level alphabet has none.
+            if part.is_empty() || part.contains(' ') {
+                return Err(bad(format!("merge {rank}: {part:?} can not be a token")));
+            }
+            if !known.contains(part) {
+                return Err(bad(format!("merge {rank}: {part:?} is no token")));
+            }
+        }
+        joined.clear();
+        joined.push_str(a);
+        joined.push_str(b);
+        if !known.contains(joined.as_str()) {
+            return Err(bad(format!("merge {rank}: {a:?} and {b:?} give {joined:?}, which is no token")));
+        }
+        Ok(format!("{a} {b}"))
+    };
+    model.merges.iter().enumerate().map(one).collect()
+}
+
+/// Everything that changes ids must be what GGUF readers do for `gpt2` + `bloom`.
+fn check_structure(json: &Tokenizer, config: Option<&Value>) -> Result<(), Error> {
+    let set = |v: &Value| !v.is_null();
+    if set(&json.normalizer) {
+        return Err(bad(format!("normalizer {} is not known here, expected none", json.normalizer)));
+    }
+    check_pre_tokenizer(&json.pre_tokenizer)?;
+    if set(&json.post_processor) && json.post_processor["type"] != "ByteLevel" {
+        return Err(bad(format!(
+            "post_processor {} is not known here, expected ByteLevel or none",
+            json.post_processor["type"]
+        )));
+    }
+    let m = &json.model;
+    if m.dropout.is_some_and(|d| d != 0.0) {
+        return Err(bad("model.dropout is set: ids would be random".into()));
+    }
+    if m.ignore_merges {
+        return Err(bad("model.ignore_merges is set, which BLOOM's readers do not do".into()));
+    }
+    for (key, text) in [
+        ("continuing_subword_prefix", &m.continuing_subword_prefix),
+        ("end_of_word_suffix", &m.end_of_word_suffix),
+    ] {
+        if text.as_deref().is_some_and(|t| !t.is_empty()) {
+            return Err(bad(format!("model.{key} is set, which is not byte-level BPE")));
+        }
+    }
+    if config.is_some_and(|c| c["add_prefix_space"] == true) {
+        return Err(Error::Vocabulary {
+            file: "tokenizer_config.json",
+            what: "add_prefix_space is true, which GGUF readers do not do".into(),
+        });
+    }
+    Ok(())
+}
+
+fn check_pre_tokenizer(pre: &Value) -> Result<(), Error> {
+    let fail = |what: String| bad(format!("pre_tokenizer is not BLOOM's (Split, then ByteLevel): {what}"));
+    if pre["type"] != "Sequence" {
+        return Err(fail(format!("type {}", pre["type"])));
+    }
+    let steps = pre["pretokenizers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let [split, bytes] = steps else { return Err(fail(format!("{} steps", steps.len()))) };
+    if split["type"] != "Split" || bytes["type"] != "ByteLevel" {
+        return Err(fail(format!("{} and {}", split["type"], bytes["type"])));
+    }
+    if split["pattern"]["Regex"] != SPLIT {
+        return Err(fail(format!("pattern {}", split["pattern"])));
+    }
+    if split["behavior"] != "Isolated" || split["invert"] == true {
+        return Err(fail(format!("behavior {}, invert {}", split["behavior"], split["invert"])));
+    }
+    // Both default to true when absent.
+    if bytes["add_prefix_space"] != false || bytes["use_regex"] != false {
+        return Err(fail(format!(
+            "add_prefix_space {}, use_regex {}",
+            bytes["add_prefix_space"], bytes["use_regex"]
+        )));
+    }
+    Ok(())
+}
+
+/// The printable characters that stand for the 256 bytes: printable Latin-1 for itself, the rest from U+0100 on.
+fn byte_alphabet() -> HashSet<char> {
+    let itself = |b: &u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let others = (0..256u32).filter(|b| !itself(b)).enumerate().map(|(n, _)| 256 + n as u32);
+    (0..256).filter(itself).chain(others).filter_map(char::from_u32).collect()
+}
+
+/// `added_tokens_decoder` of `tokenizer_config.json`: `{"250681": {"content": ..., "special": ...}}`.
+fn from_config(config: Option<&Value>) -> Result<Vec<AddedToken>, Error> {
+    let Some(Value::Object(map)) = config.map(|c| &c["added_tokens_decoder"]) else { return Ok(Vec::new()) };
+    let bad = |what: String| Error::Vocabulary { file: "tokenizer_config.json", what };
+    let one = |(id, token): (&String, &Value)| {
+        let id: u64 = id.parse().map_err(|_| bad(format!("added_tokens_decoder: {id:?} is no id")))?;
+        let content = token["content"]
+            .as_str()
+            .ok_or_else(|| bad(format!("added_tokens_decoder: {id} has no content")))?;
+        let flag = |key: &str| token[key] == true;
+        Ok(AddedToken {
+            id,
+            content: content.to_owned(),
+            special: flag("special"),
+            lstrip: flag("lstrip"),
+            rstrip: flag("rstrip"),
+            single_word: flag("single_word"),
+        })
+    };
+    map.iter().map(one).collect()
+}
+
+fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Error> {
+    serde_json::from_slice(text).map_err(|e| bad(e.to_string()))
+}
+
+fn bad(what: String) -> Error {
+    Error::Vocabulary { file: "tokenizer.json", what }
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    model: KindModel,
+}
+
+#[derive(Deserialize)]
+struct KindModel {
+    /// Old files do not say; they are BPE if the rest parses.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(rename = "vocab")]
+    _vocab: IgnoredAny,
+}
+
+#[derive(Deserialize)]
+struct Tokenizer {
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct AddedToken {
+    id: u64,
+    content: String,
+    #[serde(default)]
+    special: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    single_word: bool,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    dropout: Option<f64>,
+    continuing_subword_prefix: Option<String>,
+    end_of_word_suffix: Option<String>,
+    #[serde(default)]
+    ignore_merges: bool,
+    vocab: Pairs,
+    merges: Vec<Merge>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merge {
+    Pair((String, String)),
+    Text(String),
+}
+
+/// A JSON object as it is written: a map type would hide a key that comes twice.
+struct Pairs(Vec<(String, u64)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tokens and ids")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    pairs.push(entry);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}

@@ -1,0 +1,199 @@
+//! What a chat needs beside the tokens: special ids, the template, sampling defaults.
+//!
+//! Reads `config.json`, `tokenizer_config.json`, `generation_config.json` and `chat_template.jinja`; Huozi stores neither
+//! a template nor its real end token, so both are supplied when its two markers are there.
+
+use serde_json::Value;
+
+use crate::Error;
+use crate::vocab::{BEGIN, END, TokenType, Vocabulary};
+
+/// Huozi's system text where the conversation brings none.
+pub const HUOZI_SYSTEM: &str = "你是“活字”，由哈尔滨工业大学自然语言处理研究所训练的人工智能助手。请用自然、准确、有条理的语言回答用户的问题，并帮助用户完成任务。";
+
+/// Huozi's chat format as a Jinja template: the system block first in any case, then the turns, then the open turn.
+///
+/// One line, every newline an escape inside a string: `trim_blocks` and `lstrip_blocks` can not change what it renders.
+pub const HUOZI_TEMPLATE: &str = concat!(
+    "{% if messages and messages[0]['role'] in ['system', '系统'] %}",
+    "{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}",
+    "{% else %}{% set system = '",
+    "你是“活字”，由哈尔滨工业大学自然语言处理研究所训练的人工智能助手。请用自然、准确、有条理的语言回答用户的问题，并帮助用户完成任务。",
+    "' %}{% set turns = messages %}{% endif %}",
+    r"{{ '<|beginofutterance|>系统\n' + system + '<|endofutterance|>\n' }}",
+    "{% for message in turns %}",
+    "{% if message['role'] in ['user', '用户'] %}{% set role = '用户' %}",
+    "{% elif message['role'] in ['assistant', '助手'] %}{% set role = '助手' %}",
+    "{% else %}{{ raise_exception('roles are system (first only), user and assistant') }}{% endif %}",
+    r"{{ '<|beginofutterance|>' + role + '\n' + message['content'] + '<|endofutterance|>\n' }}",
+    "{% endfor %}",
+    r"{% if add_generation_prompt %}{{ '<|beginofutterance|>助手\n' }}{% endif %}",
+);
+
+/// Defaults of sampling, for programs that read them from the file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Temperature.
+    pub temp: f32,
+    /// How many candidates are kept.
+    pub top_k: i32,
+    /// How much probability is kept.
+    pub top_p: f32,
+    /// Repetition penalty.
+    pub penalty_repeat: f32,
+}
+
+/// Those of the original demo.
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temp: 0.5, top_k: 50, top_p: 0.95, penalty_repeat: 1.03 }
+    }
+}
+
+/// Special ids and chat behaviour.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Chat {
+    /// Begins a text.
+    pub bos: Option<u32>,
+    /// Ends a text.
+    pub eos: Option<u32>,
+    /// Ends a turn.
+    pub eot: Option<u32>,
+    /// Unknown.
+    pub unk: Option<u32>,
+    /// Padding.
+    pub pad: Option<u32>,
+    /// Jinja; `None` for a model that only completes.
+    pub template: Option<String>,
+    /// `None` for a model that only completes.
+    pub sampling: Option<Sampling>,
+    /// Things a person may want to know.
+    pub notes: Vec<String>,
+}
+
+/// The files read here; absent ones are `None`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Files<'a> {
+    /// `config.json`.
+    pub config: Option<&'a Value>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: Option<&'a Value>,
+    /// `generation_config.json`.
+    pub generation_config: Option<&'a Value>,
+    /// `chat_template.jinja`.
+    pub chat_template: Option<&'a str>,
+}
+
+impl Chat {
+    /// Puts together what the files say and what Huozi's files do not say.
+    ///
+    /// # Errors
+    /// A special id outside the vocabulary, or a template of an unknown form.
+    pub fn read(files: &Files<'_>, vocab: &Vocabulary) -> Result<Self, Error> {
+        let mut chat = Self::default();
+        chat.bos = chat.special(files, vocab, "bos", "<s>")?;
+        chat.eos = chat.special(files, vocab, "eos", "</s>")?;
+        chat.unk = chat.special(files, vocab, "unk", "<unk>")?;
+        chat.pad = chat.special(files, vocab, "pad", "<pad>")?;
+        chat.template = own_template(files)?;
+        if let (Some(_), Some(end)) = (vocab.added(BEGIN), vocab.added(END)) {
+            chat.eot = Some(end);
+            // Readers stop at eos and at eot: naming the marker twice would lose </s>.
+            chat.eos = vocab.added("</s>").or(chat.eos);
+            if chat.template.is_none() {
+                chat.template = Some(HUOZI_TEMPLATE.to_owned());
+                chat.notes.push("no chat template in the checkpoint: Huozi's format written".into());
+            }
+        } else {
+            // A list of end tokens names the end of a turn behind the end of text.
+            let ends = ids(files.generation_config, "eos_token_id", vocab)?;
+            chat.eot = ends.into_iter().find(|id| Some(*id) != chat.eos);
+        }
+        chat.sampling = chat.template.is_some().then(|| sampling(files.generation_config));
+        Ok(chat)
+    }
+
+    /// One special id: the spelling in `tokenizer_config.json`, else the id in `config.json`, else in
+    /// `generation_config.json`, else the usual spelling if it is a control token.
+    fn special(
+        &mut self,
+        files: &Files<'_>,
+        vocab: &Vocabulary,
+        key: &str,
+        usual: &str,
+    ) -> Result<Option<u32>, Error> {
+        let spelled = files.tokenizer_config.map(|c| &c[format!("{key}_token")]);
+        if let Some(text) = spelled.and_then(|t| t.as_str().or_else(|| t["content"].as_str())) {
+            if let Some(id) = vocab.id(text) {
+                return Ok(Some(id));
+            }
+            self.notes.push(format!("tokenizer_config.json: {key}_token {text:?} is no token, ignored"));
+        }
+        for json in [files.config, files.generation_config] {
+            if let Some(id) = ids(json, &format!("{key}_token_id"), vocab)?.first() {
+                return Ok(Some(*id));
+            }
+        }
+        Ok(vocab.added(usual).filter(|id| vocab.types[*id as usize] == TokenType::Control))
+    }
+}
+
+/// An id or a list of ids.
+fn ids(json: Option<&Value>, key: &str, vocab: &Vocabulary) -> Result<Vec<u32>, Error> {
+    let list = match json.map(|j| &j[key]) {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(list)) => list.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+    };
+    let id = |v: &Value| {
+        let id = v.as_u64().filter(|id| *id < vocab.tokens.len() as u64);
+        let what = || format!("{key} is {v}, not an id below {}", vocab.tokens.len());
+        id.map(|id| id as u32).ok_or_else(|| Error::Config {
+            file: "config.json or generation_config.json".into(),
+            what: what(),
+        })
+    };
+    list.iter().map(id).collect()
+}
+
+/// `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`: a text, or a list of named texts.
+fn own_template(files: &Files<'_>) -> Result<Option<String>, Error> {
+    if let Some(text) = files.chat_template {
+        return Ok(Some(text.to_owned()));
+    }
+    let bad = |what: &str| Error::Vocabulary {
+        file: "tokenizer_config.json",
+        what: format!("chat_template {what}"),
+    };
+    match files.tokenizer_config.map(|c| &c["chat_template"]) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::Array(list)) => {
+            let default = list.iter().find(|t| t["name"] == "default");
+            let chosen = default.or(if let [one] = list.as_slice() { Some(one) } else { None });
+            let chosen = chosen.ok_or_else(|| bad("is a list without \"default\""))?;
+            let text = chosen["template"].as_str().ok_or_else(|| bad("\"default\" has no text"))?;
+            Ok(Some(text.to_owned()))
+        }
+        Some(_) => Err(bad("is neither a text nor a list")),
+    }
+}
+
+/// The demo's values, replaced by whatever `generation_config.json` says itself.
+fn sampling(generation: Option<&Value>) -> Sampling {
+    let mut s = Sampling::default();
+    let number = |key: &str| generation.and_then(|g| g[key].as_f64()).filter(|v| v.is_finite() && *v > 0.0);
+    if let Some(v) = number("temperature") {
+        s.temp = v as f32;
+    }
+    if let Some(v) = generation.and_then(|g| g["top_k"].as_u64()).and_then(|v| i32::try_from(v).ok()) {
+        s.top_k = v;
+    }
+    if let Some(v) = number("top_p").filter(|v| *v <= 1.0) {
+        s.top_p = v as f32;
+    }
+    if let Some(v) = number("repetition_penalty") {
+        s.penalty_repeat = v as f32;
+    }
+    s
+}

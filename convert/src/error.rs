@@ -1,0 +1,159 @@
+//! What can go wrong in a conversion, and which exit code it deserves.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use huozi_quant::gguf;
+
+use crate::source;
+
+/// Why a conversion did not happen. Every variant names its subject: file, tensor, key or token.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The request contradicts itself or would destroy something.
+    #[error("{0}")]
+    Usage(String),
+    /// The output is there already.
+    #[error("{} exists; --force replaces it", .0.display())]
+    Exists(PathBuf),
+    /// The output is one of the files read.
+    #[error("{} is a file of the source itself; choose another output", .0.display())]
+    SameFile(PathBuf),
+    /// Another process writes the same output.
+    #[error("{} is being written by another conversion", .0.display())]
+    Busy(PathBuf),
+    /// `config.json`, or the architecture keys of a GGUF file.
+    #[error("{file}: {what}")]
+    Config {
+        /// The file read.
+        file: String,
+        /// Key, value, expectation.
+        what: String,
+    },
+    /// Tensor names or shapes that are not this model's.
+    #[error("{0}")]
+    Tensors(String),
+    /// `tokenizer.json` and its neighbours.
+    #[error("{file}: {what}")]
+    Vocabulary {
+        /// The file read.
+        file: &'static str,
+        /// Token, id, expectation.
+        what: String,
+    },
+    /// NaN or infinite weights.
+    #[error(
+        "tensor {tensor}: {count} of {total} weights are NaN or infinite; the checkpoint is damaged (--allow-nan converts it all the same)"
+    )]
+    NotFinite {
+        /// Its name in the source.
+        tensor: String,
+        /// How many.
+        count: u64,
+        /// Of how many.
+        total: u64,
+    },
+    /// Finite weights that an F16 tensor cannot hold.
+    #[error(
+        "tensor {tensor}: {count} of {total} weights are beyond F16's range (65504); use bf16 or f32 (--allow-nan writes them as infinite)"
+    )]
+    Overflow {
+        /// Its name in the source.
+        tensor: String,
+        /// How many.
+        count: u64,
+        /// Of how many.
+        total: u64,
+    },
+    /// Not enough room on the output's disk.
+    #[error("{}: {needed} bytes needed, {free} free", path.display())]
+    DiskFull {
+        /// The output.
+        path: PathBuf,
+        /// Bytes the file will have.
+        needed: u64,
+        /// Bytes the file system still gives.
+        free: u64,
+    },
+    /// Reading the source.
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    /// Laying out or writing the GGUF file.
+    #[error("{}: {source}", path.display())]
+    Gguf {
+        /// The output.
+        path: PathBuf,
+        /// What happened.
+        source: gguf::Error,
+    },
+    /// The operating system refused something.
+    #[error("{}: cannot {doing}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// `create`, `rename to`, ...
+        doing: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The cancel flag was set; nothing is left behind.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
+}
+
+/// The classes that exit codes tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Exit code 1.
+    Failed,
+    /// Exit code 2.
+    Usage,
+    /// Exit code 4.
+    BadInput,
+    /// Exit code 5: disk or memory.
+    NoRoom,
+    /// Exit code 130 or 143, by signal.
+    Interrupted,
+}
+
+impl Error {
+    /// Which exit code this deserves.
+    pub fn kind(&self) -> Kind {
+        if io_cause(self).is_some_and(no_room) {
+            return Kind::NoRoom;
+        }
+        match self {
+            Self::Usage(_) | Self::Exists(_) | Self::SameFile(_) => Kind::Usage,
+            Self::Config { .. } | Self::Tensors(_) | Self::Vocabulary { .. } | Self::Source(_) => {
+                Kind::BadInput
+            }
+            Self::NotFinite { .. } | Self::Overflow { .. } => Kind::BadInput,
+            Self::DiskFull { .. } => Kind::NoRoom,
+            Self::Interrupted => Kind::Interrupted,
+            Self::Busy(_) | Self::Gguf { .. } | Self::Io { .. } => Kind::Failed,
+        }
+    }
+
+    pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, doing, source }
+    }
+}
+
+fn no_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory | FileTooLarge)
+}
+
+/// The first `io::Error` in the chain of sources.
+fn io_cause(error: &Error) -> Option<&io::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(e) = cause {
+        if let Some(io) = e.downcast_ref::<io::Error>() {
+            return Some(io);
+        }
+        cause = e.source();
+    }
+    None
+}
