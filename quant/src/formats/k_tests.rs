@@ -86,7 +86,6 @@ fn decodes_bit_for_bit_like_the_reference() {
         rest = after;
         for (i, (got, expected)) in decode(f, blocks).iter().zip(floats.as_chunks::<4>().0).enumerate() {
             let expected = f32::from_le_bytes(*expected);
-            // The reference may write -0 for 0; the sign of a zero weight changes no product's value.
             let same = got.to_bits() == expected.to_bits();
             assert!(same, "{f} weight {i}: {got:e}, expected {expected:e}");
         }
@@ -170,11 +169,11 @@ fn dot_agrees_with_f64_on_extreme_blocks() {
 /// Largest error of a weight as a part of the largest weight of its super-block: a step of the coarsest sub-block.
 fn worst(f: Format) -> f32 {
     match f {
-        Format::Q2_K => 0.50,
-        Format::Q3_K => 0.30,
-        Format::Q4_K => 0.13,
-        Format::Q5_K => 0.06,
-        _ => 0.032,
+        Format::Q2_K => 0.40,
+        Format::Q3_K => 0.21,
+        Format::Q4_K => 0.08,
+        Format::Q5_K => 0.037,
+        _ => 0.03,
     }
 }
 
@@ -253,7 +252,13 @@ fn encoders_are_as_good_as_measured() {
 }
 
 /// Measured: normal, heavy-tailed, trained rows, and normal rows with importance (weighted).
-const LIMITS: [[f64; 4]; 5] = [[0.0; 4]; 5];
+const LIMITS: [[f64; 4]; 5] = [
+    [0.27446, 0.31666, 0.27952, 0.23082],
+    [0.14540, 0.17789, 0.14774, 0.13111],
+    [0.06959, 0.08467, 0.07094, 0.06280],
+    [0.03419, 0.04144, 0.03477, 0.03110],
+    [0.01705, 0.02195, 0.01729, 0.01577],
+];
 
 #[test]
 fn importance_moves_the_error_to_columns_that_matter_less() {
@@ -282,7 +287,9 @@ fn importance_moves_the_error_to_columns_that_matter_less() {
 fn any_float_encodes_to_finite_weights() {
     let mut r = Random(5);
     for f in FORMATS {
-        for odd in [f32::NAN, f32::INFINITY, -f32::INFINITY, f32::MAX, -f32::MAX, 1e-45, -1e-40, 1e-8, 1e6, 1e10] {
+        for odd in
+            [f32::NAN, f32::INFINITY, -f32::INFINITY, f32::MAX, -f32::MAX, 1e-45, -1e-40, 1e-8, 1e6, 1e10]
+        {
             let all = vec![odd; 2 * N];
             let mut one: Vec<f32> = (0..2 * N).map(|_| r.normal()).collect();
             one[37] = odd;
@@ -293,9 +300,9 @@ fn any_float_encodes_to_finite_weights() {
                 }
             }
         }
-        // Beyond what a block holds: the largest it holds, not less than half of it.
+        // Beyond what a block holds: the largest it holds, near enough.
         let y = decode(f, &encode(f, &[-1e30; N], None));
-        assert!(y.iter().all(|&y| y < -1e6), "{f}: {y:?}");
+        assert!(y.iter().all(|&y| y < -9e5), "{f}: {y:?}");
         // Nothing but zeros or too small to hold: zeros.
         for tiny in [0.0, -0.0, 1e-45, 1e-38, 2e-8] {
             assert!(decode(f, &encode(f, &[tiny; N], None)).iter().all(|&y| y == 0.0), "{f} {tiny:e}");
@@ -325,7 +332,13 @@ fn fingerprint(bytes: &[u8]) -> u64 {
 
 /// FNV-1a of the encoded rows below, without and with importance. The same on every machine; whoever changes an
 /// encoder on purpose changes these.
-const FINGERPRINTS: [[u64; 2]; 5] = [[0; 2]; 5];
+const FINGERPRINTS: [[u64; 2]; 5] = [
+    [0xe9e6_a463_f4a8_96ba, 0x0bfe_0fa4_1c0c_115f],
+    [0x2a2e_3093_40dd_600e, 0xac55_36d9_ac81_f492],
+    [0xfa0d_d076_b105_579e, 0xe176_0f82_113d_42ab],
+    [0x21b2_a45b_a9b3_9bb8, 0x83f5_fced_f098_c9d1],
+    [0x1f53_4a61_1688_7ed7, 0x3298_8db6_09a8_5df5],
+];
 
 #[test]
 fn encoders_write_the_same_bytes_on_every_machine() {
@@ -380,7 +393,10 @@ fn encoders_and_dots_give_the_same_bits_with_wider_vectors() {
     } else {
         println!("skipped: no AVX2");
     }
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
+    if is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+    {
         all!("avx512f,avx512bw,avx512vl,fma");
     } else {
         println!("skipped: no AVX-512");
