@@ -1,23 +1,14 @@
 //! The native engine through its trait: sequences, forks, company, cancel, a full cache.
 
-use huozi::engine::{Engine, EngineError, Item, KvType, Native, Options, Phase, Seq, Want};
-use huozi_convert::pipeline::{self, Source};
-use huozi_convert::plan::Preset;
-use huozi_quant::gguf::Reader;
-use huozi_quant::map::How;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod common;
 
-static NEVER: AtomicBool = AtomicBool::new(false);
+use common::NEVER;
+use huozi::engine::{Engine, EngineError, Item, KvType, Native, Phase, Seq, Want};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn engine(fixture: &str, preset: &str, kv: KvType, kv_positions: usize, threads: usize) -> Native {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("m.gguf");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(fixture);
-    let preset: Preset = preset.parse().unwrap();
-    pipeline::run(&pipeline::Options::new(Source::Path(source), preset, &path), &(), &NEVER).unwrap();
-    let reader = Reader::open(&path, How::Map).unwrap();
-    Native::open(&reader, &Options { threads: Some(threads), kv, kv_positions }).unwrap()
+    common::open(&common::convert(fixture, preset, dir.path()), kv, kv_positions, threads).1
 }
 
 /// Logits at every position of `ids` in a fresh sequence, read in pieces of `chunk`.
@@ -55,8 +46,12 @@ fn chunks_threads_and_company_change_no_bit() {
         }
         assert_eq!(logits(&mut two, &a, 50), alone, "{preset}: two threads");
         let (sa, sb) = (two.seq_new(), two.seq_new());
-        let items = [(sb, &b), (sa, &a)]
-            .map(|(seq, ids)| Item { seq, tokens: ids, phase: Phase::Given, want: Want::All });
+        let items = [(sb, &b), (sa, &a)].map(|(seq, ids)| Item {
+            seq,
+            tokens: ids,
+            phase: Phase::Given,
+            want: Want::All,
+        });
         let mut rows = vec![Vec::new(); 2];
         let stats = two.step(&items, &mut |item, _, row| rows[item].push(row.to_vec()), &NEVER).unwrap();
         assert_eq!((stats.tokens, stats.rows), (300, 300));
