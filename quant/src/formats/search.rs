@@ -86,6 +86,10 @@ impl Values {
 }
 
 /// What a block needs.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lives on the stack for one block; a box would cost an allocation each"
+)]
 pub(super) enum Job {
     /// All zero, or too small for any f16 scale.
     Zero,
@@ -293,7 +297,7 @@ fn refine(v: &Values, start: f32, level: impl Fn(f32) -> f32 + Copy) -> (f32, F1
     for _ in 0..ROUNDS {
         let (lx, ll) = fit(v, 1.0 / d.to_f32(), level);
         let h = half(lx / ll);
-        if h == d || !(ll > 0.0) {
+        if h == d || ll <= 0.0 {
             break;
         }
         let e = error(v, h.to_f32(), level);
