@@ -318,7 +318,7 @@ fn errors_stay_where_they_were_measured() {
                 rmse(f, rows, None, |x, _| x * x),
                 rmse(f, rows, Some(&importance), |_, i| f64::from(importance[i])),
             ];
-            println!("{f:7} {name:8} {got:.4?}");
+            eprintln!("{f:7} {name:8} {got:.4?}");
             for (got, measured) in got.iter().zip(measured) {
                 assert!(*got <= measured * 1.002 + 5e-5, "{f} {name}: {got}, was {measured}");
                 assert!(*got >= measured * 0.9, "{f} {name}: {got}, was {measured}: set the new figure");
@@ -347,7 +347,7 @@ fn q4_0_is_within_two_per_cent_of_trying_every_f16_scale() {
             .fold(f64::INFINITY, f64::min);
     }
     let ratio = (ours / best).sqrt();
-    println!("Q4_0 error over the best possible: {ratio:.4}");
+    eprintln!("Q4_0 error over the best possible: {ratio:.4}");
     assert!((0.999..1.02).contains(&ratio), "{ratio}");
 }
 
@@ -438,7 +438,7 @@ mod isa {
             #[test]
             fn $test() {
                 if !$has() {
-                    println!("{} is not on this machine: not run", $features);
+                    eprintln!("{} is not on this machine: not run", $features);
                     return;
                 }
                 let mut r = Random(7);
