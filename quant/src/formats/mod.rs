@@ -151,6 +151,9 @@ pub mod q8_k;
 mod search;
 mod search_k;
 
+#[cfg(test)]
+mod plain_tests;
+
 impl Format {
     /// The format with this name, in any case (`q4_k`, `Q4_K`, `iq4_nl`).
     pub fn from_name(name: &str) -> Option<Self> {
