@@ -31,7 +31,12 @@ fn safetensors_come_before_pickles() {
         ("model-00002-of-00002.safetensors", one("b", 2.0)),
     ]);
     assert_eq!(names(&shards.unwrap()), ["a", "b"]);
-    assert_eq!(names(&open(&[("pytorch_model.bin", one_bin("p"))]).unwrap()), ["p"]);
+    // Other files beside the weights do not matter, whatever they are called.
+    let others = ["x.bin", ".bin", "模型模型模型.bin", "a.safetensors", "model_.bin", "optimizer.bin"];
+    let mut files: Vec<_> = others.into_iter().map(|name| (name, vec![0])).collect();
+    refused("others only", open(&files), &["x.bin"]);
+    files.push(("model_00001-of-00001.bin", one_bin("p")));
+    assert_eq!(names(&open(&files).unwrap()), ["p"]);
     refused("nothing", open(&[("readme.md", vec![])]), &["model.safetensors", "readme.md"]);
 }
 
