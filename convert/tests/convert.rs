@@ -216,6 +216,7 @@ fn metadata_of_huozi_s_kind() {
     }
     for (key, number) in [
         ("general.sampling.temp", 0.5),
+        ("general.sampling.min_p", 0.0),
         ("general.sampling.top_p", 0.95),
         ("general.sampling.penalty_repeat", 1.03),
         ("bloom.attention.layer_norm_epsilon", 1e-5),
