@@ -144,12 +144,13 @@ fn torch_layouts_that_are_right() {
         ("expanded", tensor(s(), 5, &[3, 4], &[0, 0])),
         ("expanded rows", tensor(s(), 5, &[3, 4], &[0, 1])),
         ("expanded columns", tensor(s(), 5, &[3, 4], &[1, 0])),
+        ("4d", tensor(s(), 0, &[2, 3, 1, 2], &[1, 2, 9, 6])),
         ("scalar", tensor(s(), 11, &[], &[])),
         ("empty", tensor(s(), 12, &[0, 4], &[4, 1])),
         ("empty, far", tensor(s(), 99, &[4, 0], &[1, 1])),
     ])))
     .unwrap();
-    let want: [(&str, &[f32]); 11] = [
+    let want: [(&str, &[f32]); 12] = [
         ("view", &[4., 5., 6., 7., 8., 9.]),
         ("transposed", &[0., 4., 8., 1., 5., 9., 2., 6., 10., 3., 7., 11.]),
         ("every second", &[1., 3., 5., 7., 9.]),
@@ -158,6 +159,7 @@ fn torch_layouts_that_are_right() {
         ("expanded", &[5.; 12]),
         ("expanded rows", &[5., 6., 7., 8., 5., 6., 7., 8., 5., 6., 7., 8.]),
         ("expanded columns", &[5., 5., 5., 5., 6., 6., 6., 6., 7., 7., 7., 7.]),
+        ("4d", &[0., 6., 2., 8., 4., 10., 1., 7., 3., 9., 5., 11.]),
         ("scalar", &[11.]),
         ("empty", &[]),
         ("empty, far", &[]),

@@ -31,7 +31,12 @@ fn safetensors_come_before_pickles() {
         ("model-00002-of-00002.safetensors", one("b", 2.0)),
     ]);
     assert_eq!(names(&shards.unwrap()), ["a", "b"]);
-    assert_eq!(names(&open(&[("pytorch_model.bin", one_bin("p"))]).unwrap()), ["p"]);
+    // Other files beside the weights do not matter, whatever they are called.
+    let others = ["x.bin", ".bin", "模型模型模型.bin", "a.safetensors", "model_.bin", "optimizer.bin"];
+    let mut files: Vec<_> = others.into_iter().map(|name| (name, vec![0])).collect();
+    refused("others only", open(&files), &["x.bin"]);
+    files.push(("model_00001-of-00001.bin", one_bin("p")));
+    assert_eq!(names(&open(&files).unwrap()), ["p"]);
     refused("nothing", open(&[("readme.md", vec![])]), &["model.safetensors", "readme.md"]);
 }
 
@@ -68,8 +73,8 @@ fn an_index_must_be_true() {
         (r#"{"weight_map":{"a":"s2","b":"s2"}}"#, &["index.json", "tensor a in s2", "no shard"]),
         (r#"{"weight_map":{"a":"s2","b":"s1"}}"#, &["tensor a in s2", "it in s1"]),
         (r#"{"weight_map":{"a":"s9"}}"#, &["shard s9", "no such file"]),
-        (r#"{"weight_map":{"a":"../s1"}}"#, &["plain file name", "../s1"]),
-        (r#"{"weight_map":{"a":"/etc/passwd"}}"#, &["plain file name"]),
+        (r#"{"weight_map":{"a":"../s1"}}"#, &["plain file name for tensor a", "../s1"]),
+        (r#"{"weight_map":{"a":"/etc/passwd"}}"#, &["plain file name for tensor a"]),
         (r#"{"weight_map":{"a":"s1","b":"s2","c":"s3"}}"#, &["tensor a in one shard"]),
         (r#"{"weight_map":{"a":"s1","a":"s2"}}"#, &["tensor a twice"]),
         (r#"{"weight_map":{}}"#, &["at least one tensor"]),

@@ -107,11 +107,11 @@ fn damaged_files_give_errors() {
             }
             slowest = slowest.max(start.elapsed());
         }
-        println!("{what}: {opened} opened, {failed} refused, slowest {slowest:?}");
+        eprintln!("{what}: {opened} opened, {failed} refused, slowest {slowest:?}");
         assert!(failed > count / 2 && opened > 0, "{what}: the damage does not reach the parser");
         assert!(slowest < Duration::from_secs(1), "{what}: {slowest:?}");
     }
     let grown = peak_kib() - before;
-    println!("address space grew by {grown} KiB");
+    eprintln!("address space grew by {grown} KiB");
     assert!(grown < 64 << 10, "address space grew by {grown} KiB");
 }

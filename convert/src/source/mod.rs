@@ -6,6 +6,7 @@
 //!
 //! Everything in these files is taken as hostile: any content at all gives an answer or an [`Error`].
 
+mod allowed;
 mod cache;
 mod error;
 mod index;
