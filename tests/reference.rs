@@ -70,7 +70,7 @@ fn logits_at_every_position_of_every_prompt() {
                 assert_eq!(rows, ids.len());
                 engine.seq_free(seq);
             }
-            println!("{checkpoint} {preset}: largest difference {worst:e}");
+            eprintln!("{checkpoint} {preset}: largest difference {worst:e}");
         }
     }
 }
