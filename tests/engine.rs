@@ -7,8 +7,7 @@ use huozi::engine::{Engine, EngineError, Item, KvType, Native, Phase, Seq, Want}
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn engine(fixture: &str, preset: &str, kv: KvType, kv_positions: usize, threads: usize) -> Native {
-    let dir = tempfile::tempdir().unwrap();
-    common::open(&common::convert(fixture, preset, dir.path()), kv, kv_positions, threads).1
+    common::open(&common::model(fixture, preset.parse().unwrap()), kv, kv_positions, threads).1
 }
 
 /// Logits at every position of `ids` in a fresh sequence, read in pieces of `chunk`.
@@ -36,8 +35,8 @@ fn ids(n: usize) -> Vec<u32> {
 #[test]
 fn chunks_threads_and_company_change_no_bit() {
     for preset in ["f32", "q8_0", "q4_k_m"] {
-        let mut one = engine("tests/fixtures/tiny-k256-f16", preset, KvType::F16, 4096, 1);
-        let mut two = engine("tests/fixtures/tiny-k256-f16", preset, KvType::F16, 4096, 2);
+        let mut one = engine("tiny-k256-f16", preset, KvType::F16, 4096, 1);
+        let mut two = engine("tiny-k256-f16", preset, KvType::F16, 4096, 2);
         let a = ids(150);
         let b: Vec<u32> = a.iter().rev().copied().collect();
         let alone = logits(&mut one, &a, 150);
@@ -62,7 +61,7 @@ fn chunks_threads_and_company_change_no_bit() {
 
 #[test]
 fn a_fork_goes_on_as_its_source_would_and_leaves_it_alone() {
-    let mut e = engine("tests/fixtures/tiny-f32", "f32", KvType::F32, 1024, 2);
+    let mut e = engine("tiny-f32", "f32", KvType::F32, 1024, 2);
     let a = ids(200);
     let all = logits(&mut e, &a, 200);
     for at in [1, 63, 64, 65, 100, 128] {
@@ -84,7 +83,7 @@ fn a_fork_goes_on_as_its_source_would_and_leaves_it_alone() {
 
 #[test]
 fn truncation_rewinds() {
-    let mut e = engine("tests/fixtures/tiny-f32", "f32", KvType::F32, 1024, 1);
+    let mut e = engine("tiny-f32", "f32", KvType::F32, 1024, 1);
     let a = ids(150);
     let all = logits(&mut e, &a, 150);
     let seq = e.seq_new();
@@ -98,7 +97,7 @@ fn truncation_rewinds() {
 
 #[test]
 fn a_full_cache_is_said_before_anything_happens() {
-    let mut e = engine("tests/fixtures/tiny-f32", "f32", KvType::F32, 128, 1);
+    let mut e = engine("tiny-f32", "f32", KvType::F32, 128, 1);
     let (a, b) = (e.seq_new(), e.seq_new());
     append(&mut e, a, &ids(64));
     let long = ids(65);
@@ -113,7 +112,7 @@ fn a_full_cache_is_said_before_anything_happens() {
 
 #[test]
 fn wrong_steps_are_refused() {
-    let mut e = engine("tests/fixtures/tiny-f32", "f32", KvType::F32, 128, 1);
+    let mut e = engine("tiny-f32", "f32", KvType::F32, 128, 1);
     let seq = e.seq_new();
     let item = |seq, tokens| Item { seq, tokens, phase: Phase::Given, want: Want::Last };
     let mut step = |items: &[Item<'_>]| e.step(items, &mut |_, _, _| {}, &NEVER);
@@ -126,7 +125,7 @@ fn wrong_steps_are_refused() {
 
 #[test]
 fn a_cancelled_step_leaves_the_sequence_as_it_was() {
-    let mut e = engine("tests/fixtures/tiny-f32", "f32", KvType::F32, 1024, 2);
+    let mut e = engine("tiny-f32", "f32", KvType::F32, 1024, 2);
     let a = ids(200);
     let all = logits(&mut e, &a, 200);
     let seq = e.seq_new();

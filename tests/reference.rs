@@ -1,114 +1,136 @@
-//! Hugging Face transformers in float32 is the truth: logits, ids, greedy continuations, perplexity.
+//! Against Hugging Face transformers in float32: logits, greedy continuations, perplexity.
 
 mod common;
 
-use common::{CHECKPOINTS, NEVER, convert, open, path};
-use huozi::engine::{Engine, Item, KvType, Phase, Want};
-use huozi::sample::Sampling;
-use huozi::schedule::{Event, Request, Scheduler, Stop};
+use common::{TINY, checkpoint, fixture, model};
+use huozi::engine::{Engine, Item, KvType, Native, Phase, Want};
+use huozi::eval::{Cut, perplexity};
 use huozi::token::{Specials, Tokenizer};
+use huozi_convert::plan::Preset;
+use huozi_quant::gguf::Reader;
 use safetensors::SafeTensors;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
-fn i64s(st: &SafeTensors<'_>, name: &str) -> Vec<i64> {
-    st.tensor(name)
-        .unwrap()
-        .data()
-        .chunks_exact(8)
-        .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
-        .collect()
+fn open(path: &Path, positions: usize) -> (Reader, Native) {
+    common::open(path, KvType::F32, positions, 2)
 }
 
-fn f32s(st: &SafeTensors<'_>, name: &str) -> Vec<f32> {
-    st.tensor(name)
-        .unwrap()
-        .data()
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-        .collect()
+fn prompts(json: &Path) -> Vec<String> {
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let text = |p: &serde_json::Value| p.as_str().or(p["prompt"].as_str()).unwrap().to_owned();
+    json["prompts"].as_array().unwrap().iter().map(text).collect()
+}
+
+/// Asserts equal ids and logits within `limit`; gives the largest difference.
+fn compare(name: &str, preset: Preset, prompts: &[String], reference: &Path, limit: f32) -> f32 {
+    let bytes = std::fs::read(reference).unwrap();
+    let reference = SafeTensors::deserialize(&bytes).unwrap();
+    let (reader, mut engine) = open(&model(name, preset), 512);
+    let tokenizer = Tokenizer::from_gguf(reader.meta()).unwrap();
+    let mut worst = 0.0f32;
+    for (k, prompt) in prompts.iter().enumerate() {
+        let ids = reference.tensor(&format!("ids.{k}")).unwrap();
+        let ids: Vec<u32> =
+            ids.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect();
+        assert_eq!(tokenizer.encode(prompt, Specials::Parse), ids, "{name} {prompt:?}");
+        let logits = reference.tensor(&format!("logits.{k}")).unwrap();
+        let logits: Vec<f32> =
+            logits.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let n_vocab = logits.len() / ids.len();
+        assert_eq!(n_vocab, engine.info().n_vocab);
+        let seq = engine.seq_new();
+        let item = Item { seq, tokens: &ids, phase: Phase::Given, want: Want::All };
+        let mut rows = 0;
+        let sink = &mut |_: usize, position: usize, row: &[f32]| {
+            rows += 1;
+            for (id, (&got, &want)) in row.iter().zip(&logits[position * n_vocab..][..n_vocab]).enumerate() {
+                let off = (got - want).abs();
+                assert!(
+                    off <= limit,
+                    "{name} {preset:?} prompt {k} position {position} id {id}: {got} for {want}"
+                );
+                worst = worst.max(off);
+            }
+        };
+        engine.step(&[item], sink, &AtomicBool::new(false)).unwrap();
+        assert_eq!(rows, ids.len());
+        engine.seq_free(seq);
+    }
+    worst
 }
 
 #[test]
-fn logits_at_every_position_of_every_prompt() {
-    let dir = tempfile::tempdir().unwrap();
-    for (preset, tolerance) in [("f32", 2e-3f32), ("f16", 1e-2)] {
-        for (checkpoint, reference) in CHECKPOINTS {
-            let (reader, mut engine) = open(&convert(checkpoint, preset, dir.path()), KvType::F32, 1024, 2);
-            let tokenizer = Tokenizer::from_gguf(reader.meta()).unwrap();
-            let bytes = std::fs::read(path(reference)).unwrap();
-            let st = SafeTensors::deserialize(&bytes).unwrap();
-            let json = match checkpoint {
-                "src/demo" => path("tests/fixtures/nano-reference.json"),
-                _ => path(checkpoint).join("reference.json"),
-            };
-            let json: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
-            let prompts = json["prompts"].as_array().unwrap();
-            assert_eq!(prompts.len(), 6);
-            let mut worst = 0.0f32;
-            for (k, prompt) in prompts.iter().enumerate() {
-                let text = prompt.as_str().or(prompt["prompt"].as_str()).unwrap();
-                let ids: Vec<u32> = i64s(&st, &format!("ids.{k}")).iter().map(|&id| id as u32).collect();
-                assert_eq!(tokenizer.encode(text, Specials::Parse), ids, "{checkpoint}: ids of {text:?}");
-                let expected = f32s(&st, &format!("logits.{k}"));
-                let n_vocab = engine.info().n_vocab;
-                assert_eq!(expected.len(), ids.len() * n_vocab);
-                let seq = engine.seq_new();
-                let item = Item { seq, tokens: &ids, phase: Phase::Given, want: Want::All };
-                let mut rows = 0;
-                let mut sink = |_: usize, position: usize, logits: &[f32]| {
-                    assert_eq!(position, rows);
-                    rows += 1;
-                    for (a, b) in logits.iter().zip(&expected[position * n_vocab..][..n_vocab]) {
-                        let difference = (a - b).abs();
-                        assert!(
-                            difference <= tolerance,
-                            "{checkpoint} {preset}, prompt {k}, position {position}: {a} {b}"
-                        );
-                        worst = worst.max(difference);
-                    }
-                };
-                engine.step(&[item], &mut sink, &NEVER).unwrap();
-                assert_eq!(rows, ids.len());
-                engine.seq_free(seq);
-            }
-            eprintln!("{checkpoint} {preset}: largest difference {worst:e}");
+fn logits_of_every_prompt() {
+    for (preset, limit) in [(Preset::F32, 2e-3), (Preset::F16, 1e-2)] {
+        for name in TINY {
+            let folder = checkpoint(name);
+            let prompts = prompts(&folder.join("reference.json"));
+            assert!(prompts.len() >= 5);
+            let worst = compare(name, preset, &prompts, &folder.join("reference.safetensors"), limit);
+            println!("{name} {}: {worst:.2e}", preset.name());
         }
+        let prompts = prompts(&fixture("nano-reference.json"));
+        let worst = compare("nano", preset, &prompts, &fixture("nano-reference.safetensors"), limit);
+        println!("nano {}: {worst:.2e}", preset.name());
     }
 }
 
 #[test]
 fn greedy_continuations_of_nano() {
-    let dir = tempfile::tempdir().unwrap();
-    let (reader, engine) = open(&convert("src/demo", "f32", dir.path()), KvType::F32, 2048, 2);
-    let tokenizer = Tokenizer::from_gguf(reader.meta()).unwrap();
-    let mut scheduler = Scheduler::new(Box::new(engine), tokenizer.vocab().never());
-    let json = std::fs::read(path("tests/fixtures/nano-reference.json")).unwrap();
-    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    let end = tokenizer.vocab().control("<|endofutterance|>").unwrap();
-    // All six at once: company changes nothing.
-    let mut expected = std::collections::HashMap::new();
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(fixture("nano-reference.json")).unwrap()).unwrap();
+    let file = common::arg(&model("nano", Preset::F32));
+    let flags = [
+        "--raw",
+        "--specials",
+        "-n",
+        "64",
+        "--greedy",
+        "--repetition-penalty",
+        "1",
+        "--kv-type",
+        "f32",
+        "--json",
+    ];
     for prompt in json["prompts"].as_array().unwrap() {
-        let ids = tokenizer.encode(prompt["prompt"].as_str().unwrap(), Specials::Parse);
-        let sampling = Sampling { do_sample: false, repetition_penalty: 1.0, ..Sampling::default() };
-        let request = Request { ids, sampling, seed: 0, stop_ids: vec![end], max_new: 64, n_ctx: 2048 };
-        let id = scheduler.submit(request).unwrap();
-        let greedy: Vec<u32> =
-            prompt["greedy"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect();
-        expected.insert(id, (greedy, Vec::new()));
-    }
-    let mut stopped = 0;
-    let mut on = |event: Event| match event {
-        Event::Token { id, token } => expected.get_mut(&id).unwrap().1.push(token),
-        Event::Stopped { id, stop, .. } => {
-            stopped += 1;
-            if let Stop::EndToken(token) = stop {
-                expected.get_mut(&id).unwrap().1.push(token);
-            }
+        let text = prompt["prompt"].as_str().unwrap();
+        // Through a file that ends in a line break of the prompt's own: it must arrive whole.
+        let args = [&["run", "-m", &file, "-p", text], &flags[..]].concat();
+        let answer = &common::run(&args, "").json()[0];
+        let mut ids = answer["ids"].as_array().unwrap().clone();
+        if answer["stop"] == "end" {
+            // The reference keeps the token that ended it.
+            ids.push(serde_json::json!(6001));
         }
-        Event::Prompt { .. } => {}
-    };
-    while scheduler.step(&NEVER, &mut on).unwrap() {}
-    assert_eq!(stopped, 6);
-    for (greedy, ours) in expected.values() {
-        assert_eq!(ours, greedy, "{}", tokenizer.decode(ours, true));
+        assert_eq!(&ids, prompt["greedy"].as_array().unwrap(), "{text:?}");
     }
+}
+
+fn check_perplexity(name: &str) {
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(fixture("nano-reference.json")).unwrap()).unwrap();
+    let (reader, mut engine) = open(&model("nano", Preset::F16), 256);
+    let tokenizer = Tokenizer::from_gguf(reader.meta()).unwrap();
+    let text = std::fs::read_to_string(fixture(name)).unwrap();
+    let ids = tokenizer.encode(&text, Specials::Plain);
+    let result =
+        perplexity(&mut engine, &ids, &Cut::plain(256), &AtomicBool::new(false), &mut |_| {}).unwrap();
+    let expected = &json["ppl"][name];
+    assert_eq!(result.tokens as u64, expected["tokens"].as_u64().unwrap());
+    assert_eq!(result.chunks as u64, expected["chunks"].as_u64().unwrap());
+    assert_eq!(result.scored as u64, expected["scored"].as_u64().unwrap());
+    let (got, want) = (result.ppl(), expected["ppl"].as_f64().unwrap());
+    println!("{name}: {got:.3}, reference {want:.3}");
+    assert!((got / want - 1.0).abs() < 1e-3, "{name}: {got} for {want}");
+}
+
+#[test]
+fn perplexity_of_the_poems() {
+    check_perplexity("famous-poems.txt");
+}
+
+#[test]
+fn perplexity_of_the_samples() {
+    check_perplexity("nano-sampled.txt");
 }

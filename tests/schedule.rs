@@ -5,12 +5,12 @@ mod common;
 use huozi::engine::{EngineError, KvType};
 use huozi::sample::Sampling;
 use huozi::schedule::{Event, Refused, Request, RequestId, Scheduler, Stop, Timings};
+use huozi_convert::plan::Preset;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 fn scheduler(kv_positions: usize) -> Scheduler {
-    let dir = tempfile::tempdir().unwrap();
-    let file = common::convert("tests/fixtures/tiny-f32", "f32", dir.path());
+    let file = common::model("tiny-f32", Preset::F32);
     let engine = common::open(&file, KvType::F32, kv_positions, 2).1;
     Scheduler::new(Box::new(engine), Arc::from(vec![false; 1024]))
 }

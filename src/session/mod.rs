@@ -1,1 +1,505 @@
-//! session (being written).
+//! One conversation: messages in, [`Event`]s out. What every front end talks to.
+//!
+//! A session is a one-sequence client of [`crate::schedule`]. It keeps its own answers as the ids that were generated
+//! and builds the next prompt from these ids, so that the keys and values of everything said so far stay valid from turn
+//! to turn. It knows no terminal and no flags; where conversations lie on disk is [`store`]'s affair, where models lie
+//! is [`catalog`]'s.
+
+pub mod catalog;
+pub mod store;
+
+use crate::engine::EngineError;
+use crate::sample::Sampling;
+use crate::schedule::{self, Refused, Request, Scheduler, Stop, Timings};
+use crate::token::history::fit;
+use crate::token::{ChatError, ChatFormat, DecodeStream, HistoryRule, Limits, Message, Role, Tokenizer};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What can be changed between two turns.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How to choose each token.
+    pub sampling: Sampling,
+    /// Tokens of an answer at most; what the context leaves may be less.
+    pub max_new: usize,
+    /// Positions of prompt and answer together.
+    pub n_ctx: usize,
+    /// The system text; `None` is the format's own.
+    pub system: Option<String>,
+    /// Which exchanges go when the prompt gets too long.
+    pub history: HistoryRule,
+    /// Seed of the conversation. A turn draws with a seed made of this and the number of the attempt at the turn.
+    pub seed: u64,
+}
+
+/// A question and its answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    /// What the person said.
+    pub question: String,
+    /// What the model said, as text.
+    pub answer: String,
+    /// The same as the ids generated, without the one that ended it. `None` when the answer came from another model:
+    /// then the text is tokenised.
+    pub ids: Option<Vec<u32>>,
+    /// The number of the attempt, 0 for the first.
+    pub attempt: u64,
+    /// Why the answer ended.
+    pub stop: Stop,
+}
+
+impl Turn {
+    /// Whether the model said nothing at all.
+    fn is_empty(&self) -> bool {
+        self.ids.as_ref().map_or(self.answer.is_empty(), Vec::is_empty)
+    }
+}
+
+/// What a turn cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stats {
+    /// Prompt tokens read in this turn.
+    pub prompt_tokens: usize,
+    /// Prompt tokens that needed no reading: their keys and values were still there.
+    pub reused_tokens: usize,
+    /// Seconds spent reading.
+    pub prompt_seconds: f64,
+    /// Tokens generated, the one that ended the answer included.
+    pub generated_tokens: usize,
+    /// Seconds spent generating.
+    pub generate_seconds: f64,
+    /// Positions filled: prompt and answer.
+    pub context_used: usize,
+    /// Positions there are.
+    pub context: usize,
+    /// The seed of the conversation.
+    pub seed: u64,
+    /// The number of the attempt.
+    pub attempt: u64,
+}
+
+impl Stats {
+    /// Prompt tokens read per second.
+    pub fn prompt_rate(&self) -> f64 {
+        rate(self.prompt_tokens, self.prompt_seconds)
+    }
+
+    /// Tokens generated per second.
+    pub fn generate_rate(&self) -> f64 {
+        rate(self.generated_tokens, self.generate_seconds)
+    }
+}
+
+fn rate(tokens: usize, seconds: f64) -> f64 {
+    if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 }
+}
+
+/// What a person should be told although nothing failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The model ended its answer without saying anything that can be shown.
+    EmptyAnswer,
+    /// The context is longer than the model was trained with.
+    LongContext {
+        /// Positions asked for.
+        n_ctx: usize,
+        /// Positions the model knows.
+        trained: usize,
+    },
+}
+
+impl std::fmt::Display for Notice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::EmptyAnswer => f.write_str("the model gave an empty answer; try again or ask differently"),
+            Self::LongContext { n_ctx, trained } => write!(
+                f,
+                "a context of {n_ctx} tokens is more than the {trained} this model was trained with; quality may suffer"
+            ),
+        }
+    }
+}
+
+/// What happens during a turn.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A piece of the answer, whole characters only.
+    Text(String),
+    /// So much of the prompt is read; comes at least twice a second while it is.
+    Prompt {
+        /// Tokens whose keys and values are there.
+        done: usize,
+        /// Tokens of the prompt.
+        total: usize,
+    },
+    /// So many of the oldest exchanges are no longer part of the prompt.
+    Dropped {
+        /// Exchanges.
+        exchanges: usize,
+    },
+    /// Something to tell.
+    Notice(Notice),
+    /// The answer ended. Statistics follow, nothing else.
+    Stopped(Stop),
+    /// What the turn cost; the last event.
+    Stats(Stats),
+}
+
+/// Why there is no answer. The conversation is as it was before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The message alone is longer than a prompt may be.
+    #[error("the message is too long: the prompt would have {tokens} tokens, {limit} are allowed")]
+    QueryTooLong {
+        /// Tokens of the shortest possible prompt.
+        tokens: usize,
+        /// Tokens allowed.
+        limit: usize,
+    },
+    /// There is nothing to continue.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// There is no turn to repeat.
+    #[error("there is nothing to try again yet")]
+    NothingToRetry,
+    /// The messages gave no prompt.
+    #[error(transparent)]
+    Chat(ChatError),
+    /// The scheduler does not take the request: a setting out of its range.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// No logit is a number.
+    #[error("the model gives no numbers: its weights are broken")]
+    BrokenModel,
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl From<ChatError> for Error {
+    fn from(error: ChatError) -> Self {
+        match error {
+            ChatError::TooLong { tokens, limit } => Self::QueryTooLong { tokens, limit },
+            other => Self::Chat(other),
+        }
+    }
+}
+
+/// The result of one turn or completion, for front ends that want it whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The text, control tokens left out.
+    pub text: String,
+    /// The ids generated, without the one that ended it.
+    pub ids: Vec<u32>,
+    /// Why it ended.
+    pub stop: Stop,
+    /// What it cost.
+    pub stats: Stats,
+}
+
+/// One conversation with one model.
+pub struct Session {
+    scheduler: Scheduler,
+    tokenizer: Arc<Tokenizer>,
+    format: ChatFormat,
+    settings: Settings,
+    turns: Vec<Turn>,
+    /// The first turn that is still part of the prompt.
+    first: usize,
+    stop_ids: Vec<u32>,
+    warned: bool,
+}
+
+impl Session {
+    /// An empty conversation.
+    pub fn new(
+        scheduler: Scheduler,
+        tokenizer: Arc<Tokenizer>,
+        format: ChatFormat,
+        settings: Settings,
+    ) -> Self {
+        let stop_ids = tokenizer.vocab().stop_ids();
+        Self { scheduler, tokenizer, format, settings, turns: Vec::new(), first: 0, stop_ids, warned: false }
+    }
+
+    /// The settings of the next turn.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The settings of the next turn, to change.
+    pub fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    /// Everything said, also what is no longer part of the prompt.
+    pub fn turns(&self) -> &[Turn] {
+        &self.turns
+    }
+
+    /// How many of the oldest turns are no longer part of the prompt.
+    pub fn dropped(&self) -> usize {
+        self.first
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The scheduler, e.g. for what the engine is.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// Puts another conversation in the place of this one.
+    pub fn restore(&mut self, turns: Vec<Turn>) {
+        self.turns = turns;
+        self.first = 0;
+    }
+
+    /// Forgets everything said.
+    pub fn clear(&mut self) {
+        self.restore(Vec::new());
+    }
+
+    /// Takes the last exchange back; its question, or `None` when there was none.
+    pub fn undo(&mut self) -> Option<String> {
+        let turn = self.turns.pop()?;
+        if self.first >= self.turns.len() {
+            // Nothing of the prompt is left: there is room again for what was dropped.
+            self.first = 0;
+        }
+        Some(turn.question)
+    }
+
+    /// Asks, and gives the answer in pieces to `on`. Setting `cancel` ends the answer; what was said stays.
+    ///
+    /// # Errors
+    /// A message that is too long, a template that fails, an engine that fails.
+    pub fn ask(
+        &mut self,
+        question: &str,
+        cancel: &AtomicBool,
+        on: &mut dyn FnMut(Event),
+    ) -> Result<Answer, Error> {
+        // An exchange without an answer stays for `retry` only: in a prompt it would teach the model to say nothing.
+        if self.turns.last().is_some_and(Turn::is_empty) {
+            self.turns.pop();
+            self.first = self.first.min(self.turns.len());
+        }
+        let (answer, attempt) = (self.attempt_at(question, 0, cancel, on)?, 0);
+        self.turns.push(turn(question, &answer, attempt));
+        Ok(answer)
+    }
+
+    /// Asks the last question again with another draw, and replaces the answer; unless it is cancelled before it began.
+    ///
+    /// # Errors
+    /// As [`Session::ask`], and when nothing was asked yet.
+    pub fn retry(&mut self, cancel: &AtomicBool, on: &mut dyn FnMut(Event)) -> Result<Answer, Error> {
+        let last = self.turns.pop().ok_or(Error::NothingToRetry)?;
+        let attempt = last.attempt + 1;
+        let result = self.attempt_at(&last.question, attempt, cancel, on);
+        self.turns.push(match &result {
+            Ok(answer) if !(answer.ids.is_empty() && answer.stop == Stop::Cancelled) => {
+                turn(&last.question, answer, attempt)
+            }
+            _ => last,
+        });
+        result
+    }
+
+    /// Continues `ids` as they are; no part of the conversation.
+    ///
+    /// # Errors
+    /// No ids at all or too many, an engine that fails.
+    pub fn complete(
+        &mut self,
+        ids: &[u32],
+        cancel: &AtomicBool,
+        on: &mut dyn FnMut(Event),
+    ) -> Result<Answer, Error> {
+        let n_ctx = self.settings.n_ctx;
+        if ids.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if ids.len() >= n_ctx {
+            return Err(Error::QueryTooLong { tokens: ids.len(), limit: n_ctx - 1 });
+        }
+        let max_new = self.settings.max_new.min(n_ctx - ids.len());
+        self.generate(ids.to_vec(), max_new, 0, cancel, on)
+    }
+
+    /// The messages of the prompt with `question` as the current one.
+    fn messages(&self, question: &str) -> Vec<Message> {
+        let mut messages = Vec::new();
+        if let Some(system) = &self.settings.system {
+            messages.push(Message::text(Role::System, system));
+        }
+        for turn in &self.turns[self.first..] {
+            messages.push(Message::text(Role::User, &turn.question));
+            messages.push(match &turn.ids {
+                Some(ids) => Message::answer(ids.as_slice()),
+                None => Message::text(Role::Assistant, &turn.answer),
+            });
+        }
+        messages.push(Message::text(Role::User, question));
+        messages
+    }
+
+    fn attempt_at(
+        &mut self,
+        question: &str,
+        attempt: u64,
+        cancel: &AtomicBool,
+        on: &mut dyn FnMut(Event),
+    ) -> Result<Answer, Error> {
+        let Settings { n_ctx, max_new, history, .. } = self.settings;
+        let mut limits = Limits::of_context(n_ctx);
+        // The rule "context - 248" is for contexts like the original's; a short one still needs room to ask.
+        limits.prompt_tokens = limits.prompt_tokens.max(n_ctx / 2);
+        let prompt = fit(&self.messages(question), &self.format, &self.tokenizer, history, limits, max_new)?;
+        if prompt.ids.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if prompt.dropped_exchanges > 0 {
+            self.first += prompt.dropped_exchanges;
+            on(Event::Dropped { exchanges: prompt.dropped_exchanges });
+        }
+        self.generate(prompt.ids, prompt.max_new, attempt, cancel, on)
+    }
+
+    fn generate(
+        &mut self,
+        ids: Vec<u32>,
+        max_new: usize,
+        attempt: u64,
+        cancel: &AtomicBool,
+        on: &mut dyn FnMut(Event),
+    ) -> Result<Answer, Error> {
+        let (n_ctx, trained) = (self.settings.n_ctx, self.scheduler.info().n_ctx_train);
+        if n_ctx > trained && !std::mem::replace(&mut self.warned, true) {
+            on(Event::Notice(Notice::LongContext { n_ctx, trained }));
+        }
+        let prompt_len = ids.len();
+        let id = self.scheduler.submit(Request {
+            ids,
+            sampling: self.settings.sampling,
+            seed: row_seed(self.settings.seed, attempt),
+            stop_ids: self.stop_ids.clone(),
+            max_new,
+            n_ctx,
+        })?;
+        let mut answer = Streaming::default();
+        let mut ended = None;
+        let quiet = AtomicBool::new(false);
+        let mut failed = None;
+        while ended.is_none() {
+            let stopping = failed.is_some() || cancel.load(Ordering::Relaxed);
+            if stopping {
+                self.scheduler.cancel(id);
+            }
+            let vocab = self.tokenizer.vocab();
+            let step =
+                self.scheduler.step(if stopping { &quiet } else { cancel }, &mut |event| match event {
+                    schedule::Event::Prompt { id: of, done, total } if of == id => {
+                        on(Event::Prompt { done, total });
+                    }
+                    schedule::Event::Token { id: of, token } if of == id => {
+                        let bytes = if vocab.kind(token).is_control() { &[] } else { vocab.bytes(token) };
+                        answer.push(token, bytes, on);
+                    }
+                    schedule::Event::Stopped { id: of, stop, timings } if of == id => {
+                        ended = Some((stop, timings))
+                    }
+                    _ => {}
+                });
+            match step {
+                Ok(more) => {
+                    if !more && ended.is_none() {
+                        break;
+                    }
+                }
+                // The flag is read again above, and the request is ended in order.
+                Err(EngineError::Cancelled) if !stopping => {}
+                Err(error) if failed.is_none() => failed = Some(error),
+                Err(_) => break,
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        let (stop, timings) = ended.unwrap_or((Stop::Cancelled, Timings::default()));
+        answer.finish(on);
+        if stop == Stop::BrokenLogits {
+            return Err(Error::BrokenModel);
+        }
+        if stop != Stop::Cancelled && answer.text.trim().is_empty() {
+            on(Event::Notice(Notice::EmptyAnswer));
+        }
+        on(Event::Stopped(stop));
+        let stats = Stats {
+            prompt_tokens: timings.prompt_tokens,
+            reused_tokens: timings.reused_tokens,
+            prompt_seconds: timings.prompt_seconds,
+            generated_tokens: timings.generated_tokens,
+            generate_seconds: timings.generate_seconds,
+            context_used: prompt_len + answer.ids.len(),
+            context: n_ctx,
+            seed: self.settings.seed,
+            attempt,
+        };
+        on(Event::Stats(stats));
+        Ok(Answer { text: answer.text, ids: answer.ids, stop, stats })
+    }
+}
+
+fn turn(question: &str, answer: &Answer, attempt: u64) -> Turn {
+    Turn {
+        question: question.to_owned(),
+        answer: answer.text.clone(),
+        ids: Some(answer.ids.clone()),
+        attempt,
+        stop: answer.stop,
+    }
+}
+
+/// An answer while it grows.
+#[derive(Default)]
+struct Streaming {
+    ids: Vec<u32>,
+    text: String,
+    stream: DecodeStream,
+}
+
+impl Streaming {
+    fn push(&mut self, token: u32, bytes: &[u8], on: &mut dyn FnMut(Event)) {
+        self.ids.push(token);
+        let piece = self.stream.push(bytes);
+        self.give(piece, on);
+    }
+
+    fn finish(&mut self, on: &mut dyn FnMut(Event)) {
+        let piece = self.stream.finish();
+        self.give(piece, on);
+    }
+
+    fn give(&mut self, piece: String, on: &mut dyn FnMut(Event)) {
+        if !piece.is_empty() {
+            self.text.push_str(&piece);
+            on(Event::Text(piece));
+        }
+    }
+}
+
+/// The seed of a row: SplitMix64 of the conversation's seed and the number of the attempt at the turn.
+pub fn row_seed(seed: u64, attempt: u64) -> u64 {
+    let mut z = seed.wrapping_add(attempt.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,577 @@
+//! What was typed: the commands and flags of `huozi`, as `clap` reads them. No input or output happens here.
+//!
+//! The spellings of the original Python program (`--max_new_tokens`, `--top_k`, ...) are hidden aliases. A value that
+//! is `None` was not typed; [`super::settings`] decides what it is then.
+
+use crate::engine::KvType;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Runs BLOOM-family language models (Huozi, BLOOM, BLOOMZ) on this machine's CPU
+#[derive(Debug, Parser)]
+#[command(
+    name = "huozi",
+    version,
+    after_help = "\
+Examples:
+  huozi demo \"写一首关于月的诗。\"              the built-in small model, nothing to download
+  huozi chat -m huozi.gguf                    talk to a model (huozi-convert makes the file)
+  echo 你好 | huozi run -m huozi.gguf         one prompt, the answer on stdout
+Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad model or input file, 5 not enough memory or disk,
+130/143 interrupted. Settings: flag > HUOZI_MODEL, HUOZI_THREADS, HUOZI_ISA > ~/.config/huozi/config.toml."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer one prompt
+    Run(Run),
+    /// Talk, line by line
+    Chat(Chat),
+    /// Show the token ids of a text, or the text of ids
+    Tokenize(Tokenize),
+    /// Show or write the logits at every position
+    Logits(Logits),
+    /// Show what a GGUF file holds
+    Inspect(Inspect),
+    /// Measure a model: perplexity, KL divergence
+    Eval(Eval),
+    /// Show what this machine has and which models fit
+    Doctor(Doctor),
+    /// Try the built-in small model
+    #[cfg(feature = "demo")]
+    Demo(Demo),
+}
+
+/// Which model, and how it is loaded.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ModelArgs {
+    /// GGUF file [env HUOZI_MODEL]
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    /// How it is run.
+    pub load: LoadArgs,
+}
+
+/// How a model is loaded and run.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LoadArgs {
+    /// Threads [default: all cores this process may use; env HUOZI_THREADS]
+    #[arg(short, long, value_name = "N", value_parser = positive)]
+    pub threads: Option<usize>,
+    /// Type of the KV cache: f32 or f16
+    #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_kind)]
+    pub kv_type: Option<KvKind>,
+    /// Read the file into memory instead of mapping it
+    #[arg(long, alias = "no_mmap")]
+    pub no_mmap: bool,
+    /// Load even if memory looks too small
+    #[arg(long, alias = "no_memory_check")]
+    pub no_memory_check: bool,
+}
+
+/// Types of the KV cache that can be typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvKind {
+    /// 4 bytes a value.
+    F32,
+    /// 2 bytes a value.
+    F16,
+}
+
+impl From<KvKind> for KvType {
+    fn from(kind: KvKind) -> Self {
+        match kind {
+            KvKind::F32 => Self::F32,
+            KvKind::F16 => Self::F16,
+        }
+    }
+}
+
+/// How the next token is chosen.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SamplingArgs {
+    /// Tokens of an answer at most [default: 512]
+    #[arg(short = 'n', long, aliases = ["max_new_tokens", "predict", "n-predict"], value_name = "N", value_parser = positive)]
+    pub max_new_tokens: Option<usize>,
+    /// Seed of the draws [default: random, and shown]
+    #[arg(short, long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Sharpness; 0 is greedy [default: the file's, else 0.5]
+    #[arg(long, alias = "temp", value_name = "X", value_parser = temperature)]
+    pub temperature: Option<f32>,
+    /// Keep the K likeliest; 0 is off [default: the file's, else 50]
+    #[arg(long, alias = "top_k", value_name = "K")]
+    pub top_k: Option<u32>,
+    /// Keep the likeliest that make up P; 1 is off [default: the file's, else 0.95]
+    #[arg(long, alias = "top_p", value_name = "P", value_parser = top_p)]
+    pub top_p: Option<f32>,
+    /// Penalty of tokens already seen; 1 is off [default: the file's, else 1.03]
+    #[arg(long, aliases = ["repetition_penalty", "repeat-penalty"], value_name = "X", value_parser = penalty)]
+    pub repetition_penalty: Option<f32>,
+    /// Always take the likeliest token
+    #[arg(long)]
+    pub greedy: bool,
+}
+
+/// What stands before the first message and which messages are kept.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ChatArgs {
+    /// Context in tokens, prompt and answer together [default: as trained]
+    #[arg(short, long, alias = "ctx_size", value_name = "N", value_parser = positive)]
+    pub ctx_size: Option<usize>,
+    /// System text instead of the default one
+    #[arg(long, value_name = "TEXT", conflicts_with = "system_file")]
+    pub system: Option<String>,
+    /// File with the system text
+    #[arg(long, alias = "system_file", value_name = "FILE")]
+    pub system_file: Option<PathBuf>,
+}
+
+/// Which exchanges are dropped when the conversation no longer fits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HistoryKind {
+    /// The original demo's rule: just as many as must go.
+    Demo,
+    /// Down to two thirds of the limit.
+    #[default]
+    TwoThirds,
+}
+
+/// `huozi run`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  huozi run -m huozi.gguf -p 写一首关于月的诗。
+  huozi run -m bloom.gguf --raw --greedy -n 32 -p \"The capital of France is\"
+Without -p and -f the prompt is read from standard input. Only the answer goes to standard output.")]
+pub struct Run {
+    #[command(flatten)]
+    /// The model.
+    pub model: ModelArgs,
+    /// The prompt
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// File with the prompt; - is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Continue the text as it is, without the chat format
+    #[arg(long, conflicts_with_all = ["system", "system_file"])]
+    pub raw: bool,
+    /// Control tokens spelled in the prompt become control tokens (with --raw)
+    #[arg(long, requires = "raw")]
+    pub specials: bool,
+    #[command(flatten)]
+    /// The conversation.
+    pub chat: ChatArgs,
+    #[command(flatten)]
+    /// Sampling.
+    pub sampling: SamplingArgs,
+    /// One JSON object instead of the text
+    #[arg(long)]
+    pub json: bool,
+    /// No statistics, no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Statistics even when standard error is no terminal
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+}
+
+/// `huozi chat`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  huozi chat -m huozi.gguf --temperature 0.8
+  printf '你好\\n你是谁？\\n' | huozi chat -m huozi.gguf
+Lines starting with / are commands, /help lists them. A line that ends in \\ goes on; \"\"\" opens and closes a block.
+Ctrl+C stops the answer, a second one quits.")]
+pub struct Chat {
+    #[command(flatten)]
+    /// The model.
+    pub model: ModelArgs,
+    #[command(flatten)]
+    /// The conversation.
+    pub chat: ChatArgs,
+    #[command(flatten)]
+    /// Sampling.
+    pub sampling: SamplingArgs,
+    /// What goes when the context is full: demo (as little as must) or two-thirds
+    #[arg(long, value_name = "RULE", default_value = "two-thirds", value_parser = history)]
+    pub history: HistoryKind,
+    /// Load this saved conversation first
+    #[arg(long, value_name = "NAME")]
+    pub load: Option<String>,
+    /// No statistics, no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Statistics even when standard error is no terminal
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+}
+
+/// A text, or ids.
+#[derive(Clone, Debug, Default, Args)]
+pub struct TextArgs {
+    /// The text
+    #[arg(short, long, value_name = "TEXT", conflicts_with_all = ["file", "ids"], allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// File with the text; - is standard input
+    #[arg(short, long, value_name = "FILE", conflicts_with = "ids")]
+    pub file: Option<PathBuf>,
+    /// Token ids, separated by commas
+    #[arg(long, value_name = "IDS", value_delimiter = ',', num_args = 1)]
+    pub ids: Option<Vec<u32>>,
+    /// Control tokens spelled in the text become control tokens
+    #[arg(long, conflicts_with = "ids")]
+    pub specials: bool,
+}
+
+/// `huozi tokenize`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  huozi tokenize -m huozi.gguf -p 白日依山尽      one line per token: id, tab, piece
+  huozi tokenize -m huozi.gguf --ids 409,1276     the text of ids
+Without -p, -f and --ids the text is read from standard input. Bytes that are no whole character show as \\xNN.")]
+pub struct Tokenize {
+    /// GGUF file [env HUOZI_MODEL]
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    /// The text or the ids.
+    pub text: TextArgs,
+    /// One JSON object instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `huozi logits`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  huozi logits -m huozi.gguf -p 白日依山          the 10 likeliest next tokens at every position
+  huozi logits -m huozi.gguf --ids 1,2,3 --all -o out.f32
+With -o: raw little-endian f32, one row of n_vocab values per id, padding rows included.")]
+pub struct Logits {
+    #[command(flatten)]
+    /// The model.
+    pub model: ModelArgs,
+    #[command(flatten)]
+    /// The text or the ids.
+    pub text: TextArgs,
+    /// Show the K likeliest tokens
+    #[arg(
+        short = 'k',
+        long,
+        alias = "top_k",
+        value_name = "K",
+        default_value_t = 10,
+        conflicts_with = "all"
+    )]
+    pub top_k: usize,
+    /// Show every logit, in the order of the ids
+    #[arg(long)]
+    pub all: bool,
+    /// Only the last position
+    #[arg(long)]
+    pub last: bool,
+    /// Write every logit as raw f32 into FILE
+    #[arg(short, long, value_name = "FILE", conflicts_with = "json")]
+    pub output: Option<PathBuf>,
+    /// One JSON object per position
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `huozi inspect`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  huozi inspect huozi.gguf
+  huozi inspect huozi.gguf --json | jq .types")]
+pub struct Inspect {
+    /// GGUF file [env HUOZI_MODEL]
+    #[arg(value_name = "FILE", conflicts_with = "model")]
+    pub path: Option<PathBuf>,
+    /// The same, as in other commands
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Whole arrays instead of their first values
+    #[arg(long)]
+    pub full: bool,
+    /// One JSON object instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `huozi eval`
+#[derive(Debug, Args)]
+pub struct Eval {
+    /// What to measure.
+    #[command(subcommand)]
+    pub what: EvalWhat,
+}
+
+/// What `huozi eval` measures.
+#[derive(Debug, Subcommand)]
+pub enum EvalWhat {
+    /// Perplexity over a text
+    Ppl(Ppl),
+    /// KL divergence from a base model over a text
+    Kl(Kl),
+}
+
+/// `huozi eval ppl`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  huozi eval ppl -m huozi.gguf poems.txt --chunk 256
+The text's ids without special tokens are cut into chunks, a shorter rest is dropped. Each chunk is read from its own
+first token; the perplexity is exp of the mean negative log-likelihood of its positions 1 and later.")]
+pub struct Ppl {
+    #[command(flatten)]
+    /// The model.
+    pub model: ModelArgs,
+    /// Text file; - is standard input
+    #[arg(value_name = "TEXT_FILE")]
+    pub text: PathBuf,
+    /// Tokens of a chunk
+    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256, value_parser = at_least_2)]
+    pub chunk: usize,
+    /// Tokens from one chunk to the next; a token is scored once [default: the chunk]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub stride: Option<usize>,
+    /// Chunks at most
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub chunks: Option<usize>,
+    /// Score only the second half of each chunk, as llama-perplexity does
+    #[arg(long, alias = "second_half", conflicts_with = "stride")]
+    pub second_half: bool,
+    /// One JSON object instead
+    #[arg(long)]
+    pub json: bool,
+    /// No progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `huozi eval kl`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  huozi eval kl -m huozi-q4_k_m.gguf --base huozi-f16.gguf poems.txt
+Both models read the text chunk by chunk; the second half of each chunk is scored, as llama-perplexity
+--kl-divergence does (its positions n/2 .. n-2, each predicting the next token). No logits file is written.")]
+pub struct Kl {
+    #[command(flatten)]
+    /// The model.
+    pub model: ModelArgs,
+    /// The model that counts as the truth
+    #[arg(long, value_name = "FILE")]
+    pub base: PathBuf,
+    /// Text file; - is standard input
+    #[arg(value_name = "TEXT_FILE")]
+    pub text: PathBuf,
+    /// Tokens of a chunk
+    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256, value_parser = at_least_4)]
+    pub chunk: usize,
+    /// Chunks at most
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub chunks: Option<usize>,
+    /// One JSON object instead
+    #[arg(long)]
+    pub json: bool,
+    /// No progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `huozi doctor`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  huozi doctor
+  HUOZI_ISA=scalar huozi doctor --json
+Looks for models in HUOZI_MODEL, $XDG_DATA_HOME/huozi and the current folder.")]
+pub struct Doctor {
+    /// Context in tokens that the forecast counts with
+    #[arg(short, long, alias = "ctx_size", value_name = "N", default_value_t = 2048, value_parser = positive)]
+    pub ctx_size: usize,
+    /// One JSON object instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `huozi demo`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  huozi demo                          talk (in a terminal)
+  huozi demo \"写一首关于月的诗。\"     one answer
+The model has 6.3 million weights and knows classical Chinese poems, nothing else. It is built into the program,
+converted once and kept in ~/.cache/huozi.")]
+pub struct Demo {
+    /// What to say to it
+    #[arg(value_name = "PROMPT", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    #[command(flatten)]
+    /// How it is run.
+    pub load: LoadArgs,
+    #[command(flatten)]
+    /// The conversation.
+    pub chat: ChatArgs,
+    #[command(flatten)]
+    /// Sampling.
+    pub sampling: SamplingArgs,
+    /// No statistics, no notes
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Statistics even when standard error is no terminal
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+}
+
+// Not `ValueEnum`: documented values would turn every help into clap's long form, two lines and more per flag.
+fn kv_kind(text: &str) -> Result<KvKind, String> {
+    match text {
+        "f32" | "fp32" => Ok(KvKind::F32),
+        "f16" | "fp16" => Ok(KvKind::F16),
+        _ => Err("f32 or f16 is needed".to_owned()),
+    }
+}
+
+fn history(text: &str) -> Result<HistoryKind, String> {
+    match text {
+        "demo" => Ok(HistoryKind::Demo),
+        "two-thirds" => Ok(HistoryKind::TwoThirds),
+        _ => Err("demo or two-thirds is needed".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    at_least(text, 1)
+}
+
+fn at_least_2(text: &str) -> Result<usize, String> {
+    at_least(text, 2)
+}
+
+fn at_least_4(text: &str) -> Result<usize, String> {
+    at_least(text, 4)
+}
+
+fn at_least(text: &str, least: usize) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(n) if n >= least => Ok(n),
+        _ => Err(format!("a whole number of at least {least} is needed")),
+    }
+}
+
+/// Parses a temperature: finite, 0 or more.
+pub fn temperature(text: &str) -> Result<f32, String> {
+    in_range(text, |x| x >= 0.0, "a number of at least 0 is needed")
+}
+
+/// Parses a top-p: above 0, 1 at most.
+pub fn top_p(text: &str) -> Result<f32, String> {
+    in_range(text, |x| x > 0.0 && x <= 1.0, "a number above 0 and at most 1 is needed")
+}
+
+/// Parses a repetition penalty: above 0.
+pub fn penalty(text: &str) -> Result<f32, String> {
+    in_range(text, |x| x > 0.0, "a number above 0 is needed")
+}
+
+fn in_range(text: &str, good: impl Fn(f32) -> bool, otherwise: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(x) if x.is_finite() && good(x) => Ok(x),
+        _ => Err(otherwise.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn underscore_spellings_are_accepted() {
+        let cli = Cli::try_parse_from([
+            "huozi",
+            "run",
+            "--max_new_tokens",
+            "7",
+            "--top_k",
+            "3",
+            "--top_p",
+            "0.5",
+            "--repetition_penalty",
+            "1.1",
+            "--ctx_size",
+            "99",
+            "--kv_type",
+            "f32",
+        ])
+        .unwrap();
+        let Command::Run(run) = cli.command else { panic!() };
+        assert_eq!(run.sampling.max_new_tokens, Some(7));
+        assert_eq!(run.sampling.top_k, Some(3));
+        assert_eq!(run.sampling.top_p, Some(0.5));
+        assert_eq!(run.sampling.repetition_penalty, Some(1.1));
+        assert_eq!(run.chat.ctx_size, Some(99));
+        assert_eq!(run.model.load.kv_type, Some(KvKind::F32));
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for bad in [
+            ["--temperature", "-1"],
+            ["--temperature", "NaN"],
+            ["--temperature", "inf"],
+            ["--top-p", "0"],
+            ["--top-p", "1.5"],
+            ["--repetition-penalty", "0"],
+            ["-n", "0"],
+            ["-t", "0"],
+            ["-c", "0"],
+        ] {
+            assert!(Cli::try_parse_from(["huozi", "run", bad[0], bad[1]]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn every_help_fits_a_screen_and_has_an_example() {
+        fn visit(command: &mut clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let help = command.clone().term_width(100).render_long_help().to_string();
+            let lines = help.lines().count();
+            assert!(lines <= 40, "{path}: {lines} lines\n{help}");
+            if !command.has_subcommands() {
+                assert!(help.contains("Example"), "{path} shows no example");
+            }
+            for sub in command.get_subcommands_mut() {
+                visit(sub, &path);
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        for sub in command.clone().get_subcommands_mut() {
+            if sub.get_name() != "help" {
+                visit(sub, "huozi");
+            }
+        }
+        assert!(command.render_long_help().to_string().lines().count() <= 40);
+    }
+}

@@ -1,0 +1,108 @@
+//! `huozi demo`: the built-in model, converted and talked to.
+
+use super::args::{Demo, HistoryKind};
+use super::chat;
+use super::exit::{Interrupted, Usage};
+use super::load::{self, File};
+use super::printer::{Printer, bytes};
+use super::run::{Way, once};
+use super::settings::Config;
+use super::show::{Counter, Verbosity};
+use super::signal::Signals;
+use crate::demo;
+use crate::session::catalog::xdg;
+use anyhow::Result;
+use huozi_convert::pipeline::Progress;
+use std::io::{self, IsTerminal, Read};
+use std::sync::Mutex;
+
+/// Runs the command.
+///
+/// # Errors
+/// See [`super::exit`].
+pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+    let interactive = args.prompt.is_none() && io::stdin().is_terminal();
+    let prompt = match &args.prompt {
+        Some(prompt) => Some(prompt.clone()),
+        None if interactive => None,
+        None => {
+            let mut text = String::new();
+            io::stdin().lock().read_to_string(&mut text)?;
+            Some(text.trim_end().to_owned())
+        }
+    };
+    if prompt.as_deref().is_some_and(str::is_empty) {
+        return Err(Usage("nothing to answer: huozi demo \"写一首关于月的诗。\"".into()).into());
+    }
+    let cache = xdg("XDG_CACHE_HOME", ".cache").map(|base| base.join("huozi"));
+    let bar = Bar { quiet: args.quiet, counter: Mutex::new(None) };
+    let model = match signals.while_busy(|cancel| demo::prepare(cache.as_deref(), &bar, cancel)) {
+        Err(demo::Error::Convert(error)) if error.kind() == huozi_convert::Kind::Interrupted => {
+            signals.check()?;
+            return Err(Interrupted(super::exit::INTERRUPTED).into());
+        }
+        result => result?,
+    };
+    drop(bar);
+    if !args.quiet {
+        if let Some(why) = &model.not_cached {
+            eprintln!("huozi: not kept for next time: {why}");
+        }
+        match &model.report {
+            Some(report) => {
+                for output in &report.outputs {
+                    eprintln!(
+                        "huozi: converted the built-in model: {} weights, {} -> {} ({}, {:.2} bits per weight), {:.1} s",
+                        report.weights,
+                        bytes(report.source_bytes),
+                        bytes(output.bytes),
+                        output.preset,
+                        output.bits_per_weight,
+                        report.seconds
+                    );
+                    eprintln!("huozi: {}", model.path.display());
+                }
+            }
+            None => eprintln!("huozi: {} (converted before)", model.path.display()),
+        }
+    }
+    let file = File::open(&model.path, load::how(&args.load))?;
+    let mut session =
+        load::session(&file, config, &args.load, &args.chat, &args.sampling, HistoryKind::default())?;
+    let verbosity = Verbosity::new(args.quiet, args.verbose);
+    match prompt {
+        Some(prompt) => {
+            once(&mut session, &prompt, Way::Chat, verbosity, true, signals, printer)?;
+            Ok(())
+        }
+        None => {
+            eprintln!(
+                "Ask for a poem, e.g. 写一首关于月的诗。 or 填一首《浣溪沙》。 /help lists the commands."
+            );
+            chat::talk(&mut session, &file, verbosity, signals, printer)
+        }
+    }
+}
+
+/// Progress of the conversion as a bar.
+struct Bar {
+    quiet: bool,
+    counter: Mutex<Option<(Counter, u64)>>,
+}
+
+impl Progress for Bar {
+    fn start(&self, total: u64) {
+        if let Ok(mut counter) = self.counter.lock() {
+            *counter = Some((Counter::new(total, true, self.quiet), 0));
+        }
+    }
+
+    fn advance(&self, more: u64) {
+        if let Ok(mut guard) = self.counter.lock()
+            && let Some((counter, done)) = guard.as_mut()
+        {
+            *done += more;
+            counter.set(*done, "");
+        }
+    }
+}

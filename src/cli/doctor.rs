@@ -1,0 +1,202 @@
+//! `huozi doctor`: what this machine has, and which models fit.
+
+use super::args::Doctor;
+use super::exit::Usage;
+use super::printer::{Printer, bytes, escaped};
+use super::settings::Config;
+use crate::session::catalog::{self, Found, Memory, STEP_COLUMNS, STEP_ROWS};
+use anyhow::Result;
+use huozi_quant::Format;
+use huozi_quant::kernels::Isa;
+use huozi_quant::shape::Shape;
+use serde_json::json;
+use std::io::Write;
+
+/// The types of the table: name, and the format that most weights of that preset have.
+const TYPES: [(&str, Format); 5] = [
+    ("f16", Format::F16),
+    ("q8_0", Format::Q8_0),
+    ("q6_k", Format::Q6_K),
+    ("q5_k", Format::Q5_K),
+    ("q4_k", Format::Q4_K),
+];
+
+/// A model of `shape` in `format`: every weight in it, but the embedding not below Q6_K, as the presets have it.
+fn file_bytes(shape: &Shape, format: Format) -> u64 {
+    let bits = |f: Format| f.block_bytes() as f64 / f.block_weights() as f64;
+    let embedding = (shape.n_vocab * shape.n_embd) as f64;
+    let rest = shape.weights() as f64 - embedding;
+    (rest * bits(format) + embedding * bits(format).max(bits(Format::Q6_K))) as u64
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// See [`super::exit`].
+pub fn run(args: &Doctor, config: &Config, printer: &mut Printer) -> Result<()> {
+    let isa = Isa::from_env().map_err(|e| Usage(e.to_string()))?;
+    let available: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = config.threads(&super::args::LoadArgs::default())?.unwrap_or(cores);
+    let memory = Memory::now();
+    let features = cpu_features();
+    let mut paths: Vec<_> = std::env::var_os("HUOZI_MODEL")
+        .filter(|v| !v.is_empty())
+        .map(std::path::PathBuf::from)
+        .into_iter()
+        .chain(config.model.clone())
+        .collect();
+    paths.extend(catalog::files(&catalog::folders()));
+    let models: Vec<Found> = paths.iter().map(|path| Found::look(path)).collect();
+    let forecast = |shape: &Shape, file| shape.forecast(file, args.ctx_size, 2, STEP_COLUMNS, STEP_ROWS);
+    let fits = |total: u64| memory.map(|m| total <= m.available);
+
+    if args.json {
+        let table: Vec<_> = Shape::NAMES
+            .iter()
+            .filter_map(|name| Some((name, Shape::named(name)?)))
+            .flat_map(|(name, shape)| TYPES.iter().map(move |(kind, format)| (name, shape, kind, *format)))
+            .map(|(name, shape, kind, format)| {
+                let f = forecast(&shape, file_bytes(&shape, format));
+                json!({ "shape": name, "type": kind, "file_bytes": f.file, "total_bytes": f.total, "fits": fits(f.total) })
+            })
+            .collect();
+        let models: Vec<_> = models
+            .iter()
+            .map(|m| match &m.shape {
+                Ok(shape) => {
+                    let total = forecast(shape, m.bytes).total;
+                    json!({ "path": m.path.display().to_string(), "bytes": m.bytes, "total_bytes": total, "fits": fits(total) })
+                }
+                Err(error) => json!({ "path": m.path.display().to_string(), "bytes": m.bytes, "error": error }),
+            })
+            .collect();
+        printer.json(&json!({
+            "schema": 1,
+            "version": env!("CARGO_PKG_VERSION"),
+            "arch": std::env::consts::ARCH,
+            "cpu": cpu_name(),
+            "features": features,
+            "isa": isa.name(),
+            "isa_available": available,
+            "threads": threads,
+            "cores": cores,
+            "memory_total": memory.map(|m| m.total),
+            "memory_available": memory.map(|m| m.available),
+            "memory_limit": memory.and_then(|m| m.limit),
+            "context": args.ctx_size,
+            "fits": table,
+            "models": models,
+        }))?;
+        return Ok(());
+    }
+
+    let mut out = printer.bulk();
+    writeln!(out, "huozi {} on {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH)?;
+    if let Some(name) = cpu_name() {
+        writeln!(out, "CPU       {}", escaped(name.as_bytes()))?;
+    }
+    writeln!(
+        out,
+        "features  {}",
+        if features.is_empty() { "none detected".into() } else { features.join(" ") }
+    )?;
+    let lowered = std::env::var("HUOZI_ISA").is_ok_and(|v| !v.is_empty());
+    let by = if lowered { " (HUOZI_ISA)" } else { "" };
+    writeln!(out, "kernels   {}{by}; this CPU can run {}", isa.name(), available.join(", "))?;
+    writeln!(out, "threads   {threads} of {cores}")?;
+    match memory {
+        Some(m) => {
+            let limit =
+                m.limit.map_or(String::new(), |l| format!("; limited to {} by a control group", bytes(l)));
+            writeln!(out, "memory    {} available of {}{limit}", bytes(m.available), bytes(m.total))?;
+        }
+        None => writeln!(out, "memory    unknown on this system")?,
+    }
+    writeln!(out, "\nmemory needed with a context of {} tokens (- does not fit now)", args.ctx_size)?;
+    write!(out, "  {:<12}", "")?;
+    for (name, _) in TYPES {
+        write!(out, " {name:>11}")?;
+    }
+    writeln!(out)?;
+    for name in Shape::NAMES {
+        let Some(shape) = Shape::named(name) else { continue };
+        write!(out, "  {name:<12}")?;
+        for (_, format) in TYPES {
+            let total = forecast(&shape, file_bytes(&shape, format)).total;
+            let mark = if fits(total) == Some(false) { "-" } else { "" };
+            write!(out, " {:>11}", format!("{mark}{}", bytes(total)))?;
+        }
+        writeln!(out)?;
+    }
+    writeln!(out, "  Huozi 1.0 and 2.0 have the shape of bloom-7b1.")?;
+    if models.is_empty() {
+        writeln!(out, "\nno model files found; `huozi demo` needs none")?;
+    } else {
+        writeln!(out, "\nmodel files")?;
+    }
+    for model in &models {
+        let name = escaped(model.path.display().to_string().as_bytes());
+        match &model.shape {
+            Ok(shape) => {
+                let total = forecast(shape, model.bytes).total;
+                let verdict = match fits(total) {
+                    Some(true) => "fits",
+                    Some(false) => "does not fit",
+                    None => "",
+                };
+                writeln!(out, "  {name}  {}, needs {}  {verdict}", bytes(model.bytes), bytes(total))?;
+            }
+            Err(error) => writeln!(out, "  {name}  not usable: {}", escaped(error.as_bytes()))?,
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn cpu_name() -> Option<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = info.lines().find(|l| l.starts_with("model name") || l.starts_with("Model"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> Vec<&'static str> {
+    macro_rules! having {
+        ($($name:tt)*) => { [$(($name, std::arch::is_x86_feature_detected!($name))),*] };
+    }
+    having!("sse4.2" "avx" "avx2" "fma" "f16c" "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni" "avxvnni" "avx512bf16")
+        .into_iter()
+        .filter_map(|(name, has)| has.then_some(name))
+        .collect()
+}
+
+#[cfg(target_arch = "aarch64")]
+fn cpu_features() -> Vec<&'static str> {
+    macro_rules! having {
+        ($($name:tt)*) => { [$(($name, std::arch::is_aarch64_feature_detected!($name))),*] };
+    }
+    having!("neon" "fp16" "dotprod" "i8mm" "bf16" "sve" "sve2")
+        .into_iter()
+        .filter_map(|(name, has)| has.then_some(name))
+        .collect()
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn cpu_features() -> Vec<&'static str> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_real_files() {
+        // reference: a tied 7B is 13.17 GiB in F16 and 7.00 GiB in Q8_0.
+        let shape = Shape::named("bloom-7b1").unwrap();
+        let gib = |format| file_bytes(&shape, format) as f64 / (1u64 << 30) as f64;
+        assert!((gib(Format::F16) - 13.17).abs() < 0.02, "{}", gib(Format::F16));
+        assert!((gib(Format::Q8_0) - 7.00).abs() < 0.02, "{}", gib(Format::Q8_0));
+    }
+}

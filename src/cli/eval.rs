@@ -1,0 +1,164 @@
+//! `huozi eval`: perplexity and KL divergence.
+
+use super::args::{Eval, EvalWhat, Kl, Ppl};
+use super::exit::{BadFile, Usage};
+use super::load::{self, File};
+use super::printer::Printer;
+use super::settings::{self, Config};
+use super::show::Counter;
+use super::signal::Signals;
+use crate::engine::EngineError;
+use crate::eval::{self, Cut, Progress};
+use crate::token::Specials;
+use anyhow::Result;
+use serde_json::json;
+use std::time::Instant;
+
+/// Runs the command.
+///
+/// # Errors
+/// See [`super::exit`].
+pub fn run(args: &Eval, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+    match &args.what {
+        EvalWhat::Ppl(args) => ppl(args, config, signals, printer),
+        EvalWhat::Kl(args) => kl(args, config, signals, printer),
+    }
+}
+
+fn ppl(args: &Ppl, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+    let path = config.model(args.model.model.as_deref())?;
+    let file = File::open(&path, load::how(&args.model.load))?;
+    let cut = Cut {
+        chunk: args.chunk,
+        stride: args.stride.unwrap_or(args.chunk),
+        second_half: args.second_half,
+        max_chunks: args.chunks.unwrap_or(usize::MAX),
+    };
+    if cut.stride > cut.chunk {
+        return Err(Usage(format!("--stride {} is more than --chunk {}", cut.stride, cut.chunk)).into());
+    }
+    warn_long(cut.chunk, file.shape.n_ctx_train);
+    let ids = file.tokenizer()?.encode(&settings::read_text(&args.text)?, Specials::Plain);
+    load::check_ids(&ids, file.shape.n_vocab)?;
+    let mut engine = load::engine(&file, config, &args.model.load, cut.chunk)?;
+    let began = Instant::now();
+    let mut counter = Counter::new(cut.chunks(ids.len()) as u64, false, args.quiet);
+    let result = signals.while_busy(|cancel| {
+        let mut on = |p: Progress| counter.set(p.done as u64, &format!("ppl {:.3}", p.ppl));
+        eval::perplexity(engine.as_mut(), &ids, &cut, cancel, &mut on)
+    });
+    drop(counter);
+    let result = checked(result, signals)?;
+    let seconds = began.elapsed().as_secs_f64();
+    if args.json {
+        printer.json(&json!({
+            "schema": 1,
+            "ppl": result.ppl(),
+            "ppl_error": result.ppl_error(),
+            "nll": result.nll,
+            "tokens": result.tokens,
+            "chunk": cut.chunk,
+            "stride": cut.stride,
+            "second_half": cut.second_half,
+            "chunks": result.chunks,
+            "scored": result.scored,
+            "seconds": seconds,
+            "model": file.path.display().to_string(),
+            "model_fingerprint": file.fingerprint()?,
+            "runs_on": engine.info().runs_on,
+            "threads": engine.info().threads,
+        }))?;
+    } else {
+        printer.line(&format!(
+            "perplexity {:.3} +- {:.3} ({} tokens, {} chunks of {}, {} scored)",
+            result.ppl(),
+            result.ppl_error(),
+            result.tokens,
+            result.chunks,
+            cut.chunk,
+            result.scored
+        ))?;
+    }
+    Ok(())
+}
+
+fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+    let path = config.model(args.model.model.as_deref())?;
+    let file = File::open(&path, load::how(&args.model.load))?;
+    let base_file = File::open(&args.base, load::how(&args.model.load))?;
+    let cut = Cut { max_chunks: args.chunks.unwrap_or(usize::MAX), ..Cut::plain(args.chunk) };
+    warn_long(cut.chunk, file.shape.n_ctx_train);
+    let text = settings::read_text(&args.text)?;
+    let ids = file.tokenizer()?.encode(&text, Specials::Plain);
+    if base_file.tokenizer()?.encode(&text, Specials::Plain) != ids {
+        return Err(BadFile("the two models do not read this text as the same tokens".into()).into());
+    }
+    load::check_ids(&ids, file.shape.n_vocab.min(base_file.shape.n_vocab))?;
+    let mut engine = load::engine(&file, config, &args.model.load, cut.chunk)?;
+    let mut base = load::engine(&base_file, config, &args.model.load, cut.chunk)?;
+    let began = Instant::now();
+    let mut counter = Counter::new(cut.chunks(ids.len()) as u64, false, args.quiet);
+    let result = signals.while_busy(|cancel| {
+        let mut on = |p: Progress| counter.set(p.done as u64, &format!("ppl {:.3}", p.ppl));
+        eval::divergence(engine.as_mut(), base.as_mut(), &ids, &cut, cancel, &mut on)
+    });
+    drop(counter);
+    let d = checked(result, signals)?;
+    let seconds = began.elapsed().as_secs_f64();
+    if args.json {
+        printer.json(&json!({
+            "schema": 1,
+            "kl_mean": d.kl_mean,
+            "kl_error": d.kl_error,
+            "kl_median": d.kl_median,
+            "kl_99": d.kl_99,
+            "kl_max": d.kl_max,
+            "same_top": d.same_top,
+            "ppl": d.nll.exp(),
+            "ppl_base": d.nll_base.exp(),
+            "tokens": d.tokens,
+            "chunk": cut.chunk,
+            "chunks": d.chunks,
+            "scored": d.scored,
+            "seconds": seconds,
+            "model": file.path.display().to_string(),
+            "model_fingerprint": file.fingerprint()?,
+            "base": base_file.path.display().to_string(),
+            "base_fingerprint": base_file.fingerprint()?,
+            "runs_on": engine.info().runs_on,
+            "threads": engine.info().threads,
+        }))?;
+    } else {
+        printer.line(&format!("mean KL divergence  {:.6} +- {:.6}", d.kl_mean, d.kl_error))?;
+        printer.line(&format!("median, 99 %, max   {:.6}, {:.6}, {:.6}", d.kl_median, d.kl_99, d.kl_max))?;
+        printer.line(&format!("same top token      {:.2} %", d.same_top * 100.0))?;
+        printer.line(&format!("perplexity          {:.3}, base {:.3}", d.nll.exp(), d.nll_base.exp()))?;
+        printer
+            .line(&format!("scored              {} of {} tokens, {} chunks", d.scored, d.tokens, d.chunks))?;
+    }
+    Ok(())
+}
+
+fn warn_long(chunk: usize, trained: usize) {
+    if chunk > trained {
+        eprintln!(
+            "huozi: chunks of {chunk} tokens are longer than the {trained} this model was trained with"
+        );
+    }
+}
+
+fn checked<T>(result: Result<T, eval::Error>, signals: &Signals) -> Result<T> {
+    match result {
+        Ok(value) => Ok(value),
+        Err(error) => {
+            if matches!(error, eval::Error::Engine(EngineError::Cancelled)) {
+                signals.check()?;
+            }
+            Err(match error {
+                eval::Error::TooShort { .. } => BadFile(error.to_string()).into(),
+                eval::Error::Stride { .. } => Usage(error.to_string()).into(),
+                other => other.into(),
+            })
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `huozi run`: one prompt, one answer.
+
+use super::args::{HistoryKind, Run};
+use super::exit::Usage;
+use super::load::{self, File};
+use super::printer::Printer;
+use super::settings::{self, Config};
+use super::show::{Show, Verbosity, stop_name};
+use super::signal::Signals;
+use crate::schedule::Stop;
+use crate::session::{Answer, Error, Session};
+use crate::token::{ChatError, Specials};
+use anyhow::Result;
+use serde_json::json;
+
+/// Runs the command.
+///
+/// # Errors
+/// See [`super::exit`].
+pub fn run(args: &Run, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+    let path = config.model(args.model.model.as_deref())?;
+    let file = File::open(&path, load::how(&args.model.load))?;
+    // A chat message has no use for the line break at its end; a text to continue may mean it.
+    let trim = !args.raw || args.file.is_none();
+    let text = settings::text(args.prompt.as_deref(), args.file.as_deref(), trim)?;
+    let mut session =
+        load::session(&file, config, &args.model.load, &args.chat, &args.sampling, HistoryKind::default())?;
+    let verbosity = Verbosity::new(args.quiet, args.verbose);
+    let how = if !args.raw {
+        Way::Chat
+    } else if args.specials {
+        Way::Raw(Specials::Parse)
+    } else {
+        Way::Raw(Specials::Plain)
+    };
+    let answer = once(&mut session, &text, how, verbosity, !args.json, signals, printer)?;
+    if args.json {
+        let stats = answer.stats;
+        let info = session.scheduler().info();
+        printer.json(&json!({
+            "schema": 1,
+            "text": answer.text,
+            "ids": answer.ids,
+            "stop": stop_name(answer.stop),
+            "seed": stats.seed,
+            "prompt_tokens": stats.prompt_tokens,
+            "reused_tokens": stats.reused_tokens,
+            "prompt_seconds": stats.prompt_seconds,
+            "generated_tokens": stats.generated_tokens,
+            "generate_seconds": stats.generate_seconds,
+            "context_used": stats.context_used,
+            "context": stats.context,
+            "model": file.path.display().to_string(),
+            "model_fingerprint": file.fingerprint()?,
+            "runs_on": info.runs_on,
+            "threads": info.threads,
+        }))?;
+    }
+    signals.check()?;
+    Ok(())
+}
+
+/// Chat turn or completion.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    /// In the model's chat format.
+    Chat,
+    /// As it is.
+    Raw(Specials),
+}
+
+/// One answer, shown as it comes when `stream`.
+///
+/// # Errors
+/// The session's errors, those of standard output, a signal.
+pub fn once(
+    session: &mut Session,
+    text: &str,
+    way: Way,
+    verbosity: Verbosity,
+    stream: bool,
+    signals: &Signals,
+    printer: &mut Printer,
+) -> Result<Answer> {
+    if text.is_empty() {
+        return Err(Usage("the prompt is empty".into()).into());
+    }
+    let mut show = Show::new(printer, verbosity, stream, signals.cancel());
+    let result = signals.while_busy(|cancel| {
+        let on = &mut |event| show.event(&event);
+        match way {
+            Way::Chat => session.ask(text, cancel, on),
+            Way::Raw(specials) => {
+                let ids = session.tokenizer().encode(text, specials);
+                session.complete(&ids, cancel, on)
+            }
+        }
+    });
+    let shown = show.finish();
+    // A closed pipe is why the answer was cancelled, not the other way round.
+    shown?;
+    match result {
+        Err(Error::Chat(ChatError::NoFormat)) => Err(Usage(
+            "this model has no chat format and can only continue text: use `huozi run --raw`".into(),
+        )
+        .into()),
+        Err(error) => Err(error.into()),
+        Ok(answer) => {
+            if answer.stop == Stop::Cancelled && stream {
+                signals.check()?;
+            }
+            Ok(answer)
+        }
+    }
+}

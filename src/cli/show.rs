@@ -1,0 +1,207 @@
+//! A session's events on a terminal or in a pipe: the answer to standard output, everything else to standard error.
+
+use super::printer::{Printer, bytes};
+use crate::schedule::Stop;
+use crate::session::{Event, Stats};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{self, IsTerminal};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What goes to standard error.
+#[derive(Clone, Copy, Debug)]
+pub struct Verbosity {
+    /// Statistics after each answer.
+    pub stats: bool,
+    /// Progress, notices that are not errors.
+    pub progress: bool,
+}
+
+impl Verbosity {
+    /// From `-q`, `-v` and whether standard error is a terminal.
+    pub fn new(quiet: bool, verbose: bool) -> Self {
+        let terminal = io::stderr().is_terminal();
+        Self { stats: !quiet && (verbose || terminal), progress: !quiet && terminal }
+    }
+}
+
+/// Shows events as they come.
+pub struct Show<'a> {
+    printer: &'a mut Printer,
+    verbosity: Verbosity,
+    /// Whether text is streamed, or kept back for a JSON object.
+    stream: bool,
+    cancel: &'a AtomicBool,
+    bar: Option<ProgressBar>,
+    failed: Option<io::Error>,
+    /// Ends the answer when the reader of standard output went away.
+    stop: bool,
+}
+
+impl<'a> Show<'a> {
+    /// `cancel` is set when standard output can no longer be written.
+    pub fn new(printer: &'a mut Printer, verbosity: Verbosity, stream: bool, cancel: &'a AtomicBool) -> Self {
+        Self { printer, verbosity, stream, cancel, bar: None, failed: None, stop: false }
+    }
+
+    /// Takes one event.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::Prompt { done, total } => self.prompt(*done, *total),
+            Event::Text(text) => {
+                self.clear();
+                if self.stream && self.failed.is_none() {
+                    if let Err(error) = self.printer.text(text) {
+                        self.failed = Some(error);
+                        self.stop = true;
+                        self.cancel.store(true, Ordering::Relaxed);
+                    }
+                }
+            }
+            Event::Dropped { exchanges } => {
+                let what = if *exchanges == 1 {
+                    "exchange no longer fits and is"
+                } else {
+                    "exchanges no longer fit and are"
+                };
+                self.note(&format!("the oldest {exchanges} {what} left out of the prompt"));
+            }
+            Event::Notice(notice) => self.note(&notice.to_string()),
+            Event::Stopped(stop) => {
+                self.clear();
+                if self.stream && self.failed.is_none() {
+                    self.failed = self.printer.end_line().err();
+                }
+                if self.verbosity.stats && !self.stop {
+                    match stop {
+                        Stop::MaxTokens => eprintln!("[stopped: the limit of -n is reached]"),
+                        Stop::ContextFull => eprintln!("[stopped: the context is full]"),
+                        Stop::Cancelled => eprintln!("[stopped]"),
+                        Stop::EndToken(_) | Stop::BrokenLogits => {}
+                    }
+                }
+            }
+            Event::Stats(stats) => {
+                if self.verbosity.stats && !self.stop {
+                    eprintln!("{}", stats_line(stats));
+                }
+            }
+        }
+    }
+
+    /// Ends the display; what standard output said, if it failed.
+    ///
+    /// # Errors
+    /// The first error of standard output.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.clear();
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    fn note(&mut self, text: &str) {
+        self.clear();
+        eprintln!("huozi: {text}");
+    }
+
+    fn prompt(&mut self, done: usize, total: usize) {
+        if !self.verbosity.progress {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = ProgressBar::new(total as u64);
+            if let Ok(style) = ProgressStyle::with_template("reading {bar:30} {pos}/{len} tokens") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        bar.set_position(done as u64);
+        if done >= total {
+            self.clear();
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A turn's cost in one line.
+pub fn stats_line(stats: &Stats) -> String {
+    let reused = match stats.reused_tokens {
+        0 => String::new(),
+        n => format!(" (+{n} kept)"),
+    };
+    format!(
+        "[prompt {} tokens{reused}, {:.1}/s | answer {} tokens, {:.1}/s | context {}/{} | seed {}{}]",
+        stats.prompt_tokens,
+        stats.prompt_rate(),
+        stats.generated_tokens,
+        stats.generate_rate(),
+        stats.context_used,
+        stats.context,
+        stats.seed,
+        if stats.attempt > 0 { format!(", attempt {}", stats.attempt + 1) } else { String::new() },
+    )
+}
+
+/// The name of a reason to stop in JSON.
+pub fn stop_name(stop: Stop) -> &'static str {
+    match stop {
+        Stop::EndToken(_) => "end",
+        Stop::MaxTokens => "length",
+        Stop::ContextFull => "context",
+        Stop::Cancelled => "cancelled",
+        Stop::BrokenLogits => "broken",
+    }
+}
+
+/// A counter on standard error: a bar on a terminal, a line every ten seconds elsewhere, nothing when quiet.
+pub struct Counter {
+    bar: Option<ProgressBar>,
+    plain: bool,
+    last: std::time::Instant,
+    total: u64,
+    bytes: bool,
+}
+
+impl Counter {
+    /// Counts to `total`; `bytes` says what is counted.
+    pub fn new(total: u64, is_bytes: bool, quiet: bool) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let bar = (!quiet && terminal).then(|| {
+            let bar = ProgressBar::new(total);
+            let template = if is_bytes {
+                "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left"
+            } else {
+                "{bar:30} {pos}/{len} {eta} left {msg}"
+            };
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Self { bar, plain: !quiet && !terminal, last: std::time::Instant::now(), total, bytes: is_bytes }
+    }
+
+    /// So far.
+    pub fn set(&mut self, done: u64, message: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(message.to_owned());
+            bar.set_position(done);
+        } else if self.plain && self.last.elapsed() > Duration::from_secs(10) {
+            self.last = std::time::Instant::now();
+            let show = |n| if self.bytes { bytes(n) } else { n.to_string() };
+            eprintln!("{}/{} {message}", show(done), show(self.total));
+        }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `huozi tokenize`: text to ids, ids to text.
+
+use super::args::{TextArgs, Tokenize};
+use super::load::{self, File};
+use super::printer::{Printer, escaped};
+use super::settings::{self, Config};
+use crate::token::{Specials, Tokenizer};
+use anyhow::Result;
+use huozi_quant::map::How;
+use serde_json::json;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+/// Runs the command.
+///
+/// # Errors
+/// See [`super::exit`].
+pub fn run(args: &Tokenize, config: &Config, printer: &mut Printer) -> Result<()> {
+    let path = config.model(args.model.as_deref())?;
+    let tokenizer = File::open(&path, How::Map)?.tokenizer()?;
+    let ids = ids(&args.text, &tokenizer)?;
+    let decoding = args.text.ids.is_some();
+    if decoding {
+        load::check_ids(&ids, tokenizer.vocab().n_vocab())?;
+    }
+    if args.json {
+        let tokens: Vec<_> = ids.iter().map(|&id| token(&tokenizer, id)).collect();
+        printer.json(&json!({
+            "schema": 1,
+            "n_tokens": ids.len(),
+            "ids": ids,
+            "tokens": tokens,
+            "text": tokenizer.decode(&ids, true),
+        }))?;
+    } else if decoding {
+        printer.text(&tokenizer.decode(&ids, true))?;
+        printer.end_line()?;
+    } else {
+        let mut out = printer.bulk();
+        for &id in &ids {
+            writeln!(out, "{id}\t{}", escaped(tokenizer.vocab().bytes(id)))?;
+        }
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// The ids typed, or those of the text.
+///
+/// # Errors
+/// The text cannot be read.
+pub fn ids(args: &TextArgs, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    if let Some(ids) = &args.ids {
+        return Ok(ids.clone());
+    }
+    let text = settings::text(args.prompt.as_deref(), args.file.as_deref(), args.file.is_none())?;
+    let specials = if args.specials { Specials::Parse } else { Specials::Plain };
+    Ok(tokenizer.encode(&text, specials))
+}
+
+/// A token as JSON: `piece` may hold U+FFFD where the bytes are no whole character, `bytes` is exact.
+pub fn token(tokenizer: &Tokenizer, id: u32) -> serde_json::Value {
+    let bytes = tokenizer.vocab().bytes(id);
+    let hex = bytes.iter().fold(String::new(), |mut hex, b| {
+        let _ = write!(hex, "{b:02x}");
+        hex
+    });
+    json!({
+        "id": id,
+        "piece": String::from_utf8_lossy(bytes),
+        "bytes": hex,
+        "kind": format!("{:?}", tokenizer.vocab().kind(id)).to_lowercase(),
+    })
+}

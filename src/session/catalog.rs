@@ -1,0 +1,293 @@
+//! Models on this machine: where their files lie, what they need, and what memory there is.
+//!
+//! In: folders, and what the operating system says. Out: sizes and forecasts. No model is run here.
+
+use huozi_quant::gguf::{self, Reader};
+use huozi_quant::map::How;
+use huozi_quant::shape::{Forecast, Shape};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// Tokens that one step of the engine takes at most, for the forecast.
+pub const STEP_COLUMNS: usize = 512;
+/// Rows of logits alive at a time, for the forecast.
+pub const STEP_ROWS: usize = 16;
+
+/// The folder in environment variable `key` if it is absolute, else `fallback` below the home folder.
+pub fn xdg(key: &str, fallback: &str) -> Option<PathBuf> {
+    // The XDG rules say that a relative path is to be ignored.
+    let set = std::env::var_os(key).map(PathBuf::from).filter(|path| path.is_absolute());
+    set.or_else(|| {
+        let home = std::env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        home.map(|home| home.join(fallback))
+    })
+}
+
+/// Memory of this machine, or of the container this process lives in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes there are.
+    pub total: u64,
+    /// Bytes that can be had without swapping; page cache that can be dropped counts.
+    pub available: u64,
+    /// The smallest limit of a control group above this process.
+    pub limit: Option<u64>,
+}
+
+impl Memory {
+    /// What the operating system says; `None` where it does not say it in `/proc`.
+    pub fn now() -> Option<Self> {
+        Self::read(Path::new("/"))
+    }
+
+    /// As [`Memory::now`] with another folder for `/`.
+    fn read(root: &Path) -> Option<Self> {
+        let info = fs::read_to_string(root.join("proc/meminfo")).ok()?;
+        let field = |name: &str| {
+            let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+            kib.checked_mul(1024)
+        };
+        let (total, available) = (field("MemTotal")?, field("MemAvailable")?);
+        let mut memory = Self { total, available, limit: None };
+        for (limit, used) in cgroup_limits(root) {
+            // Without a limit version 1 reports a number near 2^63.
+            if limit < total {
+                memory.limit = Some(memory.limit.map_or(limit, |l| l.min(limit)));
+                memory.available = memory.available.min(limit.saturating_sub(used));
+            }
+        }
+        Some(memory)
+    }
+}
+
+/// `(limit, in use and not reclaimable)` of every control group above this process that has a limit.
+fn cgroup_limits(root: &Path) -> Vec<(u64, u64)> {
+    let Ok(groups) = fs::read_to_string(root.join("proc/self/cgroup")) else { return Vec::new() };
+    let mut found = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(group)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        let (base, limit_file, used_file, cache_key) = if controllers.is_empty() {
+            ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file ")
+        } else if controllers.split(',').any(|c| c == "memory") {
+            ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+        } else {
+            continue;
+        };
+        let base = root.join(base);
+        let mut folder = base.join(group.trim_start_matches('/'));
+        // Inside a container the path may be the host's: then only the mounted root is there.
+        while folder.starts_with(&base) {
+            let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
+            if let Some(limit) = number(limit_file) {
+                let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+                let cache = stat.lines().find_map(|l| l.strip_prefix(cache_key)?.trim().parse::<u64>().ok());
+                let used = number(used_file).unwrap_or(0).saturating_sub(cache.unwrap_or(0));
+                found.push((limit, used));
+            }
+            if !folder.pop() {
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// A model needs more memory than there is.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "{name} needs about {forecast} for a context of {positions} tokens, {} MiB are available; a shorter context (-c), \
+     --kv-type f16 or a smaller type would help, --no-memory-check loads it all the same",
+    available >> 20
+)]
+pub struct NotEnoughMemory {
+    /// The file.
+    pub name: String,
+    /// What it needs.
+    pub forecast: Forecast,
+    /// Positions of the KV cache.
+    pub positions: usize,
+    /// Bytes there are.
+    pub available: u64,
+}
+
+/// Checks that a model fits into `memory`.
+///
+/// # Errors
+/// [`NotEnoughMemory`] when it does not; never when `memory` is unknown.
+pub fn check_memory(
+    name: &str,
+    forecast: Forecast,
+    positions: usize,
+    memory: Option<Memory>,
+) -> Result<(), NotEnoughMemory> {
+    match memory {
+        Some(Memory { available, .. }) if forecast.total > available => {
+            Err(NotEnoughMemory { name: name.to_owned(), forecast, positions, available })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A model file.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// Its shape, or why it is no model for us.
+    pub shape: Result<Shape, String>,
+}
+
+impl Found {
+    /// Looks at one file; reads its header only.
+    pub fn look(path: &Path) -> Self {
+        let bytes = fs::metadata(path).map_or(0, |m| m.len());
+        let shape = Reader::open(path, How::Map).and_then(|reader| Shape::from_meta(reader.meta()));
+        Self { path: path.to_owned(), bytes, shape: shape.map_err(|e: gguf::Error| e.to_string()) }
+    }
+}
+
+/// The folders that are searched for models: `$XDG_DATA_HOME/huozi` and the current one.
+pub fn folders() -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    folders.extend(xdg("XDG_DATA_HOME", ".local/share").map(|base| base.join("huozi")));
+    folders.push(PathBuf::from("."));
+    folders
+}
+
+/// The `.gguf` files directly in `folders`, by name.
+pub fn files(folders: &[PathBuf]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for folder in folders {
+        let Ok(entries) = fs::read_dir(folder) else { continue };
+        let mut here: Vec<PathBuf> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) && path.is_file())
+            .collect();
+        here.sort();
+        found.append(&mut here);
+    }
+    found
+}
+
+/// Bytes looked at by [`fingerprint`] in each of its places.
+const WINDOW: u64 = 4096;
+/// Places in the weights that [`fingerprint`] looks at.
+const WINDOWS: u64 = 256;
+
+/// A short name for the content of a model file, to recognise it again: 16 hex digits from its length, its header and
+/// 256 windows of its weights. It tells models apart; it does not protect from anyone.
+///
+/// # Errors
+/// What the operating system says.
+pub fn fingerprint(path: &Path, header_bytes: u64) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut hash = Fnv::new();
+    hash.update(&length.to_le_bytes());
+    let mut buffer = Vec::new();
+    (&mut file).take(header_bytes.min(length)).read_to_end(&mut buffer)?;
+    hash.update(&buffer);
+    let weights = length.saturating_sub(header_bytes);
+    for k in 0..WINDOWS {
+        file.seek(SeekFrom::Start(header_bytes.min(length) + weights / WINDOWS * k))?;
+        buffer.clear();
+        (&mut file).take(WINDOW).read_to_end(&mut buffer)?;
+        hash.update(&buffer);
+    }
+    Ok(format!("{:016x}", hash.0))
+}
+
+/// FNV-1a, 64 bits.
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        for &b in bytes {
+            self.0 = (self.0 ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        dir
+    }
+
+    const MEMINFO: &str = "MemTotal:       16000 kB\nMemFree:         100 kB\nMemAvailable:   12000 kB\n";
+
+    #[test]
+    fn memory_without_a_limit() {
+        let root = root(&[("proc/meminfo", MEMINFO)]);
+        let memory = Memory::read(root.path()).unwrap();
+        assert_eq!(memory, Memory { total: 16000 << 10, available: 12000 << 10, limit: None });
+    }
+
+    #[test]
+    fn the_tightest_group_counts() {
+        let root = root(&[
+            ("proc/meminfo", MEMINFO),
+            ("proc/self/cgroup", "0::/a/b\n"),
+            ("sys/fs/cgroup/a/memory.max", "4096000\n"),
+            ("sys/fs/cgroup/a/memory.current", "3096000\n"),
+            ("sys/fs/cgroup/a/memory.stat", "anon 1\ninactive_file 96000\n"),
+            ("sys/fs/cgroup/a/b/memory.max", "max\n"),
+        ]);
+        let memory = Memory::read(root.path()).unwrap();
+        assert_eq!(memory.limit, Some(4_096_000));
+        assert_eq!(memory.available, 1_096_000);
+    }
+
+    #[test]
+    fn version_1_without_a_limit_has_none() {
+        let root = root(&[
+            ("proc/meminfo", MEMINFO),
+            ("proc/self/cgroup", "7:cpu:/x\n5:hugetlb,memory:/host/path\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ]);
+        assert_eq!(Memory::read(root.path()).unwrap().limit, None);
+    }
+
+    #[test]
+    fn too_little_memory_is_said() {
+        let forecast = Shape::named("bloom-7b1").unwrap().forecast(4 << 30, 2048, 2, STEP_COLUMNS, STEP_ROWS);
+        let memory = |available| Some(Memory { total: available, available, limit: None });
+        assert!(check_memory("m", forecast, 2048, memory(6 << 30)).is_ok());
+        assert!(check_memory("m", forecast, 2048, None).is_ok());
+        let error = check_memory("m.gguf", forecast, 2048, memory(1 << 30)).unwrap_err().to_string();
+        assert!(
+            error.starts_with("m.gguf needs about") && error.contains("1024 MiB are available"),
+            "{error}"
+        );
+        assert!(!error.contains('\n') && !error.contains("  "), "{error}");
+    }
+
+    #[test]
+    fn fingerprints_tell_files_apart() {
+        let root = root(&[("a", "header weights"), ("b", "header weighty"), ("c", "Header weights")]);
+        let of = |name: &str| fingerprint(&root.path().join(name), 7).unwrap();
+        assert_eq!(of("a"), of("a"));
+        assert_ne!(of("a"), of("b"));
+        assert_ne!(of("a"), of("c"));
+    }
+}

@@ -1,0 +1,543 @@
+//! Conversations on disk: one append-only file of JSON lines each.
+//!
+//! Every line is an event `{"schema": 1, "id": N, "parent": M or null, "kind": ...}`; ids grow by line.
+//!
+//! | kind | parent | what else |
+//! |---|---|---|
+//! | `message` | the message before it, or null | `role` (`user`, `assistant`), `text`; an answer also `ids`, `model` (fingerprint), `attempt` |
+//! | `end` | an answer | `stop`: `end`, `length`, `context`, `cancelled` |
+//! | `settings` | null | `system` (null: the format's own) |
+//! | `title` | null | `text` |
+//! | `head` | the last message of the conversation, or null | |
+//!
+//! Other kinds are skipped. Nothing is rewritten: saving a conversation that was undone, retried or edited appends what
+//! is new as a branch and moves the head. A last line without its line break is a torn write; it is skipped when read
+//! and cut before the next append.
+
+use super::Turn;
+use crate::schedule::Stop;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// Version of the lines.
+pub const SCHEMA: u32 = 1;
+/// A conversation file is at most this long: what is larger was not written by us.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
+/// Why a conversation was not read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system says no.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A line is not what it should be.
+    #[error("{}:{line}: {what}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        what: String,
+    },
+    /// The file is longer than any conversation.
+    #[error("{}: {bytes} bytes are more than a conversation can have", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+    },
+    /// Another process is writing the file.
+    #[error("{}: another huozi is writing it", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A name that cannot be a file name.
+    #[error(
+        "{name:?} is no name for a conversation: letters, digits, - and _ are fine, / and a leading dot are not"
+    )]
+    Name {
+        /// The name.
+        name: String,
+    },
+}
+
+/// A conversation as it is stored.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conversation {
+    /// The system text; `None` is the format's own.
+    pub system: Option<String>,
+    /// The turns, oldest first.
+    pub turns: Vec<Turn>,
+}
+
+/// `$XDG_DATA_HOME/huozi/sessions`, or below `~/.local/share`; `None` without a home.
+pub fn directory() -> Option<PathBuf> {
+    super::catalog::xdg("XDG_DATA_HOME", ".local/share").map(|base| base.join("huozi").join("sessions"))
+}
+
+/// The file of the conversation called `name`.
+///
+/// # Errors
+/// A name that could leave the folder or is hidden.
+pub fn path(directory: &Path, name: &str) -> Result<PathBuf, Error> {
+    let good = !name.is_empty()
+        && name.len() <= 100
+        && !name.starts_with('.')
+        && !name.chars().any(|c| c.is_control() || matches!(c, '/' | '\\'));
+    if !good {
+        return Err(Error::Name { name: name.chars().take(100).collect() });
+    }
+    Ok(directory.join(format!("{name}.jsonl")))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Speaker {
+    User,
+    Assistant,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Line {
+    schema: u32,
+    id: u64,
+    parent: Option<u64>,
+    kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    role: Option<Speaker>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ids: Option<Vec<u32>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attempt: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stop: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    system: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Said {
+    parent: Option<u64>,
+    role: Speaker,
+    text: String,
+    ids: Option<Vec<u32>>,
+    model: Option<String>,
+    attempt: u64,
+    stop: Stop,
+}
+
+/// What a file holds.
+#[derive(Debug, Default)]
+struct Log {
+    said: BTreeMap<u64, Said>,
+    head: Option<u64>,
+    system: Option<String>,
+    titled: bool,
+    last_id: u64,
+    /// Bytes up to the end of the last whole line.
+    whole: u64,
+}
+
+impl Log {
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
+        let mut log = Self::default();
+        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+        log.whole = whole as u64;
+        for (index, line) in bytes[..whole].split_inclusive(|&b| b == b'\n').enumerate() {
+            let line = &line[..line.len() - 1];
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            serde_json::from_slice::<Line>(line)
+                .map_err(|e| e.to_string())
+                .and_then(|line| log.take(line))
+                .map_err(|what| Error::Line { path: path.to_owned(), line: index + 1, what })?;
+        }
+        Ok(log)
+    }
+
+    fn take(&mut self, line: Line) -> Result<(), String> {
+        if line.schema != SCHEMA {
+            return Err(format!("schema {} is not {SCHEMA}", line.schema));
+        }
+        // Growing ids make a loop of parents impossible.
+        if line.id <= self.last_id {
+            return Err(format!("id {} does not follow id {}", line.id, self.last_id));
+        }
+        self.last_id = line.id;
+        match line.kind.as_str() {
+            "message" => {
+                let role = line.role.ok_or("a message without a role")?;
+                let text = line.text.ok_or("a message without a text")?;
+                let before = line.parent.map(|id| self.message(id)).transpose()?.map(|said| said.role);
+                match (before, role) {
+                    (None | Some(Speaker::Assistant), Speaker::User)
+                    | (Some(Speaker::User), Speaker::Assistant) => {}
+                    _ => return Err("messages must go user, assistant, user, ...".into()),
+                }
+                let said = Said {
+                    parent: line.parent,
+                    role,
+                    text,
+                    ids: line.ids,
+                    model: line.model,
+                    attempt: line.attempt.unwrap_or(0),
+                    stop: Stop::Cancelled,
+                };
+                self.said.insert(line.id, said);
+            }
+            "end" => {
+                let stop = stop_of(line.stop.as_deref().unwrap_or_default())?;
+                let id = line.parent.ok_or("an end without a parent")?;
+                self.message(id)?;
+                if let Some(said) = self.said.get_mut(&id) {
+                    said.stop = stop;
+                }
+            }
+            "head" => {
+                if let Some(id) = line.parent {
+                    self.message(id)?;
+                }
+                self.head = line.parent;
+            }
+            "settings" => self.system = line.system,
+            "title" => self.titled = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn message(&self, id: u64) -> Result<&Said, String> {
+        self.said.get(&id).ok_or_else(|| format!("parent {id} is no message above this line"))
+    }
+
+    /// The turns that lead to the head. Ids generated by another model than `model` are left out.
+    fn turns(&self, model: &str) -> Vec<Turn> {
+        let mut chain = Vec::new();
+        let mut at = self.head;
+        while let Some(said) = at.and_then(|id| self.said.get(&id)) {
+            chain.push(said);
+            at = said.parent;
+        }
+        chain.reverse();
+        chain
+            .chunks(2)
+            .map(|pair| {
+                let answer = pair.get(1);
+                Turn {
+                    question: pair[0].text.clone(),
+                    answer: answer.map_or_else(String::new, |said| said.text.clone()),
+                    ids: match answer {
+                        Some(said) if said.model.as_deref() == Some(model) => said.ids.clone(),
+                        Some(_) => None,
+                        None => Some(Vec::new()),
+                    },
+                    attempt: answer.map_or(0, |said| said.attempt),
+                    stop: answer.map_or(Stop::Cancelled, |said| said.stop),
+                }
+            })
+            .collect()
+    }
+
+    /// The child of `parent` that says exactly this.
+    fn find(&self, parent: Option<u64>, role: Speaker, text: &str, ids: Option<&[u32]>) -> Option<u64> {
+        let same = |said: &Said| {
+            said.parent == parent && said.role == role && said.text == text && said.ids.as_deref() == ids
+        };
+        self.said.iter().find(|(_, said)| same(said)).map(|(&id, _)| id)
+    }
+}
+
+fn stop_name(stop: Stop) -> &'static str {
+    match stop {
+        Stop::EndToken(_) => "end",
+        Stop::MaxTokens => "length",
+        Stop::ContextFull => "context",
+        Stop::Cancelled => "cancelled",
+        // Such an answer is an error and never part of a conversation.
+        Stop::BrokenLogits => "cancelled",
+    }
+}
+
+fn stop_of(name: &str) -> Result<Stop, String> {
+    match name {
+        // Which token it was is not stored: nothing depends on it later.
+        "end" => Ok(Stop::EndToken(0)),
+        "length" => Ok(Stop::MaxTokens),
+        "context" => Ok(Stop::ContextFull),
+        "cancelled" => Ok(Stop::Cancelled),
+        other => Err(format!("{other:?} is no reason to stop")),
+    }
+}
+
+fn read(path: &Path, file: &mut File) -> Result<Vec<u8>, Error> {
+    let io = |source| Error::Io { path: path.to_owned(), action: "read", source };
+    let length = file.metadata().map_err(io)?.len();
+    if length > MAX_FILE_BYTES {
+        return Err(Error::TooLarge { path: path.to_owned(), bytes: length });
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(io)?;
+    Ok(bytes)
+}
+
+/// Reads the conversation `name`; `model` is the fingerprint of the model that goes on with it.
+///
+/// # Errors
+/// No such file, or a line (named by its number) that is not what it should be.
+pub fn load(directory: &Path, name: &str, model: &str) -> Result<Conversation, Error> {
+    let path = path(directory, name)?;
+    let mut file =
+        File::open(&path).map_err(|source| Error::Io { path: path.clone(), action: "open", source })?;
+    let log = Log::parse(&path, &read(&path, &mut file)?)?;
+    Ok(Conversation { turns: log.turns(model), system: log.system })
+}
+
+/// Saves a conversation under `name`, appending to the file if there is one; gives the file's path.
+///
+/// # Errors
+/// What the system says; a file that holds something else; another process that is writing it.
+pub fn save(
+    directory: &Path,
+    name: &str,
+    conversation: &Conversation,
+    model: &str,
+) -> Result<PathBuf, Error> {
+    let path = path(directory, name)?;
+    let io = |action| {
+        let path = path.clone();
+        move |source| Error::Io { path, action, source }
+    };
+    make_private_directory(directory).map_err(io("create its folder"))?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&path).map_err(io("open"))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => return Err(Error::Busy { path }),
+        // A file system without locks: go on, as one does who has it alone.
+        Err(fs::TryLockError::Error(_)) => {}
+    }
+    let mut log = Log::parse(&path, &read(&path, &mut file)?)?;
+    let mut out = Vec::new();
+    append(&mut log, conversation, model, &mut out);
+    // Cuts a torn last line, and anything that a reader would not have seen.
+    file.set_len(log.whole).map_err(io("cut"))?;
+    file.seek(SeekFrom::Start(log.whole)).map_err(io("seek"))?;
+    file.write_all(&out).map_err(io("write"))?;
+    file.sync_all().map_err(io("sync"))?;
+    Ok(path)
+}
+
+fn append(log: &mut Log, conversation: &Conversation, model: &str, out: &mut Vec<u8>) {
+    let mut push = |log: &mut Log, line: Line| {
+        log.last_id += 1;
+        let line = Line { schema: SCHEMA, id: log.last_id, ..line };
+        // A struct of strings and numbers always serialises.
+        if serde_json::to_writer(&mut *out, &line).is_ok() {
+            out.push(b'\n');
+        }
+        log.last_id
+    };
+    let kind = |kind: &str| Line { kind: kind.into(), ..Line::default() };
+    if !log.titled
+        && let Some(first) = conversation.turns.first()
+    {
+        let text = first.question.chars().take(40).collect();
+        push(log, Line { text: Some(text), ..kind("title") });
+    }
+    if log.last_id <= 1 || log.system != conversation.system {
+        push(log, Line { system: conversation.system.clone(), ..kind("settings") });
+    }
+    let mut parent = None;
+    for turn in &conversation.turns {
+        let question = log.find(parent, Speaker::User, &turn.question, None).unwrap_or_else(|| {
+            let text = Some(turn.question.clone());
+            push(log, Line { parent, role: Some(Speaker::User), text, ..kind("message") })
+        });
+        parent = Some(question);
+        // An answer that was loaded without its ids is the one that stands there.
+        let known = log
+            .said
+            .iter()
+            .find(|(_, said)| turn.ids.is_none() && said.parent == parent && said.text == turn.answer)
+            .map(|(&id, _)| id);
+        let known = known.or_else(|| log.find(parent, Speaker::Assistant, &turn.answer, turn.ids.as_deref()));
+        let answer = known.unwrap_or_else(|| {
+            let id = push(
+                log,
+                Line {
+                    parent,
+                    role: Some(Speaker::Assistant),
+                    text: Some(turn.answer.clone()),
+                    ids: turn.ids.clone(),
+                    model: turn.ids.as_ref().map(|_| model.to_owned()),
+                    attempt: Some(turn.attempt),
+                    ..kind("message")
+                },
+            );
+            let stop = Some(stop_name(turn.stop).to_owned());
+            push(log, Line { parent: Some(id), stop, ..kind("end") });
+            id
+        });
+        parent = Some(answer);
+    }
+    if log.head != parent || parent.is_none() {
+        push(log, Line { parent, ..kind("head") });
+    }
+}
+
+fn make_private_directory(directory: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turn(question: &str, answer: &str, ids: &[u32]) -> Turn {
+        Turn {
+            question: question.into(),
+            answer: answer.into(),
+            ids: Some(ids.to_vec()),
+            attempt: 0,
+            stop: Stop::MaxTokens,
+        }
+    }
+
+    fn talk(turns: &[Turn]) -> Conversation {
+        Conversation { system: Some("系统".into()), turns: turns.to_vec() }
+    }
+
+    #[test]
+    fn saved_and_loaded_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = talk(&[turn("你好", "再见\n", &[1, 2]), turn("q", "a", &[3])]);
+        let path = save(dir.path(), "对话", &one, "m1").unwrap();
+        assert_eq!(load(dir.path(), "对话", "m1").unwrap(), one);
+        let other = load(dir.path(), "对话", "m2").unwrap();
+        assert!(other.turns.iter().all(|t| t.ids.is_none()), "another model's ids mean nothing");
+        assert_eq!(other.turns[0].answer, "再见\n");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn saving_again_only_appends() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut turns = vec![turn("a", "b", &[1]), turn("c", "d", &[2])];
+        let path = save(dir.path(), "x", &talk(&turns), "m").unwrap();
+        let first = fs::read(&path).unwrap();
+        save(dir.path(), "x", &talk(&turns), "m").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), first, "nothing new, nothing written");
+        // Retried: the old answer stays in the file, the head moves.
+        turns[1] = Turn { attempt: 1, ..turn("c", "e", &[9]) };
+        save(dir.path(), "x", &talk(&turns), "m").unwrap();
+        let second = fs::read(&path).unwrap();
+        assert!(second.starts_with(&first) && second.len() > first.len());
+        assert_eq!(load(dir.path(), "x", "m").unwrap().turns, turns);
+        // Undone, then everything forgotten.
+        turns.pop();
+        save(dir.path(), "x", &talk(&turns), "m").unwrap();
+        assert_eq!(load(dir.path(), "x", "m").unwrap().turns, turns);
+        save(dir.path(), "x", &talk(&[]), "m").unwrap();
+        assert_eq!(load(dir.path(), "x", "m").unwrap().turns, []);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut turns = vec![turn("a", "b", &[1])];
+        let path = save(dir.path(), "x", &talk(&turns), "m").unwrap();
+        let whole = fs::read(&path).unwrap();
+        let mut torn = whole.clone();
+        torn.extend_from_slice(br#"{"schema":1,"id":99,"par"#);
+        fs::write(&path, &torn).unwrap();
+        assert_eq!(load(dir.path(), "x", "m").unwrap().turns, turns);
+        turns.push(turn("c", "d", &[2]));
+        save(dir.path(), "x", &talk(&turns), "m").unwrap();
+        assert_eq!(load(dir.path(), "x", "m").unwrap().turns, turns);
+        assert!(fs::read(&path).unwrap().starts_with(&whole));
+    }
+
+    #[test]
+    fn hostile_lines_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = r#"{"schema":1,"id":1,"parent":null,"kind":"message","role":"user","text":"a"}"#;
+        let cases = [
+            ("[]", "invalid length"),
+            ("\u{0}\u{1}", "expected value"),
+            (r#"{"schema":2,"id":2,"parent":null,"kind":"head"}"#, "schema 2"),
+            (r#"{"schema":1,"id":1,"parent":null,"kind":"head"}"#, "does not follow"),
+            (r#"{"schema":1,"id":2,"parent":2,"kind":"head"}"#, "parent 2"),
+            (r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"user","text":"b"}"#, "must go"),
+            (
+                r#"{"schema":1,"id":2,"parent":null,"kind":"message","role":"assistant","text":"b"}"#,
+                "must go",
+            ),
+            (r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"assistant"}"#, "without a text"),
+            (
+                r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"root","text":"b"}"#,
+                "unknown variant",
+            ),
+            (r#"{"schema":1,"id":2,"parent":1,"kind":"end","stop":"never"}"#, "no reason"),
+            (
+                r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"assistant","text":"b","ids":[-1]}"#,
+                "invalid value",
+            ),
+        ];
+        for (line, what) in cases {
+            fs::write(dir.path().join("x.jsonl"), format!("{good}\n{line}\n")).unwrap();
+            let message = load(dir.path(), "x", "m").unwrap_err().to_string();
+            assert!(message.contains("x.jsonl:2: ") && message.contains(what), "{line}: {message}");
+        }
+        let deep = format!("{}\n", "[".repeat(100_000));
+        fs::write(dir.path().join("x.jsonl"), deep).unwrap();
+        assert!(load(dir.path(), "x", "m").is_err());
+    }
+
+    #[test]
+    fn names_stay_in_the_folder() {
+        let dir = Path::new("/d");
+        for bad in ["", ".", "..", "../x", "a/b", ".hidden", "a\0", "a\nb", "a\\b"] {
+            assert!(path(dir, bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(path(dir, "春天-1").unwrap(), Path::new("/d/春天-1.jsonl"));
+    }
+
+    #[test]
+    fn a_second_writer_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = save(dir.path(), "x", &talk(&[]), "m").unwrap();
+        let held = File::open(&path).unwrap();
+        held.try_lock().unwrap();
+        assert!(matches!(save(dir.path(), "x", &talk(&[]), "m"), Err(Error::Busy { .. })));
+    }
+}
