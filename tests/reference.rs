@@ -3,21 +3,17 @@
 mod common;
 
 use common::{TINY, checkpoint, fixture, model};
-use huozi::engine::{Engine, Item, KvType, Native, Options, Phase, Want};
+use huozi::engine::{Engine, Item, KvType, Native, Phase, Want};
 use huozi::eval::{Cut, perplexity};
 use huozi::token::{Specials, Tokenizer};
 use huozi_convert::plan::Preset;
 use huozi_quant::gguf::Reader;
-use huozi_quant::map::How;
 use safetensors::SafeTensors;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 fn open(path: &Path, positions: usize) -> (Reader, Native) {
-    let reader = Reader::open(path, How::Map).unwrap();
-    let options = Options { threads: Some(2), kv: KvType::F32, kv_positions: positions };
-    let engine = Native::open(&reader, &options).unwrap();
-    (reader, engine)
+    common::open(path, KvType::F32, positions, 2)
 }
 
 fn prompts(json: &Path) -> Vec<String> {

@@ -80,7 +80,7 @@ pub enum Error {
     #[error(transparent)]
     Source(#[from] source::Error),
     /// Laying out or writing the GGUF file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Gguf {
         /// The output.
         path: PathBuf,
@@ -88,7 +88,7 @@ pub enum Error {
         source: gguf::Error,
     },
     /// The operating system refused something.
-    #[error("{}: cannot {doing}: {source}", path.display())]
+    #[error("{}: cannot {doing}", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,

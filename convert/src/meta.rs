@@ -42,6 +42,8 @@ pub(crate) fn from_checkpoint(
         put("general.sampling.top_k", I32(s.top_k));
         put("general.sampling.top_p", F32(s.top_p));
         put("general.sampling.temp", F32(s.temp));
+        // Not in the demo; llama.cpp's own default is 0.05.
+        put("general.sampling.min_p", F32(0.0));
         put("general.sampling.penalty_repeat", F32(s.penalty_repeat));
         // The whole context. llama.cpp has no sign for that any more: it clamps a negative number to 0, which is off.
         put("general.sampling.penalty_last_n", I32(config.n_ctx as i32));
@@ -142,7 +144,7 @@ mod tests {
         let cases = [
             (7_069_016_064, "7.1B"),
             (559_214_592, "559M"),
-            (6_314_496, "6.3M"),
+            (6_312_448, "6.3M"),
             (166_000, "166K"),
             (9_960_000, "10M"),
         ];

@@ -373,7 +373,8 @@ impl Json {
 
 fn gguf_reader(checkpoint: &Checkpoint) -> Option<&Reader> {
     match checkpoint.kind() {
-        Kind::Hf => None,
+        Kind::Gguf(reader) => Some(reader),
+        _ => None,
     }
 }
 

@@ -22,9 +22,7 @@ fn parse(cell: &str, n_layer: u64) -> Vec<Format> {
     let (name, layers) = special.split_once(" in ").unwrap();
     for part in layers.split(' ') {
         let (a, b) = part.split_once('-').unwrap_or((part, part));
-        for i in a.parse::<usize>().unwrap()..=b.parse().unwrap() {
-            all[i] = one(name);
-        }
+        all[a.parse().unwrap()..=b.parse().unwrap()].fill(one(name));
     }
     all
 }

@@ -37,7 +37,8 @@ pub fn exp(x: f32) -> f32 {
 /// BLOOM's GELU: `x / 2 (1 + tanh(0.79788456 x (1 + 0.044715 x^2)))`, the constant rounded as in the original.
 #[inline(always)]
 pub fn gelu(x: f32) -> f32 {
-    let u = 0.797_884_56 * x * (1.0 + 0.044715 * x * x);
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6; // the f32 nearest to 0.79788456
+    let u = SQRT_2_OVER_PI * x * (1.0 + 0.044715 * x * x);
     // 1 + tanh(u) = 2 / (1 + e^(-2u))
     // Below -100 the true value is 0 in f32, but `exp` is clamped, so the numerator has to be too.
     x.max(-100.0) / (1.0 + exp(-2.0 * u))

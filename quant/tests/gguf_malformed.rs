@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use huozi_quant::gguf::{Error, Reader, Rule, limits};
+use huozi_quant::gguf::{Error, Reader, Rule, Value, limits};
 
 /// A file put together byte by byte, without the writer.
 #[derive(Clone)]
@@ -565,5 +565,38 @@ fn read_everything(reader: &Reader) {
         assert_eq!(reader.tensor(&tensor.name), Some(tensor));
         assert_eq!(reader.bytes(tensor).len() as u64, tensor.bytes);
         assert_eq!(tensor.format.row_bytes(tensor.cols()).unwrap() * tensor.rows(), tensor.bytes as usize);
+    }
+}
+
+#[test]
+fn a_mapped_file_that_others_overwrite_gives_nonsense_but_no_panic() {
+    let raw =
+        Raw::good().and_kv(kv("deep", ARRAY, array(ARRAY, 2, array(STRING, 1, string("甲")).repeat(2))));
+    let good = raw.bytes();
+    for fill in [0u8, 1, 9, 0x7f, 0xff] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &good).unwrap();
+        let reader = Reader::open(file.path(), huozi_quant::map::How::Map).unwrap();
+        read_everything(&reader);
+        // In place and as long as before: what is cut off would end the process, see `map`.
+        std::os::unix::fs::FileExt::write_all_at(file.as_file(), &vec![fill; good.len()], 0).unwrap();
+        assert!(reader.bytes(&reader.tensors()[0]).iter().all(|&b| b == fill), "not mapped");
+        read_everything(&reader);
+    }
+}
+
+#[test]
+fn an_inner_array_that_others_lengthen_does_not_loop() {
+    let inner = array(U8, 3, [0xab, 0xcd, 0xef]);
+    let good = Raw::good().and_kv(kv("deep", ARRAY, array(ARRAY, 1, &inner))).bytes();
+    let length_at = good.windows(inner.len()).position(|w| w == inner).unwrap() as u64 + 4;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &good).unwrap();
+    let reader = Reader::open(file.path(), huozi_quant::map::How::Map).unwrap();
+    for len in [1u64 << 32, 1 << 63, u64::MAX] {
+        std::os::unix::fs::FileExt::write_all_at(file.as_file(), &len.to_le_bytes(), length_at).unwrap();
+        let Some(Value::Array(outer)) = reader.meta().get("deep") else { panic!("no array") };
+        let lens: Vec<_> = outer.iter().map(|v| if let Value::Array(a) = v { a.len() } else { 99 }).collect();
+        assert_eq!(lens, [0]);
     }
 }

@@ -97,7 +97,7 @@ fn run<T: KvValue>(
         activations.fill(crew, isa, kind, (m, n_embd), |c, y| {
             layer_norm(isa, row(x, c, n_embd), &layer.attn_norm.weight, &layer.attn_norm.bias, w.eps, y);
         });
-        linear(crew, isa, &layer.attn_qkv, activations, qkv, |y, bias| add(y, bias));
+        linear(crew, isa, &layer.attn_qkv, activations, qkv, add);
         kv.store(crew, i, &slots, qkv);
         crew.strips(context, n_embd, d, |first, mut tile| {
             let head = first / d;
@@ -166,7 +166,7 @@ fn linear(
 
 /// `x += w a + bias`, with `y` as scratch of the same shape.
 fn residual(crew: &Crew<'_>, isa: Isa, layer: &Linear, a: &Activations, y: &mut [f32], x: &mut [f32]) {
-    linear(crew, isa, layer, a, y, |y, bias| add(y, bias));
+    linear(crew, isa, layer, a, y, add);
     let n_embd = layer.weight.rows();
     crew.rows(x, n_embd, |c, x| add(x, row(y, c, n_embd)));
 }

@@ -1,8 +1,11 @@
 //! What the tests of the program share: models converted from the fixtures, and runs of the binary.
 #![allow(dead_code)] // every test binary uses a part of it
 
+use huozi::engine::{KvType, Native, Options as EngineOptions};
 use huozi_convert::pipeline::{self, Options, Source};
 use huozi_convert::plan::Preset;
+use huozi_quant::gguf::Reader;
+use huozi_quant::map::How;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -46,6 +49,17 @@ pub fn model(name: &str, preset: Preset) -> PathBuf {
             out
         })
         .clone()
+}
+
+/// A cancel flag that nobody sets.
+pub static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// The native engine over a file.
+pub fn open(file: &Path, kv: KvType, kv_positions: usize, threads: usize) -> (Reader, Native) {
+    let reader = Reader::open(file, How::Map).expect("opens");
+    let options = EngineOptions { threads: Some(threads), kv, kv_positions };
+    let engine = Native::open(&reader, &options).expect("is a model");
+    (reader, engine)
 }
 
 /// What a run of the program gave.

@@ -80,6 +80,9 @@ pub enum Error {
         /// What was asked for.
         found: String,
     },
+    /// A GGUF source is broken.
+    #[error(transparent)]
+    Gguf(#[from] huozi_quant::gguf::Error),
 }
 
 impl Error {

@@ -147,11 +147,11 @@ fn unindexed(folder: &Folder, names: &[String], extension: &str) -> Result<Optio
 }
 
 /// `pytorch_model_00001-of-00072.bin` -> (`pytorch_model_`, 1, Some(72)); `model_00001.bin` -> (`model_`, 1, None).
-fn numbered<'a>(name: &'a str, extension: &str) -> Option<(&'a str, u32, Option<u32>)> {
+fn numbered(name: &str, extension: &str) -> Option<(&'static str, u32, Option<u32>)> {
     let base = name.strip_suffix(extension)?.strip_suffix('.')?;
     let (stem, rest) = ["pytorch_model-", "pytorch_model_", "model-", "model_"]
-        .iter()
-        .find_map(|stem| Some((&name[..stem.len()], base.strip_prefix(stem)?)))?;
+        .into_iter()
+        .find_map(|stem| Some((stem, base.strip_prefix(stem)?)))?;
     let digits = |s: &str| {
         (s.len() == 5 && s.bytes().all(|b| b.is_ascii_digit())).then(|| s.parse::<u32>().ok()).flatten()
     };
@@ -175,6 +175,9 @@ mod tests {
         assert_eq!(numbered("model_00003.bin", "bin"), Some(("model_", 3, None)));
         for other in [
             "model_3.bin",
+            "x.bin",
+            ".bin",
+            "模型模型模型.bin",
             "model_00003.bin.bin",
             "training_model_00003.bin",
             "model_+0003.bin",

@@ -1,11 +1,12 @@
 //! A checkpoint as a list of tensors whose rows can be read as `f32`, whatever layout it has on disk.
 //!
 //! In comes a directory of `model.safetensors` or `pytorch_model.bin`, whole or in shards, or a model's name in the
-//! local Hugging Face cache, or files in memory. Out go names, shapes and rows. Bytes are read by range when they are asked for: a
+//! local Hugging Face cache, or files in memory, or a GGUF file. Out go names, shapes and rows. Bytes are read by range when they are asked for: a
 //! checkpoint larger than memory is no burden. What the tensors mean is not known here.
 //!
 //! Everything in these files is taken as hostile: any content at all gives an answer or an [`Error`].
 
+mod allowed;
 mod cache;
 mod error;
 mod index;
@@ -23,6 +24,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use huozi_quant::Format;
+use huozi_quant::gguf::Reader;
+use huozi_quant::map::How;
 
 pub use cache::CacheEnv;
 pub use error::Error;
@@ -109,18 +112,34 @@ struct Entry {
 }
 
 /// What kind of source a checkpoint is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum Kind<'a> {
     /// Hugging Face files: names and row order are Hugging Face's.
     Hf,
+    /// A GGUF file, with its metadata: names and row order are GGUF's.
+    Gguf(&'a Reader),
+}
+
+/// Where a checkpoint comes from.
+enum Home {
+    Folder(Folder),
+    Gguf(Reader),
+}
+
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checkpoint")
+            .field("name", &self.name)
+            .field("tensors", &self.tensors.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// An open checkpoint. Reading takes `&self` and may be done from many threads.
-#[derive(Debug)]
 pub struct Checkpoint {
     name: String,
-    folder: Folder,
+    home: Home,
     inputs: Vec<Input>,
     tensors: Vec<SourceTensor>,
     places: Vec<Place>,
@@ -128,8 +147,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a directory, or a model by its name in the local Hugging Face cache
-    /// (`ORG/NAME`, where no such path exists).
+    /// Opens a directory, a GGUF file, or a model by its name in the local Hugging Face cache (`ORG/NAME`, where no such path exists).
     ///
     /// Reads headers only. Shards must be complete and no tensor may be in two of them.
     ///
@@ -148,7 +166,7 @@ impl Checkpoint {
         if path.is_dir() {
             return Self::from_folder(Folder::Dir(path.into_owned()));
         }
-        Err(Error::layout(path.display().to_string(), "the directory of a checkpoint", "a file"))
+        Self::from_gguf(&path)
     }
 
     /// A checkpoint of files in memory: (name, content) as they would be in a directory.
@@ -166,43 +184,74 @@ impl Checkpoint {
         Self::from_folder(Folder::Memory(files))
     }
 
+    fn from_gguf(path: &Path) -> Result<Self, Error> {
+        let input = Input::open(path)?;
+        let mut magic = [0; 4];
+        if input.len() < 4 || input.read_at(0, &mut magic).is_err() || &magic != b"GGUF" {
+            let expected = "a GGUF file, or the directory that holds a checkpoint and its config.json";
+            return Err(Error::layout(input.name(), expected, "another file"));
+        }
+        // Mapped for its header only; rows are read by range like everything else here.
+        let reader = Reader::open(path, How::Map)?;
+        let (mut tensors, mut places) = (Vec::new(), Vec::new());
+        for t in reader.tensors() {
+            let shape: Vec<u64> = t.dims.iter().rev().copied().collect();
+            let dtype = match t.format {
+                Format::F32 => Dtype::F32,
+                Format::F16 => Dtype::F16,
+                Format::BF16 => Dtype::BF16,
+                quantised => Dtype::Quantised(quantised),
+            };
+            // The reader has checked that shape and bytes agree and lie in the file.
+            let storage = rows::product(&shape).unwrap_or(0);
+            let strides = rows::contiguous(&shape);
+            places.push(Place { input: 0, base: t.offset, storage, first: 0, strides });
+            tensors.push(SourceTensor {
+                name: t.name.clone(),
+                shape,
+                dtype,
+                file: reader.name().into(),
+                bytes: t.bytes,
+            });
+        }
+        let names = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        Ok(Self {
+            name: reader.name().into(),
+            home: Home::Gguf(reader),
+            inputs: vec![input],
+            tensors,
+            places,
+            names,
+        })
+    }
+
     fn from_folder(folder: Folder) -> Result<Self, Error> {
         let shards = index::find(&folder)?;
-        let mut this = Self {
-            name: folder.name(),
-            folder,
-            inputs: Vec::new(),
-            tensors: Vec::new(),
-            places: Vec::new(),
-            names: HashMap::new(),
-        };
-        // Tensor -> number of its shard, as far as read.
-        let mut shard_of = HashMap::new();
+        let (mut inputs, mut tensors, mut places) = (Vec::new(), Vec::<SourceTensor>::new(), Vec::new());
+        let mut names: HashMap<String, usize> = HashMap::new();
         for (number, file) in shards.files.iter().enumerate() {
-            let Some(input) = this.folder.open(file)? else {
-                let by = shards.index.as_ref().map_or(this.name.clone(), |index| index.file.clone());
+            let Some(input) = folder.open(file)? else {
+                let by = shards.index.as_ref().map_or(folder.name(), |index| index.file.clone());
                 return Err(Error::layout(by, format!("shard {} beside it", shown(file)), "no such file"));
             };
-            let entries =
-                if shards.torch { torch::list(&input, number)? } else { safetensors::list(&input, number)? };
-            for Entry { tensor, place } in entries {
-                if let Some(first) = this.names.insert(tensor.name.clone(), this.tensors.len()) {
-                    let expected = format!("tensor {} once", shown(&tensor.name));
+            let list = if shards.torch { torch::list } else { safetensors::list };
+            for Entry { tensor, place } in list(&input, number)? {
+                if let Some(first) = names.insert(tensor.name.clone(), tensors.len()) {
+                    let expected = format!("tensor {} in one shard", shown(&tensor.name));
                     return Err(Error::layout(
                         tensor.file,
                         expected,
-                        format!("it also in {}", this.tensors[first].file),
+                        format!("it also in {}", tensors[first].file),
                     ));
                 }
-                shard_of.insert(tensor.name.clone(), number);
-                this.tensors.push(tensor);
-                this.places.push(place);
+                tensors.push(tensor);
+                places.push(place);
             }
-            this.inputs.push(input);
+            inputs.push(input);
         }
         if let Some(index) = shards.index {
             for (tensor, file) in &index.map {
-                let found = shard_of.get(tensor).map(|&n| &shards.files[n]);
+                let found = names.get(tensor).map(|&i: &usize| &shards.files[places[i].input]);
                 if found != Some(file) {
                     let expected = format!("tensor {} in {}", shown(tensor), shown(file));
                     let found = found.map_or("it in no shard".into(), |f| format!("it in {}", shown(f)));
@@ -210,7 +259,7 @@ impl Checkpoint {
                 }
             }
         }
-        Ok(this)
+        Ok(Self { name: folder.name(), home: Home::Folder(folder), inputs, tensors, places, names })
     }
 
     /// The directory or file, for messages.
@@ -219,8 +268,11 @@ impl Checkpoint {
     }
 
     /// What the names and the row order of the tensors are.
-    pub fn kind(&self) -> Kind {
-        Kind::Hf
+    pub fn kind(&self) -> Kind<'_> {
+        match &self.home {
+            Home::Folder(_) => Kind::Hf,
+            Home::Gguf(reader) => Kind::Gguf(reader),
+        }
     }
 
     /// Every tensor, shard by shard, in the order of the file.
@@ -277,7 +329,8 @@ impl Checkpoint {
     /// # Errors
     /// It cannot be read, has more than 256 MiB, or `name` is not a plain file name.
     pub fn file(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        let Some(input) = self.folder.open(name)? else { return Ok(None) };
+        let Home::Folder(folder) = &self.home else { return Ok(None) };
+        let Some(input) = folder.open(name)? else { return Ok(None) };
         input.read_vec(0, input.len(), MAX_TEXT_BYTES, "a file").map(Some)
     }
 

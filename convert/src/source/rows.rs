@@ -162,12 +162,14 @@ impl Lines<'_> {
     /// Elements `first`, `first + stride`, .. into `out`.
     fn line(&mut self, first: u64, stride: u64, out: &mut [f32]) -> Result<(), Error> {
         let item = self.format.block_bytes();
-        let fits = (self.scratch.len() / item) as u64;
-        let byte = |element: u64| self.base + element * item as u64;
+        // More than 1 for block formats only, and those are contiguous, in whole rows.
+        let weights = self.format.block_weights();
+        let fits = (self.scratch.len() / item * weights) as u64;
+        let byte = |element: u64| self.base + element / weights as u64 * item as u64;
         if stride == 1 {
             let mut at = first;
             for part in out.chunks_mut(fits as usize) {
-                let bytes = &mut self.scratch[..part.len() * item];
+                let bytes = &mut self.scratch[..part.len() / weights * item];
                 self.input.read_at(byte(at), bytes)?;
                 self.format.decode(bytes, part);
                 at += part.len() as u64;

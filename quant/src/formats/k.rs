@@ -1,5 +1,10 @@
 //! What the formats Q2_K to Q6_K share: exact integer sums, and the packing of 6-bit scales.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "one index walks several arrays of fixed size: the shape that vectorises"
+)]
+
 use super::search_k::N;
 
 /// Weights that share one scale in [`scaled_sum`]; a format with larger sub-blocks repeats its scales.

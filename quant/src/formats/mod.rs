@@ -53,7 +53,7 @@ macro_rules! formats {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(non_camel_case_types, reason = "the field's own spelling")]
         pub enum Format {
-            $( #[doc = concat!($name, ", see [`", stringify!($module), "`].")] $variant, )*
+            $( #[doc = concat!($name, ", see [`mod@", stringify!($module), "`].")] $variant, )*
         }
 
         $( const _: () = assert!(size_of::<$module::$block>() == $bytes && align_of::<$module::$block>() == 1); )*
@@ -87,7 +87,7 @@ macro_rules! formats {
                 match self { $( Format::$variant => $bytes, )* }
             }
 
-            /// What [`dot`](Self::dot) multiplies with.
+            /// What a dot product with this format takes as its other operand.
             pub const fn activation(self) -> Activation {
                 match self { $( Format::$variant => Activation::$act, )* }
             }
@@ -150,6 +150,9 @@ pub mod q8_a;
 pub mod q8_k;
 mod search;
 mod search_k;
+
+#[cfg(test)]
+mod plain_tests;
 
 impl Format {
     /// The format with this name, in any case (`q4_k`, `Q4_K`, `iq4_nl`).

@@ -10,6 +10,8 @@
 //! byte 108..110 d       f16
 //! ```
 
+#![allow(clippy::needless_range_loop, reason = "one index walks several arrays of fixed size: the shape that vectorises")]
+
 use super::F16;
 use super::k;
 use super::q8_k::BlockQ8K;
@@ -95,7 +97,7 @@ const PLAN: Plan = Plan {
     rounds: 4,
 };
 
-/// Encodes one row `x` (256 n) into `out` (n); see [`super::search_k`]. `importance`: per column, or `None`.
+/// Encodes one row `x` (256 n) into `out` (n); see `search_k.rs`. `importance`: per column, or `None`.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ3K]) {
     for (i, (x, out)) in x.as_chunks::<N>().0.iter().zip(out).enumerate() {

@@ -12,6 +12,8 @@
 //! byte 48..176  qs      byte 32 j + l: low bits of weight 64 j + l (bits 0..4), weight 64 j + 32 + l (bits 4..8)
 //! ```
 
+#![allow(clippy::needless_range_loop, reason = "one index walks several arrays of fixed size: the shape that vectorises")]
+
 use super::F16;
 use super::k;
 use super::q8_k::BlockQ8K;
@@ -76,7 +78,7 @@ const PLAN: Plan = Plan {
     rounds: 4,
 };
 
-/// Encodes one row `x` (256 n) into `out` (n); see [`super::search_k`]. `importance`: per column, or `None`.
+/// Encodes one row `x` (256 n) into `out` (n); see `search_k.rs`. `importance`: per column, or `None`.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5K]) {
     for (i, (x, out)) in x.as_chunks::<N>().0.iter().zip(out).enumerate() {

@@ -66,7 +66,7 @@ const PLAN: Plan = Plan {
     rounds: 4,
 };
 
-/// Encodes one row `x` (256 n) into `out` (n); see [`super::search_k`]. `importance`: per column, or `None`.
+/// Encodes one row `x` (256 n) into `out` (n); see `search_k.rs`. `importance`: per column, or `None`.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ6K]) {
     for (i, (x, out)) in x.as_chunks::<N>().0.iter().zip(out).enumerate() {

@@ -86,6 +86,10 @@ impl Values {
 }
 
 /// What a block needs.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lives on the stack for one block; a box would cost an allocation each"
+)]
 pub(super) enum Job {
     /// All zero, or too small for any f16 scale.
     Zero,
@@ -130,8 +134,9 @@ fn mean_square(row: &[f32]) -> f32 {
 
 /// Looks at a block and weighs its errors.
 ///
-/// With importance the cost of an error is `importance * sqrt(sigma2 + x^2)`, llama.cpp's choice. Without it is
-/// `sigma2 + EMPHASIS x^2`: nearly plain squared error, a little more for large weights.
+/// The cost of an error in `x` is `importance * (sigma2 + EMPHASIS x^2)`, importance 1 where none is given: nearly
+/// plain squared error, a little more for large weights. Where no column of the block has any importance the
+/// search goes by the weights alone.
 #[inline(always)]
 pub(super) fn prepare(x: &[f32; N], importance: Option<&[f32; N]>, row: Row) -> Job {
     let mut values = Values::ZERO;
@@ -156,7 +161,8 @@ pub(super) fn prepare(x: &[f32; N], importance: Option<&[f32; N]>, row: Row) -> 
         let mut most = 0.0f32;
         for i in 0..N {
             // NaN counts as no importance, infinity as the largest.
-            let p = importance.map_or(1.0, |p| if p[i] > 0.0 { clamp(p[i] / row.top, 0.0, 1.0) } else { 0.0 });
+            let p =
+                importance.map_or(1.0, |p| if p[i] > 0.0 { clamp(p[i] / row.top, 0.0, 1.0) } else { 0.0 });
             let v = values.x[i];
             values.cost[i] = p * (row.sigma2 + emphasis * (v * v));
             most = if values.cost[i] > most { values.cost[i] } else { most };
@@ -176,8 +182,13 @@ pub(super) fn prepare(x: &[f32; N], importance: Option<&[f32; N]>, row: Row) -> 
     Job::Search(values)
 }
 
-/// See [`prepare`].
-pub(super) const EMPHASIS: f32 = 0.25;
+/// Weight of the square of a weight in the cost of its error, beside the row's mean square. Measured on the embedded
+/// model, mean KL divergence of Q4_0, Q4_1, Q5_0, IQ4_NL, IQ4_XS over ggml's (geometric mean): 0.892 at 0, 0.889 at
+/// 0.25, 0.944 at 1, 0.974 at 3. At 0.25 the error weighted by x^2 is below ggml's too, on light and heavy tails.
+const EMPHASIS: f32 = 0.25;
+
+/// The same where importance is given, which then says most of what there is to say: at 0.25 the error weighted by
+/// importance was above ggml's on heavy tails for Q4_0 and Q5_1.
 const EMPHASIS_OF_IMPORTANT: f32 = 0.1;
 
 /// For the levels nearest to `x * inverse`: sums of `cost * level * x` and `cost * level^2`. Their quotient is the
@@ -239,7 +250,11 @@ impl<T: Copy, const K: usize> Best<T, K> {
 
 /// The least-squares scales of the `K` best of `peaks`, see [`scale`].
 #[inline(always)]
-pub(super) fn candidates<const K: usize>(v: &Values, peaks: &[f32], level: impl Fn(f32) -> f32) -> Best<f32, K> {
+pub(super) fn candidates<const K: usize>(
+    v: &Values,
+    peaks: &[f32],
+    level: impl Fn(f32) -> f32,
+) -> Best<f32, K> {
     let mut best = Best::new(0.0);
     for p in peaks {
         let (lx, ll) = fit(v, p / v.peak, &level);
@@ -282,7 +297,7 @@ fn refine(v: &Values, start: f32, level: impl Fn(f32) -> f32 + Copy) -> (f32, F1
     for _ in 0..ROUNDS {
         let (lx, ll) = fit(v, 1.0 / d.to_f32(), level);
         let h = half(lx / ll);
-        if h == d || !(ll > 0.0) {
+        if h == d || ll <= 0.0 {
             break;
         }
         let e = error(v, h.to_f32(), level);
@@ -310,8 +325,11 @@ fn neighbourhood(v: &Values, mut least: f32, mut d: F16, level: impl Fn(f32) -> 
     d
 }
 
+/// Rounds of fit and assignment; it settles in two or three.
 const ROUNDS: usize = 4;
+/// Neighbours tried on each side, `STRIDE` f16 steps apart.
 const NEIGHBOURS: i32 = 3;
+/// See [`NEIGHBOURS`].
 const STRIDE: i32 = 3;
 
 /// A scale and a minimum.
@@ -329,9 +347,16 @@ pub(super) fn affine_level(x: f32, m: f32, inverse: f32, top: f32) -> f32 {
 
 /// Least squares for the levels that `(inverse, m)` gives: `(explained, d, m)`; `x` is measured from `origin`.
 #[inline(always)]
-fn affine_fit(v: &Values, cost: f32, first: f32, origin: f32, inverse: f32, m: f32, top: f32) -> (f32, f32, f32) {
-    let (mut l1, mut lx, mut ll) =
-        ([0.0f32; lanes::LANES], [0.0f32; lanes::LANES], [0.0f32; lanes::LANES]);
+fn affine_fit(
+    v: &Values,
+    cost: f32,
+    first: f32,
+    origin: f32,
+    inverse: f32,
+    m: f32,
+    top: f32,
+) -> (f32, f32, f32) {
+    let (mut l1, mut lx, mut ll) = ([0.0f32; lanes::LANES], [0.0f32; lanes::LANES], [0.0f32; lanes::LANES]);
     for (x, cost) in v.lanes() {
         for i in 0..lanes::LANES {
             let l = affine_level(x[i], m, inverse, top);
@@ -457,8 +482,11 @@ pub(super) fn affine(v: &Values, top: f32, cuts: &[f32]) -> Affine {
     chosen
 }
 
+/// As [`REFINED`], [`NEIGHBOURS`] and [`STRIDE`].
 const AFFINE_REFINED: usize = 2;
+/// See [`AFFINE_REFINED`].
 const AFFINE_NEIGHBOURS: i32 = 2;
+/// See [`AFFINE_REFINED`].
 const AFFINE_STRIDE: i32 = 3;
 
 /// Encodes the blocks of a row, each by `block`.
@@ -480,7 +508,11 @@ pub(super) fn affine_levels(v: &Values, d: F16, m: F16, top: f32) -> [u8; N] {
 
 /// The best of every `stride`-th f16 scale that puts the largest weight on levels `most` down to `least`.
 #[inline(always)]
-pub(super) fn walk(v: &Values, (most, least, stride): (f32, f32, usize), level: impl Fn(f32) -> f32 + Copy) -> F16 {
+pub(super) fn walk(
+    v: &Values,
+    (most, least, stride): (f32, f32, usize),
+    level: impl Fn(f32) -> f32 + Copy,
+) -> F16 {
     let top = v.peak.abs();
     let (from, to) = (half(top / most).to_bits(), half(top / least).to_bits());
     let mut d = F16::default();

@@ -19,6 +19,11 @@
 //! in its own lane, so the width of the vector unit cannot change a bit. Multiplication and addition are rounded
 //! apart, ties go to the first candidate, and comparisons are written so that a NaN never wins.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "one index walks several arrays of fixed size: the shape that vectorises"
+)]
+
 use super::F16;
 
 /// Weights in a super-block.

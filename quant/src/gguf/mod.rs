@@ -16,13 +16,15 @@
 
 pub mod limits;
 mod meta;
+mod owned;
 mod read;
 mod write;
 
 use std::fmt;
 use std::io;
 
-pub use meta::{Array, Ints, Meta, MetaValue, Strings, Value, ValueType, Values};
+pub use meta::{Array, Ints, Meta, Strings, Value, ValueType, Values};
+pub use owned::MetaValue;
 pub use read::Reader;
 pub use write::{Layout, TensorSpec, Writer};
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
 use super::limits::{self, align_up};
-use super::meta::encode_string;
+use super::owned::encode_string;
 use super::{Error, MetaValue, Place, Rule, TensorInfo, read};
 use crate::Format;
 

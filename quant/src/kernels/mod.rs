@@ -1,7 +1,7 @@
 //! The instruction sets a kernel can be compiled for, and the choice of one at run time.
 //!
 //! A kernel is written once as portable code in `formats`, `attention` or `elementwise` and compiled again for each
-//! instruction set by [`multiversion!`]; [`table`] holds the products with quantised rows. Since Rust never fuses a
+//! instruction set by `multiversion!`; [`table`] holds the products with quantised rows. Since Rust never fuses a
 //! multiplication with an addition by itself and all sums run in 16 fixed lanes, every ISA gives the same bits.
 //!
 //! The choice happens once: [`Isa::from_env`] takes the best the CPU has, lowered by `HUOZI_ISA`.
@@ -163,7 +163,7 @@ mod tests {
             assert_eq!(Isa::choose(Some(isa.name())), Ok(*isa));
         }
         assert_eq!(Isa::choose(None).unwrap(), *all.last().unwrap());
-        println!("ISAs on this machine: {all:?}");
+        eprintln!("ISAs on this machine: {all:?}");
     }
 
     #[test]

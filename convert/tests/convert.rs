@@ -1,0 +1,550 @@
+//! Whole conversions: what is in the file, and what is left when one does not happen.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use huozi_convert::pipeline::{Options, Progress, Report, Source, run};
+use huozi_convert::plan::Preset;
+use huozi_convert::source::Checkpoint;
+use huozi_convert::{Error, Kind};
+use huozi_quant::Format;
+use huozi_quant::gguf::{Reader, Value};
+use huozi_quant::map::How;
+
+fn fixture(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    if name == "demo" { root.join("src/demo") } else { root.join("tests/fixtures").join(name) }
+}
+
+const TINY: [&str; 5] =
+    ["tiny-f32", "tiny-bin-f16", "tiny-6heads-bf16", "tiny-untied-oldkeys-f16", "tiny-k256-f16"];
+
+fn options(source: &str, preset: Preset, out: &Path) -> Options {
+    Options { threads: Some(2), ..Options::new(Source::Path(fixture(source)), preset, out) }
+}
+
+fn go(options: &Options) -> Result<Report, Error> {
+    run(options, &(), &AtomicBool::new(false))
+}
+
+fn open(path: &Path) -> Reader {
+    Reader::open(path, How::Read).unwrap()
+}
+
+fn decoded(reader: &Reader, name: &str) -> Vec<f32> {
+    let t = reader.tensor(name).unwrap_or_else(|| panic!("no {name}"));
+    let mut out = vec![0.0; t.rows() * t.cols()];
+    t.format.decode(&reader.bytes(t), &mut out);
+    out
+}
+
+/// Everything of a source tensor, by either spelling of its name.
+fn source(checkpoint: &Checkpoint, name: &str) -> (Vec<u64>, Vec<f32>) {
+    let at = checkpoint.find(name).or_else(|| checkpoint.find(&format!("transformer.{name}")));
+    let at = at.unwrap_or_else(|| panic!("no {name}"));
+    let t = &checkpoint.tensors()[at];
+    let mut out = vec![0.0; t.shape.iter().product::<u64>() as usize];
+    let rows = if t.shape.len() == 1 { 1 } else { t.shape[0] };
+    checkpoint.read_rows(at, 0..rows, &mut out).unwrap();
+    (t.shape.clone(), out)
+}
+
+/// The permutation as the Python libraries do it: view as (head, 3, d, rest), then for j: for head: take.
+fn stacked(x: &[f32], n_head: usize, cols: usize) -> Vec<f32> {
+    let d = x.len() / cols / n_head / 3;
+    let mut out = Vec::new();
+    for j in 0..3 {
+        for head in 0..n_head {
+            let start = ((head * 3 + j) * d) * cols;
+            out.extend_from_slice(&x[start..start + d * cols]);
+        }
+    }
+    out
+}
+
+/// (fixture, heads, layers, width, vocabulary, tied)
+const SHAPES: [(&str, usize, u64, u64, u64, bool); 6] = [
+    ("tiny-f32", 4, 2, 64, 1024, true),
+    ("tiny-bin-f16", 4, 2, 64, 1024, true),
+    ("tiny-6heads-bf16", 6, 3, 96, 1024, true),
+    ("tiny-untied-oldkeys-f16", 4, 2, 64, 1024, false),
+    ("tiny-k256-f16", 2, 2, 256, 1024, true),
+    ("demo", 4, 6, 256, 6144, true),
+];
+
+/// Calls `check` with every tensor of the file, its expected values in GGUF's order, and whether it is a matrix.
+fn each_tensor(
+    path: &Path,
+    shape: (&str, usize, u64, u64, u64, bool),
+    mut check: impl FnMut(&str, Format, &[f32], &[f32], bool),
+) {
+    let (name, n_head, n_layer, e, n_vocab, tied) = shape;
+    let checkpoint = Checkpoint::open(&fixture(name)).unwrap();
+    let reader = open(path);
+    let mut pairs = vec![
+        ("token_embd.weight".to_owned(), "word_embeddings.weight".to_owned(), vec![n_vocab, e]),
+        ("token_embd_norm.weight".into(), "word_embeddings_layernorm.weight".into(), vec![e]),
+        ("token_embd_norm.bias".into(), "word_embeddings_layernorm.bias".into(), vec![e]),
+        ("output_norm.weight".into(), "ln_f.weight".into(), vec![e]),
+        ("output_norm.bias".into(), "ln_f.bias".into(), vec![e]),
+    ];
+    if !tied {
+        pairs.push(("output.weight".into(), "lm_head.weight".into(), vec![n_vocab, e]));
+    }
+    for i in 0..n_layer {
+        for (gguf, hf, rows, cols) in [
+            ("attn_norm", "input_layernorm", e, 0),
+            ("attn_qkv", "self_attention.query_key_value", 3 * e, e),
+            ("attn_output", "self_attention.dense", e, e),
+            ("ffn_norm", "post_attention_layernorm", e, 0),
+            ("ffn_up", "mlp.dense_h_to_4h", 4 * e, e),
+            ("ffn_down", "mlp.dense_4h_to_h", e, 4 * e),
+        ] {
+            let matrix = if cols == 0 { vec![rows] } else { vec![rows, cols] };
+            pairs.push((format!("blk.{i}.{gguf}.weight"), format!("h.{i}.{hf}.weight"), matrix));
+            pairs.push((format!("blk.{i}.{gguf}.bias"), format!("h.{i}.{hf}.bias"), vec![rows]));
+        }
+    }
+    assert_eq!(reader.tensors().len(), pairs.len(), "{name}");
+    for (gguf, hf, shape) in pairs {
+        let (stored_shape, stored) = source(&checkpoint, &hf);
+        assert_eq!(stored_shape, shape, "{name} {hf}");
+        let info = reader.tensor(&gguf).unwrap_or_else(|| panic!("{name}: no {gguf}"));
+        assert_eq!(info.dims, shape.iter().rev().copied().collect::<Vec<_>>(), "{name} {gguf}");
+        let cols = if shape.len() == 1 { 1 } else { shape[1] as usize };
+        let expected = if gguf.contains("attn_qkv") { stacked(&stored, n_head, cols) } else { stored };
+        check(&gguf, info.format, &decoded(&reader, &gguf), &expected, shape.len() == 2);
+    }
+}
+
+#[test]
+fn every_checkpoint_to_f32_and_f16() {
+    let dir = tempfile::tempdir().unwrap();
+    for shape in SHAPES {
+        for preset in [Preset::F32, Preset::F16, Preset::BF16] {
+            let out = dir.path().join(format!("{}.{preset}.gguf", shape.0));
+            let report = go(&options(shape.0, preset, &out)).unwrap();
+            assert_eq!(report.outputs[0].bytes, std::fs::metadata(&out).unwrap().len());
+            each_tensor(&out, shape, |name, format, got, expected, matrix| {
+                assert_eq!(format, if matrix { preset.plain() } else { Format::F32 }, "{} {name}", shape.0);
+                let rounded = |x: f32| match (matrix, preset) {
+                    (true, Preset::F16) => half::f16::from_f32(x).to_f32(),
+                    (true, Preset::BF16) => half::bf16::from_f32(x).to_f32(),
+                    _ => x,
+                };
+                let equal = got.iter().zip(expected).all(|(g, x)| g.to_bits() == rounded(*x).to_bits());
+                assert!(equal, "{} {preset}: values of {name}", shape.0);
+            });
+        }
+    }
+}
+
+#[test]
+fn quantised_rows_are_the_encoder_s() {
+    let dir = tempfile::tempdir().unwrap();
+    for shape in [SHAPES[2], SHAPES[3], SHAPES[4]] {
+        for preset in Preset::ALL.iter().copied().filter(|p| !p.is_float()) {
+            let out = dir.path().join(format!("{}.{preset}.gguf", shape.0));
+            let report = go(&options(shape.0, preset, &out)).unwrap();
+            let count: usize = report.outputs[0].formats.iter().map(|f| f.tensors).sum();
+            assert_eq!(count, open(&out).tensors().len());
+            let mut used = BTreeMap::new();
+            let reader = open(&out);
+            each_tensor(&out, shape, |name, format, got, expected, matrix| {
+                *used.entry(format.name()).or_insert(0) += 1;
+                if !matrix {
+                    assert_eq!(format, Format::F32);
+                }
+                let cols = reader.tensor(name).unwrap().cols();
+                let mut block = vec![0; format.row_bytes(cols).unwrap()];
+                let mut row = vec![0.0; cols];
+                for (got, x) in got.chunks_exact(cols).zip(expected.chunks_exact(cols)) {
+                    format.encode(x, None, &mut block);
+                    format.decode(&block, &mut row);
+                    assert_eq!(got, row, "{} {preset} {name}", shape.0);
+                }
+                // And they are near what they stand for: in two bits, 40 % of the norm at the very most.
+                let norm =
+                    |x: &mut dyn Iterator<Item = f32>| x.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+                let error = norm(&mut got.iter().zip(expected).map(|(g, x)| g - x));
+                assert!(error < 0.4 * norm(&mut expected.iter().copied()), "{} {preset} {name}", shape.0);
+            });
+            let listed: BTreeMap<_, _> =
+                report.outputs[0].formats.iter().map(|f| (f.format, f.tensors)).collect();
+            assert_eq!(listed, used, "{} {preset}", shape.0);
+        }
+    }
+}
+
+#[test]
+fn metadata_of_huozi_s_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("nano.gguf");
+    let report = go(&options("demo", Preset::F16, &out)).unwrap();
+    assert_eq!((report.name.as_str(), report.weights), ("demo", 6_312_448));
+    let reader = open(&out);
+    let meta = reader.meta();
+    for (key, text) in [
+        ("general.architecture", "bloom"),
+        ("general.type", "model"),
+        ("general.name", "demo"),
+        ("general.size_label", "6.3M"),
+        ("tokenizer.ggml.model", "gpt2"),
+        ("tokenizer.ggml.pre", "bloom"),
+        ("tokenizer.chat_template", huozi_convert::chat::HUOZI_TEMPLATE),
+    ] {
+        assert_eq!(meta.str(key).unwrap(), Some(text), "{key}");
+    }
+    for (key, number) in [
+        ("general.file_type", 1),
+        ("general.quantization_version", 2),
+        ("bloom.context_length", 2048),
+        ("bloom.embedding_length", 256),
+        ("bloom.feed_forward_length", 1024),
+        ("bloom.block_count", 6),
+        ("bloom.attention.head_count", 4),
+        ("bloom.attention.head_count_kv", 4),
+        ("tokenizer.ggml.bos_token_id", 1),
+        ("tokenizer.ggml.eos_token_id", 2),
+        ("tokenizer.ggml.eot_token_id", 6001),
+        ("tokenizer.ggml.unknown_token_id", 0),
+        ("tokenizer.ggml.padding_token_id", 3),
+    ] {
+        assert!(matches!(meta.get(key), Some(Value::U32(n)) if n == number), "{key}: {:?}", meta.get(key));
+    }
+    for (key, number) in [
+        ("general.sampling.temp", 0.5),
+        ("general.sampling.min_p", 0.0),
+        ("general.sampling.top_p", 0.95),
+        ("general.sampling.penalty_repeat", 1.03),
+        ("bloom.attention.layer_norm_epsilon", 1e-5),
+    ] {
+        assert!(matches!(meta.get(key), Some(Value::F32(n)) if n == number), "{key}: {:?}", meta.get(key));
+    }
+    for (key, number) in [("general.sampling.top_k", 50), ("general.sampling.penalty_last_n", 2048)] {
+        assert!(matches!(meta.get(key), Some(Value::I32(n)) if n == number), "{key}: {:?}", meta.get(key));
+    }
+    assert_eq!(meta.bool("tokenizer.ggml.add_bos_token").unwrap(), Some(false));
+    let tokens: Vec<&str> = meta.strings("tokenizer.ggml.tokens").unwrap().unwrap().iter().collect();
+    let types: Vec<i64> = meta.ints("tokenizer.ggml.token_type").unwrap().unwrap().iter().collect();
+    assert_eq!((tokens.len(), types.len()), (6144, 6144));
+    assert_eq!(
+        (tokens[6000], types[6000], tokens[6001], types[6001]),
+        ("<|beginofutterance|>", 3, "<|endofutterance|>", 3)
+    );
+    assert_eq!((tokens[6002], types[6002], types[5999]), ("[PAD6002]", 5, 1));
+    assert_eq!(meta.strings("tokenizer.ggml.merges").unwrap().unwrap().len(), 5740);
+    let suppressed: Vec<i64> = meta.ints("tokenizer.ggml.suppress_tokens").unwrap().unwrap().iter().collect();
+    assert_eq!(suppressed, (6002..6144).collect::<Vec<i64>>());
+    // llama.cpp refuses any other element type here.
+    let Some(Value::Array(array)) = meta.get("tokenizer.ggml.suppress_tokens") else { panic!("no array") };
+    assert!(matches!(array.iter().next(), Some(Value::I32(6002))));
+}
+
+#[test]
+fn metadata_from_old_keys_and_from_flags() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a.gguf");
+    go(&options("tiny-untied-oldkeys-f16", Preset::Q4_K_M, &out)).unwrap();
+    let reader = open(&out);
+    assert_eq!(reader.meta().uint("bloom.context_length").unwrap(), Some(1024));
+    assert_eq!(reader.meta().uint("general.file_type").unwrap(), Some(15));
+    let template =
+        std::fs::read_to_string(fixture("tiny-untied-oldkeys-f16").join("chat_template.jinja")).unwrap();
+    assert_eq!(reader.meta().str("tokenizer.chat_template").unwrap(), Some(template.as_str()));
+
+    let out = dir.path().join("b.gguf");
+    let given = Options {
+        name: Some("活字".into()),
+        context_length: Some(512),
+        ..options("tiny-f32", Preset::F16, &out)
+    };
+    go(&given).unwrap();
+    let reader = open(&out);
+    assert_eq!(reader.meta().str("general.name").unwrap(), Some("活字"));
+    assert_eq!(reader.meta().uint("bloom.context_length").unwrap(), Some(512));
+    assert_eq!(reader.meta().uint("general.sampling.penalty_last_n").unwrap(), Some(512));
+    let wrong = Options { context_length: Some(0), force: true, ..given };
+    assert_eq!(go(&wrong).unwrap_err().kind(), Kind::Usage);
+}
+
+/// The files of a fixture, to be changed.
+fn in_memory(name: &str) -> Vec<(String, Cow<'static, [u8]>)> {
+    let entries = std::fs::read_dir(fixture(name)).unwrap().map(|e| e.unwrap());
+    let wanted = entries.filter(|e| !e.file_name().to_string_lossy().starts_with("reference"));
+    wanted
+        .map(|e| (e.file_name().into_string().unwrap(), Cow::Owned(std::fs::read(e.path()).unwrap())))
+        .collect()
+}
+
+/// Rewrites `model.safetensors`: `change` gets name, shape and raw bytes of each tensor and may add more.
+fn with_weights(
+    name: &str,
+    change: impl FnOnce(&mut Vec<(String, Vec<usize>, Vec<u8>)>),
+) -> Vec<(String, Cow<'static, [u8]>)> {
+    use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
+    let mut files = in_memory(name);
+    let file = files.iter_mut().find(|(n, _)| n == "model.safetensors").unwrap();
+    let (mut list, dtype) = {
+        let parsed = SafeTensors::deserialize(&file.1).unwrap();
+        let list: Vec<_> =
+            parsed.tensors().into_iter().map(|(n, t)| (n, t.shape().to_vec(), t.data().to_vec())).collect();
+        (list, if name == "tiny-f32" { Dtype::F32 } else { Dtype::F16 })
+    };
+    change(&mut list);
+    let views = list.iter().map(|(n, s, d)| (n.clone(), TensorView::new(dtype, s.clone(), d).unwrap()));
+    file.1 = Cow::Owned(serialize(views, None).unwrap());
+    files
+}
+
+fn from_memory(files: Vec<(String, Cow<'static, [u8]>)>, preset: Preset, out: &Path) -> Options {
+    Options::new(Source::Memory(files), preset, out)
+}
+
+#[test]
+fn a_stored_output_equal_to_the_embedding_is_dropped_else_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = |n: u32| dir.path().join(format!("{n}.gguf"));
+    let with_head = |flip: bool| {
+        with_weights("tiny-f32", |list| {
+            let (_, shape, mut data) =
+                list.iter().find(|t| t.0.ends_with("word_embeddings.weight")).unwrap().clone();
+            if flip {
+                // The last bit of the last weight.
+                *data.iter_mut().rev().nth(3).unwrap() ^= 1;
+            }
+            list.push(("lm_head.weight".into(), shape, data));
+        })
+    };
+    let same = go(&from_memory(with_head(false), Preset::F32, &out(1))).unwrap();
+    assert!(same.notes.iter().any(|n| n.contains("equals the embedding")), "{:?}", same.notes);
+    assert!(open(&out(1)).tensor("output.weight").is_none());
+    let other = go(&from_memory(with_head(true), Preset::F32, &out(2))).unwrap();
+    assert!(other.notes.iter().any(|n| n.contains("differs")), "{:?}", other.notes);
+    let reader = open(&out(2));
+    assert_eq!(reader.tensors().last().unwrap().name, "output.weight");
+    let (embd, output) = (decoded(&reader, "token_embd.weight"), decoded(&reader, "output.weight"));
+    assert_eq!(embd.iter().zip(&output).filter(|(a, b)| a != b).count(), 1);
+    assert_eq!(other.weights, same.weights + 1024 * 64);
+
+    // On request both, and then the embedding has the plain type.
+    let twice = Options { duplicate_output: true, ..options("tiny-k256-f16", Preset::Q4_0, &out(3)) };
+    let report = go(&twice).unwrap();
+    let reader = open(&out(3));
+    assert_eq!(reader.tensor("token_embd.weight").unwrap().format, Format::Q4_0);
+    assert_eq!(reader.tensor("output.weight").unwrap().format, Format::Q6_K);
+    assert_eq!(report.weights, go(&options("tiny-k256-f16", Preset::Q4_0, &out(4))).unwrap().weights);
+    assert_eq!(open(&out(4)).tensor("token_embd.weight").unwrap().format, Format::Q6_K);
+}
+
+#[test]
+fn damaged_weights_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a.gguf");
+    let spoil = |values: &'static [f32]| {
+        with_weights("tiny-f32", move |list| {
+            let (_, _, data) =
+                list.iter_mut().find(|t| t.0.ends_with("h.1.mlp.dense_h_to_4h.weight")).unwrap();
+            for (i, v) in values.iter().enumerate() {
+                data[i * 4000..][..4].copy_from_slice(&v.to_le_bytes());
+            }
+        })
+    };
+    let bad: &[f32] = &[f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    let error = go(&from_memory(spoil(bad), Preset::Q8_0, &out)).unwrap_err();
+    assert_eq!(error.kind(), Kind::BadInput);
+    let text = error.to_string();
+    assert!(text.contains("h.1.mlp.dense_h_to_4h.weight: 3 of 16384"), "{text}");
+    // Finite, but not in F16.
+    let large: &[f32] = &[65504.0, -65520.0];
+    let text = go(&from_memory(spoil(large), Preset::F16, &out)).unwrap_err().to_string();
+    assert!(text.contains("dense_h_to_4h.weight: 1 of 16384") && text.contains("F16"), "{text}");
+    assert!(!out.exists() && std::fs::read_dir(dir.path()).unwrap().next().is_none());
+    go(&from_memory(spoil(large), Preset::BF16, &out)).unwrap();
+    // On request: kept where it can be, else 0.
+    let both = Options {
+        outputs: vec![(Preset::F32, dir.path().join("f.gguf")), (Preset::Q8_0, dir.path().join("q.gguf"))],
+        allow_nan: true,
+        ..from_memory(spoil(bad), Preset::F32, &out)
+    };
+    let report = go(&both).unwrap();
+    assert!(report.notes.iter().any(|n| n.starts_with("3 NaN")), "{:?}", report.notes);
+    let name = "blk.1.ffn_up.weight";
+    assert_eq!(decoded(&open(&both.outputs[0].1), name).iter().filter(|x| !x.is_finite()).count(), 3);
+    assert!(decoded(&open(&both.outputs[1].1), name).iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn same_bytes_for_any_threads_and_in_company() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = |options: &Options| {
+        go(options).unwrap();
+        options.outputs.iter().map(|(_, path)| std::fs::read(path).unwrap()).collect::<Vec<_>>()
+    };
+    let out = |n: &str| dir.path().join(n);
+    let one = bytes(&Options { threads: Some(1), ..options("demo", Preset::Q4_0, &out("1")) });
+    let two = bytes(&Options { threads: Some(2), ..options("demo", Preset::Q4_0, &out("2")) });
+    let company = bytes(&Options {
+        outputs: vec![(Preset::Q8_0, out("3")), (Preset::Q4_0, out("4"))],
+        threads: Some(3),
+        ..options("demo", Preset::Q8_0, &out("3"))
+    });
+    assert!(one[0] == two[0], "threads change the file");
+    assert!(one[0] == company[1], "company changes the file");
+    let again = bytes(&Options { force: true, ..options("demo", Preset::Q4_0, &out("4")) });
+    assert!(one[0] == again[0], "what was there before changes the file");
+}
+
+/// Sets the flag after so many bytes.
+struct CancelAfter<'a>(u64, AtomicU64, &'a AtomicBool);
+
+impl Progress for CancelAfter<'_> {
+    fn advance(&self, bytes: u64) {
+        if self.1.fetch_add(bytes, Relaxed) + bytes > self.0 {
+            self.2.store(true, Relaxed);
+        }
+    }
+}
+
+#[test]
+fn cancelling_leaves_nothing_and_keeps_what_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a.gguf");
+    let names = || {
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    for after in [0, 3_000_000, 12_000_000, u64::MAX] {
+        let cancel = AtomicBool::new(after == 0);
+        let result = run(
+            &options("demo", Preset::F32, &out),
+            &CancelAfter(after, AtomicU64::new(0), &cancel),
+            &cancel,
+        );
+        if after == u64::MAX {
+            result.unwrap();
+            assert_eq!(names(), ["a.gguf"]);
+        } else {
+            assert_eq!(result.unwrap_err().kind(), Kind::Interrupted, "after {after}");
+            assert!(names().is_empty(), "after {after}: {:?}", names());
+        }
+    }
+    // The last moment: everything encoded, nothing renamed.
+    struct AtSync<'a>(&'a AtomicBool);
+    impl Progress for AtSync<'_> {
+        fn sync(&self) {
+            self.0.store(true, Relaxed);
+        }
+    }
+    let before = std::fs::read(&out).unwrap();
+    let cancel = AtomicBool::new(false);
+    let forced = Options { force: true, ..options("demo", Preset::Q8_0, &out) };
+    assert_eq!(run(&forced, &AtSync(&cancel), &cancel).unwrap_err().kind(), Kind::Interrupted);
+    assert_eq!(names(), ["a.gguf"]);
+    assert!(std::fs::read(&out).unwrap() == before);
+}
+
+#[test]
+fn outputs_that_would_destroy_something_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a.gguf");
+    std::fs::write(&out, "mine").unwrap();
+    let error = go(&options("tiny-f32", Preset::F16, &out)).unwrap_err();
+    assert!(matches!(error, Error::Exists(_)) && error.kind() == Kind::Usage, "{error}");
+    assert_eq!(std::fs::read(&out).unwrap(), b"mine");
+    assert_eq!(go(&options("tiny-f32", Preset::F16, dir.path())).unwrap_err().kind(), Kind::Usage);
+    let twice = Options {
+        outputs: vec![(Preset::F16, dir.path().join("b")), (Preset::F32, dir.path().join("./b"))],
+        ..options("tiny-f32", Preset::F16, &out)
+    };
+    assert_eq!(go(&twice).unwrap_err().kind(), Kind::Usage);
+    assert!(go(&options("tiny-f32", Preset::F16, &dir.path().join("no/such/dir.gguf"))).is_err());
+
+    // Its own input: by name, by hard link, by symbolic link, by the name of the partial file.
+    let model = dir.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    for (name, bytes) in in_memory("tiny-f32") {
+        std::fs::write(model.join(name), bytes).unwrap();
+    }
+    let weights = model.join("model.safetensors");
+    let before = std::fs::read(&weights).unwrap();
+    std::fs::hard_link(&weights, dir.path().join("hard")).unwrap();
+    std::os::unix::fs::symlink(&weights, dir.path().join("soft")).unwrap();
+    std::os::unix::fs::symlink(&weights, dir.path().join("new.partial")).unwrap();
+    for target in [
+        weights.clone(),
+        model.join("tokenizer.json"),
+        dir.path().join("hard"),
+        dir.path().join("soft"),
+        dir.path().join("new"),
+    ] {
+        let own = Options { force: true, ..Options::new(Source::Path(model.clone()), Preset::F16, &target) };
+        let error = go(&own).unwrap_err();
+        assert!(matches!(error, Error::SameFile(_)), "{}: {error}", target.display());
+        assert!(std::fs::read(&weights).unwrap() == before, "{}", target.display());
+    }
+    // Somebody else is at it.
+    let busy = dir.path().join("busy.gguf");
+    let lock = std::fs::File::create(dir.path().join("busy.gguf.partial")).unwrap();
+    lock.lock().unwrap();
+    assert!(matches!(go(&options("tiny-f32", Preset::F16, &busy)), Err(Error::Busy(_))));
+    assert!(dir.path().join("busy.gguf.partial").exists());
+    drop(lock);
+    // Left over by a process that was killed: no obstacle.
+    go(&options("tiny-f32", Preset::F16, &busy)).unwrap();
+    assert!(!dir.path().join("busy.gguf.partial").exists());
+}
+
+#[test]
+fn a_gguf_source_keeps_its_metadata() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second, direct) =
+        (dir.path().join("1.gguf"), dir.path().join("2.gguf"), dir.path().join("3.gguf"));
+    for name in TINY {
+        let force = |o: Options| Options { force: true, ..o };
+        go(&force(options(name, Preset::F32, &first))).unwrap();
+        go(&force(Options {
+            threads: Some(2),
+            ..Options::new(Source::Path(first.clone()), Preset::Q4_K_M, &second)
+        }))
+        .unwrap();
+        go(&force(options(name, Preset::Q4_K_M, &direct))).unwrap();
+        assert!(
+            std::fs::read(&second).unwrap() == std::fs::read(&direct).unwrap(),
+            "{name}: a way round changes the file"
+        );
+        // A quantised source says so; its own file is refused.
+        let again =
+            force(Options::new(Source::Path(second.clone()), Preset::Q8_0, dir.path().join("4.gguf")));
+        let report = go(&again).unwrap();
+        assert!(report.notes.iter().any(|n| n.contains("quantised already")), "{:?}", report.notes);
+        let own = force(Options::new(Source::Path(second.clone()), Preset::Q8_0, &second));
+        assert!(matches!(go(&own), Err(Error::SameFile(_))));
+    }
+}
+
+#[test]
+fn missing_and_foreign_parts_are_bad_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a.gguf");
+    let without =
+        |file: &str| in_memory("tiny-f32").into_iter().filter(|(n, _)| n != file).collect::<Vec<_>>();
+    for file in ["config.json", "tokenizer.json"] {
+        let error = go(&from_memory(without(file), Preset::F16, &out)).unwrap_err();
+        assert!(error.kind() == Kind::BadInput && error.to_string().contains(file), "{error}");
+    }
+    let files = with_weights("tiny-f32", |list| {
+        list.retain(|t| !t.0.ends_with("h.0.mlp.dense_4h_to_h.bias"));
+    });
+    let error = go(&from_memory(files, Preset::F16, &out)).unwrap_err();
+    assert!(error.kind() == Kind::BadInput && error.to_string().contains("blk.0.ffn_down.bias"), "{error}");
+    let mut files = without("config.json");
+    files.push(("config.json".into(), Cow::Borrowed(b"{\"model_type\": \"gpt2\"}")));
+    let error = go(&from_memory(files, Preset::F16, &out)).unwrap_err();
+    assert!(error.kind() == Kind::BadInput && error.to_string().contains("gpt2"), "{error}");
+    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
+}

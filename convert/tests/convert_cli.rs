@@ -1,0 +1,131 @@
+//! The program from outside: exit codes, what goes to which stream, signals.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+}
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_huozi-convert"));
+    // Nobody's cache.
+    command.env("HF_HOME", "/nonexistent").env_remove("HF_HUB_CACHE");
+    command
+}
+
+fn convert(source: &Path, args: &[&str]) -> Output {
+    program().arg(source).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn result_on_stdout_notes_on_stderr() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (dir.path().join("a.gguf"), dir.path().join("b.gguf"));
+    let (a, b) = (a.to_str().unwrap(), b.to_str().unwrap());
+    let done = convert(&fixture("tiny-k256-f16"), &["--outtype", "Q4_K", "--outfile", a]);
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    let out = text(&done.stdout);
+    assert!(out.starts_with(&format!("{a}: tiny-k256-f16 Q4_K_M, ")) && out.lines().count() == 1, "{out}");
+    assert!(text(&done.stderr).lines().all(|l| l.starts_with("note: ")));
+    // Again: refused, told how; then two in one go, as JSON.
+    let refused = convert(&fixture("tiny-k256-f16"), &["-t", "q4_k", "-o", a]);
+    assert_eq!((refused.status.code(), text(&refused.stdout)), (Some(2), String::new()));
+    assert!(text(&refused.stderr).contains("--force"));
+    let args =
+        ["-t", "f16", "-o", a, "-t", "q8_0", "-o", b, "--force", "--json", "--threads", "1", "--name", "n"];
+    let done = convert(&fixture("tiny-k256-f16"), &args);
+    let json: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!((&json["schema"], &json["name"]), (&1.into(), &"n".into()));
+    assert_eq!((&json["outputs"][0]["type"], &json["outputs"][1]["type"]), (&"F16".into(), &"Q8_0".into()));
+    assert_eq!(json["outputs"][1]["bytes"], std::fs::metadata(b).unwrap().len());
+    assert_eq!(text(&done.stdout).lines().count(), 1);
+}
+
+#[test]
+fn exit_codes() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a.gguf");
+    let out = out.to_str().unwrap();
+    let cases: [(PathBuf, Vec<&str>, i32, &str); 8] = [
+        (fixture("tiny-f32"), vec!["-t", "q9", "-o", out], 2, "q9 is no type"),
+        (fixture("tiny-f32"), vec!["-t", "f16"], 2, "--output"),
+        (fixture("tiny-f32"), vec!["-t", "f16", "-t", "f32", "-o", out], 2, "in pairs"),
+        (fixture("tiny-f32"), vec!["-t", "f16", "-o", out, "--threads", "0"], 2, "threads"),
+        (fixture("no-such"), vec!["-t", "f16", "-o", out], 4, "no-such"),
+        (fixture("famous-poems.txt"), vec!["-t", "f16", "-o", out], 4, "famous-poems"),
+        (dir.path().to_owned(), vec!["-t", "f16", "-o", out], 4, "error: "),
+        (fixture("tiny-f32"), vec!["-t", "f16", "-o", "/nonexistent/a.gguf"], 1, "/nonexistent"),
+    ];
+    for (source, args, code, part) in cases {
+        let done = convert(&source, &args);
+        let error = text(&done.stderr);
+        assert_eq!(done.status.code(), Some(code), "{args:?}: {error}");
+        assert!(error.contains(part) && done.stdout.is_empty(), "{args:?}: {error}");
+        assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "{args:?} left something");
+    }
+    // Nowhere to print the report to; the file is there all the same.
+    if let Ok(full) = std::fs::File::options().write(true).open("/dev/full") {
+        let mut command = program();
+        command.arg(fixture("tiny-f32")).args(["-t", "f16", "-o", out]);
+        assert_eq!(command.stdout(full).stderr(Stdio::null()).status().unwrap().code(), Some(1));
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_quiet() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a.gguf");
+    let mut child = program()
+        .arg(fixture("tiny-f32"))
+        .args(["-t", "f16", "-o"])
+        .arg(&out)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut error = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(out.exists() && !error.contains("rror"), "{error}");
+}
+
+#[test]
+fn signals_leave_nothing_and_say_130_or_143() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a.gguf");
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src/demo");
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        // The slowest type on one thread takes long enough to be caught in the middle.
+        let mut child = program()
+            .arg(&demo)
+            .args(["-t", "q2_k", "--threads", "1", "-o"])
+            .arg(&out)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let started = Instant::now();
+        while !dir.path().join("a.gguf.partial").exists() && started.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let kill =
+            Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        assert_eq!(child.wait().unwrap().code(), Some(code), "SIG{signal}");
+        assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "SIG{signal} left something");
+    }
+}
+
+#[test]
+fn help_fits_a_screen_and_has_an_example() {
+    let help = text(&program().arg("--help").output().unwrap().stdout);
+    assert!(help.lines().count() <= 45 && help.contains("Example:") && help.contains("q4_k_m"), "{help}");
+}

@@ -1,0 +1,140 @@
+//! The native engine through its trait: sequences, forks, company, cancel, a full cache.
+
+mod common;
+
+use common::NEVER;
+use huozi::engine::{Engine, EngineError, Item, KvType, Native, Phase, Seq, Want};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn engine(fixture: &str, preset: &str, kv: KvType, kv_positions: usize, threads: usize) -> Native {
+    common::open(&common::model(fixture, preset.parse().unwrap()), kv, kv_positions, threads).1
+}
+
+/// Logits at every position of `ids` in a fresh sequence, read in pieces of `chunk`.
+fn logits(engine: &mut dyn Engine, ids: &[u32], chunk: usize) -> Vec<Vec<f32>> {
+    let seq = engine.seq_new();
+    let mut rows = Vec::new();
+    for tokens in ids.chunks(chunk) {
+        rows.extend(append(engine, seq, tokens));
+    }
+    engine.seq_free(seq);
+    rows
+}
+
+fn append(engine: &mut dyn Engine, seq: Seq, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let mut rows = Vec::new();
+    let item = Item { seq, tokens, phase: Phase::Given, want: Want::All };
+    engine.step(&[item], &mut |_, _, row| rows.push(row.to_vec()), &NEVER).unwrap();
+    rows
+}
+
+fn ids(n: usize) -> Vec<u32> {
+    (0..n as u32).map(|i| 4 + i * 37 % 900).collect()
+}
+
+#[test]
+fn chunks_threads_and_company_change_no_bit() {
+    for preset in ["f32", "q8_0", "q4_k_m"] {
+        let mut one = engine("tiny-k256-f16", preset, KvType::F16, 4096, 1);
+        let mut two = engine("tiny-k256-f16", preset, KvType::F16, 4096, 2);
+        let a = ids(150);
+        let b: Vec<u32> = a.iter().rev().copied().collect();
+        let alone = logits(&mut one, &a, 150);
+        for chunk in [1, 7, 64, 149] {
+            assert_eq!(logits(&mut one, &a, chunk), alone, "{preset}: chunks of {chunk}");
+        }
+        assert_eq!(logits(&mut two, &a, 50), alone, "{preset}: two threads");
+        let (sa, sb) = (two.seq_new(), two.seq_new());
+        let items = [(sb, &b), (sa, &a)].map(|(seq, ids)| Item {
+            seq,
+            tokens: ids,
+            phase: Phase::Given,
+            want: Want::All,
+        });
+        let mut rows = vec![Vec::new(); 2];
+        let stats = two.step(&items, &mut |item, _, row| rows[item].push(row.to_vec()), &NEVER).unwrap();
+        assert_eq!((stats.tokens, stats.rows), (300, 300));
+        assert_eq!(rows[1], alone, "{preset}: in company");
+        assert_eq!(rows[0], logits(&mut one, &b, 150), "{preset}: the other");
+    }
+}
+
+#[test]
+fn a_fork_goes_on_as_its_source_would_and_leaves_it_alone() {
+    let mut e = engine("tiny-f32", "f32", KvType::F32, 1024, 2);
+    let a = ids(200);
+    let all = logits(&mut e, &a, 200);
+    for at in [1, 63, 64, 65, 100, 128] {
+        let src = e.seq_new();
+        append(&mut e, src, &a[..130]);
+        let free = e.kv_free_blocks();
+        let fork = e.seq_fork(src, at).unwrap();
+        assert_eq!(e.kv_free_blocks(), free, "a fork takes no block before it grows");
+        assert_eq!(e.seq_len(fork), at);
+        assert_eq!(append(&mut e, fork, &a[at..]), all[at..], "fork at {at}");
+        assert_eq!(append(&mut e, src, &a[130..]), all[130..], "source after a fork at {at}");
+        e.seq_free(src);
+        e.seq_free(fork);
+        assert_eq!(e.kv_free_blocks(), 16, "everything came back");
+    }
+    let empty = e.seq_new();
+    assert!(matches!(e.seq_fork(empty, 1), Err(EngineError::PastEnd { len: 1, have: 0, .. })));
+}
+
+#[test]
+fn truncation_rewinds() {
+    let mut e = engine("tiny-f32", "f32", KvType::F32, 1024, 1);
+    let a = ids(150);
+    let all = logits(&mut e, &a, 150);
+    let seq = e.seq_new();
+    append(&mut e, seq, &ids(190)[..150].iter().map(|x| x ^ 1).collect::<Vec<_>>());
+    e.seq_truncate(seq, 0).unwrap();
+    append(&mut e, seq, &a[..140]);
+    e.seq_truncate(seq, 70).unwrap();
+    assert_eq!(append(&mut e, seq, &a[70..]), all[70..]);
+    assert!(matches!(e.seq_truncate(seq, 151), Err(EngineError::PastEnd { len: 151, have: 150, .. })));
+}
+
+#[test]
+fn a_full_cache_is_said_before_anything_happens() {
+    let mut e = engine("tiny-f32", "f32", KvType::F32, 128, 1);
+    let (a, b) = (e.seq_new(), e.seq_new());
+    append(&mut e, a, &ids(64));
+    let long = ids(65);
+    let items = [
+        Item { seq: b, tokens: &long[..1], phase: Phase::Given, want: Want::None },
+        Item { seq: a, tokens: &long[..1], phase: Phase::Given, want: Want::None },
+    ];
+    let full = e.step(&items, &mut |_, _, _| panic!("no row is wanted"), &NEVER);
+    assert_eq!(full, Err(EngineError::KvFull { needed: 2, free: 1 }));
+    assert_eq!((e.seq_len(a), e.seq_len(b), e.kv_free_blocks()), (64, 0, 1));
+}
+
+#[test]
+fn wrong_steps_are_refused() {
+    let mut e = engine("tiny-f32", "f32", KvType::F32, 128, 1);
+    let seq = e.seq_new();
+    let item = |seq, tokens| Item { seq, tokens, phase: Phase::Given, want: Want::Last };
+    let mut step = |items: &[Item<'_>]| e.step(items, &mut |_, _, _| {}, &NEVER);
+    assert_eq!(step(&[item(seq, &[])]), Err(EngineError::NoTokens));
+    assert_eq!(step(&[item(seq, &[1024])]), Err(EngineError::TokenOutOfRange { token: 1024, n_vocab: 1024 }));
+    assert_eq!(step(&[item(seq, &[1]), item(seq, &[2])]), Err(EngineError::SeqTwice(seq)));
+    e.seq_free(seq);
+    assert_eq!(e.step(&[item(seq, &[1])], &mut |_, _, _| {}, &NEVER), Err(EngineError::UnknownSeq(seq)));
+}
+
+#[test]
+fn a_cancelled_step_leaves_the_sequence_as_it_was() {
+    let mut e = engine("tiny-f32", "f32", KvType::F32, 1024, 2);
+    let a = ids(200);
+    let all = logits(&mut e, &a, 200);
+    let seq = e.seq_new();
+    append(&mut e, seq, &a[..100]);
+    let free = e.kv_free_blocks();
+    let cancel = AtomicBool::new(false);
+    let item = Item { seq, tokens: &a[100..], phase: Phase::Given, want: Want::All };
+    let outcome = e.step(&[item], &mut |_, _, _| cancel.store(true, Ordering::Relaxed), &cancel);
+    assert_eq!(outcome, Err(EngineError::Cancelled));
+    assert_eq!((e.seq_len(seq), e.kv_free_blocks()), (100, free));
+    assert_eq!(append(&mut e, seq, &a[100..]), all[100..]);
+}

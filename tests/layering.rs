@@ -1,0 +1,134 @@
+//! Who may import whom: the arrows of the picture in `src/lib.rs`, read from the paths in the source.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// Room, and what it may name.
+type Arrows = &'static [(&'static str, &'static [&'static str])];
+
+const QUANT: Arrows = &[
+    ("attention", &["elementwise", "formats", "kernels"]),
+    ("elementwise", &["formats", "kernels"]),
+    ("encode", &["formats", "kernels"]),
+    ("formats", &[]),
+    ("gguf", &["formats", "map"]),
+    ("kernels", &["formats", "team"]),
+    ("map", &[]),
+    ("matmul", &["formats", "kernels", "map", "team"]),
+    ("shape", &["formats", "gguf"]),
+    ("team", &[]),
+];
+
+/// `quant` and `convert` stand for the other packages.
+const ROOT: Arrows = &[
+    ("cli", &["demo", "engine", "eval", "model", "quant", "sample", "schedule", "session", "token"]),
+    ("demo", &["convert"]),
+    ("engine", &["model", "quant"]),
+    ("eval", &["engine", "sample", "token"]),
+    ("main", &["cli"]),
+    ("model", &["quant"]),
+    ("sample", &[]),
+    ("schedule", &["engine", "sample"]),
+    ("session", &["demo", "engine", "quant", "sample", "schedule", "token"]),
+    ("token", &["quant"]),
+];
+
+/// Every `.rs` file below `dir` with its room: the first part of its path, without `.rs`.
+fn files(dir: &Path, room: Option<&str>, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let room = room.unwrap_or(&stem);
+        if path.is_dir() {
+            files(&path, Some(room), found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push((room.to_owned(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+/// Source without comments and without the tests at its end.
+fn code(text: &str) -> String {
+    let own = text.split("\n#[cfg(test)]\nmod tests").next().unwrap();
+    own.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// Rooms named by paths that begin with `crate::`, also in braces: `crate::{a, b::C}`.
+fn crate_paths(code: &str) -> BTreeSet<String> {
+    let first_name =
+        |s: &str| s.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    let mut rooms = BTreeSet::new();
+    for rest in code.split("crate::").skip(1) {
+        let Some(list) = rest.strip_prefix('{') else {
+            rooms.insert(first_name(rest));
+            continue;
+        };
+        rooms.insert(first_name(list));
+        let mut depth = 0;
+        for (i, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => drop(rooms.insert(first_name(&list[i + 1..]))),
+                _ => {}
+            }
+        }
+    }
+    rooms.remove("");
+    rooms
+}
+
+fn named(code: &str, rooms: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut named: BTreeSet<String> = crate_paths(code).into_iter().filter(|r| rooms.contains(r)).collect();
+    for (package, room) in [("huozi_quant", "quant"), ("huozi_convert", "convert")] {
+        if code.contains(package) {
+            named.insert(room.to_owned());
+        }
+    }
+    named
+}
+
+fn check(dir: &str, arrows: Arrows) {
+    let mut found = Vec::new();
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), None, &mut found);
+    let rooms: BTreeSet<String> = found.iter().map(|(room, _)| room.clone()).filter(|r| r != "lib").collect();
+    let allowed: BTreeMap<&str, &[&str]> = arrows.iter().copied().collect();
+    for room in &rooms {
+        assert!(allowed.contains_key(room.as_str()), "{dir}: room `{room}` is not in the picture");
+    }
+    for (room, _) in arrows {
+        assert!(rooms.contains(*room), "{dir}: room `{room}` is in the picture, not in the house");
+    }
+    for (room, text) in found.iter().filter(|(room, _)| room != "lib") {
+        for other in named(&code(text), &rooms) {
+            let allowed = other == *room || allowed[room.as_str()].contains(&other.as_str());
+            assert!(allowed, "{dir}: `{room}` must not import `{other}`");
+        }
+    }
+}
+
+#[test]
+fn quant_keeps_its_arrows() {
+    check("quant/src", QUANT);
+}
+
+#[test]
+fn the_root_keeps_its_arrows() {
+    check("src", ROOT);
+}
+
+#[test]
+fn the_reader_of_paths_sees_what_it_should() {
+    let rooms = |text: &str| Vec::from_iter(crate_paths(text));
+    assert_eq!(rooms("use crate::engine::{Engine, Info};"), ["engine"]);
+    assert_eq!(rooms("use crate::{token, engine::{A, B}, sample::C};"), ["engine", "sample", "token"]);
+    assert_eq!(rooms("use crate::{a::B, c};\nfn f(x: crate::d::E) {}"), ["a", "c", "d"]);
+    let rooms: BTreeSet<String> = ["tui".to_owned()].into();
+    assert_eq!(named("use crate::tui::App;", &rooms).len(), 1);
+    assert_eq!(
+        named(&code("// crate::tui\nfn f() {}\n#[cfg(test)]\nmod tests { use crate::tui; }"), &rooms).len(),
+        0
+    );
+}
