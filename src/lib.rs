@@ -1,4 +1,74 @@
-//! `huozi` runs BLOOM-family language models on CPUs. (Crate docs are written when the rooms stand.)
+//! `huozi` runs BLOOM-family language models (Huozi 1.0 and 2.0, BLOOM, BLOOMZ) on CPUs: offline, no Python, no daemon.
+//!
+//! # The flow
+//!
+//! ```text
+//! checkpoint --huozi_convert--> model.gguf
+//! model.gguf --quant::map--> quant::gguf::Reader --> weights where they lie in the file
+//! text --token--> ids --schedule, engine (model, KV blocks)--> logits --sample--> id
+//!   --token::DecodeStream--> text --session::Event--> cli (standard output)
+//! ```
+//!
+//! Data only ever moves to the right.
+//!
+//! # Rooms
+//!
+//! | room | what it does | may import |
+//! |---|---|---|
+//! | [`token`] | vocabulary, BPE, decoding from bytes, chat formats, limits of a conversation | `quant` |
+//! | [`sample`] | logits to an id: filters in Hugging Face's order, a draw that depends on seed and position only | |
+//! | [`model`] | the forward pass over mapped weights, KV blocks | `quant` |
+//! | [`engine`] | `trait Engine`: sequences of tokens in, rows of logits out; `Native` is ours | `model`, `quant` |
+//! | [`schedule`] | requests over one engine, a step at a time; prefixes are shared | `engine`, `sample` |
+//! | [`session`] | one conversation; its files on disk; model files and memory | `schedule`, `token`, `demo`; its catalog `quant` |
+//! | [`eval`] | perplexity, KL divergence | `engine`, `token`, `sample` |
+//! | `demo` | the embedded small model, and the only place that sees `huozi_convert` | |
+//! | [`cli`] | the program `huozi`: a file per subcommand, exit codes, the printer | everything |
+//!
+//! `tests/layering.rs` holds these arrows. `huozi_quant` (formats, kernels, matrix products, attention, the GGUF container,
+//! mmap) holds all `unsafe` of the workspace; `huozi_convert` never sees the runtime.
+//!
+//! # A conversation
+//!
+//! ```no_run
+//! use huozi::engine::{KvType, Native, Options};
+//! use huozi::schedule::Scheduler;
+//! use huozi::session::{Event, Session, Settings};
+//! use huozi::token::{ChatFormat, HistoryRule, Tokenizer};
+//! use huozi_quant::{gguf::Reader, map::How};
+//! use std::sync::{Arc, atomic::AtomicBool};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let file = Reader::open("huozi.gguf".as_ref(), How::Map)?;
+//! let tokenizer = Arc::new(Tokenizer::from_gguf(file.meta())?);
+//! let format = ChatFormat::from_gguf(file.meta(), &tokenizer)?;
+//! let engine = Native::open(&file, &Options { threads: None, kv: KvType::F16, kv_positions: 2048 })?;
+//! let scheduler = Scheduler::new(Box::new(engine), tokenizer.vocab().never());
+//! let settings = Settings {
+//!     sampling: Default::default(),
+//!     max_new: 512,
+//!     n_ctx: 2048,
+//!     system: None,
+//!     history: HistoryRule::TwoThirds,
+//!     seed: 1,
+//! };
+//! let mut session = Session::new(scheduler, tokenizer, format, settings);
+//! let answer = session.ask("写一首关于月的诗。", &AtomicBool::new(false), &mut |event| {
+//!     if let Event::Text(text) = event {
+//!         eprint!("{text}");
+//!     }
+//! })?;
+//! assert!(answer.stats.generated_tokens > 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What stays true
+//!
+//! Weights are used where mmap puts them. Arithmetic is chosen by phase (prompt or generated), never by width, threads
+//! or company, so the same seed gives the same text. The instruction set is chosen at run time. Bytes from outside give an
+//! answer or an error, never a panic. Message text never becomes a control token. Nothing half-written is found under
+//! its final name.
 #![forbid(unsafe_code)]
 
 pub mod cli;

@@ -68,11 +68,11 @@ fn logits_of_every_prompt() {
             let prompts = prompts(&folder.join("reference.json"));
             assert!(prompts.len() >= 5);
             let worst = compare(name, preset, &prompts, &folder.join("reference.safetensors"), limit);
-            println!("{name} {}: {worst:.2e}", preset.name());
+            eprintln!("{name} {}: {worst:.2e}", preset.name());
         }
         let prompts = prompts(&fixture("nano-reference.json"));
         let worst = compare("nano", preset, &prompts, &fixture("nano-reference.safetensors"), limit);
-        println!("nano {}: {worst:.2e}", preset.name());
+        eprintln!("nano {}: {worst:.2e}", preset.name());
     }
 }
 
@@ -95,7 +95,6 @@ fn greedy_continuations_of_nano() {
     ];
     for prompt in json["prompts"].as_array().unwrap() {
         let text = prompt["prompt"].as_str().unwrap();
-        // Through a file that ends in a line break of the prompt's own: it must arrive whole.
         let args = [&["run", "-m", &file, "-p", text], &flags[..]].concat();
         let answer = &common::run(&args, "").json()[0];
         let mut ids = answer["ids"].as_array().unwrap().clone();
@@ -121,7 +120,7 @@ fn check_perplexity(name: &str) {
     assert_eq!(result.chunks as u64, expected["chunks"].as_u64().unwrap());
     assert_eq!(result.scored as u64, expected["scored"].as_u64().unwrap());
     let (got, want) = (result.ppl(), expected["ppl"].as_f64().unwrap());
-    println!("{name}: {got:.3}, reference {want:.3}");
+    eprintln!("{name}: {got:.3}, reference {want:.3}");
     assert!((got / want - 1.0).abs() < 1e-3, "{name}: {got} for {want}");
 }
 

@@ -33,11 +33,8 @@ pub fn run(args: &Inspect, config: &Config, printer: &mut Printer) -> Result<()>
     }
     let bits = |data: u64, weights: u64| if weights > 0 { data as f64 * 8.0 / weights as f64 } else { 0.0 };
     if args.json {
-        let metadata: Map<String, serde_json::Value> = reader
-            .meta()
-            .iter()
-            .map(|(key, value)| (key.to_owned(), as_json(&value, args.full, 0)))
-            .collect();
+        let metadata: Map<String, serde_json::Value> =
+            reader.meta().iter().map(|(key, value)| (key.to_owned(), as_json(&value, args.full))).collect();
         let tensors: Vec<_> = reader
             .tensors()
             .iter()
@@ -118,10 +115,9 @@ fn as_text(value: &Value<'_>, full: bool, depth: usize) -> String {
     }
 }
 
-fn as_json(value: &Value<'_>, full: bool, depth: usize) -> serde_json::Value {
+fn as_json(value: &Value<'_>, full: bool) -> serde_json::Value {
     let Value::Array(array) = value else { return scalar(value) };
-    let items =
-        |array: &Array<'_>, n| array.iter().take(n).map(|v| as_json(&v, full, depth + 1)).collect::<Vec<_>>();
+    let items = |array: &Array<'_>, n| array.iter().take(n).map(|v| as_json(&v, full)).collect::<Vec<_>>();
     if full || array.len() <= SHOWN {
         return json!(items(array, array.len()));
     }

@@ -50,12 +50,13 @@ impl<'a> Show<'a> {
             Event::Prompt { done, total } => self.prompt(*done, *total),
             Event::Text(text) => {
                 self.clear();
-                if self.stream && self.failed.is_none() {
-                    if let Err(error) = self.printer.text(text) {
-                        self.failed = Some(error);
-                        self.stop = true;
-                        self.cancel.store(true, Ordering::Relaxed);
-                    }
+                if self.stream
+                    && self.failed.is_none()
+                    && let Err(error) = self.printer.text(text)
+                {
+                    self.failed = Some(error);
+                    self.stop = true;
+                    self.cancel.store(true, Ordering::Relaxed);
                 }
             }
             Event::Dropped { exchanges } => {
