@@ -2,10 +2,11 @@
 //!
 //! The one room that sees the converter. In: nothing. Out: the path of a model file.
 
-use huozi_convert::pipeline::{self, Options, Progress, Report, Source};
+pub use huozi_convert::pipeline::{Progress, Report};
+pub use huozi_convert::{Error as ConvertError, Kind};
+
+use huozi_convert::pipeline::{self, Options, Source};
 use huozi_convert::plan::Preset;
-use huozi_quant::gguf::Reader;
-use huozi_quant::map::How;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -28,7 +29,7 @@ const PRESET: Preset = Preset::Q8_0;
 pub enum Error {
     /// The conversion failed.
     #[error("the built-in model could not be converted: {0}")]
-    Convert(#[from] huozi_convert::Error),
+    Convert(#[from] ConvertError),
     /// There is no place for the file.
     #[error("no place for the demo model: {0}")]
     Place(#[source] io::Error),
@@ -51,16 +52,22 @@ pub fn source() -> Source {
     Source::Memory(FILES.iter().map(|(name, bytes)| ((*name).to_owned(), Cow::Borrowed(*bytes))).collect())
 }
 
-/// The model file in `cache`, converted if it is not there yet; in a temporary folder if `cache` cannot be written.
+/// The model file in `cache`, converted if none is there that is `usable`; in a temporary folder if `cache` cannot be
+/// written.
 ///
 /// # Errors
 /// The conversion fails, or there is no temporary folder either.
-pub fn prepare(cache: Option<&Path>, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Model, Error> {
+pub fn prepare(
+    cache: Option<&Path>,
+    usable: &dyn Fn(&Path) -> bool,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
+) -> Result<Model, Error> {
     let why = match cache {
         None => "there is no home folder".to_owned(),
-        Some(cache) => match in_cache(cache, progress, cancel) {
+        Some(cache) => match in_cache(cache, usable, progress, cancel) {
             Ok(model) => return Ok(model),
-            Err(Error::Convert(error)) if error.kind() == huozi_convert::Kind::Interrupted => {
+            Err(Error::Convert(error)) if error.kind() == Kind::Interrupted => {
                 return Err(error.into());
             }
             Err(error) => format!("{}: {error}", cache.display()),
@@ -72,10 +79,15 @@ pub fn prepare(cache: Option<&Path>, progress: &dyn Progress, cancel: &AtomicBoo
     Ok(Model { path, report: Some(report), not_cached: Some(why), _temporary: Some(folder) })
 }
 
-fn in_cache(cache: &Path, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Model, Error> {
+fn in_cache(
+    cache: &Path,
+    usable: &dyn Fn(&Path) -> bool,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
+) -> Result<Model, Error> {
     let path = cache.join(file_name());
     let done = |report| Model { path: path.clone(), report, not_cached: None, _temporary: None };
-    if Reader::open(&path, How::Map).is_ok() {
+    if usable(&path) {
         return Ok(done(None));
     }
     fs::create_dir_all(cache).map_err(Error::Place)?;

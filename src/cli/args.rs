@@ -1,7 +1,7 @@
 //! What was typed: the commands and flags of `huozi`, as `clap` reads them. No input or output happens here.
 //!
 //! The spellings of the original Python program (`--max_new_tokens`, `--top_k`, ...) are hidden aliases. A value that
-//! is `None` was not typed; [`super::settings`] decides what it is then.
+//! is `None` was not typed; `settings` decides what it is then.
 
 use crate::engine::KvType;
 use clap::{Args, Parser, Subcommand};

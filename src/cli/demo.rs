@@ -9,10 +9,11 @@ use super::run::{Way, once};
 use super::settings::Config;
 use super::show::{Counter, Verbosity};
 use super::signal::Signals;
-use crate::demo;
+use crate::demo::{self, Kind, Progress};
 use crate::session::catalog::xdg;
 use anyhow::Result;
-use huozi_convert::pipeline::Progress;
+use huozi_quant::gguf::Reader;
+use huozi_quant::map::How;
 use std::io::{self, IsTerminal, Read};
 use std::sync::Mutex;
 
@@ -36,8 +37,9 @@ pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printe
     }
     let cache = xdg("XDG_CACHE_HOME", ".cache").map(|base| base.join("huozi"));
     let bar = Bar { quiet: args.quiet, counter: Mutex::new(None) };
-    let model = match signals.while_busy(|cancel| demo::prepare(cache.as_deref(), &bar, cancel)) {
-        Err(demo::Error::Convert(error)) if error.kind() == huozi_convert::Kind::Interrupted => {
+    let usable = |path: &std::path::Path| Reader::open(path, How::Map).is_ok();
+    let model = match signals.while_busy(|cancel| demo::prepare(cache.as_deref(), &usable, &bar, cancel)) {
+        Err(demo::Error::Convert(error)) if error.kind() == Kind::Interrupted => {
             signals.check()?;
             return Err(Interrupted(super::exit::INTERRUPTED).into());
         }

@@ -97,8 +97,8 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return Some(USAGE);
     }
     #[cfg(feature = "demo")]
-    if let Some(error) = cause.downcast_ref::<huozi_convert::Error>() {
-        use huozi_convert::Kind;
+    if let Some(error) = cause.downcast_ref::<crate::demo::ConvertError>() {
+        use crate::demo::Kind;
         return Some(match error.kind() {
             Kind::Failed => FAILED,
             Kind::Usage => USAGE,
