@@ -5,16 +5,15 @@
 //! query does not depend on what else runs in the step.
 
 use crate::elementwise::exp_minus;
-use crate::formats::{F16, lanes};
+use crate::formats::F16;
+use crate::formats::lanes::{self, Widen};
 use crate::kernels::{Isa, multiversion};
 
 /// Positions in a KV block.
 pub const BLOCK: usize = 64;
 
 /// A value in the KV cache.
-pub trait KvValue: bytemuck::Pod + Send + Sync {
-    /// The value, exactly.
-    fn to_f32(self) -> f32;
+pub trait KvValue: bytemuck::Pod + Widen + Send + Sync {
     /// Rounds to nearest, ties to even.
     fn from_f32(x: f32) -> Self;
     /// `scores[j] = q . keys[j]`; `keys`: `(scores.len(), q.len())` row-major.
@@ -28,7 +27,7 @@ fn scores_body<T: KvValue>(q: &[f32], keys: &[T], scores: &mut [f32]) {
     let d = q.len();
     assert_eq!(keys.len(), d * scores.len());
     for (key, score) in keys.chunks_exact(d).zip(scores) {
-        *score = lanes::sum(d, |i| key[i].to_f32() * q[i]);
+        *score = lanes::dot(key, q);
     }
 }
 
@@ -38,7 +37,7 @@ fn accumulate_body<T: KvValue>(p: &[f32], values: &[T], out: &mut [f32]) {
     assert_eq!(values.len(), d * p.len());
     for (value, &p) in values.chunks_exact(d).zip(p) {
         for (o, v) in out.iter_mut().zip(value) {
-            *o += p * v.to_f32();
+            *o += p * v.widen();
         }
     }
 }
@@ -49,10 +48,6 @@ multiversion! { fn accumulate_f32(p: &[f32], values: &[f32], out: &mut [f32]) = 
 multiversion! { fn accumulate_f16(p: &[f32], values: &[F16], out: &mut [f32]) = accumulate_body; }
 
 impl KvValue for f32 {
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self
-    }
     #[inline(always)]
     fn from_f32(x: f32) -> Self {
         x
@@ -66,10 +61,6 @@ impl KvValue for f32 {
 }
 
 impl KvValue for F16 {
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        F16::to_f32(self)
-    }
     #[inline(always)]
     fn from_f32(x: f32) -> Self {
         F16::from_f32(x)

@@ -34,10 +34,15 @@ pub fn encode(x: &[f32], _importance: Option<&[f32]>, out: &mut [BlockBf16]) {
     }
 }
 
+impl super::lanes::Widen for BlockBf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+}
+
 /// Dot product of `w` (n) and `a` (n), summed in 16 lanes.
 #[inline(always)]
 pub fn dot(w: &[BlockBf16], a: &[f32]) -> f32 {
-    let n = w.len();
-    let a = &a[..n];
-    super::lanes::sum(n, |i| w[i].to_f32() * a[i])
+    super::lanes::dot(w, a)
 }

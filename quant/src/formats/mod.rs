@@ -34,6 +34,13 @@ impl F16 {
     }
 }
 
+impl lanes::Widen for F16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+}
+
 /// What a format's dot product takes as its other operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
