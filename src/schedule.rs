@@ -23,6 +23,12 @@ const KEPT: usize = 4;
 const PIECE_SECONDS: f64 = 0.3;
 /// Prompt tokens in one step at most.
 const PIECE_TOKENS: usize = 512;
+/// Prompt tokens in the first step, when nothing is known of the engine's speed.
+const FIRST_PIECE: usize = 4;
+/// A piece is at most so many times the last one.
+const PIECE_GROWTH: usize = 4;
+/// Requests that run at a time at most: their tokens share a step.
+const RUNNING: usize = 32;
 
 /// A request of a scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,6 +73,14 @@ pub enum Refused {
     /// The prompt is empty, holds an id past the vocabulary, or is longer than the whole cache.
     #[error(transparent)]
     Prompt(#[from] EngineError),
+    /// The prompt is longer than the context.
+    #[error("the prompt has {tokens} tokens, the context {n_ctx}")]
+    TooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// [`Request::n_ctx`].
+        n_ctx: usize,
+    },
     /// A setting out of range.
     #[error(transparent)]
     Setting(#[from] SettingError),
@@ -164,6 +178,8 @@ enum Drawn {
 struct Kept {
     seq: Seq,
     ids: Vec<u32>,
+    /// Positions below were given, the others generated.
+    given: usize,
 }
 
 /// Runs requests over one engine.
@@ -175,8 +191,11 @@ pub struct Scheduler {
     /// Oldest first.
     kept: VecDeque<Kept>,
     next_id: u64,
-    /// Prompt tokens per second, as last measured.
-    rate: f64,
+    /// Prompt tokens of the next step at most.
+    piece: usize,
+    /// A request stepped back and none has ended since: letting one in now would push out another.
+    crowded: bool,
+    exact: bool,
 }
 
 impl Scheduler {
@@ -189,8 +208,19 @@ impl Scheduler {
             running: Vec::new(),
             kept: VecDeque::new(),
             next_id: 0,
-            rate: 64.0 / PIECE_SECONDS,
+            piece: FIRST_PIECE,
+            crowded: false,
+            exact: false,
         }
+    }
+
+    /// Reuses keys and values only for tokens of the phase they were computed in, so that a row's text is the same in
+    /// any company. Without it a prompt that repeats an earlier answer, as the next turn of a chat does, continues from
+    /// what was computed while that answer was generated.
+    #[must_use]
+    pub fn exact(mut self) -> Self {
+        self.exact = true;
+        self
     }
 
     /// What the engine is.
@@ -210,6 +240,9 @@ impl Scheduler {
         }
         if let Some(&token) = request.ids.iter().find(|&&t| t as usize >= info.n_vocab) {
             return Err(EngineError::TokenOutOfRange { token, n_vocab: info.n_vocab }.into());
+        }
+        if request.ids.len() > request.n_ctx {
+            return Err(Refused::TooLong { tokens: request.ids.len(), n_ctx: request.n_ctx });
         }
         let needed = request.ids.len().div_ceil(info.kv_block_positions);
         if needed > info.kv_blocks {
@@ -269,52 +302,74 @@ impl Scheduler {
         });
     }
 
-    /// Blocks for `positions`, counted from an empty sequence.
-    fn blocks(&self, positions: usize) -> usize {
-        positions.div_ceil(self.engine.info().kv_block_positions)
-    }
-
     /// Lets waiting requests in while the cache has room for their prompts.
     fn admit(&mut self, on: &mut dyn FnMut(Event)) -> Result<(), EngineError> {
         while let Some(next) = self.waiting.front() {
+            let block = self.engine.info().kv_block_positions;
+            let alone = self.running.is_empty();
+            if !alone && (self.crowded || self.running.len() >= RUNNING) {
+                return Ok(());
+            }
+            let reach = self.best_prefix(next);
+            let shared = reach.map_or(0, |(_, common)| common / block);
+            if self.coming_prefix(next) / block > shared {
+                return Ok(());
+            }
             // One block more for each that runs: it is about to grow.
-            let needed = self.blocks(next.ids.len()) + self.running.len();
-            let reach = self.best_prefix(&next.ids);
-            let shared = reach.map_or(0, |(_, common)| common / self.engine.info().kv_block_positions);
-            if !self.running.is_empty() && needed > self.engine.kv_free_blocks() + shared {
+            let needed = next.ids.len().div_ceil(block) + self.running.len();
+            if !alone && needed > self.engine.kv_free_blocks() + shared {
                 if self.kept.is_empty() {
                     return Ok(());
                 }
                 self.evict();
                 continue;
             }
-            let mut r = self.waiting.pop_front().expect("looked at");
-            let seq = match reach {
-                None => self.engine.seq_new(),
-                Some((source, common)) => {
-                    r.done = common;
-                    r.timings.reused_tokens = common.min(r.prompt_len());
-                    self.take_prefix(source, common)?
-                }
+            let (seq, common) = match reach {
+                None => (self.engine.seq_new(), 0),
+                Some((source, common)) => match self.take_prefix(source, common) {
+                    Ok(seq) => (seq, common),
+                    Err(EngineError::KvFull { .. }) if !self.kept.is_empty() => {
+                        self.evict();
+                        continue;
+                    }
+                    Err(EngineError::KvFull { .. }) => return Ok(()),
+                    Err(error) => return Err(error),
+                },
             };
+            let mut r = self.waiting.pop_front().expect("looked at");
             r.seq = Some(seq);
-            on(Event::Prompt { id: r.id, done: r.done.min(r.prompt_len()), total: r.prompt_len() });
+            r.done = common;
+            r.timings.reused_tokens = common.min(r.prompt_len());
+            on(Event::Prompt { id: r.id, done: common.min(r.prompt_len()), total: r.prompt_len() });
             self.running.push(r);
         }
         Ok(())
     }
 
-    /// The sequence with the longest prefix in common with `ids`, and its length. The last id is always read anew: its
-    /// logits are wanted.
-    fn best_prefix(&self, ids: &[u32]) -> Option<(Seq, usize)> {
-        let kept = self.kept.iter().map(|k| (k.seq, &k.ids[..]));
-        let running = self.running.iter().filter_map(|r| Some((r.seq?, &r.ids[..r.done])));
+    /// The sequence with the longest prefix that `r` can continue from, and its length. The last id is always read anew:
+    /// its logits are wanted.
+    fn best_prefix(&self, r: &Running) -> Option<(Seq, usize)> {
+        let kept = self.kept.iter().map(|k| (k.seq, &k.ids[..], k.given));
+        let running = self.running.iter().filter_map(|o| Some((o.seq?, &o.ids[..o.done], o.prompt_len())));
         kept.chain(running)
-            .map(|(seq, have)| {
-                (seq, have.iter().zip(&ids[..ids.len() - 1]).take_while(|(a, b)| a == b).count())
-            })
+            .map(|(seq, have, given)| (seq, self.common(have, given, r)))
             .filter(|&(_, common)| common > 0)
             .max_by_key(|&(_, common)| common)
+    }
+
+    /// The longest prefix that `r` could continue from once the prompts being read are read.
+    fn coming_prefix(&self, r: &Running) -> usize {
+        let reading = self.running.iter().filter(|o| o.done < o.prompt_len());
+        reading.map(|o| self.common(&o.request.ids, o.prompt_len(), r)).max().unwrap_or(0)
+    }
+
+    /// Positions of `have`, given below `given` and generated above, that `r` can use.
+    fn common(&self, have: &[u32], given: usize, r: &Running) -> usize {
+        let ids = &r.ids[..r.ids.len() - 1];
+        let common = have.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        // Between the two boundaries one is given and the other generated.
+        let (low, high) = (given.min(r.prompt_len()), given.max(r.prompt_len()));
+        if self.exact && low != high { common.min(low) } else { common }
     }
 
     /// A sequence with the first `common` positions of `source`: the kept sequence itself where little of it is lost,
@@ -347,15 +402,18 @@ impl Scheduler {
             }
             r.done = 0;
             self.waiting.push_front(r);
+            self.crowded = true;
         }
     }
 
     /// Ends running request `i`; its sequence is kept for its prefix.
     fn end(&mut self, i: usize, stop: Stop, on: &mut dyn FnMut(Event)) {
         let mut r = self.running.remove(i);
+        self.crowded = false;
         if let Some(seq) = r.seq {
             r.ids.truncate(r.done);
-            self.kept.push_back(Kept { seq, ids: r.ids });
+            let given = r.request.ids.len();
+            self.kept.push_back(Kept { seq, ids: r.ids, given });
             if self.kept.len() > KEPT {
                 self.evict();
             }
@@ -365,7 +423,7 @@ impl Scheduler {
 
     /// Builds the items of a step, runs it, and deals out what was drawn.
     fn advance(&mut self, cancel: &AtomicBool, on: &mut dyn FnMut(Event)) -> Result<(), EngineError> {
-        let mut budget = ((self.rate * PIECE_SECONDS) as usize).clamp(1, PIECE_TOKENS);
+        let mut budget = self.piece;
         // Which running request each item belongs to.
         let mut whose = Vec::new();
         let mut items = Vec::new();
@@ -398,9 +456,10 @@ impl Scheduler {
             cancel,
         )?;
         let seconds = start.elapsed().as_secs_f64();
-        let tokens: usize = sizes.iter().sum();
-        if tokens > 1 {
-            self.rate = (tokens as f64 / seconds.max(1e-6)).max(1.0);
+        // Budget that is left says nothing about speed: only a full piece may grow or shrink the next.
+        if budget == 0 {
+            let fits = self.piece as f64 * PIECE_SECONDS / seconds.max(1e-6);
+            self.piece = (fits as usize).clamp(1, (self.piece * PIECE_GROWTH).min(PIECE_TOKENS));
         }
         let mut ended = Vec::new();
         for (item, &i) in whose.iter().enumerate() {
@@ -446,10 +505,9 @@ impl Scheduler {
         }
         on(Event::Token { id: r.id, token });
         r.ids.push(token);
-        if r.ids.len() - total >= r.request.max_new {
-            return Some(Stop::MaxTokens);
+        if r.ids.len() >= r.request.n_ctx {
+            return Some(Stop::ContextFull);
         }
-        // The token after the last position could not be read any more.
-        (r.ids.len() >= r.request.n_ctx).then_some(Stop::ContextFull)
+        (r.ids.len() - total >= r.request.max_new).then_some(Stop::MaxTokens)
     }
 }

@@ -138,3 +138,29 @@ fn a_cancelled_step_leaves_the_sequence_as_it_was() {
     assert_eq!((e.seq_len(seq), e.kv_free_blocks()), (100, free));
     assert_eq!(append(&mut e, seq, &a[100..]), all[100..]);
 }
+
+#[test]
+fn a_cancel_takes_effect_within_200_ms_while_a_long_prompt_is_read() {
+    let mut e = engine("nano", "q4_k_m", KvType::F16, 2048, 2);
+    let seq = e.seq_new();
+    let long = ids(2000);
+    let item = Item { seq, tokens: &long, phase: Phase::Given, want: Want::None };
+    let cancel = AtomicBool::new(false);
+    let asked = std::sync::OnceLock::new();
+    let outcome = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            cancel.store(true, Ordering::Relaxed);
+            asked.set(std::time::Instant::now()).unwrap();
+        });
+        e.step(&[item], &mut |_, _, _| {}, &cancel)
+    });
+    assert_eq!(
+        outcome,
+        Err(EngineError::Cancelled),
+        "2000 tokens were read within 50 ms: make the prompt longer"
+    );
+    let late = asked.get().unwrap().elapsed();
+    assert!(late < std::time::Duration::from_millis(200), "{late:?}");
+    assert_eq!(e.seq_len(seq), 0);
+}

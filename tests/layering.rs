@@ -10,13 +10,13 @@ type Arrows = &'static [(&'static str, &'static [&'static str])];
 const QUANT: Arrows = &[
     ("attention", &["elementwise", "formats", "kernels"]),
     ("elementwise", &["formats", "kernels"]),
-    ("encode", &["formats", "kernels"]),
+    ("encode", &["formats"]),
     ("formats", &[]),
     ("gguf", &["formats", "map"]),
     ("kernels", &["formats", "team"]),
     ("map", &[]),
     ("matmul", &["formats", "kernels", "map", "team"]),
-    ("shape", &["formats", "gguf"]),
+    ("shape", &["attention", "gguf"]),
     ("team", &[]),
 ];
 

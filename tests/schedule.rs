@@ -2,12 +2,14 @@
 
 mod common;
 
-use huozi::engine::{EngineError, KvType};
+use huozi::engine::{Engine, EngineError, Info, Item, KvType, Native, Seq, Sink, StepStats};
 use huozi::sample::Sampling;
 use huozi::schedule::{Event, Refused, Request, RequestId, Scheduler, Stop, Timings};
 use huozi_convert::plan::Preset;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 fn scheduler(kv_positions: usize) -> Scheduler {
     let file = common::model("tiny-f32", Preset::F32);
@@ -98,6 +100,90 @@ fn the_common_prefix_is_not_read_again() {
 }
 
 #[test]
+fn where_rows_must_be_exact_a_generated_token_is_no_prompt() {
+    let mut s = scheduler(2048).exact();
+    let first = request(5, 300, 20);
+    let id = s.submit(first.clone()).unwrap();
+    let answer = run(&mut s).remove(&id).unwrap().tokens;
+    let mut next = request(900, 30, 5);
+    next.ids = [&first.ids[..], &answer, &next.ids].concat();
+    let id = s.submit(next).unwrap();
+    assert_eq!(run(&mut s)[&id].stop.unwrap().1.reused_tokens, 300);
+}
+
+#[test]
+fn rows_submitted_together_share_what_the_first_of_them_reads() {
+    let mut s = scheduler(4096);
+    let ids: Vec<RequestId> = (0..8)
+        .map(|i| {
+            let mut r = request(3, 200, 4);
+            r.ids.extend([i, 500, 600]);
+            s.submit(r).unwrap()
+        })
+        .collect();
+    let outcomes = run(&mut s);
+    let reused: Vec<usize> = ids.iter().map(|id| outcomes[id].stop.unwrap().1.reused_tokens).collect();
+    assert_eq!(reused[0], 0);
+    assert!(reused[1..].iter().all(|&n| n >= 192), "{reused:?}");
+}
+
+/// The native engine at the pace of a 7B on a slow board: 20 ms a token.
+struct Slow(Native);
+
+impl Engine for Slow {
+    fn info(&self) -> &Info {
+        self.0.info()
+    }
+    fn seq_new(&mut self) -> Seq {
+        self.0.seq_new()
+    }
+    fn seq_len(&self, seq: Seq) -> usize {
+        self.0.seq_len(seq)
+    }
+    fn seq_fork(&mut self, src: Seq, len: usize) -> Result<Seq, EngineError> {
+        self.0.seq_fork(src, len)
+    }
+    fn seq_truncate(&mut self, seq: Seq, len: usize) -> Result<(), EngineError> {
+        self.0.seq_truncate(seq, len)
+    }
+    fn seq_free(&mut self, seq: Seq) {
+        self.0.seq_free(seq);
+    }
+    fn kv_free_blocks(&self) -> usize {
+        self.0.kv_free_blocks()
+    }
+    fn step(
+        &mut self,
+        items: &[Item<'_>],
+        sink: &mut Sink<'_>,
+        cancel: &AtomicBool,
+    ) -> Result<StepStats, EngineError> {
+        let tokens: usize = items.iter().map(|i| i.tokens.len()).sum();
+        std::thread::sleep(Duration::from_millis(20) * tokens as u32);
+        self.0.step(items, sink, cancel)
+    }
+}
+
+#[test]
+fn progress_comes_twice_a_second_from_the_first_token_on() {
+    let file = common::model("tiny-f32", Preset::F32);
+    let engine = Slow(common::open(&file, KvType::F32, 1024, 1).1);
+    let mut s = Scheduler::new(Box::new(engine), Arc::from(vec![false; 1024]));
+    s.submit(request(1, 100, 0)).unwrap();
+    let mut last = Instant::now();
+    let mut events = 0;
+    let mut on = |event| {
+        if let Event::Prompt { .. } = event {
+            assert!(last.elapsed() < Duration::from_millis(500), "{:?} without progress", last.elapsed());
+            last = Instant::now();
+            events += 1;
+        }
+    };
+    while s.step(&common::NEVER, &mut on).unwrap() {}
+    assert!((5..20).contains(&events), "{events} events");
+}
+
+#[test]
 fn each_reason_to_stop() {
     let full = alone(Request { n_ctx: 50, ..request(1, 40, 100) });
     assert_eq!((full.stop.unwrap().0, full.tokens.len()), (Stop::ContextFull, 10));
@@ -146,6 +232,8 @@ fn what_cannot_run_is_refused() {
     assert!(matches!(long, Err(Refused::Prompt(EngineError::KvFull { needed: 3, free: 2 }))));
     let strange = Request { ids: vec![1024], ..request(1, 1, 1) };
     assert!(matches!(s.submit(strange), Err(Refused::Prompt(EngineError::TokenOutOfRange { .. }))));
+    let beyond = s.submit(Request { n_ctx: 10, ..request(1, 11, 1) });
+    assert!(matches!(beyond, Err(Refused::TooLong { tokens: 11, n_ctx: 10 })));
     let mut hot = request(1, 1, 1);
     hot.sampling.temperature = f32::NAN;
     assert!(matches!(s.submit(hot), Err(Refused::Setting(_))));

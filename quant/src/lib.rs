@@ -4,7 +4,8 @@
 //! matrix with activations. This crate knows nothing about models, tokens or checkpoints.
 //!
 //! ```text
-//! formats <- kernels <- {matmul, attention, encode};   {formats, map} <- gguf <- shape;   team, map alone
+//! {formats, team} <- kernels <- elementwise <- attention;   {formats, kernels, map, team} <- matmul;   formats <- encode
+//! {formats, map} <- gguf <- shape -> attention;   team, map alone
 //! ```
 //!
 //! All `unsafe` of the workspace lives here, each use beside the fact it rests on.

@@ -76,6 +76,15 @@ impl Bytes {
         Ok(Bytes { store: Arc::new(Store::Map(map)), range: 0..len })
     }
 
+    /// Tells the system that all of these bytes are about to be read, so that it reads ahead. Advice only: a kernel that
+    /// refuses it still serves the pages.
+    pub fn will_need(&self) {
+        #[cfg(unix)]
+        if let Store::Map(map) = &*self.store {
+            let _ = map.advise_range(memmap2::Advice::WillNeed, self.range.start, self.range.len());
+        }
+    }
+
     /// A part of these bytes, sharing them.
     ///
     /// # Panics
@@ -144,13 +153,7 @@ fn map_file(file: &File, len: usize) -> io::Result<Mmap> {
     // so changed bytes give wrong text or wrong numbers but no access outside the mapping, and whoever cannot trust
     // the file's other users has `How::Read`. As with ripgrep's use of memory maps, this reasoning should be
     // treated as suspect.
-    let map = unsafe { MmapOptions::new().len(len).map(file)? };
-    #[cfg(unix)]
-    {
-        // Advice only: a kernel that refuses it still serves the pages.
-        let _ = map.advise(memmap2::Advice::WillNeed);
-    }
-    Ok(map)
+    unsafe { MmapOptions::new().len(len).map(file) }
 }
 
 fn read_file(file: &mut File, len: usize) -> io::Result<Mmap> {

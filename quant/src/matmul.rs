@@ -81,6 +81,8 @@ multiversion! {
 /// Activations `(m, k)`, row-major, in the form a format multiplies with. Keeps its memory from use to use.
 #[derive(Default)]
 pub struct Activations {
+    /// Which of the buffers was filled last.
+    kind: Option<Activation>,
     m: usize,
     k: usize,
     f32: Vec<f32>,
@@ -102,7 +104,7 @@ impl Activations {
         (m, k): (usize, usize),
         produce: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        (self.m, self.k) = (m, k);
+        (self.kind, self.m, self.k) = (Some(kind), m, k);
         match kind {
             Activation::F32 => {
                 self.f32.resize(m * k, 0.0);
@@ -131,7 +133,7 @@ impl Activations {
 }
 
 /// Most multiply-adds in one claim: with scalar code some 20 ms, the time in which a cancel must be seen.
-const CLAIM_MACS: usize = 1 << 24;
+pub const CLAIM_MACS: usize = 1 << 24;
 /// Bytes of weights in one claim, where the number of columns allows it.
 const CLAIM_BYTES: usize = 64 << 10;
 
@@ -151,6 +153,7 @@ pub fn matmul(
     y: &mut [f32],
     finish: impl Fn(usize, usize, &mut [f32]) + Sync,
 ) {
+    assert_eq!(a.kind, Some(w.format.activation()), "activations for {}", w.format);
     assert_eq!(a.k, w.cols, "summed dimension");
     assert_eq!(y.len(), a.m * w.rows, "outputs");
     let product = product(w.format);
@@ -206,9 +209,12 @@ mod tests {
 
     #[test]
     fn every_format_multiplies_what_it_decodes_and_alike_on_every_isa_width_and_team() {
-        let (rows, cols, m) = (37, 512, 19);
+        let (cols, m) = (512, 19);
+        eprintln!("formats on {:?}", Isa::available());
         let x = values(m * cols, 3);
         for &format in Format::ALL {
+            // Odd, and more than two claims in every format.
+            let rows = 2 * CLAIM_BYTES / format.row_bytes(cols).unwrap() + 37;
             let w = matrix(format, rows, cols);
             let y = run(1, Isa::SCALAR, &w, &x);
             let mut row = vec![0.0; cols];
@@ -226,7 +232,13 @@ mod tests {
                 }
             }
             for isa in Isa::available() {
-                assert_eq!(run(2, isa, &w, &x), y, "{format} on {isa}: other bits");
+                for threads in [1, 2, 4] {
+                    assert_eq!(
+                        run(threads, isa, &w, &x),
+                        y,
+                        "{format} on {isa}, {threads} threads: other bits"
+                    );
+                }
                 assert_eq!(run(1, isa, &w, &x[5 * cols..6 * cols]), y[5 * rows..6 * rows], "{format}: alone");
             }
         }

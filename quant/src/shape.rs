@@ -4,10 +4,8 @@
 
 use std::fmt;
 
+use crate::attention::BLOCK;
 use crate::gguf::{Error, Meta};
-
-/// Positions in one block of the KV cache.
-pub const KV_BLOCK_POSITIONS: usize = 64;
 
 /// The context BLOOM was trained with, for files that do not say.
 pub const DEFAULT_CTX_TRAIN: usize = 2048;
@@ -137,14 +135,14 @@ impl Shape {
         (2 * self.n_layer as u64 * self.n_embd as u64).saturating_mul(bytes_per_value as u64)
     }
 
-    /// Bytes of one block of [`KV_BLOCK_POSITIONS`] positions.
+    /// Bytes of one block of [`BLOCK`] positions.
     pub const fn kv_block_bytes(&self, bytes_per_value: usize) -> u64 {
-        self.kv_bytes_per_position(bytes_per_value).saturating_mul(KV_BLOCK_POSITIONS as u64)
+        self.kv_bytes_per_position(bytes_per_value).saturating_mul(BLOCK as u64)
     }
 
     /// Bytes of keys and values for a sequence of `positions`, in whole blocks; `u64::MAX` past 64 bits.
     pub const fn kv_bytes(&self, positions: usize, bytes_per_value: usize) -> u64 {
-        let blocks = positions.div_ceil(KV_BLOCK_POSITIONS) as u64;
+        let blocks = positions.div_ceil(BLOCK) as u64;
         self.kv_block_bytes(bytes_per_value).saturating_mul(blocks)
     }
 

@@ -22,6 +22,8 @@ const SPINS: u32 = 4000;
 pub struct Team {
     pool: Option<rayon::ThreadPool>,
     threads: usize,
+    /// Somebody is inside: a second entry would wait for ever behind the first.
+    entered: AtomicBool,
 }
 
 impl Team {
@@ -40,7 +42,9 @@ impl Team {
                     .build()?,
             ),
         };
-        Ok(Self { pool, threads })
+        // The pool may have fewer than asked for: rayon has a limit of its own.
+        let threads = 1 + pool.as_ref().map_or(0, rayon::ThreadPool::current_num_threads);
+        Ok(Self { pool, threads, entered: AtomicBool::new(false) })
     }
 
     /// Members, the leader included.
@@ -51,11 +55,21 @@ impl Team {
     /// Runs `lead` on this thread with the other members ready for phases. Once `cancel` is set no further piece of
     /// work is claimed: what a phase has written is then incomplete.
     ///
+    /// A phase is handed out by the leader alone, never from inside a piece of work:
+    ///
+    /// ```compile_fail
+    /// # use huozi_quant::team::Team;
+    /// # let team = Team::new(2).unwrap();
+    /// team.enter(&Default::default(), |crew| crew.each(4, |_| crew.each(4, |_| {})));
+    /// ```
+    ///
     /// # Panics
-    /// When `lead` or a piece of work panics.
+    /// When `lead` or a piece of work panics, or when somebody is inside already.
     pub fn enter<R>(&self, cancel: &AtomicBool, lead: impl FnOnce(&Crew<'_>) -> R) -> R {
+        assert!(!self.entered.swap(true, Ordering::Acquire), "a team is entered once at a time");
+        let _leave = Leave(&self.entered);
         let phases = Phases::default();
-        let crew = Crew { phases: &phases, workers: self.threads - 1, cancel };
+        let crew = Crew { phases: &phases, workers: self.threads - 1, cancel, leader: PhantomData };
         match &self.pool {
             None => lead(&crew),
             Some(pool) => pool.in_place_scope(|scope| {
@@ -68,6 +82,13 @@ impl Team {
     }
 }
 
+struct Leave<'a>(&'a AtomicBool);
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// The job of the current phase, valid while the phase runs.
 #[derive(Clone, Copy)]
 struct Job(*const (dyn Fn() + Sync));
@@ -76,11 +97,14 @@ unsafe impl Send for Job {}
 
 #[derive(Default)]
 struct Phases {
-    /// Phases published so far; stored with `Release` after `job` is set.
+    /// Phases published so far; stored after `job` is set.
     published: AtomicUsize,
     /// Members that finished a phase, over all phases.
     finished: AtomicUsize,
     closed: AtomicBool,
+    /// Threads that gave up spinning. Sequentially consistent with the three above: a thread counts itself here and
+    /// then looks at them, a change is stored in them before this is looked at, so one of the two sees the other.
+    parked: AtomicUsize,
     /// The job; also what parked threads wait on.
     job: Mutex<Option<Job>>,
     changed: Condvar,
@@ -90,7 +114,7 @@ struct Phases {
 struct Close<'a>(&'a Phases);
 impl Drop for Close<'_> {
     fn drop(&mut self) {
-        self.0.closed.store(true, Ordering::Release);
+        self.0.closed.store(true, Ordering::SeqCst);
         self.0.notify();
     }
 }
@@ -98,6 +122,9 @@ impl Drop for Close<'_> {
 impl Phases {
     /// Wakes parked threads. The lock makes sure that none is between its last look and its wait.
     fn notify(&self) {
+        if self.parked.load(Ordering::SeqCst) == 0 {
+            return;
+        }
         drop(self.job.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_all();
     }
@@ -110,19 +137,19 @@ impl Phases {
             std::hint::spin_loop();
         }
         let mut guard = self.job.lock().unwrap_or_else(PoisonError::into_inner);
+        self.parked.fetch_add(1, Ordering::SeqCst);
         while !ready() {
             guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
+        self.parked.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// What a member other than the leader does until the team is left.
     fn serve(&self) {
         let mut seen = 0;
         loop {
-            self.wait(|| {
-                self.published.load(Ordering::Acquire) != seen || self.closed.load(Ordering::Acquire)
-            });
-            if self.published.load(Ordering::Acquire) == seen {
+            self.wait(|| self.published.load(Ordering::SeqCst) != seen || self.closed.load(Ordering::SeqCst));
+            if self.published.load(Ordering::SeqCst) == seen {
                 return;
             }
             seen += 1;
@@ -134,7 +161,7 @@ impl Phases {
                     self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
                 }
             }
-            self.finished.fetch_add(1, Ordering::Release);
+            self.finished.fetch_add(1, Ordering::SeqCst);
             self.notify();
         }
     }
@@ -145,6 +172,8 @@ pub struct Crew<'a> {
     phases: &'a Phases,
     workers: usize,
     cancel: &'a AtomicBool,
+    /// Neither `Send` nor `Sync`: phases must not overlap, so only the leader's own code may hand them out.
+    leader: PhantomData<*const ()>,
 }
 
 impl Crew<'_> {
@@ -159,8 +188,9 @@ impl Crew<'_> {
     /// When `work` panics.
     pub fn each(&self, n: usize, work: impl Fn(usize) + Sync) {
         let next = AtomicUsize::new(0);
+        let cancel = self.cancel;
         let claim = || {
-            while !self.cancelled() {
+            while !cancel.load(Ordering::Relaxed) {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 if i >= n {
                     return;
@@ -175,20 +205,19 @@ impl Crew<'_> {
     /// Publishes `job` to every member, takes part, and waits for all.
     fn run(&self, job: &(dyn Fn() + Sync)) {
         let phases = self.phases;
-        // SAFETY: only the lifetime changes. The pointer is dereferenced between the store to `published` below and
+        // SAFETY: only the lifetime changes. Phases never overlap, since a `Crew` stays with its leader (`!Sync`) and
+        // a team is entered once at a time. The pointer is dereferenced between the store to `published` below and
         // the count of `finished` that this function waits for before it returns or unwinds.
         let job_static: &'static (dyn Fn() + Sync) = unsafe { std::mem::transmute(job) };
         *phases.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(Job(job_static));
         let phase = phases.published.load(Ordering::Relaxed) + 1;
-        phases.published.store(phase, Ordering::Release);
+        phases.published.store(phase, Ordering::SeqCst);
         phases.notify();
         let own = catch_unwind(AssertUnwindSafe(job));
-        phases.wait(|| phases.finished.load(Ordering::Acquire) == phase * self.workers);
+        phases.wait(|| phases.finished.load(Ordering::SeqCst) == phase * self.workers);
         *phases.job.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        if let Err(panic) = own {
-            resume_unwind(panic);
-        }
-        if let Some(panic) = phases.panic.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let others = phases.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(panic) = own.err().or(others) {
             resume_unwind(panic);
         }
     }
@@ -353,6 +382,35 @@ mod tests {
     }
 
     #[test]
+    fn members_that_parked_are_woken() {
+        let team = Team::new(3).unwrap();
+        let sum = AtomicUsize::new(0);
+        let pause = || std::thread::sleep(std::time::Duration::from_millis(2));
+        team.enter(&AtomicBool::new(false), |crew| {
+            for round in 0..30 {
+                if round % 2 == 0 {
+                    pause(); // the others park
+                }
+                crew.each(3, |i| {
+                    if i == round % 3 {
+                        pause(); // the leader parks, or one of the others does
+                    }
+                    sum.fetch_add(i, Ordering::Relaxed);
+                });
+            }
+        });
+        assert_eq!(sum.into_inner(), 90);
+    }
+
+    #[test]
+    #[should_panic(expected = "once at a time")]
+    fn a_second_entry_panics_instead_of_hanging() {
+        let team = Team::new(2).unwrap();
+        let cancel = AtomicBool::new(false);
+        team.enter(&cancel, |_| team.enter(&cancel, |_| {}));
+    }
+
+    #[test]
     fn a_panic_of_the_leader_does_not_hang() {
         let team = Team::new(3).unwrap();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -368,7 +426,7 @@ mod tests {
         let done = AtomicUsize::new(0);
         team.enter(&cancel, |crew| {
             crew.each(1_000_000, |_| {
-                if done.fetch_add(1, Ordering::Relaxed) == 10 {
+                if done.fetch_add(1, Ordering::Relaxed) >= 10 {
                     cancel.store(true, Ordering::Relaxed);
                 }
             });

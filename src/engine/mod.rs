@@ -6,7 +6,7 @@
 mod native;
 
 pub use crate::model::kv::KvType;
-pub use native::{Native, Options};
+pub use native::{MICRO_BATCH, Native, Options};
 
 use std::sync::atomic::AtomicBool;
 

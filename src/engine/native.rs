@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Columns that go through the layers together: bounds the scratch memory (about 40 MB for 7B).
-const MICRO_BATCH: usize = 256;
+pub const MICRO_BATCH: usize = 256;
 
 /// How to build a [`Native`].
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,8 @@ impl Native {
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
         let team = Team::new(threads)
             .map_err(|e| Error::System { what: "starting threads", source: Box::new(e) })?;
+        let threads = team.threads();
+        reader.will_need();
         let kv_blocks = options.kv_positions.div_ceil(BLOCK);
         let shape = weights.shape;
         let info = Info {
@@ -63,7 +65,7 @@ impl Native {
             n_ctx_train: shape.n_ctx_train,
             model_bytes: reader.tensors().iter().map(|t| t.bytes).sum(),
             runs_on: format!("{isa}, {threads} thread{}", if threads == 1 { "" } else { "s" }),
-            threads: team.threads(),
+            threads,
             kv: options.kv,
             kv_block_positions: BLOCK,
             kv_blocks,

@@ -8,7 +8,7 @@ use super::weights::{Linear, Weights};
 use huozi_quant::attention::{BLOCK, KvValue, alibi_slopes, attend};
 use huozi_quant::elementwise::{bias_gelu, layer_norm};
 use huozi_quant::kernels::Isa;
-use huozi_quant::matmul::{Activations, QMatrix, matmul};
+use huozi_quant::matmul::{Activations, CLAIM_MACS, QMatrix, matmul};
 use huozi_quant::team::Crew;
 
 /// Rows of logits alive at a time: 16 of 250,880 floats are 16 MB.
@@ -78,6 +78,9 @@ fn run<T: KvValue>(
         .iter()
         .map(|c| Slot { block: c.blocks[c.position / BLOCK], offset: c.position % BLOCK })
         .collect();
+    // Columns in one claim of attention, which is one head over all earlier positions.
+    let keys = columns.iter().map(|c| c.position + 1).max().unwrap_or(1);
+    let group = (CLAIM_MACS / (2 * d * keys)).clamp(1, m.max(1));
     let Scratch { x, qkv, context, ff, activations, logits } = scratch;
     x.resize(m * n_embd, 0.0);
     qkv.resize(m * 3 * n_embd, 0.0);
@@ -99,15 +102,18 @@ fn run<T: KvValue>(
         });
         linear(crew, isa, &layer.attn_qkv, activations, qkv, add);
         kv.store(crew, i, &slots, qkv);
-        crew.strips(context, n_embd, d, |first, mut tile| {
-            let head = first / d;
-            let mut scores = Vec::new();
-            for (c, column) in columns.iter().enumerate() {
-                let q = &row(qkv, c, 3 * n_embd)[first..first + d];
-                let blocks = |b: usize| kv.head(column.blocks[b], i, head);
-                attend(isa, q, blocks, column.position + 1, slopes[head], &mut scores, tile.row(c));
-            }
-        });
+        for (g, columns) in columns.chunks(group).enumerate() {
+            let context = &mut context[g * group * n_embd..][..columns.len() * n_embd];
+            crew.strips(context, n_embd, d, |first, mut tile| {
+                let head = first / d;
+                let mut scores = Vec::new();
+                for (c, column) in columns.iter().enumerate() {
+                    let q = &row(qkv, g * group + c, 3 * n_embd)[first..first + d];
+                    let blocks = |b: usize| kv.head(column.blocks[b], i, head);
+                    attend(isa, q, blocks, column.position + 1, slopes[head], &mut scores, tile.row(c));
+                }
+            });
+        }
         let kind = layer.attn_output.weight.format().activation();
         activations.fill(crew, isa, kind, (m, n_embd), |c, y| y.copy_from_slice(row(context, c, n_embd)));
         residual(crew, isa, &layer.attn_output, activations, context, x);

@@ -37,9 +37,7 @@ impl KvType {
 /// The number of a block in its pool.
 pub type BlockId = usize;
 
-#[derive(Clone, Default)]
 struct Block<T> {
-    /// Empty until first used.
     values: Vec<T>,
     /// Sequences whose table names it; 0 = free.
     owners: usize,
@@ -49,6 +47,8 @@ struct Block<T> {
 pub struct Blocks<T> {
     blocks: Vec<Block<T>>,
     free: Vec<BlockId>,
+    /// Blocks there may be; `blocks` grows up to it.
+    capacity: usize,
     n_head: usize,
     head_dim: usize,
     /// Values of one block.
@@ -67,8 +67,9 @@ pub struct Slot {
 impl<T: KvValue> Blocks<T> {
     fn new(shape: &Shape, capacity: usize) -> Self {
         Self {
-            blocks: vec![Block { values: Vec::new(), owners: 0 }; capacity],
-            free: (0..capacity).rev().collect(),
+            blocks: Vec::new(),
+            free: Vec::new(),
+            capacity,
             n_head: shape.n_head,
             head_dim: shape.head_dim(),
             block_len: shape.n_layer * 2 * shape.n_embd * BLOCK,
@@ -76,13 +77,19 @@ impl<T: KvValue> Blocks<T> {
     }
 
     fn take(&mut self) -> Option<BlockId> {
-        let id = self.free.pop()?;
-        let block = &mut self.blocks[id];
-        if block.values.is_empty() {
-            block.values = vec![T::zeroed(); self.block_len];
+        if let Some(id) = self.free.pop() {
+            self.blocks[id].owners = 1;
+            return Some(id);
         }
-        block.owners = 1;
-        Some(id)
+        if self.blocks.len() == self.capacity {
+            return None;
+        }
+        self.blocks.push(Block { values: vec![T::zeroed(); self.block_len], owners: 1 });
+        Some(self.blocks.len() - 1)
+    }
+
+    fn available(&self) -> usize {
+        self.free.len() + self.capacity - self.blocks.len()
     }
 
     fn release(&mut self, id: BlockId) {
@@ -181,7 +188,7 @@ impl Pool {
 
     /// Blocks nobody uses.
     pub fn free(&self) -> usize {
-        with!(self, b => b.free.len())
+        with!(self, b => b.available())
     }
 
     /// Blocks that [`Self::reserve`] would take.

@@ -117,7 +117,8 @@ macro_rules! formats {
             ///
             /// `x`: one row, a multiple of `block_weights`. `importance`: one non-negative weight per column, the
             /// expected square of that column's activation, or `None`. `out`: `x.len() / block_weights` blocks.
-            /// Gives the same bytes on every ISA.
+            /// Gives the same bytes on every ISA. Weights should be finite: of a block with one that is not, the formats
+            /// with 32 weights make NaN (so that it is seen), the K formats make 0 of a NaN and clamp an infinity.
             ///
             /// # Panics
             /// When a length does not fit.

@@ -58,6 +58,11 @@ impl Reader {
         Ok(Reader(Arc::new(Inner { name, bytes, header })))
     }
 
+    /// Tells the system that the whole file is about to be read; see [`Bytes::will_need`].
+    pub fn will_need(&self) {
+        self.0.bytes.will_need();
+    }
+
     /// The path, or the name given to [`from_bytes`](Self::from_bytes): for messages.
     pub fn name(&self) -> &str {
         &self.0.name

@@ -2,7 +2,7 @@
 //!
 //! A kernel is written once as portable code in `formats`, `attention` or `elementwise` and compiled again for each
 //! instruction set by `multiversion!`; [`table`] holds the products with quantised rows. Since Rust never fuses a
-//! multiplication with an addition by itself and all sums run in 16 fixed lanes, every ISA gives the same bits.
+//! multiplication with an addition by itself and every sum has one fixed order, every ISA gives the same bits.
 //!
 //! The choice happens once: [`Isa::from_env`] takes the best the CPU has, lowered by `HUOZI_ISA`.
 
