@@ -133,3 +133,44 @@ fn perplexity_of_the_poems() {
 fn perplexity_of_the_samples() {
     check_perplexity("nano-sampled.txt");
 }
+
+/// Files quantised by llama.cpp, tied and untied, load here and say what the float model says, to the format's own error.
+#[test]
+fn files_written_by_llama_cpp() {
+    for (name, file, limit) in [
+        ("tiny-f32", "tiny-f32-q8_0.gguf", 0.02),
+        ("tiny-untied-oldkeys-f16", "tiny-untied-oldkeys-f16-q5_1.gguf", 0.08),
+    ] {
+        let bytes = std::fs::read(checkpoint(name).join("reference.safetensors")).unwrap();
+        let reference = SafeTensors::deserialize(&bytes).unwrap();
+        let (_, mut engine) = open(&fixture("llama-cpp").join(file), 512);
+        let ids: Vec<u32> = reference
+            .tensor("ids.1")
+            .unwrap()
+            .data()
+            .chunks_exact(8)
+            .map(|b| u32::from(b[0]) | u32::from(b[1]) << 8)
+            .collect();
+        let logits: Vec<f32> = reference
+            .tensor("logits.1")
+            .unwrap()
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect();
+        let n_vocab = engine.info().n_vocab;
+        let seq = engine.seq_new();
+        let item = Item { seq, tokens: &ids, phase: Phase::Given, want: Want::All };
+        let (mut error, mut power) = (0.0f64, 0.0f64);
+        let sink = &mut |_: usize, position: usize, row: &[f32]| {
+            for (&got, &want) in row.iter().zip(&logits[position * n_vocab..][..n_vocab]) {
+                error += f64::from(got - want).powi(2);
+                power += f64::from(want).powi(2);
+            }
+        };
+        engine.step(&[item], sink, &AtomicBool::new(false)).unwrap();
+        let relative = (error / power).sqrt();
+        eprintln!("{file}: relative error of the logits {relative:.4}");
+        assert!(relative > 0.0 && relative < limit, "{file}: {relative}");
+    }
+}
