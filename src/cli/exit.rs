@@ -10,8 +10,12 @@
 //! | 5 | not enough memory or disk |
 //! | 130, 143 | interrupted by SIGINT, SIGTERM |
 
+use super::printer::visible;
 use crate::engine::EngineError;
+use crate::eval;
+use crate::schedule::Refused;
 use crate::session::{self, catalog, store};
+use crate::token::ChatError;
 use std::io;
 
 /// Done.
@@ -81,16 +85,19 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             _ => return None,
         }
     }
-    if let Some(error) = cause.downcast_ref::<EngineError>() {
-        return match error {
-            EngineError::KvFull { .. } => Some(NO_ROOM),
-            EngineError::Cancelled => Some(INTERRUPTED),
-            _ => None,
-        };
+    if let Some(error) = cause.downcast_ref() {
+        return of_engine(error);
+    }
+    // These show an engine's error as their own, so that it never stands in the chain itself.
+    if let Some(error) = cause.downcast_ref() {
+        return of_session(error);
+    }
+    if let Some(error) = cause.downcast_ref() {
+        return of_eval(error);
     }
     match cause.downcast_ref() {
-        Some(session::Error::BrokenModel) => return Some(BAD_FILE),
-        Some(session::Error::QueryTooLong { .. }) => return Some(FAILED),
+        Some(store::Error::Name { .. }) => return Some(USAGE),
+        Some(store::Error::Busy { .. }) => return Some(FAILED),
         _ => {}
     }
     if cause.is::<huozi_quant::kernels::IsaError>() {
@@ -123,6 +130,37 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     None
 }
 
+fn of_engine(error: &EngineError) -> Option<u8> {
+    match error {
+        EngineError::KvFull { .. } => Some(NO_ROOM),
+        EngineError::Cancelled => Some(INTERRUPTED),
+        _ => None,
+    }
+}
+
+fn of_session(error: &session::Error) -> Option<u8> {
+    match error {
+        session::Error::Engine(error) | session::Error::Refused(Refused::Prompt(error)) => of_engine(error),
+        session::Error::Refused(Refused::Setting(_)) | session::Error::Chat(ChatError::NoFormat) => {
+            Some(USAGE)
+        }
+        session::Error::BrokenModel | session::Error::Chat(ChatError::Template(_) | ChatError::Gguf(_)) => {
+            Some(BAD_FILE)
+        }
+        _ => None,
+    }
+}
+
+fn of_eval(error: &eval::Error) -> Option<u8> {
+    match error {
+        eval::Error::Engine(error) => of_engine(error),
+        eval::Error::Stride { .. } => Some(USAGE),
+        eval::Error::TooShort { .. } | eval::Error::NotFinite { .. } | eval::Error::Vocabulary { .. } => {
+            Some(BAD_FILE)
+        }
+    }
+}
+
 fn is_bad_file(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.is::<BadFile>()
         || cause.is::<huozi_quant::gguf::Error>()
@@ -131,7 +169,8 @@ fn is_bad_file(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.is::<store::Error>()
 }
 
-/// The error as one line: the whole chain, line breaks as spaces.
+/// The error as one line: the whole chain, line breaks as spaces, control characters as visible signs (a model file's
+/// template may have said it).
 pub fn line(error: &anyhow::Error) -> String {
     let mut said: Vec<String> = Vec::new();
     for cause in error.chain() {
@@ -142,7 +181,9 @@ pub fn line(error: &anyhow::Error) -> String {
         }
     }
     let text = said.join(": ");
-    text.split(['\n', '\r']).map(str::trim).filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" ")
+    let line =
+        text.split(['\n', '\r']).map(str::trim).filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" ");
+    visible(&line)
 }
 
 #[cfg(test)]
@@ -162,6 +203,46 @@ mod tests {
             code(&anyhow::Error::new(io::Error::from(io::ErrorKind::StorageFull)).context("x")),
             NO_ROOM
         );
+    }
+
+    #[test]
+    fn codes_through_the_wrappers() {
+        let full = || EngineError::KvFull { needed: 2, free: 1 };
+        let template = ChatError::Template("raise_exception".into());
+        for (error, expected) in [
+            (session::Error::Engine(full()), NO_ROOM),
+            (session::Error::Engine(EngineError::Cancelled), INTERRUPTED),
+            (session::Error::Refused(Refused::Prompt(full())), NO_ROOM),
+            (session::Error::Refused(Refused::Prompt(EngineError::NoTokens)), FAILED),
+            (session::Error::Chat(template), BAD_FILE),
+            (session::Error::Chat(ChatError::NoFormat), USAGE),
+            (session::Error::BrokenModel, BAD_FILE),
+            (session::Error::QueryTooLong { tokens: 2, limit: 1 }, FAILED),
+        ] {
+            let said = format!("{error:?}");
+            assert_eq!(code(&anyhow::Error::new(error).context("above")), expected, "{said}");
+        }
+        for (error, expected) in [
+            (eval::Error::Engine(full()), NO_ROOM),
+            (eval::Error::NotFinite { token: 1 }, BAD_FILE),
+            (eval::Error::Vocabulary { model: 1, base: 2 }, BAD_FILE),
+            (eval::Error::TooShort { tokens: 1, chunk: 2 }, BAD_FILE),
+            (eval::Error::Stride { stride: 3, chunk: 2 }, USAGE),
+        ] {
+            let said = format!("{error:?}");
+            assert_eq!(code(&anyhow::Error::new(error)), expected, "{said}");
+        }
+        let path = std::path::PathBuf::from("x");
+        assert_eq!(code(&anyhow::Error::new(store::Error::Name { name: "/".into() })), USAGE);
+        assert_eq!(code(&anyhow::Error::new(store::Error::Busy { path })), FAILED);
+    }
+
+    #[test]
+    fn nothing_in_the_line_moves_the_cursor() {
+        let hostile = ChatError::Template("\x1b]0;owned\x07\u{9b}2J\u{202e}".into());
+        let line = line(&anyhow::Error::new(session::Error::Chat(hostile)));
+        assert!(line.contains("owned") && !line.chars().any(char::is_control), "{line:?}");
+        assert!(!line.contains('\u{202e}'), "{line:?}");
     }
 
     #[test]
