@@ -142,6 +142,11 @@ fn logits_as_text_json_and_raw() {
     assert_eq!(json.len(), 3);
     assert_eq!(json[1]["position"], 1);
     assert_eq!(json[1]["id"], 6);
+    assert_eq!(
+        (&json[2]["kv_type"], json[2]["model_fingerprint"].as_str().unwrap().len()),
+        (&"f32".into(), 16)
+    );
+    assert!(json[0]["runs_on"].is_string() && json[0]["threads"].is_u64() && json[0]["model"] == m.as_str());
     let top = json[1]["top"].as_array().unwrap();
     assert_eq!(top.len(), 3);
     assert!(top[0]["logit"].as_f64() >= top[1]["logit"].as_f64() && top[0]["logprob"].as_f64() < Some(0.0));
@@ -193,6 +198,7 @@ fn eval_measures() {
     let (f16, q8) = (nano(), arg(&model("nano", Preset::Q8_0)));
     let ppl = &run(&["eval", "ppl", "-m", &f16, &text, "--json", "--chunks", "2"], "").json()[0];
     assert_eq!((&ppl["tokens"], &ppl["scored"]), (&serde_json::json!(1426), &serde_json::json!(510)));
+    assert_eq!(ppl["kv_type"], "f32");
     let half =
         &run(&["eval", "ppl", "-m", &f16, &text, "--json", "--chunks", "2", "--second-half"], "").json()[0];
     assert_eq!(half["scored"], 2 * 127);

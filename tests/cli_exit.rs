@@ -22,9 +22,16 @@ fn wrong_usage_is_2() {
     run(&["run", "-m", &nano(), "-p", ""], "").fails(2, "the prompt is empty");
     run(&["run", "-m", &nano()], "").fails(2, "the prompt is empty");
     run(&["logits", "-m", &nano(), "--ids", "7000"], "").fails(2, "id 7000");
+    for (flag, value, most) in [("-c", "16777217", "16777216"), ("-t", "1025", "1024")] {
+        let refused = run(&["run", "-m", &nano(), "-p", "x", flag, value], "");
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains(&format!("from 1 to {most}")), "{refused:?}");
+    }
     let home = tempfile::tempdir().unwrap();
     finish(huozi(home.path()).args(["run", "-m", &nano(), "-p", "x"]).env("HUOZI_THREADS", "many"), "")
         .fails(2, "HUOZI_THREADS");
+    finish(huozi(home.path()).args(["run", "-m", &nano(), "-p", "x"]).env("HUOZI_THREADS", "1025"), "")
+        .fails(2, "from 1 to 1024");
     finish(huozi(home.path()).args(["run", "-m", &nano(), "-p", "x"]).env("HUOZI_ISA", "mmx"), "")
         .fails(2, "HUOZI_ISA=mmx");
 }
@@ -55,6 +62,17 @@ fn a_bad_file_is_4() {
     run(&["run", "-m", &nano(), "-f", &path("no.txt")], "").fails(4, "no.txt");
     fs::write(path("short.txt"), "春").unwrap();
     run(&["eval", "ppl", "-m", &nano(), &path("short.txt")], "").fails(4, "a chunk needs 256");
+    // Tokens without a row: the number of rows is the last thing said about the shape of the embedding.
+    let mut few = whole;
+    let name = b"token_embd.weight";
+    let at = few.windows(name.len()).position(|w| w == name).unwrap() + name.len() + 4 + 8;
+    assert_eq!(few[at..at + 8], 6144u64.to_le_bytes());
+    few[at..at + 8].copy_from_slice(&6000u64.to_le_bytes());
+    fs::write(path("few.gguf"), few).unwrap();
+    for args in [&["run", "-p", "x"][..], &["logits", "-p", "x"]] {
+        run(&[args, &["-m", &path("few.gguf")]].concat(), "")
+            .fails(4, "6144 tokens, but token_embd.weight has 6000");
+    }
     let config = home.path().join(".config/huozi");
     fs::create_dir_all(&config).unwrap();
     fs::write(config.join("config.toml"), "threads = [").unwrap();
@@ -70,7 +88,7 @@ fn too_long_is_1_with_counts() {
 
 #[test]
 fn no_memory_is_5() {
-    let args = ["run", "-m", &nano(), "-p", "x", "-c", "2000000000"];
+    let args = ["run", "-m", &nano(), "-p", "x", "-c", "16777216"];
     run(&args, "").fails(5, "--no-memory-check");
     #[cfg(target_os = "linux")]
     if fs::metadata("/dev/full").is_ok() {

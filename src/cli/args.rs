@@ -4,6 +4,7 @@
 //! is `None` was not typed; `settings` decides what it is then.
 
 use crate::engine::KvType;
+use crate::token::HistoryRule;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -63,35 +64,17 @@ pub struct ModelArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct LoadArgs {
     /// Threads [default: all cores this process may use; env HUOZI_THREADS]
-    #[arg(short, long, value_name = "N", value_parser = positive)]
+    #[arg(short, long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
     /// Type of the KV cache: f32 or f16
-    #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_kind)]
-    pub kv_type: Option<KvKind>,
+    #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_type)]
+    pub kv_type: Option<KvType>,
     /// Read the file into memory instead of mapping it
     #[arg(long, alias = "no_mmap")]
     pub no_mmap: bool,
     /// Load even if memory looks too small
     #[arg(long, alias = "no_memory_check")]
     pub no_memory_check: bool,
-}
-
-/// Types of the KV cache that can be typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KvKind {
-    /// 4 bytes a value.
-    F32,
-    /// 2 bytes a value.
-    F16,
-}
-
-impl From<KvKind> for KvType {
-    fn from(kind: KvKind) -> Self {
-        match kind {
-            KvKind::F32 => Self::F32,
-            KvKind::F16 => Self::F16,
-        }
-    }
 }
 
 /// How the next token is chosen.
@@ -124,7 +107,7 @@ pub struct SamplingArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ChatArgs {
     /// Context in tokens, prompt and answer together [default: as trained]
-    #[arg(short, long, alias = "ctx_size", value_name = "N", value_parser = positive)]
+    #[arg(short, long, alias = "ctx_size", value_name = "N", value_parser = context)]
     pub ctx_size: Option<usize>,
     /// System text instead of the default one
     #[arg(long, value_name = "TEXT", conflicts_with = "system_file")]
@@ -132,16 +115,6 @@ pub struct ChatArgs {
     /// File with the system text
     #[arg(long, alias = "system_file", value_name = "FILE")]
     pub system_file: Option<PathBuf>,
-}
-
-/// Which exchanges are dropped when the conversation no longer fits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HistoryKind {
-    /// The original demo's rule: just as many as must go.
-    Demo,
-    /// Down to two thirds of the limit.
-    #[default]
-    TwoThirds,
 }
 
 /// `huozi run`
@@ -204,7 +177,7 @@ pub struct Chat {
     pub sampling: SamplingArgs,
     /// What goes when the context is full: demo (as little as must) or two-thirds
     #[arg(long, value_name = "RULE", default_value = "two-thirds", value_parser = history)]
-    pub history: HistoryKind,
+    pub history: HistoryRule,
     /// Load this saved conversation first
     #[arg(long, value_name = "NAME")]
     pub load: Option<String>,
@@ -346,7 +319,7 @@ pub struct Ppl {
     #[arg(value_name = "TEXT_FILE")]
     pub text: PathBuf,
     /// Tokens of a chunk
-    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256, value_parser = at_least_2)]
+    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256, value_parser = chunk_2)]
     pub chunk: usize,
     /// Tokens from one chunk to the next; a token is scored once [default: the chunk]
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -383,7 +356,7 @@ pub struct Kl {
     #[arg(value_name = "TEXT_FILE")]
     pub text: PathBuf,
     /// Tokens of a chunk
-    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256, value_parser = at_least_4)]
+    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256, value_parser = chunk_4)]
     pub chunk: usize,
     /// Chunks at most
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -405,7 +378,7 @@ Example:
 Looks for models in HUOZI_MODEL, $XDG_DATA_HOME/huozi and the current folder.")]
 pub struct Doctor {
     /// Context in tokens that the forecast counts with
-    #[arg(short, long, alias = "ctx_size", value_name = "N", default_value_t = 2048, value_parser = positive)]
+    #[arg(short, long, alias = "ctx_size", value_name = "N", default_value_t = 2048, value_parser = context)]
     pub ctx_size: usize,
     /// One JSON object instead
     #[arg(long)]
@@ -442,38 +415,56 @@ pub struct Demo {
 }
 
 // Not `ValueEnum`: documented values would turn every help into clap's long form, two lines and more per flag.
-fn kv_kind(text: &str) -> Result<KvKind, String> {
+/// Parses a type of the KV cache; also for the configuration file.
+pub fn kv_type(text: &str) -> Result<KvType, String> {
     match text {
-        "f32" | "fp32" => Ok(KvKind::F32),
-        "f16" | "fp16" => Ok(KvKind::F16),
+        "f32" | "fp32" => Ok(KvType::F32),
+        "f16" | "fp16" => Ok(KvType::F16),
         _ => Err("f32 or f16 is needed".to_owned()),
     }
 }
 
-fn history(text: &str) -> Result<HistoryKind, String> {
+fn history(text: &str) -> Result<HistoryRule, String> {
     match text {
-        "demo" => Ok(HistoryKind::Demo),
-        "two-thirds" => Ok(HistoryKind::TwoThirds),
+        "demo" => Ok(HistoryRule::Demo),
+        "two-thirds" | "two_thirds" => Ok(HistoryRule::TwoThirds),
         _ => Err("demo or two-thirds is needed".to_owned()),
     }
 }
 
-fn positive(text: &str) -> Result<usize, String> {
-    at_least(text, 1)
+/// Threads at most: more than any machine has, fewer than the system refuses.
+const MAX_THREADS: usize = 1024;
+/// Positions of a context at most, as in a model file.
+const MAX_CTX: usize = 1 << 24;
+
+/// Parses a number of threads; also for the environment and the configuration file.
+pub fn threads(text: &str) -> Result<usize, String> {
+    between(text, 1, MAX_THREADS)
 }
 
-fn at_least_2(text: &str) -> Result<usize, String> {
-    at_least(text, 2)
+fn context(text: &str) -> Result<usize, String> {
+    between(text, 1, MAX_CTX)
 }
 
-fn at_least_4(text: &str) -> Result<usize, String> {
-    at_least(text, 4)
+fn chunk_2(text: &str) -> Result<usize, String> {
+    between(text, 2, MAX_CTX)
 }
 
-fn at_least(text: &str, least: usize) -> Result<usize, String> {
+fn chunk_4(text: &str) -> Result<usize, String> {
+    between(text, 4, MAX_CTX)
+}
+
+fn between(text: &str, least: usize, most: usize) -> Result<usize, String> {
     match text.parse::<usize>() {
-        Ok(n) if n >= least => Ok(n),
-        _ => Err(format!("a whole number of at least {least} is needed")),
+        Ok(n) if (least..=most).contains(&n) => Ok(n),
+        _ => Err(format!("a whole number from {least} to {most} is needed")),
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("a whole number of at least 1 is needed".to_owned()),
     }
 }
 
@@ -534,7 +525,7 @@ mod tests {
         assert_eq!(run.sampling.top_p, Some(0.5));
         assert_eq!(run.sampling.repetition_penalty, Some(1.1));
         assert_eq!(run.chat.ctx_size, Some(99));
-        assert_eq!(run.model.load.kv_type, Some(KvKind::F32));
+        assert_eq!(run.model.load.kv_type, Some(KvType::F32));
     }
 
     #[test]
@@ -548,14 +539,16 @@ mod tests {
             ["--repetition-penalty", "0"],
             ["-n", "0"],
             ["-t", "0"],
+            ["-t", "1025"],
             ["-c", "0"],
+            ["-c", "16777217"],
         ] {
             assert!(Cli::try_parse_from(["huozi", "run", bad[0], bad[1]]).is_err(), "{bad:?}");
         }
     }
 
     #[test]
-    fn every_help_fits_a_screen_and_has_an_example() {
+    fn every_help_has_at_most_40_lines_at_100_columns_and_an_example() {
         for path in [
             &["run"][..],
             &["chat"],

@@ -1,20 +1,21 @@
 //! `huozi demo`: the built-in model, converted and talked to.
 
-use super::args::{Demo, HistoryKind};
+use super::args::Demo;
 use super::chat;
 use super::exit::{Interrupted, Usage};
 use super::load::{self, File};
 use super::printer::{Printer, bytes};
 use super::run::{Way, once};
-use super::settings::Config;
+use super::settings::{self, Config};
 use super::show::{Counter, Verbosity};
 use super::signal::Signals;
 use crate::demo::{self, Kind, Progress};
 use crate::session::catalog::xdg;
+use crate::token::HistoryRule;
 use anyhow::Result;
 use huozi_quant::gguf::Reader;
 use huozi_quant::map::How;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 
 /// Runs the command.
@@ -23,15 +24,7 @@ use std::sync::Mutex;
 /// See [`super::exit`].
 pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let interactive = args.prompt.is_none() && io::stdin().is_terminal();
-    let prompt = match &args.prompt {
-        Some(prompt) => Some(prompt.clone()),
-        None if interactive => None,
-        None => {
-            let mut text = String::new();
-            io::stdin().lock().read_to_string(&mut text)?;
-            Some(text.trim_end().to_owned())
-        }
-    };
+    let prompt = if interactive { None } else { Some(settings::text(args.prompt.as_deref(), None, true)?) };
     if prompt.as_deref().is_some_and(str::is_empty) {
         return Err(Usage("nothing to answer: huozi demo \"写一首关于月的诗。\"".into()).into());
     }
@@ -70,7 +63,7 @@ pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printe
     }
     let file = File::open(&model.path, load::how(&args.load))?;
     let mut session =
-        load::session(&file, config, &args.load, &args.chat, &args.sampling, HistoryKind::default())?;
+        load::session(&file, config, &args.load, &args.chat, &args.sampling, HistoryRule::TwoThirds)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose);
     match prompt {
         Some(prompt) => {

@@ -67,6 +67,7 @@ fn ppl(args: &Ppl, config: &Config, signals: &Signals, printer: &mut Printer) ->
             "model_fingerprint": file.fingerprint()?,
             "runs_on": engine.info().runs_on,
             "threads": engine.info().threads,
+            "kv_type": load::kv_name(engine.info().kv),
         }))?;
     } else {
         printer.line(&format!(
@@ -94,8 +95,7 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
         return Err(BadFile("the two models do not read this text as the same tokens".into()).into());
     }
     load::check_ids(&ids, file.shape.n_vocab.min(base_file.shape.n_vocab))?;
-    let mut engine = load::engine(&file, config, &args.model.load, cut.chunk)?;
-    let mut base = load::engine(&base_file, config, &args.model.load, cut.chunk)?;
+    let [mut engine, mut base] = load::engines([&file, &base_file], config, &args.model.load, cut.chunk)?;
     let began = Instant::now();
     let mut counter = Counter::new(cut.chunks(ids.len()) as u64, false, args.quiet);
     let result = signals.while_busy(|cancel| {
@@ -127,6 +127,7 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
             "base_fingerprint": base_file.fingerprint()?,
             "runs_on": engine.info().runs_on,
             "threads": engine.info().threads,
+            "kv_type": load::kv_name(engine.info().kv),
         }))?;
     } else {
         printer.line(&format!("mean KL divergence  {:.6} +- {:.6}", d.kl_mean, d.kl_error))?;
@@ -154,11 +155,7 @@ fn checked<T>(result: Result<T, eval::Error>, signals: &Signals) -> Result<T> {
             if matches!(error, eval::Error::Engine(EngineError::Cancelled)) {
                 signals.check()?;
             }
-            Err(match error {
-                eval::Error::TooShort { .. } => BadFile(error.to_string()).into(),
-                eval::Error::Stride { .. } => Usage(error.to_string()).into(),
-                other => other.into(),
-            })
+            Err(error.into())
         }
     }
 }

@@ -1,16 +1,17 @@
 //! From the name of a file to a model that is ready.
 
-use super::args::{ChatArgs, HistoryKind, LoadArgs, SamplingArgs};
+use super::args::{ChatArgs, LoadArgs, SamplingArgs};
 use super::exit::{self, BadFile};
 use super::settings::{self, Config};
-use crate::engine::{Engine, KvType, Native, Options};
+use crate::engine::{Engine, KvType, MICRO_BATCH, Native, Options};
+use crate::model::bloom::LOGIT_ROWS;
 use crate::schedule::Scheduler;
 use crate::session::{Session, Settings, catalog};
 use crate::token::{ChatFormat, HistoryRule, Tokenizer};
 use anyhow::{Context, Result, anyhow};
 use huozi_quant::gguf::Reader;
 use huozi_quant::map::How;
-use huozi_quant::shape::Shape;
+use huozi_quant::shape::{Forecast, Shape};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,23 +21,33 @@ pub struct File {
     pub path: PathBuf,
     /// The container.
     pub reader: Reader,
-    /// The model's shape.
+    /// The model's shape; `n_vocab` counts the rows of the embedding, as the engine does.
     pub shape: Shape,
+    how: How,
 }
 
 impl File {
     /// Opens a model file.
     ///
     /// # Errors
-    /// It is not there, is no GGUF file or holds no BLOOM.
+    /// It is not there, is no GGUF file, holds no BLOOM, or has tokens without a row in the embedding.
     pub fn open(path: &Path, how: How) -> Result<Self> {
         if path.is_dir() {
             let what = "a folder, not a GGUF file; huozi-convert makes one from a checkpoint";
             return Err(BadFile(format!("{}: {what}", path.display())).into());
         }
-        let reader = Reader::open(path, how)?;
-        let shape = Shape::from_meta(reader.meta())?;
-        Ok(Self { path: path.to_owned(), reader, shape })
+        // Mapped for now: nothing large is read before memory has been looked at.
+        let reader = Reader::open(path, How::Map)?;
+        let mut shape = Shape::from_meta(reader.meta())?;
+        if let Some(embedding) = reader.tensor("token_embd.weight") {
+            let (rows, tokens) = (embedding.rows(), shape.n_vocab);
+            if rows < tokens {
+                let what = format!("{tokens} tokens, but token_embd.weight has {rows} rows");
+                return Err(BadFile(format!("{}: {what}", path.display())).into());
+            }
+            shape.n_vocab = rows;
+        }
+        Ok(Self { path: path.to_owned(), reader, shape, how })
     }
 
     /// The tokenizer in it.
@@ -52,18 +63,26 @@ impl File {
     /// # Errors
     /// Too little memory, tensors that are not a BLOOM's, threads that the system refuses.
     pub fn engine(&self, config: &Config, load: &LoadArgs, kv: KvType, positions: usize) -> Result<Native> {
-        let value_bytes = match kv {
-            KvType::F32 => 4,
-            KvType::F16 => 2,
-        };
-        let (columns, rows) = (catalog::STEP_COLUMNS, catalog::STEP_ROWS);
-        let forecast = self.shape.forecast(self.reader.file_bytes(), positions, value_bytes, columns, rows);
         if !load.no_memory_check {
-            let name = self.path.display().to_string();
+            let (name, forecast) = (self.path.display().to_string(), self.forecast(kv, positions));
             catalog::check_memory(&name, forecast, positions, catalog::Memory::now())?;
         }
+        self.open_engine(config, load, kv, positions)
+    }
+
+    fn open_engine(&self, config: &Config, load: &LoadArgs, kv: KvType, positions: usize) -> Result<Native> {
         let threads = config.threads(load)?;
-        Ok(Native::open(&self.reader, &Options { threads, kv, kv_positions: positions })?)
+        let reader = match self.how {
+            How::Map => self.reader.clone(),
+            How::Read => Reader::open(&self.path, How::Read)?,
+        };
+        Ok(Native::open(&reader, &Options { threads, kv, kv_positions: positions })?)
+    }
+
+    /// The memory that the model needs with room for `positions`.
+    pub fn forecast(&self, kv: KvType, positions: usize) -> Forecast {
+        let bytes = self.reader.file_bytes();
+        self.shape.forecast(bytes, positions, kv.value_bytes(), MICRO_BATCH, LOGIT_ROWS)
     }
 
     /// A fingerprint of the file, see [`catalog::fingerprint`].
@@ -91,7 +110,7 @@ pub fn session(
     load: &LoadArgs,
     chat: &ChatArgs,
     sampling: &SamplingArgs,
-    history: HistoryKind,
+    history: HistoryRule,
 ) -> Result<Session> {
     let meta = file.reader.meta();
     let tokenizer = Arc::new(file.tokenizer()?);
@@ -104,10 +123,7 @@ pub fn session(
         max_new,
         n_ctx,
         system: settings::system(chat)?,
-        history: match history {
-            HistoryKind::Demo => HistoryRule::Demo,
-            HistoryKind::TwoThirds => HistoryRule::TwoThirds,
-        },
+        history,
         seed: sampling.seed.unwrap_or_else(settings::random_seed),
     };
     let engine = file.engine(config, load, config.kv(load, KvType::F16), n_ctx)?;
@@ -120,9 +136,51 @@ pub fn session(
 /// # Errors
 /// As [`File::engine`].
 pub fn engine(file: &File, config: &Config, load: &LoadArgs, positions: usize) -> Result<Box<dyn Engine>> {
-    // Measurements get the exact cache; the configuration's choice is meant for talking.
-    let kv = load.kv_type.map_or(KvType::F32, KvType::from);
-    Ok(Box::new(file.engine(config, load, kv, positions)?))
+    Ok(Box::new(file.engine(config, load, exact_kv(load), positions)?))
+}
+
+/// Two engines that are there at the same time, each as [`engine`] gives it: memory is checked for both together.
+///
+/// # Errors
+/// As [`File::engine`].
+pub fn engines(
+    [a, b]: [&File; 2],
+    config: &Config,
+    load: &LoadArgs,
+    positions: usize,
+) -> Result<[Box<dyn Engine>; 2]> {
+    let kv = exact_kv(load);
+    if !load.no_memory_check {
+        let name = format!("{} with {}", a.path.display(), b.path.display());
+        let forecast = both([a.forecast(kv, positions), b.forecast(kv, positions)]);
+        catalog::check_memory(&name, forecast, positions, catalog::Memory::now())?;
+    }
+    Ok([
+        Box::new(a.open_engine(config, load, kv, positions)?),
+        Box::new(b.open_engine(config, load, kv, positions)?),
+    ])
+}
+
+fn both([a, b]: [Forecast; 2]) -> Forecast {
+    Forecast {
+        file: a.file.saturating_add(b.file),
+        kv: a.kv.saturating_add(b.kv),
+        scratch: a.scratch.saturating_add(b.scratch),
+        total: a.total.saturating_add(b.total),
+    }
+}
+
+/// Measurements get the exact cache unless another was typed; the configuration's choice is meant for talking.
+fn exact_kv(load: &LoadArgs) -> KvType {
+    load.kv_type.unwrap_or(KvType::F32)
+}
+
+/// A type of the KV cache as it is typed.
+pub fn kv_name(kv: KvType) -> &'static str {
+    match kv {
+        KvType::F32 => "f32",
+        KvType::F16 => "f16",
+    }
 }
 
 /// Ids that the model has rows for.
@@ -136,5 +194,20 @@ pub fn check_ids(ids: &[u32], n_vocab: usize) -> Result<()> {
     match ids.iter().find(|&&id| id as usize >= n_vocab) {
         Some(id) => Err(exit::Usage(format!("id {id} does not exist: there are {n_vocab}")).into()),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_models_need_what_both_need() {
+        let shape = Shape::named("bloom-560m").expect("known");
+        let one = |file| shape.forecast(file, 256, 4, MICRO_BATCH, LOGIT_ROWS);
+        let sum = both([one(1000), one(500)]);
+        assert_eq!((sum.file, sum.kv), (1500, 2 * one(0).kv));
+        assert_eq!(sum.total, one(1000).total + one(500).total);
+        assert_eq!(both([one(u64::MAX), one(1)]).total, u64::MAX);
     }
 }

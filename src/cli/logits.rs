@@ -6,14 +6,15 @@ use super::printer::{Printer, escaped};
 use super::settings::Config;
 use super::signal::Signals;
 use super::tokenize;
-use crate::engine::{EngineError, Item, Phase, Want};
-use crate::eval::log_softmax_at;
+use crate::engine::{EngineError, Info, Item, Phase, Want};
+use crate::eval::log_sum_exp;
 use crate::token::Tokenizer;
 use anyhow::{Context, Result, anyhow};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// Runs the command.
 ///
@@ -27,6 +28,7 @@ pub fn run(args: &Logits, config: &Config, signals: &Signals, printer: &mut Prin
     load::check_ids(&ids, file.shape.n_vocab)?;
     let mut engine = load::engine(&file, config, &args.model.load, ids.len())?;
     let seq = engine.seq_new();
+    let record = if args.json { record(&file, engine.info())? } else { Map::new() };
 
     let mut sink: Box<dyn Rows> = match &args.output {
         Some(path) => Box::new(Raw::create(path)?),
@@ -36,6 +38,7 @@ pub fn run(args: &Logits, config: &Config, signals: &Signals, printer: &mut Prin
             ids: &ids,
             top_k: if args.all { None } else { Some(args.top_k) },
             json: args.json,
+            record,
         }),
     };
     let mut failed: Option<io::Error> = None;
@@ -87,6 +90,27 @@ struct Lines<'a, W: Write> {
     /// `None` is every logit.
     top_k: Option<usize>,
     json: bool,
+    /// What every JSON row says about how it came to be.
+    record: Map<String, Value>,
+}
+
+impl<W: Write> Lines<'_, W> {
+    fn json_row(&mut self, mut row: Value) -> io::Result<()> {
+        if let Value::Object(row) = &mut row {
+            row.extend(self.record.clone());
+        }
+        writeln!(self.out, "{row}")
+    }
+}
+
+fn record(file: &File, info: &Info) -> Result<Map<String, Value>> {
+    Ok(Map::from_iter([
+        ("model".to_owned(), file.path.display().to_string().into()),
+        ("model_fingerprint".to_owned(), file.fingerprint()?.into()),
+        ("runs_on".to_owned(), info.runs_on.clone().into()),
+        ("threads".to_owned(), info.threads.into()),
+        ("kv_type".to_owned(), load::kv_name(info.kv).into()),
+    ]))
 }
 
 impl<W: Write> Rows for Lines<'_, W> {
@@ -95,8 +119,8 @@ impl<W: Write> Rows for Lines<'_, W> {
         let vocab = self.tokenizer.vocab();
         let Some(k) = self.top_k else {
             if self.json {
-                let row = json!({ "schema": 1, "position": position, "id": id, "logits": logits });
-                return writeln!(self.out, "{row}");
+                return self
+                    .json_row(json!({ "schema": 1, "position": position, "id": id, "logits": logits }));
             }
             for (token, logit) in logits.iter().enumerate() {
                 writeln!(self.out, "{position}\t{token}\t{logit}")?;
@@ -104,7 +128,8 @@ impl<W: Write> Rows for Lines<'_, W> {
             return Ok(());
         };
         let top = top(logits, k);
-        let ln_p = |id: u32| log_softmax_at(logits, id);
+        let ln_sum = log_sum_exp(logits);
+        let ln_p = |logit: f32| f64::from(logit) - ln_sum;
         if self.json {
             let top: Vec<_> = top
                 .iter()
@@ -113,17 +138,18 @@ impl<W: Write> Rows for Lines<'_, W> {
                         "id": id,
                         "piece": String::from_utf8_lossy(vocab.bytes(id)),
                         "logit": logit,
-                        "logprob": ln_p(id),
+                        "logprob": ln_p(logit),
                     })
                 })
                 .collect();
             let piece = String::from_utf8_lossy(vocab.bytes(id));
-            let row = json!({ "schema": 1, "position": position, "id": id, "piece": piece, "top": top });
-            return writeln!(self.out, "{row}");
+            return self.json_row(
+                json!({ "schema": 1, "position": position, "id": id, "piece": piece, "top": top }),
+            );
         }
         writeln!(self.out, "{position}\t{id}\t{}", escaped(vocab.bytes(id)))?;
         for &(id, logit) in &top {
-            writeln!(self.out, "\t{id}\t{logit:.4}\t{:.4}\t{}", ln_p(id).exp(), escaped(vocab.bytes(id)))?;
+            writeln!(self.out, "\t{id}\t{logit:.4}\t{:.4}\t{}", ln_p(logit).exp(), escaped(vocab.bytes(id)))?;
         }
         Ok(())
     }
@@ -148,50 +174,71 @@ fn top(logits: &[f32], k: usize) -> Vec<(u32, f32)> {
     all
 }
 
-/// Raw little-endian f32 under another name until it is whole.
+/// Raw little-endian f32.
 struct Raw {
     path: PathBuf,
-    partial: PathBuf,
-    out: Option<BufWriter<fs::File>>,
+    to: Option<To>,
+}
+
+enum To {
+    /// A device, a pipe: there is nothing to replace.
+    Through(BufWriter<fs::File>),
+    /// Under a name of its own until it is whole.
+    Fresh(BufWriter<NamedTempFile>),
 }
 
 impl Raw {
     fn create(path: &Path) -> Result<Self> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".partial");
-        let partial = path.with_file_name(name);
-        let file =
-            fs::File::create(&partial).with_context(|| format!("{}: cannot create", partial.display()))?;
-        Ok(Self { path: path.to_owned(), partial, out: Some(BufWriter::new(file)) })
+        // The file behind a link is replaced, not the link.
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let there = fs::metadata(&path).ok();
+        let to = if there.as_ref().is_some_and(|m| !m.is_file()) {
+            fs::OpenOptions::new().write(true).open(&path).map(|file| To::Through(BufWriter::new(file)))
+        } else {
+            fresh(&path, there.map(|m| m.permissions())).map(|file| To::Fresh(BufWriter::new(file)))
+        };
+        let to = to.with_context(|| format!("{}: cannot create", path.display()))?;
+        Ok(Self { path, to: Some(to) })
     }
+}
+
+/// A temporary file beside `path`, with the permissions of the file it will replace or those of any new one.
+fn fresh(path: &Path, permissions: Option<fs::Permissions>) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".huozi-logits-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let file = builder.tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    if let Some(permissions) = permissions {
+        file.as_file().set_permissions(permissions)?;
+    }
+    Ok(file)
 }
 
 impl Rows for Raw {
     fn row(&mut self, _position: usize, logits: &[f32]) -> io::Result<()> {
-        let Some(out) = &mut self.out else { return Ok(()) };
-        for x in logits {
-            out.write_all(&x.to_le_bytes())?;
-        }
-        Ok(())
+        let out: &mut dyn Write = match &mut self.to {
+            Some(To::Through(out)) => out,
+            Some(To::Fresh(out)) => out,
+            None => return Ok(()),
+        };
+        logits.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))
     }
 
     fn finish(&mut self) -> Result<()> {
-        let Some(out) = self.out.take() else { return Ok(()) };
-        let finish = || {
-            let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-            file.sync_all()?;
-            fs::rename(&self.partial, &self.path)
+        let finish = |to| match to {
+            To::Through(mut out) => out.flush(),
+            To::Fresh(out) => {
+                let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+                file.as_file().sync_all()?;
+                file.persist(&self.path).map(drop).map_err(|e| e.error)
+            }
         };
-        finish().with_context(|| format!("{}: cannot write", self.path.display()))
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // Not finished: nothing half-written stays.
-        if self.out.take().is_some() {
-            let _ = fs::remove_file(&self.partial);
-        }
+        self.to
+            .take()
+            .map_or(Ok(()), finish)
+            .with_context(|| format!("{}: cannot write", self.path.display()))
     }
 }
 
@@ -221,5 +268,49 @@ mod tests {
         drop(raw);
         assert_eq!(fs::read(&path).unwrap(), [1.0f32.to_le_bytes(), (-2.5f32).to_le_bytes()].concat());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn nobody_elses_file_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, partial) = (dir.path().join("out.f32"), dir.path().join("out.f32.partial"));
+        fs::write(&partial, "mine").unwrap();
+        // Two at once: each is whole under its name, the last one stays.
+        let (mut a, mut b) = (Raw::create(&path).unwrap(), Raw::create(&path).unwrap());
+        a.row(0, &[1.0]).unwrap();
+        b.row(0, &[2.0, 3.0]).unwrap();
+        a.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), 1.0f32.to_le_bytes());
+        b.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap().len(), 8);
+        assert_eq!(fs::read(&partial).unwrap(), b"mine");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_stays_a_device() {
+        let before = fs::read_dir("/dev").unwrap().count();
+        let mut raw = Raw::create(Path::new("/dev/null")).unwrap();
+        assert!(matches!(raw.to, Some(To::Through(_))), "never by a file beside it");
+        raw.row(0, &[1.0]).unwrap();
+        raw.finish().unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+        assert_eq!(fs::read_dir("/dev").unwrap().count(), before);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_are_those_of_the_file_replaced() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("out.f32"), dir.path().join("link"));
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        Raw::create(&link).unwrap().finish().unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read(&path).unwrap(), b"");
     }
 }

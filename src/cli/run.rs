@@ -1,6 +1,6 @@
 //! `huozi run`: one prompt, one answer.
 
-use super::args::{HistoryKind, Run};
+use super::args::Run;
 use super::exit::Usage;
 use super::load::{self, File};
 use super::printer::Printer;
@@ -9,7 +9,7 @@ use super::show::{Show, Verbosity, stop_name};
 use super::signal::Signals;
 use crate::schedule::Stop;
 use crate::session::{Answer, Error, Session};
-use crate::token::{ChatError, Specials};
+use crate::token::{ChatError, HistoryRule, Specials};
 use anyhow::Result;
 use serde_json::json;
 
@@ -24,7 +24,7 @@ pub fn run(args: &Run, config: &Config, signals: &Signals, printer: &mut Printer
     let trim = !args.raw || args.file.is_none();
     let text = settings::text(args.prompt.as_deref(), args.file.as_deref(), trim)?;
     let mut session =
-        load::session(&file, config, &args.model.load, &args.chat, &args.sampling, HistoryKind::default())?;
+        load::session(&file, config, &args.model.load, &args.chat, &args.sampling, HistoryRule::TwoThirds)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose);
     let how = if !args.raw {
         Way::Chat

@@ -1,7 +1,7 @@
 //! What holds where nothing was typed: flag, then environment, then the configuration file, then what the model file
 //! says, then the default.
 
-use super::args::{ChatArgs, LoadArgs, SamplingArgs};
+use super::args::{self, ChatArgs, LoadArgs, SamplingArgs};
 use super::exit::{BadFile, Usage};
 use crate::engine::KvType;
 use crate::sample::Sampling;
@@ -18,14 +18,14 @@ const DEFAULT_MAX_NEW: usize = 512;
 /// ```toml
 /// model = "/models/huozi.gguf"   # a relative path counts from this file's folder
 /// threads = 4
-/// kv_type = "f16"
+/// kv_type = "f16"                # of run, chat and demo; eval and logits measure in f32 unless --kv-type is typed
 /// [sampling]
 /// temperature = 0.8
 /// top_k = 50
 /// top_p = 0.95
 /// repetition_penalty = 1.03
 /// max_new_tokens = 512
-/// greedy = false
+/// greedy = false                 # overridden by a typed --temperature, --top-k or --top-p
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
@@ -33,7 +33,7 @@ pub struct Config {
     pub model: Option<PathBuf>,
     /// Threads.
     pub threads: Option<usize>,
-    /// KV type.
+    /// KV type of conversations; `eval` and `logits` take it from the flag only.
     pub kv: Option<KvType>,
     temperature: Option<f32>,
     top_k: Option<u32>,
@@ -78,13 +78,18 @@ impl Config {
                     let folder = path.parent().unwrap_or(Path::new(""));
                     config.model = Some(folder.join(name));
                 }
-                "threads" => config.threads = Some(count(value).ok_or_else(|| bad(needs(key, "1 or more")))?),
+                "threads" => {
+                    let n = value.as_integer().and_then(|n| args::threads(&n.to_string()).ok());
+                    // How many may be typed is usage, wherever it is typed.
+                    let Some(n) = n else {
+                        let what = needs(key, "a whole number from 1 to 1024");
+                        return Err(Usage(format!("{}: {what}", path.display())).into());
+                    };
+                    config.threads = Some(n);
+                }
                 "kv_type" => {
-                    config.kv = Some(match value.as_str() {
-                        Some("f32") => KvType::F32,
-                        Some("f16") => KvType::F16,
-                        _ => return Err(bad(needs(key, "\"f32\" or \"f16\"")).into()),
-                    });
+                    let kv = value.as_str().and_then(|text| args::kv_type(text).ok());
+                    config.kv = Some(kv.ok_or_else(|| bad(needs(key, "\"f32\" or \"f16\"")))?);
                 }
                 "sampling" => {
                     let table = value.as_table().ok_or_else(|| bad("sampling is a table".into()))?;
@@ -156,9 +161,9 @@ impl Config {
             return Ok(typed.threads);
         }
         match std::env::var("HUOZI_THREADS") {
-            Ok(text) if !text.is_empty() => match text.parse() {
-                Ok(n) if n > 0 => Ok(Some(n)),
-                _ => Err(Usage(format!("HUOZI_THREADS={text:?} is no number of threads")).into()),
+            Ok(text) if !text.is_empty() => match args::threads(&text) {
+                Ok(n) => Ok(Some(n)),
+                Err(what) => Err(Usage(format!("HUOZI_THREADS={text:?}: {what}")).into()),
             },
             _ => Ok(self.threads),
         }
@@ -166,7 +171,7 @@ impl Config {
 
     /// The type of the KV cache.
     pub fn kv(&self, typed: &LoadArgs, default: KvType) -> KvType {
-        typed.kv_type.map(KvType::from).or(self.kv).unwrap_or(default)
+        typed.kv_type.or(self.kv).unwrap_or(default)
     }
 
     /// Sampling, tokens of an answer at most.
@@ -177,8 +182,10 @@ impl Config {
         let of_file = |key: &str| meta.float(key).map(|x| x.map(|x| x as f32));
         let default = Sampling::default();
         let valid = |x: Option<f32>, good: fn(f32) -> bool| x.filter(|&x| x.is_finite() && good(x));
+        // Who types how to draw wants to draw, whatever the configuration prefers.
+        let drawn = typed.temperature.is_some() || typed.top_k.is_some() || typed.top_p.is_some();
         let sampling = Sampling {
-            do_sample: !(typed.greedy || self.greedy.unwrap_or(false)),
+            do_sample: !(typed.greedy || !drawn && self.greedy.unwrap_or(false)),
             temperature: typed
                 .temperature
                 .or(self.temperature)
@@ -325,7 +332,38 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.to_string().contains(what), "{text}: {error}");
-            assert_eq!(super::super::exit::code(&error), super::super::exit::BAD_FILE);
+            let code = if text.starts_with("threads = \"2") || text.starts_with("threads = 0") {
+                super::super::exit::USAGE
+            } else {
+                super::super::exit::BAD_FILE
+            };
+            assert_eq!(super::super::exit::code(&error), code, "{text}");
         }
+        let error = parse("threads = 1025").unwrap_err();
+        assert_eq!(super::super::exit::code(&error), super::super::exit::USAGE);
+        assert!(error.to_string().contains("from 1 to 1024"), "{error}");
+    }
+
+    #[test]
+    fn the_file_spells_kv_types_as_the_flag_does() {
+        for (text, kv) in
+            [("f32", KvType::F32), ("fp32", KvType::F32), ("f16", KvType::F16), ("fp16", KvType::F16)]
+        {
+            assert_eq!(parse(&format!("kv_type = \"{text}\"")).unwrap().0.kv, Some(kv));
+        }
+    }
+
+    #[test]
+    fn what_is_typed_beats_greedy_in_the_file() {
+        let (config, _) = parse("[sampling]\ngreedy = true\n").unwrap();
+        let layout = huozi_quant::gguf::Layout::new(&[], Vec::new()).unwrap();
+        let reader = huozi_quant::gguf::Reader::from_bytes("m", layout.header().to_vec()).unwrap();
+        let draws = |typed: SamplingArgs| config.sampling(&typed, reader.meta()).unwrap().0.do_sample;
+        assert!(!draws(SamplingArgs::default()));
+        assert!(draws(SamplingArgs { temperature: Some(0.8), ..Default::default() }));
+        assert!(draws(SamplingArgs { top_k: Some(5), ..Default::default() }));
+        assert!(draws(SamplingArgs { top_p: Some(0.5), ..Default::default() }));
+        assert!(!draws(SamplingArgs { temperature: Some(0.8), greedy: true, ..Default::default() }));
+        assert!(!draws(SamplingArgs { repetition_penalty: Some(1.1), ..Default::default() }));
     }
 }

@@ -325,6 +325,12 @@ fn normaliser(logits: &[f32]) -> (f64, f64) {
     (largest, sum.ln())
 }
 
+/// `ln(sum(exp(logits)))`, what is taken off a logit to get its log-probability.
+pub fn log_sum_exp(logits: &[f32]) -> f64 {
+    let (largest, log_sum) = normaliser(logits);
+    largest + log_sum
+}
+
 /// `ln softmax(logits)[id]`; NaN when `id` is past the end.
 pub fn log_softmax_at(logits: &[f32], id: u32) -> f64 {
     let (largest, log_sum) = normaliser(logits);

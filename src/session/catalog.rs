@@ -9,11 +9,6 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// Tokens that one step of the engine takes at most, for the forecast.
-pub const STEP_COLUMNS: usize = 512;
-/// Rows of logits alive at a time, for the forecast.
-pub const STEP_ROWS: usize = 16;
-
 /// The folder in environment variable `key` if it is absolute, else `fallback` below the home folder.
 pub fn xdg(key: &str, fallback: &str) -> Option<PathBuf> {
     // The XDG rules say that a relative path is to be ignored.
@@ -270,7 +265,7 @@ mod tests {
 
     #[test]
     fn too_little_memory_is_said() {
-        let forecast = Shape::named("bloom-7b1").unwrap().forecast(4 << 30, 2048, 2, STEP_COLUMNS, STEP_ROWS);
+        let forecast = Shape::named("bloom-7b1").unwrap().forecast(4 << 30, 2048, 2, 256, 16);
         let memory = |available| Some(Memory { total: available, available, limit: None });
         assert!(check_memory("m", forecast, 2048, memory(6 << 30)).is_ok());
         assert!(check_memory("m", forecast, 2048, None).is_ok());
