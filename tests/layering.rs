@@ -25,25 +25,28 @@ const ROOT: Arrows = &[
     ("cli", &["demo", "engine", "eval", "model", "quant", "sample", "schedule", "session", "token"]),
     ("demo", &["convert"]),
     ("engine", &["model", "quant"]),
-    ("eval", &["engine", "sample", "token"]),
+    ("eval", &["engine"]),
     ("main", &["cli"]),
     ("model", &["quant"]),
     ("sample", &[]),
     ("schedule", &["engine", "sample"]),
-    ("session", &["demo", "engine", "quant", "sample", "schedule", "token"]),
+    ("session", &["engine", "quant", "sample", "schedule", "token"]),
     ("token", &["quant"]),
 ];
 
-/// Every `.rs` file below `dir` with its room: the first part of its path, without `.rs`.
-fn files(dir: &Path, room: Option<&str>, found: &mut Vec<(String, String)>) {
+/// Every `.rs` file below `dir` with its room, the first part of its path without `.rs`; paths in its code that leave
+/// the room through `super::` begin with `crate::`.
+fn files(dir: &Path, room: Option<&str>, depth: usize, found: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
         let path = entry.unwrap().path();
         let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let room = room.unwrap_or(&stem);
         if path.is_dir() {
-            files(&path, Some(room), found);
+            files(&path, Some(room), depth + 1, found);
         } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push((room.to_owned(), fs::read_to_string(&path).unwrap()));
+            // `mod.rs` is the module of its folder.
+            let depth = depth + usize::from(stem != "mod");
+            found.push((room.to_owned(), from_root(&code(&fs::read_to_string(&path).unwrap()), depth)));
         }
     }
 }
@@ -52,6 +55,12 @@ fn files(dir: &Path, room: Option<&str>, found: &mut Vec<(String, String)>) {
 fn code(text: &str) -> String {
     let own = text.split("\n#[cfg(test)]\nmod tests").next().unwrap();
     own.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// `code` of a module `depth` below the root, `super::` as often as it takes to the root written as `crate::`.
+fn from_root(code: &str, depth: usize) -> String {
+    // `main.rs` is a crate of its own that sees this one by its name.
+    code.replace(&"super::".repeat(depth), "crate::").replace("huozi::", "crate::")
 }
 
 /// Rooms named by paths that begin with `crate::`, also in braces: `crate::{a, b::C}`.
@@ -80,8 +89,17 @@ fn crate_paths(code: &str) -> BTreeSet<String> {
     rooms
 }
 
-fn named(code: &str, rooms: &BTreeSet<String>) -> BTreeSet<String> {
-    let mut named: BTreeSet<String> = crate_paths(code).into_iter().filter(|r| rooms.contains(r)).collect();
+/// Rooms named by `code`, also through a name that the root gives on: `pub use formats::Format` in `root`.
+fn named(code: &str, rooms: &BTreeSet<String>, root: &str) -> BTreeSet<String> {
+    let behind = |name: String| {
+        let given_on = || {
+            let line =
+                root.lines().find(|l| l.starts_with("pub use ") && l.ends_with(&format!("::{name};")))?;
+            Some(line.strip_prefix("pub use ")?.split("::").next()?.to_owned())
+        };
+        if rooms.contains(&name) { Some(name) } else { given_on().filter(|room| rooms.contains(room)) }
+    };
+    let mut named: BTreeSet<String> = crate_paths(code).into_iter().filter_map(behind).collect();
     for (package, room) in [("huozi_quant", "quant"), ("huozi_convert", "convert")] {
         if code.contains(package) {
             named.insert(room.to_owned());
@@ -92,7 +110,7 @@ fn named(code: &str, rooms: &BTreeSet<String>) -> BTreeSet<String> {
 
 fn check(dir: &str, arrows: Arrows) {
     let mut found = Vec::new();
-    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), None, &mut found);
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), None, 0, &mut found);
     let rooms: BTreeSet<String> = found.iter().map(|(room, _)| room.clone()).filter(|r| r != "lib").collect();
     let allowed: BTreeMap<&str, &[&str]> = arrows.iter().copied().collect();
     for room in &rooms {
@@ -101,12 +119,21 @@ fn check(dir: &str, arrows: Arrows) {
     for (room, _) in arrows {
         assert!(rooms.contains(*room), "{dir}: room `{room}` is in the picture, not in the house");
     }
-    for (room, text) in found.iter().filter(|(room, _)| room != "lib") {
-        for other in named(&code(text), &rooms) {
+    let root = found.iter().find(|(room, _)| room == "lib").map_or("", |(_, code)| code);
+    let mut used = BTreeSet::new();
+    for (room, code) in found.iter().filter(|(room, _)| room != "lib") {
+        for other in named(code, &rooms, root) {
             let allowed = other == *room || allowed[room.as_str()].contains(&other.as_str());
             assert!(allowed, "{dir}: `{room}` must not import `{other}`");
+            used.insert((room.clone(), other));
         }
     }
+    let unused: Vec<_> = arrows
+        .iter()
+        .flat_map(|&(room, others)| others.iter().map(move |&other| (room.to_owned(), other.to_owned())))
+        .filter(|arrow| !used.contains(arrow))
+        .collect();
+    assert!(unused.is_empty(), "{dir}: arrows in the picture that nobody uses: {unused:?}");
 }
 
 #[test]
@@ -125,10 +152,17 @@ fn the_reader_of_paths_sees_what_it_should() {
     assert_eq!(rooms("use crate::engine::{Engine, Info};"), ["engine"]);
     assert_eq!(rooms("use crate::{token, engine::{A, B}, sample::C};"), ["engine", "sample", "token"]);
     assert_eq!(rooms("use crate::{a::B, c};\nfn f(x: crate::d::E) {}"), ["a", "c", "d"]);
+    let below = |text: &str, depth| Vec::from_iter(crate_paths(&from_root(text, depth)));
+    assert_eq!(below("use super::engine;\nuse super::{a, b::C};", 1), ["a", "b", "engine"]);
+    assert_eq!(below("use super::sibling::X;\nuse super::super::engine::Y;", 2), ["engine"]);
+    assert_eq!(below("use super::super::sibling::X;", 3), [""; 0]);
+    assert_eq!(below("fn main() { huozi::cli::main() }", 1), ["cli"]);
     let rooms: BTreeSet<String> = ["tui".to_owned()].into();
-    assert_eq!(named("use crate::tui::App;", &rooms).len(), 1);
+    assert_eq!(named("use crate::App;", &rooms, "pub use tui::App;").len(), 1);
+    assert_eq!(named("use crate::tui::App;", &rooms, "").len(), 1);
     assert_eq!(
-        named(&code("// crate::tui\nfn f() {}\n#[cfg(test)]\nmod tests { use crate::tui; }"), &rooms).len(),
+        named(&code("// crate::tui\nfn f() {}\n#[cfg(test)]\nmod tests { use crate::tui; }"), &rooms, "")
+            .len(),
         0
     );
 }
