@@ -143,7 +143,8 @@ fn answering(home: &tempfile::TempDir) -> Child {
             "--no-memory-check",
             "-q",
         ])
-        .args(["--temperature", "2", "-p", "春"])
+        // Without a penalty the likeliest tokens go in a circle: this one never comes to an end token.
+        .args(["--greedy", "--repetition-penalty", "1", "-p", "春"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
