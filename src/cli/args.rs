@@ -63,7 +63,7 @@ pub struct ModelArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct LoadArgs {
     /// Threads [default: all cores this process may use; env HUOZI_THREADS]
-    #[arg(short, long, value_name = "N", value_parser = positive)]
+    #[arg(short, long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
     /// Type of the KV cache: f32 or f16
     #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_kind)]
@@ -124,7 +124,7 @@ pub struct SamplingArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ChatArgs {
     /// Context in tokens, prompt and answer together [default: as trained]
-    #[arg(short, long, alias = "ctx_size", value_name = "N", value_parser = positive)]
+    #[arg(short, long, alias = "ctx_size", value_name = "N", value_parser = context)]
     pub ctx_size: Option<usize>,
     /// System text instead of the default one
     #[arg(long, value_name = "TEXT", conflicts_with = "system_file")]
@@ -405,7 +405,7 @@ Example:
 Looks for models in HUOZI_MODEL, $XDG_DATA_HOME/huozi and the current folder.")]
 pub struct Doctor {
     /// Context in tokens that the forecast counts with
-    #[arg(short, long, alias = "ctx_size", value_name = "N", default_value_t = 2048, value_parser = positive)]
+    #[arg(short, long, alias = "ctx_size", value_name = "N", default_value_t = 2048, value_parser = context)]
     pub ctx_size: usize,
     /// One JSON object instead
     #[arg(long)]
@@ -460,6 +460,24 @@ fn history(text: &str) -> Result<HistoryKind, String> {
 
 fn positive(text: &str) -> Result<usize, String> {
     at_least(text, 1)
+}
+
+/// More threads than any machine has processors are a slip of the finger, and the system would refuse them one by one.
+pub const MAX_THREADS: usize = 1024;
+
+/// A context past any that a GGUF file may state.
+const MAX_CONTEXT: usize = 1 << 24;
+
+fn threads(text: &str) -> Result<usize, String> {
+    at_most(text, MAX_THREADS)
+}
+
+fn context(text: &str) -> Result<usize, String> {
+    at_most(text, MAX_CONTEXT)
+}
+
+fn at_most(text: &str, most: usize) -> Result<usize, String> {
+    positive(text).and_then(|n| if n <= most { Ok(n) } else { Err(format!("at most {most}")) })
 }
 
 fn at_least_2(text: &str) -> Result<usize, String> {

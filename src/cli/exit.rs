@@ -10,7 +10,10 @@
 //! | 5 | not enough memory or disk |
 //! | 130, 143 | interrupted by SIGINT, SIGTERM |
 
+use super::printer::visible;
 use crate::engine::EngineError;
+use crate::eval;
+use crate::schedule::Refused;
 use crate::session::{self, catalog, store};
 use std::io;
 
@@ -88,6 +91,10 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             _ => None,
         };
     }
+    // These three show an engine's error as their own, so it does not stand in the chain itself.
+    if let Some(error) = wrapped_engine_error(cause) {
+        return code_of_cause(error);
+    }
     match cause.downcast_ref() {
         Some(session::Error::BrokenModel) => return Some(BAD_FILE),
         Some(session::Error::QueryTooLong { .. }) => return Some(FAILED),
@@ -123,12 +130,25 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     None
 }
 
+fn wrapped_engine_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a EngineError> {
+    let refused = match cause.downcast_ref() {
+        Some(session::Error::Engine(error)) => return Some(error),
+        Some(session::Error::Refused(refused)) => Some(refused),
+        _ => cause.downcast_ref::<Refused>(),
+    };
+    match (refused, cause.downcast_ref()) {
+        (Some(Refused::Prompt(error)), _) | (None, Some(eval::Error::Engine(error))) => Some(error),
+        _ => None,
+    }
+}
+
 fn is_bad_file(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.is::<BadFile>()
         || cause.is::<huozi_quant::gguf::Error>()
         || cause.is::<crate::model::Error>()
         || cause.is::<crate::token::Error>()
         || cause.is::<store::Error>()
+        || matches!(cause.downcast_ref(), Some(eval::Error::NotFinite { .. }))
 }
 
 /// The error as one line: the whole chain, line breaks as spaces.
@@ -142,7 +162,9 @@ pub fn line(error: &anyhow::Error) -> String {
         }
     }
     let text = said.join(": ");
-    text.split(['\n', '\r']).map(str::trim).filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" ")
+    let one = text.split(['\n', '\r']).map(str::trim).filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" ");
+    // It may quote a file or a template: no control sequence of theirs reaches the terminal.
+    visible(&one)
 }
 
 #[cfg(test)]
@@ -156,7 +178,12 @@ mod tests {
         assert_eq!(code(&anyhow::Error::new(Usage("x".into())).context("above")), USAGE);
         assert_eq!(code(&anyhow::Error::new(BadFile("x".into()))), BAD_FILE);
         assert_eq!(code(&anyhow::Error::new(Interrupted(143))), TERMINATED);
-        assert_eq!(code(&anyhow::Error::new(EngineError::KvFull { needed: 2, free: 1 })), NO_ROOM);
+        let full = EngineError::KvFull { needed: 2, free: 1 };
+        assert_eq!(code(&anyhow::Error::new(full.clone())), NO_ROOM);
+        assert_eq!(code(&anyhow::Error::new(session::Error::Engine(full.clone()))), NO_ROOM);
+        assert_eq!(code(&anyhow::Error::new(session::Error::Refused(full.clone().into()))), NO_ROOM);
+        assert_eq!(code(&anyhow::Error::new(eval::Error::Engine(full)).context("above")), NO_ROOM);
+        assert_eq!(code(&anyhow::Error::new(eval::Error::NotFinite { token: 3 })), BAD_FILE);
         assert_eq!(code(&anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe))), DONE);
         assert_eq!(
             code(&anyhow::Error::new(io::Error::from(io::ErrorKind::StorageFull)).context("x")),

@@ -7,13 +7,15 @@ use super::settings::Config;
 use super::signal::Signals;
 use super::tokenize;
 use crate::engine::{EngineError, Item, Phase, Want};
-use crate::eval::log_softmax_at;
+use crate::eval::log_sum_exp;
 use crate::token::Tokenizer;
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 use std::fs;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// Runs the command.
 ///
@@ -77,7 +79,7 @@ pub fn run(args: &Logits, config: &Config, signals: &Signals, printer: &mut Prin
 
 trait Rows {
     fn row(&mut self, position: usize, logits: &[f32]) -> io::Result<()>;
-    fn finish(&mut self) -> Result<()>;
+    fn finish(self: Box<Self>) -> Result<()>;
 }
 
 struct Lines<'a, W: Write> {
@@ -104,7 +106,8 @@ impl<W: Write> Rows for Lines<'_, W> {
             return Ok(());
         };
         let top = top(logits, k);
-        let ln_p = |id: u32| log_softmax_at(logits, id);
+        let log_sum = log_sum_exp(logits);
+        let ln_p = |logit: f32| f64::from(logit) - log_sum;
         if self.json {
             let top: Vec<_> = top
                 .iter()
@@ -113,7 +116,7 @@ impl<W: Write> Rows for Lines<'_, W> {
                         "id": id,
                         "piece": String::from_utf8_lossy(vocab.bytes(id)),
                         "logit": logit,
-                        "logprob": ln_p(id),
+                        "logprob": ln_p(logit),
                     })
                 })
                 .collect();
@@ -123,12 +126,12 @@ impl<W: Write> Rows for Lines<'_, W> {
         }
         writeln!(self.out, "{position}\t{id}\t{}", escaped(vocab.bytes(id)))?;
         for &(id, logit) in &top {
-            writeln!(self.out, "\t{id}\t{logit:.4}\t{:.4}\t{}", ln_p(id).exp(), escaped(vocab.bytes(id)))?;
+            writeln!(self.out, "\t{id}\t{logit:.4}\t{:.4}\t{}", ln_p(logit).exp(), escaped(vocab.bytes(id)))?;
         }
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<()> {
+    fn finish(mut self: Box<Self>) -> Result<()> {
         Ok(self.out.flush()?)
     }
 }
@@ -148,50 +151,71 @@ fn top(logits: &[f32], k: usize) -> Vec<(u32, f32)> {
     all
 }
 
-/// Raw little-endian f32 under another name until it is whole.
+/// Raw little-endian f32: a file under another name until it is whole; a device or pipe as it comes.
 struct Raw {
     path: PathBuf,
-    partial: PathBuf,
-    out: Option<BufWriter<fs::File>>,
+    out: BufWriter<Target>,
+}
+
+enum Target {
+    File(NamedTempFile),
+    Stream(fs::File),
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Stream(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Stream(stream) => stream.flush(),
+        }
+    }
 }
 
 impl Raw {
     fn create(path: &Path) -> Result<Self> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".partial");
-        let partial = path.with_file_name(name);
-        let file =
-            fs::File::create(&partial).with_context(|| format!("{}: cannot create", partial.display()))?;
-        Ok(Self { path: path.to_owned(), partial, out: Some(BufWriter::new(file)) })
+        let stream = fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir());
+        let target = if stream {
+            fs::OpenOptions::new().write(true).open(path).map(Target::Stream)
+        } else {
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            tempfile::Builder::new()
+                .permissions(fs::Permissions::from_mode(0o644))
+                .tempfile_in(folder)
+                .map(Target::File)
+        };
+        let target = target.with_context(|| format!("{}: cannot create", path.display()))?;
+        Ok(Self { path: path.to_owned(), out: BufWriter::new(target) })
     }
 }
 
 impl Rows for Raw {
     fn row(&mut self, _position: usize, logits: &[f32]) -> io::Result<()> {
-        let Some(out) = &mut self.out else { return Ok(()) };
         for x in logits {
-            out.write_all(&x.to_le_bytes())?;
+            self.out.write_all(&x.to_le_bytes())?;
         }
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<()> {
-        let Some(out) = self.out.take() else { return Ok(()) };
+    fn finish(self: Box<Self>) -> Result<()> {
+        let Self { path, out } = *self;
         let finish = || {
-            let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-            file.sync_all()?;
-            fs::rename(&self.partial, &self.path)
+            match out.into_inner().map_err(io::IntoInnerError::into_error)? {
+                Target::Stream(mut stream) => stream.flush()?,
+                Target::File(file) => {
+                    file.as_file().sync_all()?;
+                    file.persist(&path)?;
+                }
+            }
+            Ok::<_, io::Error>(())
         };
-        finish().with_context(|| format!("{}: cannot write", self.path.display()))
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // Not finished: nothing half-written stays.
-        if self.out.take().is_some() {
-            let _ = fs::remove_file(&self.partial);
-        }
+        finish().with_context(|| format!("{}: cannot write", path.display()))
     }
 }
 
@@ -215,11 +239,19 @@ mod tests {
         raw.row(0, &[1.0]).unwrap();
         drop(raw);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        let mut raw = Raw::create(&path).unwrap();
+        let mut raw = Box::new(Raw::create(&path).unwrap());
         raw.row(0, &[1.0, -2.5]).unwrap();
         raw.finish().unwrap();
-        drop(raw);
         assert_eq!(fs::read(&path).unwrap(), [1.0f32.to_le_bytes(), (-2.5f32).to_le_bytes()].concat());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_pipe_or_device_is_written_to_not_replaced() {
+        let null = Path::new("/dev/null");
+        let mut raw = Box::new(Raw::create(null).unwrap());
+        raw.row(0, &[1.0]).unwrap();
+        raw.finish().unwrap();
+        assert!(!fs::metadata(null).unwrap().is_file());
     }
 }

@@ -1,7 +1,7 @@
 //! What holds where nothing was typed: flag, then environment, then the configuration file, then what the model file
 //! says, then the default.
 
-use super::args::{ChatArgs, LoadArgs, SamplingArgs};
+use super::args::{ChatArgs, LoadArgs, MAX_THREADS, SamplingArgs};
 use super::exit::{BadFile, Usage};
 use crate::engine::KvType;
 use crate::sample::Sampling;
@@ -78,7 +78,13 @@ impl Config {
                     let folder = path.parent().unwrap_or(Path::new(""));
                     config.model = Some(folder.join(name));
                 }
-                "threads" => config.threads = Some(count(value).ok_or_else(|| bad(needs(key, "1 or more")))?),
+                "threads" => {
+                    config.threads = Some(
+                        count(value)
+                            .filter(|n| *n <= MAX_THREADS)
+                            .ok_or_else(|| bad(needs(key, "1 to 1024")))?,
+                    )
+                }
                 "kv_type" => {
                     config.kv = Some(match value.as_str() {
                         Some("f32") => KvType::F32,
@@ -157,7 +163,7 @@ impl Config {
         }
         match std::env::var("HUOZI_THREADS") {
             Ok(text) if !text.is_empty() => match text.parse() {
-                Ok(n) if n > 0 => Ok(Some(n)),
+                Ok(n) if (1..=MAX_THREADS).contains(&n) => Ok(Some(n)),
                 _ => Err(Usage(format!("HUOZI_THREADS={text:?} is no number of threads")).into()),
             },
             _ => Ok(self.threads),
