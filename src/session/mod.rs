@@ -12,7 +12,9 @@ use crate::engine::EngineError;
 use crate::sample::Sampling;
 use crate::schedule::{self, Refused, Request, Scheduler, Stop, Timings};
 use crate::token::history::fit;
-use crate::token::{ChatError, ChatFormat, DecodeStream, HistoryRule, Limits, Message, Role, Tokenizer};
+use crate::token::{
+    ChatError, ChatFormat, DecodeStream, HistoryRule, Kind, Limits, Message, Role, Tokenizer,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -146,6 +148,17 @@ pub enum Event {
     Stats(Stats),
 }
 
+/// The name of a reason to stop, in JSON and in stored conversations.
+pub fn stop_name(stop: Stop) -> &'static str {
+    match stop {
+        Stop::EndToken(_) => "end",
+        Stop::MaxTokens => "length",
+        Stop::ContextFull => "context",
+        Stop::Cancelled => "cancelled",
+        Stop::BrokenLogits => "broken",
+    }
+}
+
 /// Why there is no answer. The conversation is as it was before.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -255,8 +268,21 @@ impl Session {
         &self.scheduler
     }
 
-    /// Puts another conversation in the place of this one.
-    pub fn restore(&mut self, turns: Vec<Turn>) {
+    /// Puts another conversation in the place of this one. An answer's ids stay only if they are what its text says;
+    /// otherwise the text is tokenised. A conversation comes from outside, and ids could hold control tokens: a turn of
+    /// the system that nobody sees.
+    pub fn restore(&mut self, mut turns: Vec<Turn>) {
+        let vocab = self.tokenizer.vocab();
+        let n_vocab = self.scheduler.info().n_vocab;
+        let is_text = |id: u32| {
+            let kind = vocab.kind(id);
+            (id as usize) < n_vocab && !kind.is_control() && kind != Kind::Unused
+        };
+        for turn in &mut turns {
+            turn.ids = turn.ids.take().filter(|ids| {
+                ids.iter().all(|&id| is_text(id)) && self.tokenizer.decode(ids, false) == turn.answer
+            });
+        }
         self.turns = turns;
         self.first = 0;
     }
