@@ -70,7 +70,8 @@ fn too_long_is_1_with_counts() {
 
 #[test]
 fn no_memory_is_5() {
-    let args = ["run", "-m", &nano(), "-p", "x", "-c", "2000000000"];
+    // 197 GB of keys and values.
+    let args = ["run", "-m", &nano(), "-p", "x", "-c", "16000000", "--kv-type", "f32"];
     run(&args, "").fails(5, "--no-memory-check");
     #[cfg(target_os = "linux")]
     if fs::metadata("/dev/full").is_ok() {
