@@ -1,13 +1,15 @@
 //! Tokenisation is that of the `tokenizers` crate, for any text; vocabularies are checked.
 
+mod common;
 mod token_support;
 
+use common::{TINY, fixture};
 use huozi::token::bpe::pieces;
 use huozi::token::vocabulary::Kind;
 use huozi::token::{Error, Part, Specials, Tokenizer, Vocabulary};
 use huozi_quant::gguf::{Layout, MetaValue, Reader};
 use proptest::prelude::*;
-use token_support::{NANO, Owned, TINY, json, ours, owned, theirs, with_added_tokens};
+use token_support::{NANO, Owned, converted, json, ours, owned, theirs, with_added_tokens};
 
 const PATTERN: &str = " ?[^(\\s|[.,!?…。，、।۔،])]+";
 
@@ -18,12 +20,13 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(json: &serde_json::Value, n_vocab: usize) -> Self {
-        Self {
-            ours: Owned::from_json(json, n_vocab).tokenizer(),
-            parse: theirs(json, false),
-            plain: theirs(json, true),
-        }
+    /// Of a checkpoint: ours from the GGUF file made of it.
+    fn new(name: &str) -> Self {
+        Self::of(ours(name), &json(name))
+    }
+
+    fn of(ours: Tokenizer, json: &serde_json::Value) -> Self {
+        Self { ours, parse: theirs(json, false), plain: theirs(json, true) }
     }
 
     fn check(&self, text: &str) {
@@ -41,11 +44,12 @@ impl Pair {
 }
 
 fn pairs() -> Vec<Pair> {
+    let more = with_added_tokens(TINY[0]);
     vec![
-        Pair::new(&json(TINY[0]), 1024),
-        Pair::new(&json(TINY[4]), 1024),
-        Pair::new(&with_added_tokens(TINY[0]), 1024),
-        Pair::new(&json(NANO), 6144),
+        Pair::new(TINY[0]),
+        Pair::new("tiny-untied-oldkeys-f16"),
+        Pair::of(converted(TINY[0], &more), &more),
+        Pair::new(NANO),
     ]
 }
 
@@ -99,7 +103,7 @@ fn runs_of_one_letter_merge_from_the_left() {
         json["model"]["vocab"][token] = id.into();
         json["model"]["merges"].as_array_mut().unwrap().push(merge.to_vec().into());
     }
-    let pair = Pair::new(&json, 1024);
+    let pair = Pair::of(converted(TINY[0], &json), &json);
     assert_eq!(pair.ours.encode("aaab", Specials::Plain).len(), 3, "aa, a, b");
     for n in 0..40 {
         for text in [
@@ -117,14 +121,11 @@ fn reference_texts_give_the_ids_of_the_tokenizers_crate() {
     for pair in &pairs() {
         pair.check("");
         for file in ["famous-poems.txt", "nano-sampled.txt", "make_tiny_models.py"] {
-            pair.check(
-                &std::fs::read_to_string(token_support::root().join("tests/fixtures").join(file)).unwrap(),
-            );
+            pair.check(&std::fs::read_to_string(fixture(file)).unwrap());
         }
     }
     for dir in TINY.into_iter().chain([NANO]) {
-        let n_vocab = if dir == NANO { 6144 } else { 1024 };
-        Pair::new(&json(dir), n_vocab).check("焙茶 掬水 闫 😀\n\n  tab\tend…</s>");
+        Pair::new(dir).check("焙茶 掬水 闫 😀\n\n  tab\tend…</s>");
     }
 }
 
@@ -251,7 +252,6 @@ fn a_gguf_gives_the_same_tokenizer_as_its_parts() {
     );
     assert_eq!(v.stop_ids(), [2, 1000, 1001]);
     assert_eq!(v.n_vocab(), 1024);
-    assert!(!v.adds_bos());
     let text = "白日依山尽，黄河入海流。<|endofutterance|>";
     assert_eq!(t.encode(text, Specials::Parse), o.tokenizer().encode(text, Specials::Parse));
 
@@ -260,6 +260,14 @@ fn a_gguf_gives_the_same_tokenizer_as_its_parts() {
         let key = format!("tokenizer.ggml.{key}");
         other.iter_mut().find(|(k, _)| *k == key).unwrap().1 = MetaValue::Str(value.into());
         assert!(matches!(open(&other), Err(Error::Unsupported { found, .. }) if found == value));
+    }
+    for (add_bos, fine) in [(false, true), (true, false)] {
+        let mut other = meta.clone();
+        other.push(("tokenizer.ggml.add_bos_token".to_owned(), MetaValue::Bool(add_bos)));
+        match open(&other) {
+            Ok(_) => assert!(fine, "a file that asks for a begin token is not read as one that does not"),
+            Err(e) => assert!(!fine && e.to_string().contains("tokenizer.ggml.add_bos_token"), "{e}"),
+        }
     }
     for key in ["model", "pre", "tokens", "token_type", "merges"] {
         let key = format!("tokenizer.ggml.{key}");

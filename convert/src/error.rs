@@ -97,6 +97,14 @@ pub enum Error {
         /// What it said.
         source: io::Error,
     },
+    /// Some outputs have their final names, the others will not get theirs.
+    #[error("{} finished, but not all is well", .named.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
+    Partly {
+        /// The outputs that are there, each complete.
+        named: Vec<PathBuf>,
+        /// What went wrong after that.
+        source: Box<Error>,
+    },
     /// The cancel flag was set; nothing is left behind.
     #[error("interrupted; nothing was written")]
     Interrupted,
@@ -131,6 +139,7 @@ impl Error {
             Self::NotFinite { .. } | Self::Overflow { .. } => Kind::BadInput,
             Self::DiskFull { .. } => Kind::NoRoom,
             Self::Interrupted => Kind::Interrupted,
+            Self::Partly { source, .. } => source.kind(),
             Self::Busy(_) | Self::Gguf { .. } | Self::Io { .. } => Kind::Failed,
         }
     }

@@ -1,14 +1,18 @@
 //! Files being written: `OUT.partial` in the same directory, then fsync and rename. What is not finished is removed.
+//!
+//! Whoever holds the lock of a partial file may write, rename and remove it; the lock ends after its name does.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use huozi_quant::Format;
 use huozi_quant::gguf::{Layout, Writer};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use crate::Error;
 use crate::pipeline::{FormatCount, Written};
@@ -22,15 +26,26 @@ pub(crate) struct Output {
     partial: Partial,
 }
 
-/// Removes the unfinished file unless it was renamed.
+/// The unfinished file: removed unless it was renamed.
 struct Partial {
     path: PathBuf,
     keep: bool,
+    inode: Inode,
+    /// Of the same opening as the writer's, so the lock lasts until this is dropped, wherever the writer went.
+    file: File,
+}
+
+impl Partial {
+    /// Whether the name still means the file that is locked.
+    fn is_named(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|m| inode(&m) == self.inode)
+    }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        if !self.keep {
+        // Before the fields go, so under the lock: nobody can have taken the file over.
+        if !self.keep && self.is_named() {
             // Nothing better to do with an error: the run is failing already, and the name says what it is.
             let _ = fs::remove_file(&self.path);
         }
@@ -54,7 +69,19 @@ pub(crate) fn check_paths(outputs: &[(Preset, PathBuf)], force: bool) -> Result<
         }
         refuse_existing(path, force)?;
     }
+    for path in &seen {
+        if seen.contains(&partial_of(path)) {
+            let what = "is the name of another output while that is written";
+            return Err(Error::Usage(format!("{} {what}", partial_of(path).display())));
+        }
+    }
     Ok(())
+}
+
+fn partial_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
 }
 
 fn refuse_existing(path: &Path, force: bool) -> Result<(), Error> {
@@ -90,12 +117,9 @@ impl Output {
         }
         let mut outputs = Vec::new();
         for (preset, path, layout) in list {
-            let mut name = path.as_os_str().to_owned();
-            name.push(".partial");
-            let partial = PathBuf::from(name);
-            let file = open_locked(&partial, &path, &sources)?;
+            let partial = open_locked(partial_of(&path), &path, &sources)?;
             // From here on it is ours, to be removed when anything fails.
-            let partial = Partial { path: partial, keep: false };
+            let file = partial.file.try_clone().map_err(Error::io(&partial.path, "open"))?;
             let writer = Writer::create(file, layout).map_err(gguf(&path))?;
             outputs.push(Self { preset, path, writer, partial });
         }
@@ -137,48 +161,92 @@ impl Output {
 
     /// Puts every file on the disk, then gives each its name.
     pub(crate) fn finish_all(outputs: Vec<Self>, force: bool, cancel: &AtomicBool) -> Result<(), Error> {
-        let mut done: Vec<(PathBuf, Partial, File)> = Vec::new();
+        let mut done: Vec<(PathBuf, Partial)> = Vec::new();
         for Self { path, writer, partial, .. } in outputs {
-            // The file stays open, and with it the lock, until it has its name.
-            let file = writer.finish().map_err(gguf(&path))?;
-            done.push((path, partial, file));
+            writer.finish().map_err(gguf(&path))?;
+            done.push((path, partial));
         }
         if cancel.load(Relaxed) {
             return Err(Error::Interrupted);
         }
-        for (path, _, _) in &done {
+        for (path, partial) in &done {
             refuse_existing(path, force)?;
+            if !partial.is_named() {
+                return Err(Error::Busy(path.clone()));
+            }
         }
-        for (path, partial, _file) in &mut done {
-            fs::rename(&partial.path, &*path).map_err(Error::io(path, "rename to"))?;
-            partial.keep = true;
-            // Without this the name can be lost in a crash, though not the bytes.
-            let dir = directory(path);
-            File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io(dir, "sync"))?;
-        }
-        Ok(())
+        name_all(&mut done, force)
     }
 }
 
+/// Gives every file its name, then makes the names last. An error tells which files have theirs.
+fn name_all(files: &mut [(PathBuf, Partial)], force: bool) -> Result<(), Error> {
+    let mut named = Vec::new();
+    let failed = |named: Vec<PathBuf>, error: Error| {
+        if named.is_empty() { error } else { Error::Partly { named, source: Box::new(error) } }
+    };
+    for (path, partial) in files {
+        if let Err(error) = rename(&partial.path, path, force) {
+            return Err(failed(named, error));
+        }
+        partial.keep = true;
+        named.push(path.clone());
+    }
+    // Without this a name can be lost in a crash, though not the bytes.
+    let directories: BTreeSet<PathBuf> = named.iter().map(|path| directory(path).to_owned()).collect();
+    for dir in directories {
+        if let Err(error) = File::open(&dir).and_then(|d| d.sync_all()) {
+            return Err(failed(named, Error::io(&dir, "sync")(error)));
+        }
+    }
+    Ok(())
+}
+
+/// Renames; without `force` a file that has come to `to` in the meantime stays.
+fn rename(from: &Path, to: &Path, force: bool) -> Result<(), Error> {
+    if !force {
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // A kernel or file system without this: a look just before is as good as it gets.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => refuse_existing(to, force)?,
+            Err(Errno::EXIST) => return Err(Error::Exists(to.to_owned())),
+            done => return done.map_err(|e| Error::io(to, "rename to")(e.into())),
+        }
+    }
+    fs::rename(from, to).map_err(Error::io(to, "rename to"))
+}
+
 /// Opens the partial file without touching its content, and makes sure that nobody else writes it.
-fn open_locked(partial: &Path, path: &Path, sources: &HashSet<Inode>) -> Result<File, Error> {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(partial);
-    let file = file.map_err(Error::io(partial, "create"))?;
-    let meta = file.metadata().map_err(Error::io(partial, "look at"))?;
+fn open_locked(partial: PathBuf, path: &Path, sources: &HashSet<Inode>) -> Result<Partial, Error> {
+    // A link would lead the coming `set_len(0)` to a file that is none of our business.
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).custom_flags(OFlags::NOFOLLOW.bits() as i32);
+    let foreign =
+        |what| Err(Error::Usage(format!("{} is {what}; move it out of the way", partial.display())));
+    let file = match options.open(&partial) {
+        Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => return foreign("a symbolic link"),
+        file => file.map_err(Error::io(&partial, "create"))?,
+    };
+    let meta = file.metadata().map_err(Error::io(&partial, "look at"))?;
     if sources.contains(&inode(&meta)) {
-        return Err(Error::SameFile(partial.to_owned()));
+        return Err(Error::SameFile(partial));
+    }
+    match (meta.is_file(), meta.nlink()) {
+        (false, _) => return foreign("no regular file"),
+        (true, 2..) => return foreign("a file with other names too"),
+        // 0: removed since it was opened, see below.
+        (true, 0 | 1) => {}
     }
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => return Err(Error::Busy(path.to_owned())),
         // A file system without locks: as good as it gets.
         Ok(()) | Err(TryLockError::Error(_)) => {}
     }
+    let locked = Partial { path: partial, keep: false, inode: inode(&meta), file };
     // Whoever held the lock a moment ago may have renamed or removed the file opened here.
-    let named = fs::metadata(partial).ok().map(|m| inode(&m));
-    if named != Some(inode(&meta)) {
+    if !locked.is_named() {
         return Err(Error::Busy(path.to_owned()));
     }
-    Ok(file)
+    Ok(locked)
 }
 
 /// The length is set, but a file of holes takes its room only as it is written: better to know now.
@@ -203,4 +271,74 @@ fn directory(path: &Path) -> &Path {
 fn gguf(path: &Path) -> impl FnOnce(huozi_quant::gguf::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Gguf { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outputs(dir: &Path, names: &[&str]) -> Vec<Output> {
+        let one = |name: &&str| {
+            let layout = Layout::new(&[], Vec::new()).unwrap();
+            (Preset::F16, dir.join(name), layout)
+        };
+        Output::create_all(names.iter().map(one).collect(), &[]).unwrap()
+    }
+
+    fn is_locked(path: &Path) -> bool {
+        matches!(File::open(path).unwrap().try_lock(), Err(TryLockError::WouldBlock))
+    }
+
+    #[test]
+    fn the_lock_ends_after_the_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.partial");
+        let Output { writer, partial, .. } = outputs(dir.path(), &["a"]).pop().unwrap();
+        assert!(is_locked(&path));
+        // As when `finish` fails and takes its file with it.
+        drop(writer);
+        assert!(is_locked(&path), "another process could take over a file that is about to be removed");
+        drop(partial);
+        assert!(!path.exists());
+        // A file that took the name by force is not ours to remove, nor to be given the final name.
+        let own = outputs(dir.path(), &["a"]);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "other").unwrap();
+        let error = Output::finish_all(own, true, &AtomicBool::new(false)).unwrap_err();
+        assert!(matches!(error, Error::Busy(_)), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"other");
+        assert!(!dir.path().join("a").exists());
+    }
+
+    #[test]
+    fn renaming_replaces_on_demand_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::write(&from, "new").unwrap();
+        fs::write(&to, "old").unwrap();
+        assert!(matches!(rename(&from, &to, false), Err(Error::Exists(_))));
+        assert_eq!(fs::read(&to).unwrap(), b"old");
+        rename(&from, &to, true).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"new");
+        rename(&to, &from, false).unwrap();
+        assert_eq!(fs::read(&from).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_late_failure_says_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let list = outputs(dir.path(), &["a", "b", "c"]);
+        let mut list: Vec<_> = list.into_iter().map(|o| (o.path, o.partial)).collect();
+        // Comes between the last look and the rename.
+        fs::write(dir.path().join("b"), "mine").unwrap();
+        let error = name_all(&mut list, false).unwrap_err();
+        drop(list);
+        let Error::Partly { named, .. } = &error else { panic!("{error}") };
+        assert_eq!(*named, [dir.path().join("a")]);
+        assert_eq!(error.kind(), crate::Kind::Usage);
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["a", "b"]);
+        assert_eq!(fs::read(dir.path().join("b")).unwrap(), b"mine");
+    }
 }

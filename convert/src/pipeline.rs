@@ -1,4 +1,4 @@
-//! A checkpoint and a list of (type, path) in; finished GGUF files out, or nothing under their names.
+//! A checkpoint and a list of (type, path) in; finished GGUF files out, each complete under its name or not there.
 //!
 //! What is decided before the first weight is read is decided here; the rows stream in `work`, the files are `output`'s.
 //! The bytes written depend on the source and the options only, never on threads.
@@ -135,7 +135,8 @@ pub struct FormatCount {
 /// `cancel` is looked at between chunks of 1 MiB; when it is set nothing is left behind.
 ///
 /// # Errors
-/// See [`Error`]; no output exists under its final name unless all were written.
+/// See [`Error`]. No output gets its final name before all are complete on the disk; what can fail after that is the
+/// naming itself, and [`Error::Partly`] says which files have their names.
 pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Report, Error> {
     let started = Instant::now();
     output::check_paths(&options.outputs, options.force)?;

@@ -474,7 +474,7 @@ fn outputs_that_would_destroy_something_are_refused() {
     let before = std::fs::read(&weights).unwrap();
     std::fs::hard_link(&weights, dir.path().join("hard")).unwrap();
     std::os::unix::fs::symlink(&weights, dir.path().join("soft")).unwrap();
-    std::os::unix::fs::symlink(&weights, dir.path().join("new.partial")).unwrap();
+    std::fs::hard_link(&weights, dir.path().join("new.partial")).unwrap();
     for target in [
         weights.clone(),
         model.join("tokenizer.json"),
@@ -487,6 +487,23 @@ fn outputs_that_would_destroy_something_are_refused() {
         assert!(matches!(error, Error::SameFile(_)), "{}: {error}", target.display());
         assert!(std::fs::read(&weights).unwrap() == before, "{}", target.display());
     }
+    // Somebody's file behind the name of a partial one, by either kind of link.
+    let other = dir.path().join("other");
+    std::fs::write(&other, "mine").unwrap();
+    std::os::unix::fs::symlink(&other, dir.path().join("x.gguf.partial")).unwrap();
+    std::fs::hard_link(&other, dir.path().join("y.gguf.partial")).unwrap();
+    for name in ["x.gguf", "y.gguf"] {
+        let error = go(&options("tiny-f32", Preset::F16, &dir.path().join(name))).unwrap_err();
+        assert!(error.kind() == Kind::Usage && error.to_string().contains(".partial is a "), "{error}");
+        assert_eq!(std::fs::read(&other).unwrap(), b"mine");
+        assert!(dir.path().join(format!("{name}.partial")).exists());
+    }
+    // One output where another is being written.
+    let crossed = Options {
+        outputs: vec![(Preset::F16, dir.path().join("z.partial")), (Preset::F32, dir.path().join("z"))],
+        ..options("tiny-f32", Preset::F16, &out)
+    };
+    assert_eq!(go(&crossed).unwrap_err().kind(), Kind::Usage);
     // Somebody else is at it.
     let busy = dir.path().join("busy.gguf");
     let lock = std::fs::File::create(dir.path().join("busy.gguf.partial")).unwrap();

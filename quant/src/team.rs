@@ -22,6 +22,8 @@ const SPINS: u32 = 4000;
 pub struct Team {
     pool: Option<rayon::ThreadPool>,
     threads: usize,
+    /// Spins before a wait parks.
+    spins: u32,
     /// Somebody is inside: a second entry would wait for ever behind the first.
     entered: AtomicBool,
 }
@@ -44,7 +46,10 @@ impl Team {
         };
         // The pool may have fewer than asked for: rayon has a limit of its own.
         let threads = 1 + pool.as_ref().map_or(0, rayon::ThreadPool::current_num_threads);
-        Ok(Self { pool, threads, entered: AtomicBool::new(false) })
+        // With more threads than processors whoever spins keeps somebody from his work.
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let spins = if threads > processors { 0 } else { SPINS };
+        Ok(Self { pool, threads, spins, entered: AtomicBool::new(false) })
     }
 
     /// Members, the leader included.
@@ -68,7 +73,7 @@ impl Team {
     pub fn enter<R>(&self, cancel: &AtomicBool, lead: impl FnOnce(&Crew<'_>) -> R) -> R {
         assert!(!self.entered.swap(true, Ordering::Acquire), "a team is entered once at a time");
         let _leave = Leave(&self.entered);
-        let phases = Phases::default();
+        let phases = Phases { spins: self.spins, ..Phases::default() };
         let crew = Crew { phases: &phases, workers: self.threads - 1, cancel, leader: PhantomData };
         match &self.pool {
             None => lead(&crew),
@@ -97,6 +102,7 @@ unsafe impl Send for Job {}
 
 #[derive(Default)]
 struct Phases {
+    spins: u32,
     /// Phases published so far; stored after `job` is set.
     published: AtomicUsize,
     /// Members that finished a phase, over all phases.
@@ -130,7 +136,7 @@ impl Phases {
     }
 
     fn wait(&self, ready: impl Fn() -> bool) {
-        for _ in 0..SPINS {
+        for _ in 0..self.spins {
             if ready() {
                 return;
             }

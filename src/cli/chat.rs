@@ -3,7 +3,7 @@
 use super::args::Chat;
 use super::exit::Usage;
 use super::load::{self, File};
-use super::printer::Printer;
+use super::printer::{Printer, visible};
 use super::settings::Config;
 use super::show::{Show, Verbosity, stats_line};
 use super::signal::Signals;
@@ -37,7 +37,12 @@ pub fn run(args: &Chat, config: &Config, signals: &Signals, printer: &mut Printe
         load::session(&file, config, &args.model.load, &args.chat, &args.sampling, args.history)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose);
     if let Some(name) = &args.load {
+        // What is typed wins over what is stored.
+        let typed = session.settings().system.clone();
         load_saved(&mut session, &file, name)?;
+        if typed.is_some() {
+            session.settings_mut().system = typed;
+        }
     }
     talk(&mut session, &file, verbosity, signals, printer)
 }
@@ -53,8 +58,10 @@ pub fn talk(
     signals: &Signals,
     printer: &mut Printer,
 ) -> Result<()> {
-    signals.chat_mode();
     let interactive = io::stdin().is_terminal();
+    if interactive {
+        signals.chat_mode();
+    }
     let mut input = Input { lines: io::stdin().lock(), interactive };
     let mut last: Option<Stats> = None;
     let mut saved_as: Option<String> = None;
@@ -63,7 +70,9 @@ pub fn talk(
         eprintln!("/help lists the commands, Ctrl+C stops an answer, Ctrl+D quits");
     }
     while let Some(message) = input.message()? {
-        signals.rearm();
+        if interactive {
+            signals.rearm();
+        }
         let ask = match parse(&message) {
             Line::Nothing => continue,
             Line::Say(text) => Some(Ask::New(text)),
@@ -73,8 +82,8 @@ pub fn talk(
                 let done = command(session, file, name, rest, last.as_ref(), &mut saved_as);
                 match done {
                     Ok(text) if text.is_empty() => {}
-                    Ok(text) => eprintln!("{text}"),
-                    Err(error) => eprintln!("huozi: {}", super::exit::line(&error)),
+                    Ok(text) => eprintln!("{}", visible(&text)),
+                    Err(error) => eprintln!("huozi: {}", visible(&super::exit::line(&error))),
                 }
                 None
             }
@@ -95,18 +104,25 @@ pub fn talk(
             Err(error @ (Error::QueryTooLong { .. } | Error::NothingToRetry | Error::EmptyPrompt)) => {
                 eprintln!("huozi: {error}");
             }
-            Err(Error::Chat(ChatError::NoFormat)) => {
-                let what = "this model has no chat format and can only continue text: use `huozi run --raw`";
-                return Err(Usage(what.into()).into());
+            Err(error @ Error::Chat(_)) if !matches!(error, Error::Chat(ChatError::NoFormat)) => {
+                eprintln!("huozi: {}", visible(&error.to_string()));
             }
-            Err(error @ Error::Chat(_)) => eprintln!("huozi: {error}"),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(failed(error)),
         }
-        if signals.check().is_err_and(|signal| signal.0 == super::exit::TERMINATED) {
-            signals.check()?;
-        }
+        // Whoever types may stop an answer and go on; a script is over.
+        signals.check().or_else(|signal| {
+            if interactive && signal.0 == super::exit::INTERRUPTED { Ok(()) } else { Err(signal) }
+        })?;
     }
     Ok(())
+}
+
+/// A session's error as an error of the program: a model without a chat format was asked in the wrong way.
+pub fn failed(error: Error) -> anyhow::Error {
+    match error {
+        Error::Chat(ChatError::NoFormat) => Usage(error.to_string()).into(),
+        error => error.into(),
+    }
 }
 
 enum Ask {
@@ -154,7 +170,7 @@ fn command(
             "forgotten".into()
         }
         "undo" => match session.undo() {
-            Some(question) => format!("taken back: {}", super::printer::visible(&question)),
+            Some(question) => format!("taken back: {question}"),
             None => "there is nothing to take back".into(),
         },
         "set" => set(session, rest)?,
@@ -189,12 +205,7 @@ fn command(
 }
 
 fn load_saved(session: &mut Session, file: &File, name: &str) -> Result<()> {
-    let mut conversation = store::load(&directory()?, name, &file.fingerprint()?)?;
-    // Hostile ids must not reach the engine; the text is there to be tokenised.
-    let n_vocab = session.scheduler().info().n_vocab;
-    for turn in &mut conversation.turns {
-        turn.ids = turn.ids.take().filter(|ids| ids.iter().all(|&id| (id as usize) < n_vocab));
-    }
+    let conversation = store::load(&directory()?, name, &file.fingerprint()?)?;
     session.settings_mut().system = conversation.system;
     session.restore(conversation.turns);
     Ok(())

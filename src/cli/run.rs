@@ -5,7 +5,7 @@ use super::exit::Usage;
 use super::load::{self, File};
 use super::printer::Printer;
 use super::settings::{self, Config};
-use super::show::{Show, Verbosity, stop_name};
+use super::show::{Show, Verbosity};
 use super::signal::Signals;
 use crate::schedule::Stop;
 use crate::session::{Answer, Error, Session};
@@ -100,11 +100,7 @@ pub fn once(
     // A closed pipe is why the answer was cancelled, not the other way round.
     shown?;
     match result {
-        Err(Error::Chat(ChatError::NoFormat)) => Err(Usage(
-            "this model has no chat format and can only continue text: use `huozi run --raw`".into(),
-        )
-        .into()),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(super::chat::failed(error)),
         Ok(answer) => {
             if answer.stop == Stop::Cancelled && stream {
                 signals.check()?;

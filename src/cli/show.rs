@@ -143,19 +143,12 @@ pub fn stats_line(stats: &Stats) -> String {
         stats.context_used,
         stats.context,
         stats.seed,
-        if stats.attempt > 0 { format!(", attempt {}", stats.attempt + 1) } else { String::new() },
+        if stats.attempt > 0 {
+            format!(", attempt {}", stats.attempt.saturating_add(1))
+        } else {
+            String::new()
+        },
     )
-}
-
-/// The name of a reason to stop in JSON.
-pub fn stop_name(stop: Stop) -> &'static str {
-    match stop {
-        Stop::EndToken(_) => "end",
-        Stop::MaxTokens => "length",
-        Stop::ContextFull => "context",
-        Stop::Cancelled => "cancelled",
-        Stop::BrokenLogits => "broken",
-    }
 }
 
 /// A counter on standard error: a bar on a terminal, a line every ten seconds elsewhere, nothing when quiet.

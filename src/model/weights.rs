@@ -33,6 +33,16 @@ pub enum Error {
         /// Its name.
         tensor: String,
     },
+    /// A tensor that no model of this shape has: the metadata says too few layers, or it is another model.
+    #[error("{file}: tensor {tensor} does not belong to a BLOOM model of {n_layer} layers")]
+    Foreign {
+        /// The file.
+        file: String,
+        /// Its name.
+        tensor: String,
+        /// Layers as the metadata says.
+        n_layer: usize,
+    },
     /// A tensor has another shape than the metadata says.
     #[error("{file}: tensor {tensor} has dimensions {found:?}, expected {expected:?}")]
     Dimensions {
@@ -127,7 +137,11 @@ impl Weights {
         // The file's own rows count: metadata has no key for them.
         shape.n_vocab = embd.rows();
         let (v, e, f) = (shape.n_vocab, shape.n_embd, shape.n_ff);
-        let eps = meta.float("bloom.attention.layer_norm_epsilon").map_err(metadata)?.unwrap_or(1e-5);
+        let key = "bloom.attention.layer_norm_epsilon";
+        let eps = meta.float(key).map_err(metadata)?.unwrap_or(1e-5);
+        if !(eps > 0.0 && eps < 1.0) {
+            return Err(metadata(meta.refuse(key, "a number between 0 and 1", eps.to_string())));
+        }
         let layers = (0..shape.n_layer)
             .map(|i| {
                 let name = |part: &str| format!("blk.{i}.{part}");
@@ -141,6 +155,13 @@ impl Weights {
                 })
             })
             .collect::<Result<_, Error>>()?;
+        if let Some(t) = reader.tensors().iter().find(|t| !belongs(&t.name, shape.n_layer)) {
+            return Err(Error::Foreign {
+                file: reader.name().to_owned(),
+                tensor: t.name.clone(),
+                n_layer: shape.n_layer,
+            });
+        }
         Ok(Self {
             eps: eps as f32,
             token_embd: find.matrix("token_embd.weight", v, e)?,
@@ -158,6 +179,16 @@ impl Weights {
     /// The head: `output.weight`, or the embedding where they are tied.
     pub fn head(&self) -> &QMatrix {
         self.output.as_ref().unwrap_or(&self.token_embd)
+    }
+}
+
+/// Whether a BLOOM model of `n_layer` layers has a tensor of this name.
+fn belongs(name: &str, n_layer: usize) -> bool {
+    const LAYER: [&str; 6] = ["attn_norm", "attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down"];
+    let Some((part, "weight" | "bias")) = name.rsplit_once('.') else { return false };
+    match part.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+        Some((i, part)) => i.parse::<usize>().is_ok_and(|i| i < n_layer) && LAYER.contains(&part),
+        None => ["token_embd", "token_embd_norm", "output_norm", "output"].contains(&part),
     }
 }
 
@@ -212,5 +243,24 @@ impl Finder<'_> {
             weight: self.matrix(&format!("{name}.weight"), rows, cols)?,
             bias: self.vector(&format!("{name}.bias"), rows)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_past_the_last_layer_are_foreign() {
+        assert!(belongs("blk.1.attn_qkv.bias", 2) && belongs("output.weight", 2));
+        for name in [
+            "blk.2.attn_qkv.bias",
+            "blk.x.attn_qkv.bias",
+            "blk.0.attn_q.weight",
+            "rope_freqs.weight",
+            "output",
+        ] {
+            assert!(!belongs(name, 2), "{name}");
+        }
     }
 }

@@ -12,7 +12,9 @@ use crate::engine::EngineError;
 use crate::sample::Sampling;
 use crate::schedule::{self, Refused, Request, Scheduler, Stop, Timings};
 use crate::token::history::fit;
-use crate::token::{ChatError, ChatFormat, DecodeStream, HistoryRule, Limits, Message, Role, Tokenizer};
+use crate::token::{
+    ChatError, ChatFormat, DecodeStream, HistoryRule, Kind, Limits, Message, Role, Tokenizer,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -146,6 +148,17 @@ pub enum Event {
     Stats(Stats),
 }
 
+/// The name of a reason to stop, in JSON and in stored conversations.
+pub fn stop_name(stop: Stop) -> &'static str {
+    match stop {
+        Stop::EndToken(_) => "end",
+        Stop::MaxTokens => "length",
+        Stop::ContextFull => "context",
+        Stop::Cancelled => "cancelled",
+        Stop::BrokenLogits => "broken",
+    }
+}
+
 /// Why there is no answer. The conversation is as it was before.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -255,8 +268,21 @@ impl Session {
         &self.scheduler
     }
 
-    /// Puts another conversation in the place of this one.
-    pub fn restore(&mut self, turns: Vec<Turn>) {
+    /// Puts another conversation in the place of this one. An answer's ids stay only if they are what its text says;
+    /// otherwise the text is tokenised. A conversation comes from outside, and ids could hold control tokens: a turn of
+    /// the system that nobody sees.
+    pub fn restore(&mut self, mut turns: Vec<Turn>) {
+        let vocab = self.tokenizer.vocab();
+        let n_vocab = self.scheduler.info().n_vocab;
+        let is_text = |id: u32| {
+            let kind = vocab.kind(id);
+            (id as usize) < n_vocab && !kind.is_control() && kind != Kind::Unused
+        };
+        for turn in &mut turns {
+            turn.ids = turn.ids.take().filter(|ids| {
+                ids.iter().all(|&id| is_text(id)) && self.tokenizer.decode(ids, false) == turn.answer
+            });
+        }
         self.turns = turns;
         self.first = 0;
     }
@@ -287,13 +313,13 @@ impl Session {
         on: &mut dyn FnMut(Event),
     ) -> Result<Answer, Error> {
         // An exchange without an answer stays for `retry` only: in a prompt it would teach the model to say nothing.
-        if self.turns.last().is_some_and(Turn::is_empty) {
-            self.turns.pop();
-            self.first = self.first.min(self.turns.len());
+        let unanswered = self.turns.pop_if(|last| last.is_empty());
+        let result = self.attempt_at(question, 0, cancel, on);
+        match &result {
+            Ok(answer) => self.turns.push(turn(question, answer, 0)),
+            Err(_) => self.turns.extend(unanswered),
         }
-        let (answer, attempt) = (self.attempt_at(question, 0, cancel, on)?, 0);
-        self.turns.push(turn(question, &answer, attempt));
-        Ok(answer)
+        result
     }
 
     /// Asks the last question again with another draw, and replaces the answer; unless it is cancelled before it began.
@@ -302,7 +328,7 @@ impl Session {
     /// As [`Session::ask`], and when nothing was asked yet.
     pub fn retry(&mut self, cancel: &AtomicBool, on: &mut dyn FnMut(Event)) -> Result<Answer, Error> {
         let last = self.turns.pop().ok_or(Error::NothingToRetry)?;
-        let attempt = last.attempt + 1;
+        let attempt = last.attempt.saturating_add(1);
         let result = self.attempt_at(&last.question, attempt, cancel, on);
         self.turns.push(match &result {
             Ok(answer) if !(answer.ids.is_empty() && answer.stop == Stop::Cancelled) => {
@@ -328,10 +354,9 @@ impl Session {
             return Err(Error::EmptyPrompt);
         }
         if ids.len() >= n_ctx {
-            return Err(Error::QueryTooLong { tokens: ids.len(), limit: n_ctx - 1 });
+            return Err(Error::QueryTooLong { tokens: ids.len(), limit: n_ctx.saturating_sub(1) });
         }
-        let max_new = self.settings.max_new.min(n_ctx - ids.len());
-        self.generate(ids.to_vec(), max_new, 0, cancel, on)
+        self.generate(ids.to_vec(), 0, cancel, on)
     }
 
     /// The messages of the prompt with `question` as the current one.
@@ -351,6 +376,7 @@ impl Session {
         messages
     }
 
+    /// One answer to `question`; on an error nothing of the session has changed.
     fn attempt_at(
         &mut self,
         question: &str,
@@ -358,25 +384,29 @@ impl Session {
         cancel: &AtomicBool,
         on: &mut dyn FnMut(Event),
     ) -> Result<Answer, Error> {
-        let Settings { n_ctx, max_new, history, .. } = self.settings;
+        let Settings { n_ctx, history, .. } = self.settings;
         let mut limits = Limits::of_context(n_ctx);
         // The rule "context - 248" is for contexts like the original's; a short one still needs room to ask.
         limits.prompt_tokens = limits.prompt_tokens.max(n_ctx / 2);
-        let prompt = fit(&self.messages(question), &self.format, &self.tokenizer, history, limits, max_new)?;
+        let prompt = fit(&self.messages(question), &self.format, &self.tokenizer, history, limits)?;
         if prompt.ids.is_empty() {
             return Err(Error::EmptyPrompt);
         }
+        let first = self.first;
         if prompt.dropped_exchanges > 0 {
             self.first += prompt.dropped_exchanges;
             on(Event::Dropped { exchanges: prompt.dropped_exchanges });
         }
-        self.generate(prompt.ids, prompt.max_new, attempt, cancel, on)
+        let result = self.generate(prompt.ids, attempt, cancel, on);
+        if result.is_err() {
+            self.first = first;
+        }
+        result
     }
 
     fn generate(
         &mut self,
         ids: Vec<u32>,
-        max_new: usize,
         attempt: u64,
         cancel: &AtomicBool,
         on: &mut dyn FnMut(Event),
@@ -391,7 +421,7 @@ impl Session {
             sampling: self.settings.sampling,
             seed: row_seed(self.settings.seed, attempt),
             stop_ids: self.stop_ids.clone(),
-            max_new,
+            max_new: self.settings.max_new,
             n_ctx,
         })?;
         let mut answer = Streaming::default();

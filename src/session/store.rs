@@ -5,16 +5,18 @@
 //! | kind | parent | what else |
 //! |---|---|---|
 //! | `message` | the message before it, or null | `role` (`user`, `assistant`), `text`; an answer also `ids`, `model` (fingerprint), `attempt` |
+//! | `part` | the message it goes on | `text`, of an answer also `ids`: what is appended to those of the message |
 //! | `end` | an answer | `stop`: `end`, `length`, `context`, `cancelled` |
 //! | `settings` | null | `system` (null: the format's own) |
 //! | `title` | null | `text` |
 //! | `head` | the last message of the conversation, or null | |
+//! | `deleted` | null | the conversation was thrown away: it is neither read nor added to |
 //!
 //! Other kinds are skipped. Nothing is rewritten: saving a conversation that was undone, retried or edited appends what
 //! is new as a branch and moves the head. A last line without its line break is a torn write; it is skipped when read
 //! and cut before the next append.
 
-use super::Turn;
+use super::{Turn, stop_name};
 use crate::schedule::Stop;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +26,8 @@ use std::path::{Path, PathBuf};
 
 /// Version of the lines.
 pub const SCHEMA: u32 = 1;
+/// The largest id and number of an attempt: what is larger was not counted by us, and the next one must fit.
+const MAX_NUMBER: u64 = i64::MAX as u64;
 /// A conversation file is at most this long: what is larger was not written by us.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
@@ -58,6 +62,20 @@ pub enum Error {
         path: PathBuf,
         /// Its length.
         bytes: u64,
+    },
+    /// It was thrown away.
+    #[error("{}: this conversation was deleted", path.display())]
+    Deleted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no id left for what is to be added.
+    #[error("{}: nothing can be added after line id {last}", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// The last id in it.
+        last: u64,
     },
     /// Another process is writing the file.
     #[error("{}: another huozi is writing it", path.display())]
@@ -149,8 +167,10 @@ struct Said {
 struct Log {
     said: BTreeMap<u64, Said>,
     head: Option<u64>,
-    system: Option<String>,
+    /// What the last `settings` said; `None` when there was none.
+    system: Option<Option<String>>,
     titled: bool,
+    deleted: bool,
     last_id: u64,
     /// Bytes up to the end of the last whole line.
     whole: u64,
@@ -171,7 +191,7 @@ impl Log {
                 .and_then(|line| log.take(line))
                 .map_err(|what| Error::Line { path: path.to_owned(), line: index + 1, what })?;
         }
-        Ok(log)
+        if log.deleted { Err(Error::Deleted { path: path.to_owned() }) } else { Ok(log) }
     }
 
     fn take(&mut self, line: Line) -> Result<(), String> {
@@ -181,6 +201,11 @@ impl Log {
         // Growing ids make a loop of parents impossible.
         if line.id <= self.last_id {
             return Err(format!("id {} does not follow id {}", line.id, self.last_id));
+        }
+        for (what, number) in [("id", line.id), ("attempt", line.attempt.unwrap_or(0))] {
+            if number > MAX_NUMBER {
+                return Err(format!("{what} {number} is more than {MAX_NUMBER}"));
+            }
         }
         self.last_id = line.id;
         match line.kind.as_str() {
@@ -204,6 +229,16 @@ impl Log {
                 };
                 self.said.insert(line.id, said);
             }
+            "part" => {
+                let text = line.text.ok_or("a part without a text")?;
+                let id = line.parent.ok_or("a part without a parent")?;
+                self.message(id)?;
+                if let Some(said) = self.said.get_mut(&id) {
+                    said.text.push_str(&text);
+                    // Ids are those of the whole text or none.
+                    said.ids = said.ids.take().zip(line.ids).map(|(ids, more)| [ids, more].concat());
+                }
+            }
             "end" => {
                 let stop = stop_of(line.stop.as_deref().unwrap_or_default())?;
                 let id = line.parent.ok_or("an end without a parent")?;
@@ -218,7 +253,8 @@ impl Log {
                 }
                 self.head = line.parent;
             }
-            "settings" => self.system = line.system,
+            "settings" => self.system = Some(line.system),
+            "deleted" => self.deleted = true,
             "title" => self.titled = true,
             _ => {}
         }
@@ -266,17 +302,6 @@ impl Log {
     }
 }
 
-fn stop_name(stop: Stop) -> &'static str {
-    match stop {
-        Stop::EndToken(_) => "end",
-        Stop::MaxTokens => "length",
-        Stop::ContextFull => "context",
-        Stop::Cancelled => "cancelled",
-        // Such an answer is an error and never part of a conversation.
-        Stop::BrokenLogits => "cancelled",
-    }
-}
-
 fn stop_of(name: &str) -> Result<Stop, String> {
     match name {
         // Which token it was is not stored: nothing depends on it later.
@@ -284,6 +309,7 @@ fn stop_of(name: &str) -> Result<Stop, String> {
         "length" => Ok(Stop::MaxTokens),
         "context" => Ok(Stop::ContextFull),
         "cancelled" => Ok(Stop::Cancelled),
+        "broken" => Ok(Stop::BrokenLogits),
         other => Err(format!("{other:?} is no reason to stop")),
     }
 }
@@ -308,7 +334,7 @@ pub fn load(directory: &Path, name: &str, model: &str) -> Result<Conversation, E
     let mut file =
         File::open(&path).map_err(|source| Error::Io { path: path.clone(), action: "open", source })?;
     let log = Log::parse(&path, &read(&path, &mut file)?)?;
-    Ok(Conversation { turns: log.turns(model), system: log.system })
+    Ok(Conversation { turns: log.turns(model), system: log.system.flatten() })
 }
 
 /// Saves a conversation under `name`, appending to the file if there is one; gives the file's path.
@@ -340,7 +366,11 @@ pub fn save(
     }
     let mut log = Log::parse(&path, &read(&path, &mut file)?)?;
     let mut out = Vec::new();
+    let last = log.last_id;
     append(&mut log, conversation, model, &mut out);
+    if log.last_id > MAX_NUMBER {
+        return Err(Error::Full { path, last });
+    }
     // Cuts a torn last line, and anything that a reader would not have seen.
     file.set_len(log.whole).map_err(io("cut"))?;
     file.seek(SeekFrom::Start(log.whole)).map_err(io("seek"))?;
@@ -366,7 +396,7 @@ fn append(log: &mut Log, conversation: &Conversation, model: &str, out: &mut Vec
         let text = first.question.chars().take(40).collect();
         push(log, Line { text: Some(text), ..kind("title") });
     }
-    if log.last_id <= 1 || log.system != conversation.system {
+    if log.system.as_ref() != Some(&conversation.system) {
         push(log, Line { system: conversation.system.clone(), ..kind("settings") });
     }
     let mut parent = None;
@@ -392,7 +422,7 @@ fn append(log: &mut Log, conversation: &Conversation, model: &str, out: &mut Vec
                     text: Some(turn.answer.clone()),
                     ids: turn.ids.clone(),
                     model: turn.ids.as_ref().map(|_| model.to_owned()),
-                    attempt: Some(turn.attempt),
+                    attempt: Some(turn.attempt.min(MAX_NUMBER)),
                     ..kind("message")
                 },
             );
@@ -402,7 +432,7 @@ fn append(log: &mut Log, conversation: &Conversation, model: &str, out: &mut Vec
         });
         parent = Some(answer);
     }
-    if log.head != parent || parent.is_none() {
+    if log.head != parent {
         push(log, Line { parent, ..kind("head") });
     }
 }
@@ -457,6 +487,10 @@ mod tests {
         let first = fs::read(&path).unwrap();
         save(dir.path(), "x", &talk(&turns), "m").unwrap();
         assert_eq!(fs::read(&path).unwrap(), first, "nothing new, nothing written");
+        let empty = Conversation::default();
+        let once = fs::read(save(dir.path(), "empty", &empty, "m").unwrap()).unwrap();
+        let twice = fs::read(save(dir.path(), "empty", &empty, "m").unwrap()).unwrap();
+        assert_eq!(once, twice);
         // Retried: the old answer stays in the file, the head moves.
         turns[1] = Turn { attempt: 1, ..turn("c", "e", &[9]) };
         save(dir.path(), "x", &talk(&turns), "m").unwrap();
@@ -508,6 +542,16 @@ mod tests {
                 "unknown variant",
             ),
             (r#"{"schema":1,"id":2,"parent":1,"kind":"end","stop":"never"}"#, "no reason"),
+            (r#"{"schema":1,"id":2,"parent":1,"kind":"part"}"#, "part without a text"),
+            (r#"{"schema":1,"id":2,"parent":7,"kind":"part","text":"b"}"#, "parent 7"),
+            (
+                r#"{"schema":1,"id":18446744073709551615,"parent":null,"kind":"head"}"#,
+                "id 18446744073709551615",
+            ),
+            (
+                r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"assistant","text":"b","attempt":9223372036854775808}"#,
+                "attempt 9223372036854775808",
+            ),
             (
                 r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"assistant","text":"b","ids":[-1]}"#,
                 "invalid value",
@@ -521,6 +565,58 @@ mod tests {
         let deep = format!("{}\n", "[".repeat(100_000));
         fs::write(dir.path().join("x.jsonl"), deep).unwrap();
         assert!(load(dir.path(), "x", "m").is_err());
+    }
+
+    #[test]
+    fn a_file_with_the_largest_id_is_read_and_not_made_unreadable() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = format!(r#"{{"schema":1,"id":{MAX_NUMBER},"parent":null,"kind":"settings"}}"#);
+        fs::write(dir.path().join("x.jsonl"), format!("{line}\n")).unwrap();
+        assert_eq!(load(dir.path(), "x", "m").unwrap(), Conversation::default());
+        let error = save(dir.path(), "x", &talk(&[turn("a", "b", &[1])]), "m").unwrap_err();
+        assert!(matches!(error, Error::Full { last: MAX_NUMBER, .. }), "{error}");
+        assert_eq!(load(dir.path(), "x", "m").unwrap(), Conversation::default());
+        let many = Turn { attempt: u64::MAX, ..turn("a", "b", &[1]) };
+        save(dir.path(), "y", &talk(&[many]), "m").unwrap();
+        assert_eq!(load(dir.path(), "y", "m").unwrap().turns[0].attempt, MAX_NUMBER);
+    }
+
+    #[test]
+    fn parts_are_put_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = [
+            r#"{"schema":1,"id":1,"parent":null,"kind":"message","role":"user","text":"a"}"#,
+            r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"assistant","text":"春","ids":[1],"model":"m"}"#,
+            r#"{"schema":1,"id":3,"parent":2,"kind":"head"}"#,
+            r#"{"schema":1,"id":4,"parent":2,"kind":"part","text":"眠","ids":[2,3]}"#,
+            r#"{"schema":1,"id":5,"parent":2,"kind":"part","text":"不觉"}"#,
+        ];
+        let first = |n: usize| {
+            fs::write(dir.path().join("x.jsonl"), lines[..n].join("\n") + "\n").unwrap();
+            load(dir.path(), "x", "m").unwrap().turns.remove(0)
+        };
+        // Killed while it wrote: no `end`.
+        assert_eq!(first(4), Turn { stop: Stop::Cancelled, ..turn("a", "春眠", &[1, 2, 3]) });
+        let whole = first(5);
+        assert_eq!((whole.answer.as_str(), &whole.ids), ("春眠不觉", &None), "not all of the text has ids");
+        // It is known again when it is saved.
+        let talk = Conversation { system: None, turns: vec![whole] };
+        save(dir.path(), "x", &talk, "m").unwrap();
+        assert_eq!(load(dir.path(), "x", "m").unwrap(), talk);
+        assert_eq!(fs::read_to_string(dir.path().join("x.jsonl")).unwrap().matches("message").count(), 2);
+    }
+
+    #[test]
+    fn a_deleted_conversation_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = save(dir.path(), "x", &talk(&[turn("a", "b", &[1])]), "m").unwrap();
+        let line = "{\"schema\":1,\"id\":99,\"parent\":null,\"kind\":\"deleted\"}\n";
+        fs::write(&path, fs::read_to_string(&path).unwrap() + line).unwrap();
+        let before = fs::read(&path).unwrap();
+        let error = load(dir.path(), "x", "m").unwrap_err();
+        assert!(matches!(error, Error::Deleted { .. }) && error.to_string().contains("deleted"));
+        assert!(matches!(save(dir.path(), "x", &talk(&[]), "m"), Err(Error::Deleted { .. })));
+        assert_eq!(fs::read(&path).unwrap(), before);
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub enum ChatError {
     #[error(transparent)]
     Gguf(#[from] gguf::Error),
     /// The model only continues text.
-    #[error("this model has no chat format: it continues text (use it with --raw)")]
+    #[error("this model has no chat format and can only continue text: use `huozi run --raw`")]
     NoFormat,
     /// The model's own template is wrong or refused the messages.
     #[error("the chat template of the model failed: {0}")]

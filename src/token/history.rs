@@ -4,8 +4,6 @@
 //! be left out: always the oldest. An exchange is a message of the person and what follows up to
 //! the next one; system messages in front stay.
 
-use std::ops::Range;
-
 use super::Tokenizer;
 use super::chat::{ChatError, ChatFormat, Message, Role};
 
@@ -23,8 +21,6 @@ pub enum HistoryRule {
 /// The limits of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Positions of prompt and answer together.
-    pub n_ctx: usize,
     /// Tokens of a prompt.
     pub prompt_tokens: usize,
     /// Exchanges, the current one included.
@@ -40,7 +36,7 @@ impl Limits {
     #[must_use]
     pub fn of_context(n_ctx: usize) -> Self {
         let prompt_tokens = n_ctx.saturating_sub(RESERVED_TOKENS);
-        Self { n_ctx, prompt_tokens, exchanges: EXCHANGES }
+        Self { prompt_tokens, exchanges: EXCHANGES }
     }
 }
 
@@ -49,13 +45,9 @@ impl Limits {
 pub struct Prompt {
     /// The ids, up to where the answer begins.
     pub ids: Vec<u32>,
-    /// How many exchanges were dropped.
+    /// How many of the oldest exchanges were dropped. From now on the caller goes on without them:
+    /// given again they would be counted and dropped again.
     pub dropped_exchanges: usize,
-    /// The messages dropped, as places in what was given. From now on the caller goes on without
-    /// them: given again they would be counted and dropped again.
-    pub dropped: Range<usize>,
-    /// Tokens the answer may have: what was asked for, at most the positions left.
-    pub max_new: usize,
 }
 
 /// The prompt of `messages` within `limits`.
@@ -69,7 +61,6 @@ pub fn fit(
     tokenizer: &Tokenizer,
     rule: HistoryRule,
     limits: Limits,
-    max_new: usize,
 ) -> Result<Prompt, ChatError> {
     let head = messages.iter().take_while(|m| m.role == Role::System).count();
     // Where each exchange begins; what stands in front of the first question belongs to it.
@@ -94,8 +85,7 @@ pub fn fit(
         let ids = format.prompt_ids(&kept, tokenizer)?;
         let fits = ids.len() <= allowed;
         if fits || (dropped == last && ids.len() <= limits.prompt_tokens) {
-            let max_new = max_new.min(limits.n_ctx.saturating_sub(ids.len()));
-            return Ok(Prompt { ids, dropped_exchanges: dropped, dropped: head..from, max_new });
+            return Ok(Prompt { ids, dropped_exchanges: dropped });
         }
         if dropped == last {
             return Err(ChatError::TooLong { tokens: ids.len(), limit: limits.prompt_tokens });

@@ -57,8 +57,6 @@ pub struct Parts<'a> {
     pub unk: Option<u64>,
     /// `tokenizer.ggml.padding_token_id`.
     pub pad: Option<u64>,
-    /// `tokenizer.ggml.add_bos_token`.
-    pub add_bos: bool,
 }
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -86,6 +84,10 @@ impl<'a> Parts<'a> {
                 return Err(Error::Unsupported { key, found: found.to_owned(), wanted });
             }
         }
+        // BLOOM's texts begin without one; a model trained otherwise would silently get prompts it does not know.
+        if meta.bool(ADD_BOS)?.unwrap_or(false) {
+            return Err(Error::Unsupported { key: ADD_BOS, found: "true".into(), wanted: "false" });
+        }
         Ok(Self {
             tokens: meta.strings(TOKENS)?.ok_or(Error::Missing { key: TOKENS })?.iter().collect(),
             types: meta.ints(TYPES)?.ok_or(Error::Missing { key: TYPES })?.iter().collect(),
@@ -96,7 +98,6 @@ impl<'a> Parts<'a> {
             eot: meta.uint(EOT)?,
             unk: meta.uint(UNK)?,
             pad: meta.uint(PAD)?,
-            add_bos: meta.bool(ADD_BOS)?.unwrap_or(false),
         })
     }
 }
@@ -117,21 +118,9 @@ pub struct Vocabulary {
     eot: Option<u32>,
     unk: Option<u32>,
     pad: Option<u32>,
-    add_bos: bool,
 }
 
 impl Vocabulary {
-    /// From the metadata of a GGUF file. Checks what concerns the tokens; whoever wants to
-    /// tokenise takes [`super::Tokenizer::from_gguf`], which checks the merges too.
-    ///
-    /// # Errors
-    /// Anything but a complete BLOOM vocabulary.
-    pub fn from_gguf(meta: Meta<'_>) -> Result<Self, Error> {
-        let parts = Parts::from_gguf(meta)?;
-        Lookup::new(&parts.tokens)?;
-        Self::new(&parts)
-    }
-
     pub(super) fn new(parts: &Parts<'_>) -> Result<Self, Error> {
         let n = parts.tokens.len();
         if parts.types.len() != n {
@@ -201,7 +190,6 @@ impl Vocabulary {
             eot: special(EOT, parts.eot)?,
             unk: special(UNK, parts.unk)?,
             pad: special(PAD, parts.pad)?,
-            add_bos: parts.add_bos,
         })
     }
 
@@ -271,13 +259,6 @@ impl Vocabulary {
     #[must_use]
     pub fn pad(&self) -> Option<u32> {
         self.pad
-    }
-
-    /// Whether the file asks for a begin token in front of every text (BLOOM's do not).
-    /// [`super::Tokenizer::encode`] adds none.
-    #[must_use]
-    pub fn adds_bos(&self) -> bool {
-        self.add_bos
     }
 
     /// True for every id that must never be sampled: rows without a token, and the file's

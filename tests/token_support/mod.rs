@@ -1,24 +1,20 @@
-//! Tokenizers of the fixtures, ours and that of the `tokenizers` crate, from `tokenizer.json`.
+//! Tokenizers of the fixtures, ours and that of the `tokenizers` crate, as files and in parts.
+//! The test file also has `mod common`.
 #![allow(dead_code)] // each test file uses its part
 
+use crate::common::{checkpoint, model};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use huozi::token::{Parts, Tokenizer};
+use huozi_convert::pipeline::{self, Options, Source};
+use huozi_convert::plan::Preset;
+use huozi_quant::gguf::Reader;
+use huozi_quant::map::How;
 use serde_json::Value;
 
-pub const NANO: &str = "src/demo";
-pub const TINY: [&str; 5] = [
-    "tests/fixtures/tiny-f32",
-    "tests/fixtures/tiny-6heads-bf16",
-    "tests/fixtures/tiny-bin-f16",
-    "tests/fixtures/tiny-k256-f16",
-    "tests/fixtures/tiny-untied-oldkeys-f16",
-];
-
-pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
-}
+pub const NANO: &str = "nano";
 
 /// A vocabulary that owns its strings.
 #[derive(Clone, Default)]
@@ -90,7 +86,6 @@ impl Owned {
             eot: self.special.get("eot").copied(),
             unk: self.special.get("unk").copied(),
             pad: self.special.get("pad").copied(),
-            add_bos: false,
         }
     }
 
@@ -99,18 +94,38 @@ impl Owned {
     }
 }
 
-pub fn json(dir: &str) -> Value {
-    let text = std::fs::read_to_string(root().join(dir).join("tokenizer.json")).unwrap();
+/// The `tokenizer.json` of a checkpoint.
+pub fn json(name: &str) -> Value {
+    let text = std::fs::read_to_string(checkpoint(name).join("tokenizer.json")).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
-pub fn owned(dir: &str) -> Owned {
-    Owned::from_json(&json(dir), if dir == NANO { 6144 } else { 1024 })
+/// A checkpoint's vocabulary, to be changed.
+pub fn owned(name: &str) -> Owned {
+    Owned::from_json(&json(name), if name == NANO { 6144 } else { 1024 })
 }
 
-/// Ours.
-pub fn ours(dir: &str) -> Tokenizer {
-    owned(dir).tokenizer()
+/// Ours, from the GGUF file that the converter makes of the checkpoint.
+pub fn ours(name: &str) -> Tokenizer {
+    of_file(&model(name, Preset::F16))
+}
+
+/// Ours, from the GGUF file that the converter makes of the checkpoint with another `tokenizer.json`.
+pub fn converted(name: &str, json: &Value) -> Tokenizer {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(checkpoint(name)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let out = folder.path().join("out.gguf");
+    let options = Options::new(Source::Path(folder.path().to_owned()), Preset::F16, &out);
+    pipeline::run(&options, &(), &AtomicBool::new(false)).expect("converts");
+    of_file(&out)
+}
+
+fn of_file(path: &Path) -> Tokenizer {
+    Tokenizer::from_gguf(Reader::open(path, How::Read).unwrap().meta()).unwrap()
 }
 
 /// The same with the `tokenizers` crate; `plain` = control tokens are text.
