@@ -114,7 +114,8 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         // Far above any BLOOM, far below where a product of three of them leaves u64.
         let caps = [
-            ("vocab_size", self.n_vocab, 1 << 24),
+            // One entry of the vocabulary per row is held before anything else says how many there are.
+            ("vocab_size", self.n_vocab, 1 << 20),
             ("hidden_size", self.n_embd, 1 << 18),
             ("n_layer", self.n_layer, 1 << 12),
             ("n_head", self.n_head, 1 << 12),
@@ -234,6 +235,11 @@ mod tests {
                 r#"{"model_type":"bloom","hidden_size":64,"n_head":4,"n_layer":99999999999,"vocab_size":9}"#
                     .into(),
                 "n_layer",
+            ),
+            (
+                r#"{"model_type":"bloom","hidden_size":64,"n_head":4,"n_layer":2,"vocab_size":1048577}"#
+                    .into(),
+                "vocab_size is 1048577, expected 1 to 1048576",
             ),
             ("[]".into(), "not a JSON object"),
             ("{".into(), "not JSON"),

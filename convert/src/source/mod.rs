@@ -35,6 +35,8 @@ use rows::Place;
 
 /// Dimensions of a tensor at most.
 const MAX_DIMS: usize = 8;
+/// Tensors of a checkpoint at most, as in a GGUF file. A BLOOM of 30 layers has 365.
+const MAX_TENSORS: usize = 1 << 16;
 /// `tokenizer.json` of a 250,000-token vocabulary has 15 MB.
 const MAX_TEXT_BYTES: u64 = 256 << 20;
 
@@ -246,6 +248,10 @@ impl Checkpoint {
                 }
                 tensors.push(tensor);
                 places.push(place);
+            }
+            if tensors.len() > MAX_TENSORS {
+                let found = format!("{} up to {}", tensors.len(), shown(file));
+                return Err(Error::layout(folder.name(), format!("at most {MAX_TENSORS} tensors"), found));
             }
             inputs.push(input);
         }
