@@ -180,13 +180,17 @@ pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> R
 }
 
 /// The small files beside the weights.
-const TEXT_FILES: [&str; 5] = [
+const TEXT_FILES: [&str; 6] = [
+    "README.md",
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "generation_config.json",
     "chat_template.jinja",
 ];
+
+/// How much of a model card is looked at.
+const CARD_BYTES: u64 = 1 << 16;
 
 /// Every file of the source that must not become an output.
 fn source_files(checkpoint: &Checkpoint) -> Vec<PathBuf> {
@@ -247,12 +251,11 @@ impl Model {
             (Some(_), Some(name)) => name.clone(),
             _ => name_of(&options.source, config.name.as_deref()),
         });
-        let preset = options.outputs[0].0;
         let mut model = Self { name, config, tensors, meta: Vec::new(), notes, duplicated };
         model.meta = match reader {
             Some(reader) => {
                 let name = options.name.as_deref();
-                meta::from_gguf(reader.meta(), Given { name, n_ctx: options.context_length }, preset)
+                meta::from_gguf(reader.meta(), Given { name, n_ctx: options.context_length }, &model.config)
             }
             None => {
                 let json = Json::read(checkpoint)?;
@@ -261,7 +264,11 @@ impl Model {
                     Vocabulary::read(&tokenizer, json.tokenizer_config.as_ref(), model.config.n_vocab)?;
                 let chat = Chat::read(&json.files(), &vocab)?;
                 model.notes.extend(vocab.notes.iter().chain(&chat.notes).cloned());
-                meta::from_checkpoint(&model.config, vocab, &chat, &model.name, model.weights(), preset)
+                // A card is for people: one that can not be read is none.
+                let card = checkpoint.file_start("README.md", CARD_BYTES).ok().flatten();
+                let license = card.and_then(|card| meta::license(&card));
+                let (config, params) = (&model.config, model.weights());
+                meta::from_checkpoint(config, vocab, &chat, &model.name, params, license.as_deref())
             }
         };
         Ok(model)
@@ -380,6 +387,9 @@ fn gguf_reader(checkpoint: &Checkpoint) -> Option<&Reader> {
 }
 
 fn need(checkpoint: &Checkpoint, file: &'static str) -> Result<Vec<u8>, Error> {
-    let missing = || Error::Config { file: file.into(), what: "not found beside the weights".into() };
+    let missing = || Error::Config {
+        file: file.into(),
+        what: format!("not found beside the weights in {}", checkpoint.name()),
+    };
     checkpoint.file(file)?.ok_or_else(missing)
 }

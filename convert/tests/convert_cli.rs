@@ -70,6 +70,15 @@ fn exit_codes() {
         assert!(error.contains(part) && done.stdout.is_empty(), "{args:?}: {error}");
         assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "{args:?} left something");
     }
+    // A checkpoint without its tokenizer.
+    let model = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixture("tiny-f32").join(file), model.path().join(file)).unwrap();
+    }
+    let done = convert(model.path(), &["-t", "f16", "-o", out]);
+    let error = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(4), "{error}");
+    assert!(error.contains("tokenizer.json: not found") && error.contains(model.path().to_str().unwrap()));
     // Nowhere to print the report to; the file is there all the same.
     if let Ok(full) = std::fs::File::options().write(true).open("/dev/full") {
         let mut command = program();

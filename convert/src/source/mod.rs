@@ -340,6 +340,16 @@ impl Checkpoint {
         input.read_vec(0, input.len(), MAX_TEXT_BYTES, "a file").map(Some)
     }
 
+    /// The first `most` bytes of a file beside the weights, or all of it; `None` when there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or `name` is not a plain file name.
+    pub fn file_start(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, Error> {
+        let Home::Folder(folder) = &self.home else { return Ok(None) };
+        let Some(input) = folder.open(name)? else { return Ok(None) };
+        input.read_vec(0, input.len().min(most), most, "a file").map(Some)
+    }
+
     /// As [`file`](Self::file), for text.
     ///
     /// # Errors
