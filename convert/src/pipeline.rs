@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::meta::{self, Given};
 use crate::names::{self, Role, Spelling, Target};
 use crate::output::{self, Output};
-use crate::plan::{self, Preset};
+use crate::plan::{self, Preset, Wishes};
 use crate::source::{Checkpoint, Kind};
 use crate::vocab::Vocabulary;
 use crate::work::Work;
@@ -49,6 +49,8 @@ pub struct Options {
     pub context_length: Option<u64>,
     /// Write a tied embedding a second time as `output.weight`, for readers that need it.
     pub duplicate_output: bool,
+    /// Formats that are not the presets' choice, for all outputs.
+    pub wishes: Wishes,
     /// Convert NaN and infinite weights instead of refusing: kept by the float formats, 0 in all others.
     pub allow_nan: bool,
 }
@@ -64,6 +66,7 @@ impl Options {
             name: None,
             context_length: None,
             duplicate_output: false,
+            wishes: Wishes::default(),
             allow_nan: false,
         }
     }
@@ -153,7 +156,8 @@ pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> R
     let mut model = Model::read(options, &work)?;
     let mut layouts = Vec::new();
     for (preset, path) in &options.outputs {
-        let layout = Layout::new(&meta::for_preset(&model.meta, *preset), model.specs(*preset));
+        let layout =
+            Layout::new(&meta::for_preset(&model.meta, *preset), model.specs(*preset, options.wishes));
         let layout = layout.map_err(|source| Error::Gguf { path: path.clone(), source })?;
         layouts.push((*preset, path.clone(), layout));
     }
@@ -280,11 +284,11 @@ impl Model {
         own.map(|(t, _)| t.rows * t.cols).sum()
     }
 
-    fn specs(&self, preset: Preset) -> Vec<TensorSpec> {
+    fn specs(&self, preset: Preset, wishes: Wishes) -> Vec<TensorSpec> {
         let tied = !self.tensors.iter().any(|(t, _)| t.role == Role::Output);
         let spec = |(t, _): &(Target, usize)| TensorSpec {
             name: t.name.clone(),
-            format: plan::format(preset, t.role, self.config.n_layer, t.cols, tied),
+            format: plan::format(preset, wishes, t.role, self.config.n_layer, t.cols, tied),
             dims: t.dims(),
         };
         self.tensors.iter().map(spec).collect()
