@@ -8,8 +8,15 @@ use serde_json::Value;
 use crate::Error;
 use crate::vocab::{BEGIN, END, TokenType, Vocabulary};
 
+/// A literal for `concat!`, which takes no constants.
+macro_rules! huozi_system {
+    () => {
+        "你是“活字”，由哈尔滨工业大学自然语言处理研究所训练的人工智能助手。请用自然、准确、有条理的语言回答用户的问题，并帮助用户完成任务。"
+    };
+}
+
 /// Huozi's system text where the conversation brings none.
-pub const HUOZI_SYSTEM: &str = "你是“活字”，由哈尔滨工业大学自然语言处理研究所训练的人工智能助手。请用自然、准确、有条理的语言回答用户的问题，并帮助用户完成任务。";
+pub const HUOZI_SYSTEM: &str = huozi_system!();
 
 /// Huozi's chat format as a Jinja template: the system block first in any case, then the turns, then the open turn.
 ///
@@ -18,7 +25,7 @@ pub const HUOZI_TEMPLATE: &str = concat!(
     "{% if messages and messages[0]['role'] in ['system', '系统'] %}",
     "{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}",
     "{% else %}{% set system = '",
-    "你是“活字”，由哈尔滨工业大学自然语言处理研究所训练的人工智能助手。请用自然、准确、有条理的语言回答用户的问题，并帮助用户完成任务。",
+    huozi_system!(),
     "' %}{% set turns = messages %}{% endif %}",
     r"{{ '<|beginofutterance|>系统\n' + system + '<|endofutterance|>\n' }}",
     "{% for message in turns %}",
@@ -33,7 +40,7 @@ pub const HUOZI_TEMPLATE: &str = concat!(
 /// Defaults of sampling, for programs that read them from the file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Temperature.
+    /// Temperature; 0 takes the most probable token.
     pub temp: f32,
     /// How many candidates are kept.
     pub top_k: i32,
@@ -183,7 +190,12 @@ fn own_template(files: &Files<'_>) -> Result<Option<String>, Error> {
 fn sampling(generation: Option<&Value>) -> Sampling {
     let mut s = Sampling::default();
     let number = |key: &str| generation.and_then(|g| g[key].as_f64()).filter(|v| v.is_finite() && *v > 0.0);
-    if let Some(v) = number("temperature") {
+    // Only what the file says: `do_sample` is false when absent, but most files are silent about it.
+    let greedy =
+        generation.is_some_and(|g| g["do_sample"] == false || g["temperature"].as_f64() == Some(0.0));
+    if greedy {
+        s.temp = 0.0;
+    } else if let Some(v) = number("temperature") {
         s.temp = v as f32;
     }
     if let Some(v) = generation.and_then(|g| g["top_k"].as_u64()).and_then(|v| i32::try_from(v).ok()) {

@@ -3,11 +3,14 @@
 use serde_json::{Map, Value};
 
 use huozi_quant::gguf::Meta;
+use huozi_quant::shape::{DEFAULT_CTX_TRAIN, Shape};
 
 use crate::Error;
 
 /// The trained context when `seq_length` is absent: every published BLOOM, and Huozi.
-const DEFAULT_CONTEXT: u64 = 2048;
+const DEFAULT_CONTEXT: u64 = DEFAULT_CTX_TRAIN as u64;
+
+const TOKENS: &str = "tokenizer.ggml.tokens";
 
 /// The hyperparameters of a BLOOM, checked: sizes are positive and divide as they must.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,24 +92,28 @@ impl Config {
     /// As [`from_json`](Self::from_json). The number of tokens stands for the vocabulary size.
     pub fn from_gguf(file: &str, meta: Meta<'_>) -> Result<Self, Error> {
         let bad = |what: String| Error::Config { file: file.to_owned(), what };
-        let text = |e: huozi_quant::gguf::Error| bad(e.to_string());
-        let arch = meta.str("general.architecture").map_err(text)?.unwrap_or("nothing");
-        if arch != "bloom" {
-            return Err(bad(format!("general.architecture is {arch}, expected bloom")));
+        // These errors name file and key themselves.
+        let broken = |e: huozi_quant::gguf::Error| Error::Source(e.into());
+        let shape = Shape::from_meta(meta).map_err(broken)?;
+        // A shape may do without, a copy of the metadata may not.
+        if meta.strings(TOKENS).map_err(broken)?.is_none() {
+            return Err(broken(meta.missing(TOKENS, "the vocabulary")));
         }
-        let need = |key: &str| meta.uint(key).map_err(text)?.ok_or_else(|| bad(format!("{key} is missing")));
-        let tokens = meta.strings("tokenizer.ggml.tokens").map_err(text)?;
-        let tokens = tokens.ok_or_else(|| bad("tokenizer.ggml.tokens is missing".into()))?;
+        let eps = meta.float("bloom.attention.layer_norm_epsilon").map_err(broken)?;
         let config = Self {
-            n_vocab: tokens.len() as u64,
-            n_embd: need("bloom.embedding_length")?,
-            n_layer: need("bloom.block_count")?,
-            n_head: need("bloom.attention.head_count")?,
-            n_ctx: need("bloom.context_length")?,
-            eps: meta.float("bloom.attention.layer_norm_epsilon").map_err(text)?.unwrap_or(1e-5) as f32,
+            n_vocab: shape.n_vocab as u64,
+            n_embd: shape.n_embd as u64,
+            n_layer: shape.n_layer as u64,
+            n_head: shape.n_head as u64,
+            n_ctx: shape.n_ctx_train as u64,
+            eps: eps.unwrap_or(1e-5) as f32,
             tied: None,
-            name: meta.str("general.name").map_err(text)?.map(str::to_owned),
+            name: meta.str("general.name").map_err(broken)?.map(str::to_owned),
         };
+        if shape.n_ff as u64 != config.n_ff() {
+            let key = "bloom.feed_forward_length";
+            return Err(broken(meta.refuse(key, format!("4 x {}", shape.n_embd), shape.n_ff.to_string())));
+        }
         config.check().map_err(bad)?;
         Ok(config)
     }
@@ -114,7 +121,8 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         // Far above any BLOOM, far below where a product of three of them leaves u64.
         let caps = [
-            ("vocab_size", self.n_vocab, 1 << 24),
+            // One entry of the vocabulary per row is held before anything else says how many there are.
+            ("vocab_size", self.n_vocab, 1 << 20),
             ("hidden_size", self.n_embd, 1 << 18),
             ("n_layer", self.n_layer, 1 << 12),
             ("n_head", self.n_head, 1 << 12),
@@ -234,6 +242,11 @@ mod tests {
                 r#"{"model_type":"bloom","hidden_size":64,"n_head":4,"n_layer":99999999999,"vocab_size":9}"#
                     .into(),
                 "n_layer",
+            ),
+            (
+                r#"{"model_type":"bloom","hidden_size":64,"n_head":4,"n_layer":2,"vocab_size":1048577}"#
+                    .into(),
+                "vocab_size is 1048577, expected 1 to 1048576",
             ),
             ("[]".into(), "not a JSON object"),
             ("{".into(), "not JSON"),

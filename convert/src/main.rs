@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use huozi_convert::pipeline::{Options, Progress, Report, Source, run};
-use huozi_convert::plan::Preset;
+use huozi_convert::plan::{Preset, Wishes};
 use huozi_convert::{Error, Kind};
+use huozi_quant::Format;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Converts a BLOOM or Huozi checkpoint, or a GGUF file, to one quantised GGUF file.
@@ -43,6 +44,15 @@ struct Args {
     /// Store a tied embedding twice, for ik_llama.cpp and llama.cpp before March 2025
     #[arg(long, alias = "duplicate_output")]
     duplicate_output: bool,
+    /// No mixture: the plain format of the type for every matrix
+    #[arg(long)]
+    pure: bool,
+    /// Format of the output, and of a tied embedding unless the next option is given
+    #[arg(long, alias = "output_tensor_type", value_name = "TYPE", value_parser = format)]
+    output_tensor_type: Option<Format>,
+    /// Format of the embedding
+    #[arg(long, alias = "token_embedding_type", value_name = "TYPE", value_parser = format)]
+    token_embedding_type: Option<Format>,
     /// Convert NaN and infinite weights too (0 where the type can not hold them)
     #[arg(long, alias = "allow_nan")]
     allow_nan: bool,
@@ -60,6 +70,14 @@ Example:
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad input file, 5 not enough disk or memory,
 130 / 143 interrupted.";
+
+/// A format of single tensors: no mixtures.
+fn format(name: &str) -> Result<Format, String> {
+    Format::from_name(name).ok_or_else(|| {
+        let all: Vec<String> = Format::ALL.iter().map(|f| f.name().to_lowercase()).collect();
+        format!("{name} is no format of a tensor; there are {}", all.join(", "))
+    })
+}
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -86,6 +104,11 @@ fn main() -> ExitCode {
         name: args.name,
         context_length: args.context_length,
         duplicate_output: args.duplicate_output,
+        wishes: Wishes {
+            pure: args.pure,
+            output: args.output_tensor_type,
+            embedding: args.token_embedding_type,
+        },
         allow_nan: args.allow_nan,
     };
     let progress = Shown::new();

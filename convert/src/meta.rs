@@ -15,16 +15,18 @@ pub(crate) struct Given<'a> {
 }
 
 const FILE_TYPE: &str = "general.file_type";
+const CONTEXT: &str = "bloom.context_length";
+const PENALTY: &str = "general.sampling.penalty_last_n";
 
-/// Metadata for a checkpoint; `params`: weights of the model, padding rows included. `general.file_type` is that of
-/// `preset`.
+/// Metadata for a checkpoint, all but the type; `params`: weights of the model, padding rows included; `license`: that
+/// of its model card.
 pub(crate) fn from_checkpoint(
     config: &Config,
     vocab: Vocabulary,
     chat: &Chat,
     name: &str,
     params: u64,
-    preset: Preset,
+    license: Option<&str>,
 ) -> Vec<(String, MetaValue)> {
     use MetaValue::{Bool, F32, I32, I32s, Str, Strings, U32};
     let mut meta: Vec<(String, MetaValue)> = Vec::new();
@@ -36,7 +38,9 @@ pub(crate) fn from_checkpoint(
     put("general.type", Str("model".into()));
     put("general.name", Str(name.into()));
     put("general.size_label", Str(size_label(params)));
-    put(FILE_TYPE, U32(preset.file_type()));
+    if let Some(license) = license {
+        put("general.license", Str(license.into()));
+    }
     put("general.quantization_version", U32(2));
     if let Some(s) = chat.sampling {
         put("general.sampling.top_k", I32(s.top_k));
@@ -46,10 +50,10 @@ pub(crate) fn from_checkpoint(
         put("general.sampling.min_p", F32(0.0));
         put("general.sampling.penalty_repeat", F32(s.penalty_repeat));
         // The whole context. llama.cpp has no sign for that any more: it clamps a negative number to 0, which is off.
-        put("general.sampling.penalty_last_n", I32(config.n_ctx as i32));
+        put(PENALTY, I32(config.n_ctx as i32));
     }
 
-    put("bloom.context_length", n(config.n_ctx));
+    put(CONTEXT, n(config.n_ctx));
     put("bloom.embedding_length", n(config.n_embd));
     put("bloom.feed_forward_length", n(config.n_ff()));
     put("bloom.block_count", n(config.n_layer));
@@ -85,10 +89,12 @@ pub(crate) fn from_checkpoint(
     meta
 }
 
-/// Metadata of a GGUF source, all but what the new file makes untrue.
-pub(crate) fn from_gguf(source: Meta<'_>, given: Given<'_>, preset: Preset) -> Vec<(String, MetaValue)> {
+/// Metadata of a GGUF source, all but the type and what the new file makes untrue. `config`: what the source says, or a
+/// person instead of it.
+pub(crate) fn from_gguf(source: Meta<'_>, given: Given<'_>, config: &Config) -> Vec<(String, MetaValue)> {
     let stale = |key: &str| {
         key == "general.alignment"
+            || key == FILE_TYPE
             || key == "huozi.tensor_sha256"
             || key.starts_with("split.")
             || key.starts_with("quantize.imatrix.")
@@ -98,28 +104,57 @@ pub(crate) fn from_gguf(source: Meta<'_>, given: Given<'_>, preset: Preset) -> V
         .filter(|(key, _)| !stale(key))
         .map(|(key, value)| (key.to_owned(), value.into()))
         .collect();
-    set(&mut meta, FILE_TYPE, MetaValue::U32(preset.file_type()));
     set(&mut meta, "general.quantization_version", MetaValue::U32(2));
     if let Some(name) = given.name {
         set(&mut meta, "general.name", MetaValue::Str(name.into()));
     }
-    if let Some(n_ctx) = given.n_ctx {
-        set(&mut meta, "bloom.context_length", MetaValue::U32(n_ctx as u32));
+    let n_ctx = config.n_ctx;
+    // Absent means a default here, but other programs want it said.
+    if given.n_ctx.is_some() || source.get(CONTEXT).is_none() {
+        set(&mut meta, CONTEXT, MetaValue::U32(n_ctx as u32));
+    }
+    // The penalty looks at the whole context.
+    if given.n_ctx.is_some() && source.get(PENALTY).is_some() {
+        set(&mut meta, PENALTY, MetaValue::I32(n_ctx as i32));
     }
     meta
 }
 
-/// The same metadata for another type.
+/// The metadata with its type.
 pub(crate) fn for_preset(meta: &[(String, MetaValue)], preset: Preset) -> Vec<(String, MetaValue)> {
     let mut meta = meta.to_vec();
     set(&mut meta, FILE_TYPE, MetaValue::U32(preset.file_type()));
     meta
 }
 
+/// The license that a model card names: `license:` in the YAML between two `---` lines at its very beginning.
+///
+/// `card`: the beginning of a `README.md`. Knows plain one-line values only; whatever else is there counts as nothing.
+pub(crate) fn license(card: &[u8]) -> Option<String> {
+    let card = String::from_utf8_lossy(card);
+    let mut lines = card.strip_prefix('\u{feff}').unwrap_or(&card).lines();
+    if lines.next()?.trim_end() != "---" {
+        return None;
+    }
+    let header: Vec<&str> = lines.by_ref().map(str::trim_end).take_while(|line| *line != "---").collect();
+    let value = header.iter().find_map(|line| line.strip_prefix("license:"))?;
+    // A comment needs a space before it.
+    let value = value.split(" #").next().unwrap_or_default().trim();
+    let quoted = |q: char| value.strip_prefix(q).and_then(|v| v.strip_suffix(q));
+    let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._+ ".contains(c);
+    (!value.is_empty() && value.len() <= 64 && value.chars().all(plain)).then(|| value.to_owned())
+}
+
 fn set(meta: &mut Vec<(String, MetaValue)>, key: &str, value: MetaValue) {
     match meta.iter_mut().find(|(k, _)| k == key) {
         Some((_, old)) => *old = value,
-        None => meta.push((key.to_owned(), value)),
+        None => {
+            // Behind its like, not behind the long vocabulary.
+            let group = key.split('.').next();
+            let at = meta.iter().rposition(|(k, _)| k.split('.').next() == group);
+            meta.insert(at.map_or(meta.len(), |i| i + 1), (key.to_owned(), value));
+        }
     }
 }
 
@@ -138,6 +173,28 @@ fn size_label(params: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn licenses_of_cards() {
+        for (card, expected) in [
+            ("---\nlicense: apache-2.0\n---\n# Model", Some("apache-2.0")),
+            (
+                "\u{feff}---\r\ntags:\r\n- a\r\nlicense: \"bigscience-bloom-rail-1.0\" # ours\r\n---\r\n",
+                Some("bigscience-bloom-rail-1.0"),
+            ),
+            ("---\nlicense: 'mit'\n", Some("mit")),
+            ("---\nlicense:\n- mit\n---\n", None),
+            ("---\nlicense: [mit]\n---\n", None),
+            ("---\nlicense: \u{1b}[2J\n---\n", None),
+            ("---\nx: 1\n---\nlicense: mit\n", None),
+            ("---\nsub:\n  license: mit\n---\n", None),
+            ("# Model\nlicense: mit\n", None),
+            ("", None),
+        ] {
+            assert_eq!(license(card.as_bytes()).as_deref(), expected, "{card:?}");
+        }
+        assert_eq!(license(b"---\n\xff\xfe\nlicense: mit\n---").as_deref(), Some("mit"));
+    }
 
     #[test]
     fn size_labels() {

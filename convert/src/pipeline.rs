@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::meta::{self, Given};
 use crate::names::{self, Role, Spelling, Target};
 use crate::output::{self, Output};
-use crate::plan::{self, Preset};
+use crate::plan::{self, Preset, Wishes};
 use crate::source::{Checkpoint, Kind};
 use crate::vocab::Vocabulary;
 use crate::work::Work;
@@ -49,6 +49,8 @@ pub struct Options {
     pub context_length: Option<u64>,
     /// Write a tied embedding a second time as `output.weight`, for readers that need it.
     pub duplicate_output: bool,
+    /// Formats that are not the presets' choice, for all outputs.
+    pub wishes: Wishes,
     /// Convert NaN and infinite weights instead of refusing: kept by the float formats, 0 in all others.
     pub allow_nan: bool,
 }
@@ -64,6 +66,7 @@ impl Options {
             name: None,
             context_length: None,
             duplicate_output: false,
+            wishes: Wishes::default(),
             allow_nan: false,
         }
     }
@@ -153,7 +156,8 @@ pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> R
     let mut model = Model::read(options, &work)?;
     let mut layouts = Vec::new();
     for (preset, path) in &options.outputs {
-        let layout = Layout::new(&meta::for_preset(&model.meta, *preset), model.specs(*preset));
+        let layout =
+            Layout::new(&meta::for_preset(&model.meta, *preset), model.specs(*preset, options.wishes));
         let layout = layout.map_err(|source| Error::Gguf { path: path.clone(), source })?;
         layouts.push((*preset, path.clone(), layout));
     }
@@ -180,13 +184,17 @@ pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> R
 }
 
 /// The small files beside the weights.
-const TEXT_FILES: [&str; 5] = [
+const TEXT_FILES: [&str; 6] = [
+    "README.md",
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "generation_config.json",
     "chat_template.jinja",
 ];
+
+/// How much of a model card is looked at.
+const CARD_BYTES: u64 = 1 << 16;
 
 /// Every file of the source that must not become an output.
 fn source_files(checkpoint: &Checkpoint) -> Vec<PathBuf> {
@@ -247,12 +255,11 @@ impl Model {
             (Some(_), Some(name)) => name.clone(),
             _ => name_of(&options.source, config.name.as_deref()),
         });
-        let preset = options.outputs[0].0;
         let mut model = Self { name, config, tensors, meta: Vec::new(), notes, duplicated };
         model.meta = match reader {
             Some(reader) => {
                 let name = options.name.as_deref();
-                meta::from_gguf(reader.meta(), Given { name, n_ctx: options.context_length }, preset)
+                meta::from_gguf(reader.meta(), Given { name, n_ctx: options.context_length }, &model.config)
             }
             None => {
                 let json = Json::read(checkpoint)?;
@@ -261,7 +268,11 @@ impl Model {
                     Vocabulary::read(&tokenizer, json.tokenizer_config.as_ref(), model.config.n_vocab)?;
                 let chat = Chat::read(&json.files(), &vocab)?;
                 model.notes.extend(vocab.notes.iter().chain(&chat.notes).cloned());
-                meta::from_checkpoint(&model.config, vocab, &chat, &model.name, model.weights(), preset)
+                // A card is for people: one that can not be read is none.
+                let card = checkpoint.file_start("README.md", CARD_BYTES).ok().flatten();
+                let license = card.and_then(|card| meta::license(&card));
+                let (config, params) = (&model.config, model.weights());
+                meta::from_checkpoint(config, vocab, &chat, &model.name, params, license.as_deref())
             }
         };
         Ok(model)
@@ -273,11 +284,11 @@ impl Model {
         own.map(|(t, _)| t.rows * t.cols).sum()
     }
 
-    fn specs(&self, preset: Preset) -> Vec<TensorSpec> {
+    fn specs(&self, preset: Preset, wishes: Wishes) -> Vec<TensorSpec> {
         let tied = !self.tensors.iter().any(|(t, _)| t.role == Role::Output);
         let spec = |(t, _): &(Target, usize)| TensorSpec {
             name: t.name.clone(),
-            format: plan::format(preset, t.role, self.config.n_layer, t.cols, tied),
+            format: plan::format(preset, wishes, t.role, self.config.n_layer, t.cols, tied),
             dims: t.dims(),
         };
         self.tensors.iter().map(spec).collect()
@@ -380,6 +391,9 @@ fn gguf_reader(checkpoint: &Checkpoint) -> Option<&Reader> {
 }
 
 fn need(checkpoint: &Checkpoint, file: &'static str) -> Result<Vec<u8>, Error> {
-    let missing = || Error::Config { file: file.into(), what: "not found beside the weights".into() };
+    let missing = || Error::Config {
+        file: file.into(),
+        what: format!("not found beside the weights in {}", checkpoint.name()),
+    };
     checkpoint.file(file)?.ok_or_else(missing)
 }

@@ -157,18 +157,33 @@ impl std::str::FromStr for Preset {
     }
 }
 
+/// What a person asks for beside the preset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// No mixture: every matrix has the preset's plain format.
+    pub pure: bool,
+    /// The format of the output, which is the embedding where they are tied and [`embedding`](Self::embedding) is
+    /// `None`.
+    pub output: Option<Format>,
+    /// The format of the embedding.
+    pub embedding: Option<Format>,
+}
+
 /// The format of one tensor.
 ///
 /// `n_layer`: layers of the model. `cols`: the row length. `tied`: the file will have no `output.weight`, so that the
-/// embedding is the output too.
-pub fn format(preset: Preset, role: Role, n_layer: u64, cols: u64, tied: bool) -> Format {
-    if role == Role::Vector {
-        return Format::F32;
-    }
-    if preset.is_float() {
-        return preset.plain();
-    }
-    fit(wanted(preset, role, n_layer, tied), cols)
+/// embedding is the output too. Whatever is wanted, rows that hold no whole blocks of it get the nearest that fits.
+pub fn format(preset: Preset, wishes: Wishes, role: Role, n_layer: u64, cols: u64, tied: bool) -> Format {
+    let named = match role {
+        Role::Vector => return Format::F32,
+        Role::Output => wishes.output,
+        Role::TokenEmbd => wishes.embedding.or(wishes.output.filter(|_| tied)),
+        _ => None,
+    };
+    let chosen = || {
+        if wishes.pure || preset.is_float() { preset.plain() } else { wanted(preset, role, n_layer, tied) }
+    };
+    fit(named.unwrap_or_else(chosen), cols)
 }
 
 /// The mixture, for rows of any length.

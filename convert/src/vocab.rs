@@ -1,7 +1,8 @@
 //! `tokenizer.json` -> the vocabulary of a GGUF file: tokens by id, types, merges.
 //!
-//! The tokenizer is recognised by its structure (byte-level BPE behind BLOOM's split), never by a hash, and everything
-//! that GGUF readers would do differently is refused by name.
+//! The tokenizer is recognised by its structure (byte-level BPE behind BLOOM's split), never by a hash. What would give
+//! other ids in GGUF readers is refused by name: other steps or options of the tokenizer, merges without one meaning,
+//! bytes of text without a token, added tokens that ask for more than their own spelling.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -54,7 +55,8 @@ impl Vocabulary {
     /// `n_vocab`: rows of the embedding, as found in the weights.
     ///
     /// # Errors
-    /// Another kind of tokenizer, ids without a row, two tokens of one spelling or one id, merges of unknown parts.
+    /// Another kind of tokenizer, ids without a row, two tokens of one spelling or one id, merges of unknown parts or
+    /// listed twice, bytes without a token, added tokens with `lstrip`, `rstrip` or `single_word`.
     pub fn read(tokenizer: &[u8], tokenizer_config: Option<&Value>, n_vocab: u64) -> Result<Self, Error> {
         // First the type alone: other models' `vocab` does not even parse.
         let kind: Kind = parse(tokenizer)?;
@@ -67,6 +69,7 @@ impl Vocabulary {
         let mut notes = Vec::new();
         let mut slots = Slots::new(n_vocab);
         let alphabet = byte_alphabet();
+        let spells: HashSet<char> = alphabet.iter().copied().collect();
         for (token, id) in &json.model.vocab.0 {
             slots.put(token, *id, TokenType::Normal)?;
         }
@@ -79,17 +82,26 @@ impl Vocabulary {
             let kind = if token.special || marker { TokenType::Control } else { TokenType::UserDefined };
             let id = slots.put(&token.content, token.id, kind)?;
             by_content.insert(token.content.clone(), id);
-            if token.lstrip || token.rstrip || token.single_word {
-                notes.push(format!(
-                    "token {id} {:?} asks for stripping or whole words, which GGUF can not say",
-                    token.content
-                ));
+            // `normalized` changes nothing: a normalizer is refused.
+            let asks =
+                [("lstrip", token.lstrip), ("rstrip", token.rstrip), ("single_word", token.single_word)];
+            if let Some((flag, _)) = asks.iter().find(|(_, set)| *set) {
+                let what = format!("token {id} {:?} has {flag}, which GGUF readers do not do", token.content);
+                return Err(bad(what));
             }
         }
         // What is not added is text, and text is spelled in the 256 characters that stand for bytes.
         for (token, id) in &json.model.vocab.0 {
-            if !by_content.contains_key(token) && !token.chars().all(|c| alphabet.contains(&c)) {
+            if !by_content.contains_key(token) && !token.chars().all(|c| spells.contains(&c)) {
                 return Err(bad(format!("token {id} {token:?} is not spelled in the byte-level alphabet")));
+            }
+        }
+        // Without its token a byte would be dropped here and abort the program there. Bytes that UTF-8 never has do not matter.
+        let known: HashSet<&str> = json.model.vocab.0.iter().map(|(t, _)| t.as_str()).collect();
+        for (byte, c) in (0u8..=255).zip(&alphabet) {
+            let in_text = !matches!(byte, 0xc0 | 0xc1 | 0xf5..);
+            if in_text && !known.contains(c.encode_utf8(&mut [0; 4]) as &str) {
+                return Err(bad(format!("byte {byte:#04x} has no token: {c:?} is not in the vocabulary")));
             }
         }
         let merges = merges(&json.model)?;
@@ -166,7 +178,9 @@ impl Slots {
 fn merges(model: &Model) -> Result<Vec<String>, Error> {
     let known: HashSet<&str> = model.vocab.0.iter().map(|(t, _)| t.as_str()).collect();
     let mut joined = String::new();
-    let one = |(rank, merge): (usize, &Merge)| {
+    let mut ranks: HashMap<(&str, &str), usize> = HashMap::with_capacity(model.merges.len());
+    let mut merges = Vec::with_capacity(model.merges.len());
+    for (rank, merge) in model.merges.iter().enumerate() {
         let (a, b) = match merge {
             Merge::Pair((a, b)) => (a.as_str(), b.as_str()),
             Merge::Text(text) => {
@@ -188,9 +202,13 @@ fn merges(model: &Model) -> Result<Vec<String>, Error> {
         if !known.contains(joined.as_str()) {
             return Err(bad(format!("merge {rank}: {a:?} and {b:?} give {joined:?}, which is no token")));
         }
-        Ok(format!("{a} {b}"))
-    };
-    model.merges.iter().enumerate().map(one).collect()
+        // Some readers keep the first rank, some the last.
+        if let Some(first) = ranks.insert((a, b), rank) {
+            return Err(bad(format!("merge {rank}: {a:?} and {b:?} are merge {first} already")));
+        }
+        merges.push(format!("{a} {b}"));
+    }
+    Ok(merges)
 }
 
 /// Everything that changes ids must be what GGUF readers do for `gpt2` + `bloom`.
@@ -209,6 +227,9 @@ fn check_structure(json: &Tokenizer, config: Option<&Value>) -> Result<(), Error
     let m = &json.model;
     if m.dropout.is_some_and(|d| d != 0.0) {
         return Err(bad("model.dropout is set: ids would be random".into()));
+    }
+    if m.byte_fallback {
+        return Err(bad("model.byte_fallback is set, which byte-level BPE does not need".into()));
     }
     if m.ignore_merges {
         return Err(bad("model.ignore_merges is set, which BLOOM's readers do not do".into()));
@@ -256,11 +277,11 @@ fn check_pre_tokenizer(pre: &Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// The printable characters that stand for the 256 bytes: printable Latin-1 for itself, the rest from U+0100 on.
-fn byte_alphabet() -> HashSet<char> {
-    let itself = |b: &u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
-    let others = (0..256u32).filter(|b| !itself(b)).enumerate().map(|(n, _)| 256 + n as u32);
-    (0..256).filter(itself).chain(others).filter_map(char::from_u32).collect()
+/// The printable characters that stand for the 256 bytes, by byte: printable Latin-1 for itself, the rest from U+0100 on.
+fn byte_alphabet() -> Vec<char> {
+    let itself = |b: u8| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let mut others = '\u{100}'..;
+    (0..=255u8).map(|b| if itself(b) { b.into() } else { others.next().expect("there are 68") }).collect()
 }
 
 /// `added_tokens_decoder` of `tokenizer_config.json`: `{"250681": {"content": ..., "special": ...}}`.
@@ -339,6 +360,8 @@ struct Model {
     dropout: Option<f64>,
     continuing_subword_prefix: Option<String>,
     end_of_word_suffix: Option<String>,
+    #[serde(default)]
+    byte_fallback: bool,
     #[serde(default)]
     ignore_merges: bool,
     vocab: Pairs,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use huozi_quant::Format;
+use huozi_quant::encode::encode_rows;
 
 use crate::Error;
 use crate::names::{Role, Target};
@@ -124,9 +125,7 @@ impl Work<'_> {
                     format.row_bytes(cols).expect("the plan chose a format whose blocks divide the row");
                 blocks.clear();
                 blocks.resize(row_bytes * (rows.end - rows.start) as usize, 0);
-                for (x, out) in weights.chunks_exact(cols).zip(blocks.chunks_exact_mut(row_bytes)) {
-                    format.encode(x, None, out);
-                }
+                encode_rows(format, weights, cols, None, blocks);
                 output.write(*index, rows.start * row_bytes as u64, blocks)?;
             }
             let bytes = self.checkpoint.tensors()[*source].bytes;

@@ -10,7 +10,7 @@ use huozi_convert::plan::Preset;
 use huozi_convert::source::Checkpoint;
 use huozi_convert::{Error, Kind};
 use huozi_quant::Format;
-use huozi_quant::gguf::{Reader, Value};
+use huozi_quant::gguf::{Layout, MetaValue, Reader, Value, Writer};
 use huozi_quant::map::How;
 
 fn fixture(name: &str) -> PathBuf {
@@ -266,6 +266,20 @@ fn metadata_from_old_keys_and_from_flags() {
     assert_eq!(reader.meta().str("general.name").unwrap(), Some("活字"));
     assert_eq!(reader.meta().uint("bloom.context_length").unwrap(), Some(512));
     assert_eq!(reader.meta().uint("general.sampling.penalty_last_n").unwrap(), Some(512));
+    // From that file another: a new context is a new range of the penalty, else both stay.
+    for (n_ctx, expected) in [(None, 512), (Some(256), 256)] {
+        let out = dir.path().join("c.gguf");
+        let again = Options {
+            context_length: n_ctx,
+            force: true,
+            ..Options::new(Source::Path(dir.path().join("b.gguf")), Preset::Q8_0, &out)
+        };
+        go(&again).unwrap();
+        for key in ["bloom.context_length", "general.sampling.penalty_last_n"] {
+            assert_eq!(open(&out).meta().uint(key).unwrap(), Some(expected), "{key}");
+        }
+        assert_eq!(open(&out).meta().uint("general.file_type").unwrap(), Some(7));
+    }
     let wrong = Options { context_length: Some(0), force: true, ..given };
     assert_eq!(go(&wrong).unwrap_err().kind(), Kind::Usage);
 }
@@ -297,6 +311,66 @@ fn with_weights(
     let views = list.iter().map(|(n, s, d)| (n.clone(), TensorView::new(dtype, s.clone(), d).unwrap()));
     file.1 = Cow::Owned(serialize(views, None).unwrap());
     files
+}
+
+#[test]
+fn the_license_of_the_card() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a.gguf");
+    let mut files = in_memory("tiny-f32");
+    files.push(("README.md".into(), Cow::Borrowed(b"---\nlicense: apache-2.0\n---\n# Model\n")));
+    go(&from_memory(files.clone(), Preset::F16, &out)).unwrap();
+    assert_eq!(open(&out).meta().str("general.license").unwrap(), Some("apache-2.0"));
+    // No more than the beginning of a card is looked at.
+    let long = [&b"---\n"[..], &b"#\n".repeat(40_000), b"license: mit\n---\n"].concat();
+    files.last_mut().unwrap().1 = Cow::Owned(long);
+    go(&Options { force: true, ..from_memory(files, Preset::F16, &out) }).unwrap();
+    assert_eq!(open(&out).meta().str("general.license").unwrap(), None);
+}
+
+/// A GGUF file of these keys, without tensors.
+fn gguf(path: &Path, meta: &[(&str, MetaValue)]) {
+    let meta: Vec<_> = meta.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+    let layout = Layout::new(&meta, Vec::new()).unwrap();
+    Writer::create(std::fs::File::create(path).unwrap(), layout).unwrap().finish().unwrap();
+}
+
+#[test]
+fn keys_of_a_gguf_source_are_checked() {
+    use MetaValue::{Str, Strings, U32};
+    let dir = tempfile::tempdir().unwrap();
+    let (path, out) = (dir.path().join("in.gguf"), dir.path().join("out.gguf"));
+    let good = [
+        ("general.architecture", Str("bloom".into())),
+        ("bloom.embedding_length", U32(64)),
+        ("bloom.block_count", U32(2)),
+        ("bloom.attention.head_count", U32(4)),
+        ("bloom.feed_forward_length", U32(256)),
+        ("bloom.context_length", U32(64)),
+        ("tokenizer.ggml.tokens", Strings(vec!["a".into()])),
+    ];
+    let with = |key: &'static str, value: Option<MetaValue>| {
+        let mut meta: Vec<_> = good.iter().filter(|(k, _)| *k != key).cloned().collect();
+        meta.extend(value.map(|v| (key, v)));
+        gguf(&path, &meta);
+        let error = go(&Options::new(Source::Path(path.clone()), Preset::F16, &out)).unwrap_err();
+        assert_eq!(error.kind(), Kind::BadInput);
+        error.to_string()
+    };
+    // Complete but for its tensors.
+    assert!(with("x", None).contains("tensors missing"));
+    for (key, value) in [
+        ("general.architecture", Some(Str("llama".into()))),
+        ("bloom.embedding_length", None),
+        ("bloom.attention.head_count", Some(U32(5))),
+        ("bloom.attention.head_count_kv", Some(U32(2))),
+        ("bloom.feed_forward_length", Some(U32(255))),
+        ("bloom.vocab_size", Some(U32(2))),
+        ("tokenizer.ggml.tokens", None),
+    ] {
+        let error = with(key, value);
+        assert!(error.contains(key) && error.matches("in.gguf").count() == 1, "{key}: {error}");
+    }
 }
 
 fn from_memory(files: Vec<(String, Cow<'static, [u8]>)>, preset: Preset, out: &Path) -> Options {

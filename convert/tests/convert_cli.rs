@@ -49,6 +49,31 @@ fn result_on_stdout_notes_on_stderr() {
 }
 
 #[test]
+fn types_of_single_tensors() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a.gguf");
+    let out = out.to_str().unwrap();
+    let formats = |source: &str, args: &[&str]| {
+        let fixed = ["-t", "q4_k_m", "-o", out, "--json", "--force"];
+        let done = convert(&fixture(source), &[&fixed[..], args].concat());
+        let json: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        let list = json["outputs"][0]["formats"].as_array().unwrap().clone();
+        let matrices = list.iter().filter(|f| f["format"] != "F32");
+        matrices.map(|f| format!("{} {}", f["tensors"], f["format"].as_str().unwrap())).collect::<Vec<_>>()
+    };
+    // Tied: nine matrices, the embedding among them.
+    let tied = "tiny-k256-f16";
+    assert_eq!(formats(tied, &["--pure"]), ["9 Q4_K"]);
+    assert_eq!(formats(tied, &["--pure", "--output-tensor-type", "Q8_0"]), ["1 Q8_0", "8 Q4_K"]);
+    let both = ["--pure", "--output-tensor-type", "q8_0", "--token-embedding-type", "f16"];
+    assert_eq!(formats(tied, &both), ["1 F16", "8 Q4_K"]);
+    assert_eq!(formats(tied, &[&both[..], &["--duplicate-output"]].concat()), ["1 F16", "1 Q8_0", "8 Q4_K"]);
+    let mixture = convert(&fixture(tied), &["-t", "f16", "-o", out, "--output-tensor-type", "q4_k_m"]);
+    assert_eq!(mixture.status.code(), Some(2));
+    assert!(text(&mixture.stderr).contains("q4_k_m is no format of a tensor"));
+}
+
+#[test]
 fn exit_codes() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("a.gguf");
@@ -70,6 +95,15 @@ fn exit_codes() {
         assert!(error.contains(part) && done.stdout.is_empty(), "{args:?}: {error}");
         assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "{args:?} left something");
     }
+    // A checkpoint without its tokenizer.
+    let model = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixture("tiny-f32").join(file), model.path().join(file)).unwrap();
+    }
+    let done = convert(model.path(), &["-t", "f16", "-o", out]);
+    let error = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(4), "{error}");
+    assert!(error.contains("tokenizer.json: not found") && error.contains(model.path().to_str().unwrap()));
     // Nowhere to print the report to; the file is there all the same.
     if let Ok(full) = std::fs::File::options().write(true).open("/dev/full") {
         let mut command = program();

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use huozi_convert::config::Config;
 use huozi_convert::names::{Role, targets};
-use huozi_convert::plan::{Preset, format};
+use huozi_convert::plan::{Preset, Wishes, format};
 use huozi_quant::formats::Format;
+
+const NONE: Wishes = Wishes { pure: false, output: None, embedding: None };
 
 fn config(n_embd: u64, n_layer: u64, n_head: u64, n_vocab: u64) -> Config {
     Config { n_vocab, n_embd, n_layer, n_head, n_ctx: 2048, eps: 1e-5, tied: None, name: None }
@@ -36,7 +38,7 @@ fn check(config: &Config, table: &[Line]) {
         let [qkv, down, out, up] = [qkv, down, out, up].map(|cell| parse(cell, config.n_layer));
         for tied in [true, false] {
             for target in targets(config, !tied) {
-                let got = format(preset, target.role, config.n_layer, target.cols, tied);
+                let got = format(preset, NONE, target.role, config.n_layer, target.cols, tied);
                 let expected = match target.role {
                     Role::Vector => Format::F32,
                     Role::TokenEmbd => parse(if tied { tied_embd } else { untied_embd }, 1)[0],
@@ -192,11 +194,63 @@ fn rows_that_hold_no_block_become_f16() {
             Role::AttnOutput(0),
             Role::FfnUp(0),
         ] {
-            assert_eq!(format(*preset, role, 30, 48, true), Format::F16, "{preset} {role:?}");
+            assert_eq!(format(*preset, NONE, role, 30, 48, true), Format::F16, "{preset} {role:?}");
         }
     }
     // Floats have no blocks to miss.
-    assert_eq!(format(Preset::BF16, Role::FfnUp(0), 30, 48, true), Format::BF16);
+    assert_eq!(format(Preset::BF16, NONE, Role::FfnUp(0), 30, 48, true), Format::BF16);
+}
+
+#[test]
+fn pure_means_plain() {
+    let pure = Wishes { pure: true, ..NONE };
+    for preset in Preset::ALL {
+        for tied in [true, false] {
+            for target in targets(&config(4096, 30, 32, 250_880), !tied) {
+                let expected = if target.role == Role::Vector { Format::F32 } else { preset.plain() };
+                let got = format(*preset, pure, target.role, 30, target.cols, tied);
+                assert_eq!(got, expected, "{preset}, tied {tied}: {}", target.name);
+            }
+        }
+    }
+    // What does not fit still does not.
+    assert_eq!(format(Preset::Q4_K_M, pure, Role::TokenEmbd, 2, 64, true), Format::Q5_0);
+}
+
+#[test]
+fn types_of_output_and_embedding() {
+    use Format::{F16, F32, Q4_0, Q4_K, Q6_K, Q8_0};
+    // Asked for: output, embedding; got: tied embedding, embedding of its own, output.
+    let table = [
+        (None, None, [Q6_K, Q4_K, Q6_K]),
+        (Some(Q8_0), None, [Q8_0, Q4_K, Q8_0]),
+        (None, Some(Q4_0), [Q4_0, Q4_0, Q6_K]),
+        (Some(Q8_0), Some(F16), [F16, F16, Q8_0]),
+        (Some(F32), None, [F32, Q4_K, F32]),
+    ];
+    for (output, embedding, expected) in table {
+        let wishes = Wishes { pure: false, output, embedding };
+        let all = |wishes, preset, cols| {
+            [(Role::TokenEmbd, true), (Role::TokenEmbd, false), (Role::Output, false)]
+                .map(|(role, tied)| format(preset, wishes, role, 30, cols, tied))
+        };
+        assert_eq!(all(wishes, Preset::Q4_K_M, 4096), expected, "{wishes:?}");
+        // Nothing else changes.
+        for role in [Role::AttnQkv(7), Role::FfnDown(0), Role::AttnOutput(1), Role::FfnUp(1), Role::Vector] {
+            let changed = format(Preset::Q4_K_M, wishes, role, 30, 4096, true);
+            assert_eq!(changed, format(Preset::Q4_K_M, NONE, role, 30, 4096, true), "{role:?}");
+        }
+        // With --pure, and beside floats, they hold too.
+        let pure = Wishes { pure: true, ..wishes };
+        let or_plain = |plain: Format| {
+            let own = embedding.unwrap_or(plain);
+            [embedding.or(output).unwrap_or(plain), own, output.unwrap_or(plain)]
+        };
+        assert_eq!(all(pure, Preset::Q4_K_M, 4096), or_plain(Q4_K), "{pure:?}");
+        assert_eq!(all(wishes, Preset::F16, 4096), or_plain(F16), "{wishes:?}");
+    }
+    let wishes = Wishes { output: Some(Q6_K), ..NONE };
+    assert_eq!(format(Preset::F16, wishes, Role::Output, 2, 64, false), Q8_0);
 }
 
 #[test]

@@ -61,6 +61,29 @@ fn a_header_over_the_cap() {
 }
 
 #[test]
+fn too_many_tensors() {
+    const MOST: usize = 65_536;
+    let header = |names: std::ops::Range<usize>| {
+        let one = |i| format!(r#""{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#);
+        format!("{{{}}}", names.map(one).collect::<Vec<_>>().join(","))
+    };
+    assert_eq!(st(&header(0..MOST), 0).unwrap().tensors().len(), MOST);
+    refused("a header", st(&header(0..MOST + 1), 0), &["more than 65536 tensors"]);
+    let shards = [
+        ("model-00001-of-00002.safetensors", safetensors(&header(0..MOST), &[])),
+        ("model-00002-of-00002.safetensors", safetensors(&header(MOST..MOST + 1), &[])),
+    ];
+    refused("shards", open(&shards), &["at most 65536 tensors", "65537"]);
+    // One tensor under many names.
+    let names = |n: usize| {
+        let rest = (1..n).flat_map(|i| [text(&i.to_string()), b"h\x00s".to_vec()].concat());
+        pickle([b"}".to_vec(), text("0"), good(), b"q\x00s".to_vec(), rest.collect()].concat())
+    };
+    assert_eq!(open_pickle(names(MOST)).unwrap().tensors().len(), MOST);
+    refused("a pickle", open_pickle(names(MOST + 1)), &["at most 65536 tensors", "65537"]);
+}
+
+#[test]
 fn safetensors_oddities_that_are_right() {
     let header = r#"{"__metadata__":{"format":"pt"},"i":{"dtype":"I64","shape":[1],"data_offsets":[4,12]},
         "new":{"dtype":"F3_X","shape":[7],"data_offsets":[12,14]},

@@ -106,6 +106,19 @@ fn everything_that_would_change_ids_is_refused_by_name() {
         ("post_processor", |t| t["post_processor"] = json!({"type": "TemplateProcessing"})),
         ("dropout", |t| t["model"]["dropout"] = json!(0.1)),
         ("ignore_merges", |t| t["model"]["ignore_merges"] = json!(true)),
+        ("byte_fallback", |t| t["model"]["byte_fallback"] = json!(true)),
+        ("<|endofutterance|>\" has lstrip", |t| t["added_tokens"][5]["lstrip"] = json!(true)),
+        ("<|endofutterance|>\" has rstrip", |t| t["added_tokens"][5]["rstrip"] = json!(true)),
+        ("has single_word", |t| {
+            let extra = json!({"id": 1010, "content": "x y", "special": false, "single_word": true});
+            t["added_tokens"].as_array_mut().unwrap().push(extra);
+        }),
+        ("merge 740: \"ã\" and \"Ģ\" are merge 0 already", |t| {
+            t["model"]["merges"].as_array_mut().unwrap().push(json!("ã Ģ"))
+        }),
+        ("byte 0x0a has no token", |t| {
+            t["model"]["vocab"].as_object_mut().unwrap().remove("Ċ");
+        }),
         ("end_of_word_suffix", |t| t["model"]["end_of_word_suffix"] = json!("</w>")),
         ("has id 1024, but the embedding has 1024 rows", |t| t["added_tokens"][5]["id"] = json!(1024)),
         ("id 7 belongs to", |t| t["added_tokens"][5]["id"] = json!(7)),
@@ -128,6 +141,11 @@ fn everything_that_would_change_ids_is_refused_by_name() {
         ("tokenizer.json", |t| t["model"] = json!([])),
     ];
     assert!(read(&tiny()).is_ok());
+    // What can not change any id is no obstacle.
+    let mut harmless = tiny();
+    harmless["model"]["vocab"].as_object_mut().unwrap().remove("ÿ");
+    harmless["added_tokens"][5]["normalized"] = json!(true);
+    assert_eq!(read(&harmless).map(|_| ()), Ok(()));
     for (part, change) in cases {
         let mut t = tiny();
         change(&mut t);
@@ -164,6 +182,18 @@ fn huozi_ids_template_and_sampling() {
     assert_eq!((c.eos, c.eot, c.pad), (Some(2), Some(1001), Some(3)));
     assert!(c.notes.iter().any(|n| n.contains("\"nothing\"")), "{:?}", c.notes);
     assert_eq!(c.sampling, Some(chat::Sampling { temp: 0.8, top_k: 20, top_p: 0.95, penalty_repeat: 1.1 }));
+    // Greedy, but only where the file says so itself.
+    for (generation, temp) in [
+        (json!({"do_sample": false, "temperature": 0.8}), 0.0),
+        (json!({"temperature": 0}), 0.0),
+        (json!({"temperature": 0.0, "do_sample": true}), 0.0),
+        (json!({"do_sample": true}), 0.5),
+        (json!({"do_sample": null, "temperature": -1}), 0.5),
+        (json!({}), 0.5),
+    ] {
+        let files = chat::Files { generation_config: Some(&generation), ..Default::default() };
+        assert_eq!(Chat::read(&files, &vocab).unwrap().sampling.unwrap().temp, temp, "{generation}");
+    }
     let files = chat::Files { config: Some(&json!({"eos_token_id": 1024})), ..Default::default() };
     assert!(Chat::read(&files, &vocab).unwrap_err().to_string().contains("1024"));
 }

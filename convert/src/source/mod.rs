@@ -35,6 +35,8 @@ use rows::Place;
 
 /// Dimensions of a tensor at most.
 const MAX_DIMS: usize = 8;
+/// Tensors of a checkpoint at most, as in a GGUF file. A BLOOM of 30 layers has 365.
+const MAX_TENSORS: usize = 1 << 16;
 /// `tokenizer.json` of a 250,000-token vocabulary has 15 MB.
 const MAX_TEXT_BYTES: u64 = 256 << 20;
 
@@ -247,6 +249,10 @@ impl Checkpoint {
                 tensors.push(tensor);
                 places.push(place);
             }
+            if tensors.len() > MAX_TENSORS {
+                let found = format!("{} up to {}", tensors.len(), shown(file));
+                return Err(Error::layout(folder.name(), format!("at most {MAX_TENSORS} tensors"), found));
+            }
             inputs.push(input);
         }
         if let Some(index) = shards.index {
@@ -332,6 +338,16 @@ impl Checkpoint {
         let Home::Folder(folder) = &self.home else { return Ok(None) };
         let Some(input) = folder.open(name)? else { return Ok(None) };
         input.read_vec(0, input.len(), MAX_TEXT_BYTES, "a file").map(Some)
+    }
+
+    /// The first `most` bytes of a file beside the weights, or all of it; `None` when there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or `name` is not a plain file name.
+    pub fn file_start(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, Error> {
+        let Home::Folder(folder) = &self.home else { return Ok(None) };
+        let Some(input) = folder.open(name)? else { return Ok(None) };
+        input.read_vec(0, input.len().min(most), most, "a file").map(Some)
     }
 
     /// As [`file`](Self::file), for text.

@@ -483,6 +483,11 @@ impl<'a> Machine<'a, '_> {
                 _ => return Err(self.wrong(expected, format!("{} state dicts in one", wrapped.len()))),
             }
         }
+        // Before anything is copied: one description may stand under any number of names.
+        if items.len() > super::MAX_TENSORS {
+            let expected = format!("at most {} tensors", super::MAX_TENSORS);
+            return Err(self.wrong(expected, items.len().to_string()));
+        }
         let mut seen = std::collections::HashSet::new();
         let mut out = Vec::with_capacity(items.len());
         for (key, value) in items {

@@ -10,7 +10,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use super::error::{Error, shown};
 use super::input::Input;
 use super::rows::{Place, contiguous, product};
-use super::{Dtype, Entry, MAX_DIMS, SourceTensor};
+use super::{Dtype, Entry, MAX_DIMS, MAX_TENSORS, SourceTensor};
 
 /// The format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -125,6 +125,9 @@ impl<'de> Visitor<'de> for Header {
             if name == "__metadata__" {
                 map.next_value::<IgnoredAny>()?;
                 continue;
+            }
+            if out.len() == MAX_TENSORS {
+                return Err(serde::de::Error::custom(format_args!("more than {MAX_TENSORS} tensors")));
             }
             if !names.insert(name.clone()) {
                 return Err(serde::de::Error::custom(format_args!("tensor {} twice", shown(&name))));
