@@ -95,10 +95,6 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref() {
         return of_eval(error);
     }
-    // These three show an engine's error as their own, so it does not stand in the chain itself.
-    if let Some(error) = wrapped_engine_error(cause) {
-        return code_of_cause(error);
-    }
     match cause.downcast_ref() {
         Some(store::Error::Name { .. }) => return Some(USAGE),
         Some(store::Error::Busy { .. }) => return Some(FAILED),
@@ -171,7 +167,6 @@ fn is_bad_file(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.is::<crate::model::Error>()
         || cause.is::<crate::token::Error>()
         || cause.is::<store::Error>()
-        || matches!(cause.downcast_ref(), Some(eval::Error::NotFinite { .. }))
 }
 
 /// The error as one line: the whole chain, line breaks as spaces, control characters as visible signs (a model file's
@@ -202,12 +197,7 @@ mod tests {
         assert_eq!(code(&anyhow::Error::new(Usage("x".into())).context("above")), USAGE);
         assert_eq!(code(&anyhow::Error::new(BadFile("x".into()))), BAD_FILE);
         assert_eq!(code(&anyhow::Error::new(Interrupted(143))), TERMINATED);
-        let full = EngineError::KvFull { needed: 2, free: 1 };
-        assert_eq!(code(&anyhow::Error::new(full.clone())), NO_ROOM);
-        assert_eq!(code(&anyhow::Error::new(session::Error::Engine(full.clone()))), NO_ROOM);
-        assert_eq!(code(&anyhow::Error::new(session::Error::Refused(full.clone().into()))), NO_ROOM);
-        assert_eq!(code(&anyhow::Error::new(eval::Error::Engine(full)).context("above")), NO_ROOM);
-        assert_eq!(code(&anyhow::Error::new(eval::Error::NotFinite { token: 3 })), BAD_FILE);
+        assert_eq!(code(&anyhow::Error::new(EngineError::KvFull { needed: 2, free: 1 })), NO_ROOM);
         assert_eq!(code(&anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe))), DONE);
         assert_eq!(
             code(&anyhow::Error::new(io::Error::from(io::ErrorKind::StorageFull)).context("x")),

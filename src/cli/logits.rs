@@ -13,7 +13,6 @@ use anyhow::{Context, Result, anyhow};
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
@@ -81,7 +80,7 @@ pub fn run(args: &Logits, config: &Config, signals: &Signals, printer: &mut Prin
 
 trait Rows {
     fn row(&mut self, position: usize, logits: &[f32]) -> io::Result<()>;
-    fn finish(self: Box<Self>) -> Result<()>;
+    fn finish(&mut self) -> Result<()>;
 }
 
 struct Lines<'a, W: Write> {
@@ -155,7 +154,7 @@ impl<W: Write> Rows for Lines<'_, W> {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> Result<()> {
+    fn finish(&mut self) -> Result<()> {
         Ok(self.out.flush()?)
     }
 }
@@ -263,9 +262,10 @@ mod tests {
         raw.row(0, &[1.0]).unwrap();
         drop(raw);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        let mut raw = Box::new(Raw::create(&path).unwrap());
+        let mut raw = Raw::create(&path).unwrap();
         raw.row(0, &[1.0, -2.5]).unwrap();
         raw.finish().unwrap();
+        drop(raw);
         assert_eq!(fs::read(&path).unwrap(), [1.0f32.to_le_bytes(), (-2.5f32).to_le_bytes()].concat());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

@@ -8,8 +8,8 @@ use super::settings::{self, Config};
 use super::show::{Show, Verbosity};
 use super::signal::Signals;
 use crate::schedule::Stop;
-use crate::session::{Answer, Error, Session};
-use crate::token::{ChatError, HistoryRule, Specials};
+use crate::session::{Answer, Session, stop_name};
+use crate::token::{HistoryRule, Specials};
 use anyhow::Result;
 use serde_json::json;
 

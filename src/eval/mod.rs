@@ -334,12 +334,7 @@ pub fn log_sum_exp(logits: &[f32]) -> f64 {
 /// `ln softmax(logits)[id]`; NaN when `id` is past the end.
 pub fn log_softmax_at(logits: &[f32], id: u32) -> f64 {
     let (largest, log_sum) = normaliser(logits);
-    largest + log_sum
-}
-
-/// `ln softmax(logits)[id]`; NaN when `id` is past the end.
-fn log_softmax_at(logits: &[f32], id: u32) -> f64 {
-    logits.get(id as usize).map_or(f64::NAN, |&x| f64::from(x) - log_sum_exp(logits))
+    logits.get(id as usize).map_or(f64::NAN, |&x| f64::from(x) - largest - log_sum)
 }
 
 struct Compared {
