@@ -89,8 +89,8 @@ pub struct Progress {
     pub done: usize,
     /// Chunks in all.
     pub chunks: usize,
-    /// Perplexity so far.
-    pub ppl: f64,
+    /// What is measured, so far: the perplexity, or the mean KL divergence in nats.
+    pub value: f64,
 }
 
 /// A perplexity.
@@ -165,7 +165,7 @@ pub fn perplexity(
             return Err(Error::NotFinite { token });
         }
         scores.into_iter().for_each(|score| nll.add(score));
-        progress(Progress { done: index + 1, chunks, ppl: nll.mean().exp() });
+        progress(Progress { done: index + 1, chunks, value: nll.mean().exp() });
     }
     Ok(Perplexity {
         tokens: ids.len(),
@@ -229,12 +229,14 @@ pub fn divergence(
     }
     let group = (KEPT_FLOATS / n_vocab.max(1)).clamp(16, 128);
     let mut rows = vec![0.0f32; group.min(cut.chunk) * n_vocab];
-    let (mut kl, mut nll, mut nll_base) = (Vec::new(), Mean::default(), Mean::default());
+    let (mut kl, mut mean) = (Vec::new(), Mean::default());
+    let (mut nll, mut nll_base) = (Mean::default(), Mean::default());
     let mut same_top = 0usize;
     let half = cut.chunk / 2;
     for index in 0..chunks {
         let start = index * cut.chunk;
         let chunk = &ids[start..start + cut.chunk];
+        let before = kl.len();
         let mut bad = None;
         with_sequence(model, |model, seq| {
             with_sequence(base, |base, base_seq| {
@@ -276,10 +278,9 @@ pub fn divergence(
         if let Some(token) = bad {
             return Err(Error::NotFinite { token });
         }
-        progress(Progress { done: index + 1, chunks, ppl: nll.mean().exp() });
+        kl[before..].iter().for_each(|&x| mean.add(x));
+        progress(Progress { done: index + 1, chunks, value: mean.mean() });
     }
-    let mut mean = Mean::default();
-    kl.iter().for_each(|&x| mean.add(x));
     kl.sort_by(f64::total_cmp);
     Ok(Divergence {
         tokens: ids.len(),
