@@ -2,7 +2,7 @@
 
 use crate::formats::{Activation, Format, q8_a, q8_k};
 use crate::kernels::table::{self, Columns, Rows};
-use crate::kernels::{Isa, multiversion, tile};
+use crate::kernels::{Isa, line, multiversion, tile};
 use crate::map::Bytes;
 use crate::team::Crew;
 
@@ -81,34 +81,35 @@ multiversion! {
 /// Activations `(m, k)` in the form a format multiplies with. Keeps its memory from use to use.
 #[derive(Default)]
 pub struct Activations {
-    /// What they were made for, and on which ISA.
-    made_for: Option<(Activation, Isa)>,
+    /// The format they were made to multiply with, and on which ISA.
+    made_for: Option<(Format, Isa)>,
     m: usize,
     k: usize,
     f32: Vec<f32>,
     /// Row-major blocks, where the ISA takes them so.
     q8_a: Vec<q8_a::BlockQ8A>,
     q8_k: Vec<q8_k::BlockQ8K>,
-    /// Groups of `width` columns, packed for a tile.
+    /// Packed columns: groups of `width` for a tile, or single ones for a line (`width` 0).
     packed: Vec<i32>,
     width: usize,
 }
 
 impl Activations {
-    /// Makes `m` rows of `k` values: one phase in which `produce(row, values)` fills each row, which is quantised at
-    /// once where `kind` wants it so.
+    /// Makes `m` rows of `k` values to multiply with weights of `format`: one phase in which `produce(row, values)`
+    /// fills each row, which is quantised at once where the format wants it so.
     ///
     /// # Panics
-    /// When `k` is not a whole number of blocks of `kind`.
+    /// When `k` is not a whole number of blocks.
     pub fn fill(
         &mut self,
         crew: &Crew<'_>,
         isa: Isa,
-        kind: Activation,
+        format: Format,
         (m, k): (usize, usize),
         produce: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        (self.made_for, self.m, self.k) = (Some((kind, isa)), m, k);
+        (self.made_for, self.m, self.k) = (Some((format, isa)), m, k);
+        let kind = format.activation();
         let block = match kind {
             Activation::F32 => {
                 self.f32.resize(m * k, 0.0);
@@ -119,6 +120,26 @@ impl Activations {
         };
         assert!(k.is_multiple_of(block), "k = {k}");
         let blocks = k / block;
+        if m <= LINE_COLUMNS
+            && let Some(layout) = table::line(isa, format)
+        {
+            self.width = 0;
+            let len = line::column_len(blocks, block, layout.sums);
+            self.packed.resize(m * len, 0);
+            return crew.rows(&mut self.packed, len, |i, out| {
+                let mut x = vec![0.0; k];
+                produce(i, &mut x);
+                if kind == Activation::Q8K {
+                    let mut q = vec![bytemuck::Zeroable::zeroed(); blocks];
+                    quantize_q8_k(isa, &x, &mut q);
+                    line::pack_k(&q, layout, out);
+                } else {
+                    let mut q = vec![bytemuck::Zeroable::zeroed(); blocks];
+                    quantize_q8_a(isa, &x, &mut q);
+                    line::pack_a(&q, layout, out);
+                }
+            });
+        }
         match (table::columns(isa), kind) {
             (Some(columns), _) => {
                 let width = tile::group_width(m, columns);
@@ -170,17 +191,21 @@ impl Activations {
     }
 
     fn columns(&self) -> Columns<'_> {
-        match self.made_for {
-            Some((Activation::F32, _)) | None => Columns::F32(&self.f32),
-            Some((_, isa)) if table::columns(isa).is_some() => {
-                Columns::Packed { data: &self.packed, width: self.width }
-            }
-            Some((Activation::Q8A, _)) => Columns::Q8A(&self.q8_a),
-            Some((Activation::Q8K, _)) => Columns::Q8K(&self.q8_k),
+        let Some((format, isa)) = self.made_for else { return Columns::F32(&[]) };
+        match format.activation() {
+            Activation::F32 => Columns::F32(&self.f32),
+            _ if table::columns(isa).is_some() => match self.width {
+                0 => Columns::Lines(&self.packed),
+                width => Columns::Packed { data: &self.packed, width },
+            },
+            Activation::Q8A => Columns::Q8A(&self.q8_a),
+            Activation::Q8K => Columns::Q8K(&self.q8_k),
         }
     }
 }
 
+/// Most columns for which a row is streamed instead of unpacked.
+const LINE_COLUMNS: usize = 1;
 /// Most multiply-adds in one claim: with scalar code some 20 ms, the time in which a cancel must be seen.
 pub const CLAIM_MACS: usize = 1 << 24;
 /// Bytes of weights in one claim, where the number of columns allows it.
@@ -188,7 +213,7 @@ const CLAIM_BYTES: usize = 64 << 10;
 
 /// `y = a w^T`, then `finish` on each piece: one phase.
 ///
-/// `a`: `(m, k)` filled with `w.format().activation()`. `y`: `(m, w.rows())`, row-major. `finish(i, first, piece)`
+/// `a`: `(m, k)` filled for `w.format()`. `y`: `(m, w.rows())`, row-major. `finish(i, first, piece)`
 /// gets `piece = y[i][first .. first + piece.len()]` once its sums are complete (for bias, GELU, residual).
 /// An output's bits depend on its row of `w` and its row of `a` alone: not on `m`, not on threads.
 ///
@@ -202,7 +227,7 @@ pub fn matmul(
     y: &mut [f32],
     finish: impl Fn(usize, usize, &mut [f32]) + Sync,
 ) {
-    assert_eq!(a.made_for, Some((w.format.activation(), isa)), "activations for {}", w.format);
+    assert_eq!(a.made_for, Some((w.format, isa)), "activations for {}", w.format);
     assert_eq!(a.k, w.cols, "summed dimension");
     assert_eq!(y.len(), a.m * w.rows, "outputs");
     let columns = a.columns();
@@ -247,7 +272,7 @@ mod tests {
         let mut y = vec![f32::NAN; m * w.rows()];
         let mut a = Activations::default();
         Team::new(threads).unwrap().enter(&AtomicBool::new(false), |crew| {
-            a.fill(crew, isa, w.format().activation(), (m, w.cols()), |i, row| {
+            a.fill(crew, isa, w.format(), (m, w.cols()), |i, row| {
                 row.copy_from_slice(&x[i * w.cols()..][..w.cols()]);
             });
             matmul(crew, isa, w, &a, &mut y, |_, _, _| {});

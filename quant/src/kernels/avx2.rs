@@ -1,5 +1,10 @@
 //! 256-bit vectors: AVX2, FMA, F16C, with VNNI or without.
 
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block here is the body of an unsafe function and rests on what that function asks of its callers"
+)]
+
 use super::simd::Simd;
 use std::arch::x86_64::*;
 
@@ -59,10 +64,93 @@ macro_rules! common {
             unsafe { _mm256_sra_epi32(a, _mm_cvtsi32_si128(n as i32)) }
         }
         #[inline(always)]
-        unsafe fn lookup(table: &[u8; 16], index: __m256i) -> __m256i {
+        unsafe fn shuffle(a: __m256i, index: __m256i) -> __m256i {
+            unsafe { _mm256_shuffle_epi8(a, index) }
+        }
+        #[inline(always)]
+        unsafe fn quarters(p: *const u8) -> __m256i {
+            unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn splat64(x: u64) -> __m256i {
+            unsafe { _mm256_set1_epi64x(x as i64) }
+        }
+        #[inline(always)]
+        unsafe fn splat128(low: u64, high: u64) -> __m256i {
+            unsafe { _mm256_broadcastsi128_si256(_mm_set_epi64x(high as i64, low as i64)) }
+        }
+        #[inline(always)]
+        unsafe fn two(lower: i32, _: i32) -> __m256i {
+            unsafe { _mm256_set1_epi32(lower) }
+        }
+        #[inline(always)]
+        unsafe fn pair16(p: *const u8, _: *const u8) -> __m256i {
+            unsafe { Self::quarters(p) }
+        }
+        #[inline(always)]
+        unsafe fn pair32(p: *const u8, _: *const u8) -> __m256i {
+            unsafe { _mm256_loadu_si256(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn sixteens(x: u32, _: u32) -> __m256i {
             unsafe {
-                let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
-                _mm256_shuffle_epi8(table, index)
+                // Byte i / 8 of `x` to byte i, then bit i % 8 of it.
+                let to = _mm256_setr_epi64x(
+                    0,
+                    0x0101_0101_0101_0101,
+                    0x0202_0202_0202_0202,
+                    0x0303_0303_0303_0303,
+                );
+                let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+                let x = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(x as i32), to), bit);
+                _mm256_and_si256(_mm256_cmpeq_epi8(x, bit), _mm256_set1_epi8(16))
+            }
+        }
+        #[inline(always)]
+        unsafe fn shr_each(a: __m256i, n: __m256i) -> __m256i {
+            unsafe { _mm256_srlv_epi32(a, n) }
+        }
+        #[inline(always)]
+        unsafe fn rol_each(a: __m256i, n: __m256i) -> __m256i {
+            // A shift by 32 gives 0.
+            unsafe {
+                let back = _mm256_sub_epi32(_mm256_set1_epi32(32), n);
+                _mm256_or_si256(_mm256_sllv_epi32(a, n), _mm256_srlv_epi32(a, back))
+            }
+        }
+        #[inline(always)]
+        unsafe fn sra16<const N: u32>(a: __m256i) -> __m256i {
+            unsafe { _mm256_sra_epi16(a, _mm_cvtsi32_si128(N as i32)) }
+        }
+        #[inline(always)]
+        unsafe fn pack(a: __m256i, b: __m256i) -> __m256i {
+            unsafe { _mm256_packs_epi32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn widen_i8(p: *const u8) -> __m256i {
+            unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn widen_u8(p: *const u8) -> __m256i {
+            unsafe { _mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn sum4([a, b, c, d]: [__m256i; 4]) -> __m256i {
+            unsafe {
+                let ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+                let cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+                _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd))
+            }
+        }
+        #[inline(always)]
+        unsafe fn fold(p: *const i32) -> __m256i {
+            unsafe { Self::fold_halves(Self::load(p), Self::load(p.add(8))) }
+        }
+        #[inline(always)]
+        unsafe fn fold_halves(a: __m256i, b: __m256i) -> __m256i {
+            unsafe {
+                let even = _mm256_permute2x128_si256::<0x20>(a, b);
+                _mm256_add_epi32(even, _mm256_permute2x128_si256::<0x31>(a, b))
             }
         }
         #[inline(always)]
@@ -106,6 +194,10 @@ macro_rules! common {
                 let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(low, low));
                 _mm256_cvtph_ps(_mm256_castsi256_si128(packed))
             }
+        }
+        #[inline(always)]
+        unsafe fn as_f32(a: __m256i) -> __m256 {
+            unsafe { _mm256_castsi256_ps(a) }
         }
         #[inline(always)]
         unsafe fn from_i32(a: __m256i) -> __m256 {
@@ -160,7 +252,7 @@ macro_rules! common {
         }
         #[inline(always)]
         unsafe fn prefetch(p: *const u8) {
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         }
     };
 }

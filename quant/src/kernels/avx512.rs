@@ -1,5 +1,10 @@
 //! 512-bit vectors: AVX-512 F, BW, DQ, VL, with VNNI or without.
 
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block here is the body of an unsafe function and rests on what that function asks of its callers"
+)]
+
 use super::simd::Simd;
 use std::arch::x86_64::*;
 
@@ -59,9 +64,87 @@ macro_rules! common {
             unsafe { _mm512_sra_epi32(a, _mm_cvtsi32_si128(n as i32)) }
         }
         #[inline(always)]
-        unsafe fn lookup(table: &[u8; 16], index: __m512i) -> __m512i {
+        unsafe fn shuffle(a: __m512i, index: __m512i) -> __m512i {
+            unsafe { _mm512_shuffle_epi8(a, index) }
+        }
+        #[inline(always)]
+        unsafe fn quarters(p: *const u8) -> __m512i {
+            unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn splat64(x: u64) -> __m512i {
+            unsafe { _mm512_set1_epi64(x as i64) }
+        }
+        #[inline(always)]
+        unsafe fn splat128(low: u64, high: u64) -> __m512i {
+            unsafe { _mm512_broadcast_i32x4(_mm_set_epi64x(high as i64, low as i64)) }
+        }
+        #[inline(always)]
+        unsafe fn two(lower: i32, upper: i32) -> __m512i {
+            unsafe { _mm512_mask_set1_epi32(_mm512_set1_epi32(lower), 0xff00, upper) }
+        }
+        #[inline(always)]
+        unsafe fn pair16(p: *const u8, q: *const u8) -> __m512i {
             unsafe {
-                _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), index)
+                let p = _mm512_broadcast_i32x4(_mm_loadu_si128(p.cast()));
+                _mm512_mask_broadcast_i32x4(p, 0xff00, _mm_loadu_si128(q.cast()))
+            }
+        }
+        #[inline(always)]
+        unsafe fn pair32(p: *const u8, q: *const u8) -> __m512i {
+            unsafe {
+                let p = _mm512_castsi256_si512(_mm256_loadu_si256(p.cast()));
+                _mm512_inserti64x4::<1>(p, _mm256_loadu_si256(q.cast()))
+            }
+        }
+        #[inline(always)]
+        unsafe fn sixteens(x: u32, y: u32) -> __m512i {
+            unsafe { _mm512_maskz_set1_epi8(u64::from(x) | u64::from(y) << 32, 16) }
+        }
+        #[inline(always)]
+        unsafe fn shr_each(a: __m512i, n: __m512i) -> __m512i {
+            unsafe { _mm512_srlv_epi32(a, n) }
+        }
+        #[inline(always)]
+        unsafe fn rol_each(a: __m512i, n: __m512i) -> __m512i {
+            unsafe { _mm512_rolv_epi32(a, n) }
+        }
+        #[inline(always)]
+        unsafe fn sra16<const N: u32>(a: __m512i) -> __m512i {
+            unsafe { _mm512_srai_epi16::<N>(a) }
+        }
+        #[inline(always)]
+        unsafe fn pack(a: __m512i, b: __m512i) -> __m512i {
+            unsafe { _mm512_packs_epi32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn widen_i8(p: *const u8) -> __m512i {
+            unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn widen_u8(p: *const u8) -> __m512i {
+            unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn sum4([a, b, c, d]: [__m512i; 4]) -> __m512i {
+            unsafe {
+                let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+                let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+                _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+            }
+        }
+        #[inline(always)]
+        unsafe fn fold(p: *const i32) -> __m512i {
+            unsafe {
+                let at = |i: usize| _mm512_loadu_si512(p.add(16 * i).cast());
+                Self::fold_halves(Self::fold_halves(at(0), at(1)), Self::fold_halves(at(2), at(3)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn fold_halves(a: __m512i, b: __m512i) -> __m512i {
+            unsafe {
+                let even = _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b);
+                _mm512_add_epi32(even, _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b))
             }
         }
         #[inline(always)]
@@ -103,6 +186,10 @@ macro_rules! common {
         #[inline(always)]
         unsafe fn halves(a: __m512i) -> __m512 {
             unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)) }
+        }
+        #[inline(always)]
+        unsafe fn as_f32(a: __m512i) -> __m512 {
+            unsafe { _mm512_castsi512_ps(a) }
         }
         #[inline(always)]
         unsafe fn from_i32(a: __m512i) -> __m512 {
@@ -153,7 +240,7 @@ macro_rules! common {
         }
         #[inline(always)]
         unsafe fn prefetch(p: *const u8) {
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         }
     };
 }

@@ -3,6 +3,12 @@
 //! Element `i` goes to lane `i mod LANES` by fused multiply-add; the lanes are folded at the end and what is left past
 //! the last whole vector is added one by one. So an output's bits depend on its row and its column alone.
 
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block here is the body of an unsafe function and rests on what that function asks of its callers"
+)]
+#![allow(clippy::needless_range_loop, reason = "an index runs over registers, memory and constants alike")]
+
 use super::simd::Simd;
 use crate::formats::lanes::Widen;
 use crate::formats::{bf16::BlockBf16, f16::BlockF16, f32::BlockF32};

@@ -1,13 +1,14 @@
 //! The instruction sets a kernel can be compiled for, and the choice of one at run time.
 //!
 //! The products with rows of weights are written once over a small trait of vector operations (`simd`), in `tile`,
-//! `unpack` and `dense`; a file per vector unit implements it and `table` compiles the code for each. Integer formats
+//! `unpack`, `line` (few columns) and `dense`; a file per vector unit implements it and `table` compiles the code for each. Integer formats
 //! give the same bits on every ISA. Small loops (`elementwise`, quantising activations) are portable code that
 //! `multiversion!` compiles again for each vector width.
 //!
 //! The choice happens once: [`Isa::from_env`] takes the best the CPU has, lowered by `HUOZI_ISA`.
 
 mod dense;
+pub(crate) mod line;
 mod simd;
 pub(crate) mod table;
 pub(crate) mod tile;

@@ -4,6 +4,11 @@
 //! sets. Methods that take a pointer also read or write what they say behind it. All of them are inlined into the
 //! `#[target_feature]` functions that `table` makes of each level; none is ever called on its own.
 
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block here is the body of an unsafe function and rests on what that function asks of its callers"
+)]
+
 /// A vector unit. See the module for what its callers must make sure of.
 pub(super) trait Simd: Copy {
     /// 32-bit lanes of a vector.
@@ -46,8 +51,46 @@ pub(super) trait Simd: Copy {
     unsafe fn dot4_signed(acc: Self::I, w: Self::I, a: Self::I) -> Self::I;
     /// `acc` plus, per lane, the two products of i16. Exact.
     unsafe fn dot2(acc: Self::I, w: Self::I, a: Self::I) -> Self::I;
+    /// In every quarter: byte `index` of `a`'s quarter, 0 where `index` is 128 or more.
+    unsafe fn shuffle(a: Self::I, index: Self::I) -> Self::I;
+    /// The 16 bytes at `p` in every quarter.
+    unsafe fn quarters(p: *const u8) -> Self::I;
     /// Each byte of `index` (below 16) replaced by that byte of `table`.
-    unsafe fn lookup(table: &[u8; 16], index: Self::I) -> Self::I;
+    #[inline(always)]
+    unsafe fn lookup(table: &[u8; 16], index: Self::I) -> Self::I {
+        // SAFETY: the caller's promise; the table has the 16 bytes.
+        unsafe { Self::shuffle(Self::quarters(table.as_ptr()), index) }
+    }
+    /// `x` in every 64 bits.
+    unsafe fn splat64(x: u64) -> Self::I;
+    /// `low` and `high` in every 128 bits.
+    unsafe fn splat128(low: u64, high: u64) -> Self::I;
+    /// `lower` in the lanes of the lower half, `upper` in the others; a vector of 256 bits is one half, the lower.
+    unsafe fn two(lower: i32, upper: i32) -> Self::I;
+    /// The 16 bytes at `p` in the quarters of the lower half, those at `q` in the upper; halves as above.
+    unsafe fn pair16(p: *const u8, q: *const u8) -> Self::I;
+    /// The 32 bytes at `p` in the lower half, those at `q` in the upper; halves as above.
+    unsafe fn pair32(p: *const u8, q: *const u8) -> Self::I;
+    /// 16 in byte `i` of the lower half where bit `i` of `x` is set, likewise of the upper for `y`; halves as above.
+    unsafe fn sixteens(x: u32, y: u32) -> Self::I;
+    /// Logical shift right of each lane by that lane of `n`.
+    unsafe fn shr_each(a: Self::I, n: Self::I) -> Self::I;
+    /// Rotates each lane left by that lane of `n < 32`.
+    unsafe fn rol_each(a: Self::I, n: Self::I) -> Self::I;
+    /// Arithmetic shift right of i16 lanes.
+    unsafe fn sra16<const N: u32>(a: Self::I) -> Self::I;
+    /// Lanes to i16, saturating; in every quarter four of `a`, then four of `b`.
+    unsafe fn pack(a: Self::I, b: Self::I) -> Self::I;
+    /// `2 LANES` signed bytes at `p` to i16.
+    unsafe fn widen_i8(p: *const u8) -> Self::I;
+    /// `2 LANES` unsigned bytes at `p` to i16.
+    unsafe fn widen_u8(p: *const u8) -> Self::I;
+    /// In every quarter: the sums of the quarter's lanes of each of four vectors.
+    unsafe fn sum4(x: [Self::I; 4]) -> Self::I;
+    /// Adds the quarters of each of the `LANES / 4` vectors at `p`: the first vector's four sums, then the next one's.
+    unsafe fn fold(p: *const i32) -> Self::I;
+    /// Adds the two quarters of each half: `a`'s halves, four sums each, then `b`'s. Halves as above.
+    unsafe fn fold_halves(a: Self::I, b: Self::I) -> Self::I;
     /// Transposes 16 bytes of each of `LANES` rows, row `i` at `p + i * stride`: lane `i` of vector `t` is the
     /// `t`-th dword of row `i`.
     unsafe fn columns(p: *const u8, stride: usize) -> [Self::I; 4];
@@ -57,6 +100,8 @@ pub(super) trait Simd: Copy {
     unsafe fn column_u32(p: *const u8, stride: usize) -> Self::I;
     /// The low 16 bits of each lane as an f16, widened; higher bits are ignored.
     unsafe fn halves(a: Self::I) -> Self::F;
+    /// The same bits.
+    unsafe fn as_f32(a: Self::I) -> Self::F;
     /// Rounds to nearest, ties to even.
     unsafe fn from_i32(a: Self::I) -> Self::F;
 

@@ -4,6 +4,7 @@
 //! many columns a group may have. The functions are made from the generic code in `tile`, `unpack` and `dense`. The
 //! baseline runs the portable `formats::*::dot`, row by row.
 
+use super::line::{self, Line};
 use super::unpack::{self, Out, Unpack};
 use super::{Isa, Level, tile};
 use crate::formats::q8_a::BlockQ8A;
@@ -40,6 +41,8 @@ pub(crate) enum Columns<'a> {
         /// Columns of a group.
         width: usize,
     },
+    /// One behind the other, packed as `line` says.
+    Lines(&'a [i32]),
 }
 
 /// Columns that an ISA takes together, or `None` where activations stay row-major blocks.
@@ -55,6 +58,33 @@ pub(crate) fn columns(isa: Isa) -> Option<usize> {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Vnni => Some(avx512vnni::COLUMNS),
     }
+}
+
+/// Most columns that go through `line` one by one, and how a format's are packed then; `None` where the ISA or the format
+/// has no use for it.
+pub(crate) fn line(isa: Isa, format: Format) -> Option<line::Layout> {
+    let lanes = match isa.level() {
+        Level::Scalar => return None,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 | Level::AvxVnni => 8,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx512Vnni => 16,
+    };
+    Some(match format {
+        Format::F32 | Format::F16 | Format::BF16 => return None,
+        Format::Q4_0 => unpack::Q4_0::layout(lanes),
+        Format::Q4_1 => unpack::Q4_1::layout(lanes),
+        Format::Q5_0 => unpack::Q5_0::layout(lanes),
+        Format::Q5_1 => unpack::Q5_1::layout(lanes),
+        Format::Q8_0 => unpack::Q8_0::layout(lanes),
+        Format::IQ4_NL => unpack::Iq4Nl::layout(lanes),
+        Format::Q2_K => unpack::Q2K::layout(lanes),
+        Format::Q3_K => unpack::Q3K::layout(lanes),
+        Format::Q4_K => unpack::Q4K::layout(lanes),
+        Format::Q5_K => unpack::Q5K::layout(lanes),
+        Format::Q6_K => unpack::Q6K::layout(lanes),
+        Format::IQ4_XS => unpack::Iq4Xs::layout(lanes),
+    })
 }
 
 /// Rows that an ISA takes together.
@@ -143,7 +173,7 @@ mod scalar {
 /// A cache line of outputs.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
-struct Line([f32; 16]);
+struct Outputs([f32; 16]);
 
 /// Makes a module of functions compiled for one vector unit.
 #[cfg(target_arch = "x86_64")]
@@ -202,6 +232,68 @@ macro_rules! level {
                 unsafe { dense::micro::<$simd, S, R, W>(w, a, k) }
             }
 
+            #[target_feature(enable = $features)]
+            unsafe fn lines<F: Line>(
+                w: *const u8,
+                stride: usize,
+                rows: usize,
+                blocks: usize,
+                a: *const i32,
+                scratch: *mut i32,
+                terms: *mut f32,
+            ) -> [f32; LANES] {
+                let pitch = blocks.next_multiple_of(line::PAD);
+                // SAFETY: this function has the features; the rest is the caller's promise.
+                unsafe {
+                    for r in 0..rows {
+                        F::terms::<$simd, 1>(
+                            w.add(r * stride),
+                            blocks,
+                            a,
+                            scratch,
+                            terms.add(r * pitch),
+                            pitch,
+                        );
+                    }
+                    let mut sums = [0.0; LANES];
+                    line::sums::<$simd>(terms, pitch, blocks, sums.as_mut_ptr());
+                    sums
+                }
+            }
+
+            /// One column at a time.
+            fn streamed<F: Line>(w: Rows<'_>, a: &[i32], k: usize, out: &mut Tile<'_>) {
+                let block = <F::Kind as Kind>::BLOCK;
+                let blocks = k / block;
+                let len = line::column_len(blocks, block, F::layout(LANES).sums);
+                assert_eq!(blocks * F::BYTES, w.row_bytes, "{blocks} blocks");
+                assert_eq!(a.len(), out.rows() * len, "packed activations");
+                let mut scratch = vec![0i32; line::scratch_len(blocks, 1)];
+                let mut terms = vec![0.0f32; LANES * blocks.next_multiple_of(line::PAD)];
+                let n = out.width();
+                for (column, a) in a.chunks_exact(len).enumerate() {
+                    for r in (0..n).step_by(LANES) {
+                        let rows = LANES.min(n - r);
+                        // SAFETY: `multiply` asserted that rows `first .. first + n` lie in `data`; a column, the scratch and
+                        // the terms are as long as `line` says. An `Isa` of this level exists only where its features were
+                        // detected.
+                        let sums = unsafe {
+                            let w_r = w.data.as_ptr().add((w.first + r) * w.row_bytes);
+                            let (a, scratch, terms) = (a.as_ptr(), scratch.as_mut_ptr(), terms.as_mut_ptr());
+                            lines::<F>(w_r, w.row_bytes, rows, blocks, a, scratch, terms)
+                        };
+                        out.row(column)[r..r + rows].copy_from_slice(&sums[..rows]);
+                    }
+                }
+            }
+
+            fn product<F: Line>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>) {
+                match a {
+                    Columns::Lines(a) => streamed::<F>(w, a, k, out),
+                    _ => quantised::<F>(w, a, k, out),
+                }
+            }
+
             fn quantised<F: Unpack>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>) {
                 let Columns::Packed { data, width } = a else { panic!("packed activations") };
                 let m = out.rows();
@@ -221,13 +313,13 @@ macro_rules! level {
                 }
                 let mut panel = std::mem::MaybeUninit::<Panel>::uninit();
                 let panel = panel.as_mut_ptr().cast::<i32>();
-                let mut c = vec![Line([0.0; 16]); (m * ROWS).div_ceil(16)];
+                let mut c = vec![Outputs([0.0; 16]); (m * ROWS).div_ceil(16)];
                 let end = w.first + out.width();
                 let mut done = w.first;
                 while done < end {
                     // The last tile of a matrix begins where a whole one fits; what it has before `done` is known.
                     let start = done.min(w.rows - ROWS);
-                    c.fill(Line([0.0; 16]));
+                    c.fill(Outputs([0.0; 16]));
                     let c = c.as_mut_ptr().cast::<f32>();
                     for first in (0..blocks).step_by(tile::SLAB / block) {
                         let n = (blocks - first).min(tile::SLAB / block);
@@ -249,8 +341,20 @@ macro_rules! level {
                                     3 => micro::<F::Kind, 3>(panel, a, n, F::ZERO, c),
                                     4 => micro::<F::Kind, 4>(panel, a, n, F::ZERO, c),
                                     #[allow(unreachable_patterns, reason = "narrow units stop at 4")]
-                                    5 => micro::<F::Kind, { if COLUMNS < 5 { 1 } else { 5 } }>(panel, a, n, F::ZERO, c),
-                                    _ => micro::<F::Kind, { if COLUMNS < 6 { 1 } else { 6 } }>(panel, a, n, F::ZERO, c),
+                                    5 => micro::<F::Kind, { if COLUMNS < 5 { 1 } else { 5 } }>(
+                                        panel,
+                                        a,
+                                        n,
+                                        F::ZERO,
+                                        c,
+                                    ),
+                                    _ => micro::<F::Kind, { if COLUMNS < 6 { 1 } else { 6 } }>(
+                                        panel,
+                                        a,
+                                        n,
+                                        F::ZERO,
+                                        c,
+                                    ),
                                 }
                             }
                         }
@@ -317,18 +421,18 @@ macro_rules! level {
                     Format::F32 => plain::<formats::f32::BlockF32>(w, a, k, out),
                     Format::F16 => plain::<formats::f16::BlockF16>(w, a, k, out),
                     Format::BF16 => plain::<formats::bf16::BlockBf16>(w, a, k, out),
-                    Format::Q4_0 => quantised::<unpack::Q4_0>(w, a, k, out),
-                    Format::Q4_1 => quantised::<unpack::Q4_1>(w, a, k, out),
-                    Format::Q5_0 => quantised::<unpack::Q5_0>(w, a, k, out),
-                    Format::Q5_1 => quantised::<unpack::Q5_1>(w, a, k, out),
-                    Format::Q8_0 => quantised::<unpack::Q8_0>(w, a, k, out),
-                    Format::IQ4_NL => quantised::<unpack::Iq4Nl>(w, a, k, out),
-                    Format::Q2_K => quantised::<unpack::Q2K>(w, a, k, out),
-                    Format::Q3_K => quantised::<unpack::Q3K>(w, a, k, out),
-                    Format::Q4_K => quantised::<unpack::Q4K>(w, a, k, out),
-                    Format::Q5_K => quantised::<unpack::Q5K>(w, a, k, out),
-                    Format::Q6_K => quantised::<unpack::Q6K>(w, a, k, out),
-                    Format::IQ4_XS => quantised::<unpack::Iq4Xs>(w, a, k, out),
+                    Format::Q4_0 => product::<unpack::Q4_0>(w, a, k, out),
+                    Format::Q4_1 => product::<unpack::Q4_1>(w, a, k, out),
+                    Format::Q5_0 => product::<unpack::Q5_0>(w, a, k, out),
+                    Format::Q5_1 => product::<unpack::Q5_1>(w, a, k, out),
+                    Format::Q8_0 => product::<unpack::Q8_0>(w, a, k, out),
+                    Format::IQ4_NL => product::<unpack::Iq4Nl>(w, a, k, out),
+                    Format::Q2_K => product::<unpack::Q2K>(w, a, k, out),
+                    Format::Q3_K => product::<unpack::Q3K>(w, a, k, out),
+                    Format::Q4_K => product::<unpack::Q4K>(w, a, k, out),
+                    Format::Q5_K => product::<unpack::Q5K>(w, a, k, out),
+                    Format::Q6_K => product::<unpack::Q6K>(w, a, k, out),
+                    Format::IQ4_XS => product::<unpack::Iq4Xs>(w, a, k, out),
                 }
             }
         }

@@ -23,6 +23,12 @@
 //! A pair is two i16 in one lane. Pairs of sub-blocks `(4 i, 4 i + 2)` and `(4 i + 1, 4 i + 3)` stand together: they fall
 //! out of four packed bytes by one mask each.
 
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block here is the body of an unsafe function and rests on what that function asks of its callers"
+)]
+#![allow(clippy::needless_range_loop, reason = "an index runs over registers, memory and constants alike")]
+
 use super::simd::Simd;
 use crate::formats::{q8_a, q8_k};
 

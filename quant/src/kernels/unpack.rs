@@ -1,5 +1,11 @@
 //! Each format as a tile reads it: blocks of some rows into a panel. The layouts are drawn in `formats`.
 
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block here is the body of an unsafe function and rests on what that function asks of its callers"
+)]
+#![allow(clippy::needless_range_loop, reason = "an index runs over registers, memory and constants alike")]
+
 use super::simd::Simd;
 use super::tile::{self, Kind, b, k};
 use crate::formats::iq4_nl;
@@ -44,19 +50,19 @@ impl Out {
 
 /// `x` in every byte.
 #[inline(always)]
-unsafe fn bytes<V: Simd>(x: u8) -> V::I {
+pub(super) unsafe fn bytes<V: Simd>(x: u8) -> V::I {
     unsafe { V::splat(i32::from_le_bytes([x; 4])) }
 }
 
 /// The low nibble of each byte.
 #[inline(always)]
-unsafe fn low<V: Simd>(x: V::I) -> V::I {
+pub(super) unsafe fn low<V: Simd>(x: V::I) -> V::I {
     unsafe { V::and(x, bytes::<V>(15)) }
 }
 
 /// The high nibble of each byte.
 #[inline(always)]
-unsafe fn high<V: Simd>(x: V::I) -> V::I {
+pub(super) unsafe fn high<V: Simd>(x: V::I) -> V::I {
     unsafe { V::and(V::shr(x, 4), bytes::<V>(15)) }
 }
 
@@ -265,7 +271,7 @@ impl Unpack for Q2K {
 }
 
 /// IQ4_NL's table plus 128.
-const TABLE: [u8; 16] = {
+pub(super) const TABLE: [u8; 16] = {
     let mut table = [0; 16];
     let mut i = 0;
     while i < 16 {
