@@ -19,12 +19,14 @@ use std::time::Instant;
 
 /// Sequences of ended requests that are kept for their prefix.
 const KEPT: usize = 4;
-/// What a piece of prompt should take: progress is promised twice a second.
-const PIECE_SECONDS: f64 = 0.3;
+/// The longest an engine should be silent while it reads a piece of prompt: progress is promised twice a second.
+const SILENCE_SECONDS: f64 = 0.3;
+/// The shortest time between two events of one prompt.
+const EVENT_SECONDS: f64 = 0.1;
 /// Prompt tokens in one step at most.
 const PIECE_TOKENS: usize = 512;
 /// Prompt tokens in the first step, when nothing is known of the engine's speed.
-const FIRST_PIECE: usize = 4;
+const FIRST_PIECE: usize = 64;
 /// A piece is at most so many times the last one.
 const PIECE_GROWTH: usize = 4;
 /// Requests that run at a time at most: their tokens share a step.
@@ -444,7 +446,8 @@ impl Scheduler {
         let mut drawn = vec![Drawn::Nothing; items.len()];
         let (running, sampler) = (&self.running, &mut self.sampler);
         let start = Instant::now();
-        self.engine.step(
+        let (mut spoke, mut told, mut silence) = (start, start, 0.0f64);
+        self.engine.step_watched(
             &items,
             &mut |item, position, logits| {
                 let r = &running[whose[item]];
@@ -453,12 +456,27 @@ impl Scheduler {
                 // The settings were checked when the request was taken.
                 drawn[item] = token.map_or(Drawn::Impossible, Drawn::Token);
             },
+            &mut |share| {
+                silence = silence.max(spoke.elapsed().as_secs_f64());
+                spoke = Instant::now();
+                if told.elapsed().as_secs_f64() < EVENT_SECONDS {
+                    return;
+                }
+                told = spoke;
+                for (r, n) in whose.iter().map(|&i| &running[i]).zip(&sizes) {
+                    if r.done < r.prompt_len() {
+                        let done = r.done + (share * *n as f64) as usize;
+                        on(Event::Prompt { id: r.id, done, total: r.prompt_len() });
+                    }
+                }
+            },
             cancel,
         )?;
         let seconds = start.elapsed().as_secs_f64();
+        silence = silence.max(spoke.elapsed().as_secs_f64());
         // Budget that is left says nothing about speed: only a full piece may grow or shrink the next.
         if budget == 0 {
-            let fits = self.piece as f64 * PIECE_SECONDS / seconds.max(1e-6);
+            let fits = self.piece as f64 * SILENCE_SECONDS / silence.max(1e-6);
             self.piece = (fits as usize).clamp(1, (self.piece * PIECE_GROWTH).min(PIECE_TOKENS));
         }
         let mut ended = Vec::new();

@@ -152,14 +152,18 @@ impl Engine for Slow {
     fn kv_free_blocks(&self) -> usize {
         self.0.kv_free_blocks()
     }
-    fn step(
+    fn step_watched(
         &mut self,
         items: &[Item<'_>],
         sink: &mut Sink<'_>,
+        progress: &mut dyn FnMut(f64),
         cancel: &AtomicBool,
     ) -> Result<StepStats, EngineError> {
         let tokens: usize = items.iter().map(|i| i.tokens.len()).sum();
-        std::thread::sleep(Duration::from_millis(20) * tokens as u32);
+        for part in 1..=16 {
+            std::thread::sleep(Duration::from_millis(20) * tokens as u32 / 16);
+            progress(f64::from(part) / 16.0);
+        }
         self.0.step(items, sink, cancel)
     }
 }

@@ -50,10 +50,11 @@ impl Engine for Rigged {
     fn kv_free_blocks(&self) -> usize {
         self.inner.kv_free_blocks()
     }
-    fn step(
+    fn step_watched(
         &mut self,
         items: &[Item<'_>],
         sink: &mut Sink<'_>,
+        progress: &mut dyn FnMut(f64),
         cancel: &AtomicBool,
     ) -> Result<StepStats, EngineError> {
         let mut strings = self.strings.lock().unwrap();
@@ -66,7 +67,7 @@ impl Engine for Rigged {
             }
             None => sink(item, position, logits),
         };
-        self.inner.step(items, rigged, cancel)
+        self.inner.step_watched(items, rigged, progress, cancel)
     }
 }
 

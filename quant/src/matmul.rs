@@ -1,8 +1,8 @@
 //! Quantised matrix times activations: the part that one step of a team does.
 
 use crate::formats::{Activation, Format, q8_a, q8_k};
-use crate::kernels::table::{Product, product};
-use crate::kernels::{Isa, multiversion};
+use crate::kernels::table::{self, Columns, Rows};
+use crate::kernels::{Isa, line, multiversion, tile};
 use crate::map::Bytes;
 use crate::team::Crew;
 
@@ -78,60 +78,134 @@ multiversion! {
     fn quantize_q8_k(x: &[f32], out: &mut [q8_k::BlockQ8K]) = q8_k::quantize;
 }
 
-/// Activations `(m, k)`, row-major, in the form a format multiplies with. Keeps its memory from use to use.
+/// Activations `(m, k)` in the form a format multiplies with. Keeps its memory from use to use.
 #[derive(Default)]
 pub struct Activations {
-    /// Which of the buffers was filled last.
-    kind: Option<Activation>,
+    /// The format they were made to multiply with, and on which ISA.
+    made_for: Option<(Format, Isa)>,
     m: usize,
     k: usize,
     f32: Vec<f32>,
+    /// Row-major blocks, where the ISA takes them so.
     q8_a: Vec<q8_a::BlockQ8A>,
     q8_k: Vec<q8_k::BlockQ8K>,
+    /// Packed columns: groups of `width` for a tile, or single ones for a line (`width` 0).
+    packed: Vec<i32>,
+    width: usize,
 }
 
 impl Activations {
-    /// Makes `m` rows of `k` values: one phase in which `produce(row, values)` fills each row, which is quantised at
-    /// once where `kind` wants it so.
+    /// Makes `m` rows of `k` values to multiply with weights of `format`: one phase in which `produce(row, values)`
+    /// fills each row, which is quantised at once where the format wants it so.
     ///
     /// # Panics
-    /// When `k` is not a whole number of blocks of `kind`.
+    /// When `k` is not a whole number of blocks.
     pub fn fill(
         &mut self,
         crew: &Crew<'_>,
         isa: Isa,
-        kind: Activation,
+        format: Format,
         (m, k): (usize, usize),
         produce: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        (self.kind, self.m, self.k) = (Some(kind), m, k);
-        match kind {
+        (self.made_for, self.m, self.k) = (Some((format, isa)), m, k);
+        let kind = format.activation();
+        let block = match kind {
             Activation::F32 => {
                 self.f32.resize(m * k, 0.0);
-                crew.rows(&mut self.f32, k, produce);
+                return crew.rows(&mut self.f32, k, produce);
             }
-            Activation::Q8A => {
-                assert!(k.is_multiple_of(q8_a::N), "k = {k}");
-                self.q8_a.resize(m * k / q8_a::N, bytemuck::Zeroable::zeroed());
-                crew.rows(&mut self.q8_a, k / q8_a::N, |i, row| {
+            Activation::Q8A => q8_a::N,
+            Activation::Q8K => q8_k::N,
+        };
+        assert!(k.is_multiple_of(block), "k = {k}");
+        let blocks = k / block;
+        if m <= LINE_COLUMNS
+            && let Some(layout) = table::line(isa, format)
+        {
+            self.width = 0;
+            let len = line::column_len(blocks, block, layout.sums);
+            self.packed.resize(m * len, 0);
+            return crew.rows(&mut self.packed, len, |i, out| {
+                let mut x = vec![0.0; k];
+                produce(i, &mut x);
+                if kind == Activation::Q8K {
+                    let mut q = vec![bytemuck::Zeroable::zeroed(); blocks];
+                    quantize_q8_k(isa, &x, &mut q);
+                    line::pack_k(&q, layout, out);
+                } else {
+                    let mut q = vec![bytemuck::Zeroable::zeroed(); blocks];
+                    quantize_q8_a(isa, &x, &mut q);
+                    line::pack_a(&q, layout, out);
+                }
+            });
+        }
+        match (table::columns(isa), kind) {
+            (Some(columns), _) => {
+                let width = tile::group_width(m, columns);
+                self.width = width;
+                let per_column = match kind {
+                    Activation::Q8K => blocks * tile::k::ACT,
+                    _ => blocks * tile::b::ACT,
+                };
+                self.packed.resize(m.div_ceil(width) * width * per_column, 0);
+                crew.rows(&mut self.packed, width * per_column, |group, out| {
+                    let first = group * width;
+                    let w = width.min(m - first);
+                    let out = &mut out[..w * per_column];
                     let mut x = vec![0.0; k];
-                    produce(i, &mut x);
-                    quantize_q8_a(isa, &x, row);
+                    if kind == Activation::Q8K {
+                        let mut q = vec![bytemuck::Zeroable::zeroed(); blocks];
+                        for j in 0..w {
+                            produce(first + j, &mut x);
+                            quantize_q8_k(isa, &x, &mut q);
+                            tile::pack_k(&q, j, w, out);
+                        }
+                    } else {
+                        let mut q = vec![bytemuck::Zeroable::zeroed(); blocks];
+                        for j in 0..w {
+                            produce(first + j, &mut x);
+                            quantize_q8_a(isa, &x, &mut q);
+                            tile::pack_a(&q, j, w, out);
+                        }
+                    }
                 });
             }
-            Activation::Q8K => {
-                assert!(k.is_multiple_of(q8_k::N), "k = {k}");
-                self.q8_k.resize(m * k / q8_k::N, bytemuck::Zeroable::zeroed());
-                crew.rows(&mut self.q8_k, k / q8_k::N, |i, row| {
+            (None, Activation::Q8K) => {
+                self.q8_k.resize(m * blocks, bytemuck::Zeroable::zeroed());
+                crew.rows(&mut self.q8_k, blocks, |i, row| {
                     let mut x = vec![0.0; k];
                     produce(i, &mut x);
                     quantize_q8_k(isa, &x, row);
                 });
             }
+            (None, _) => {
+                self.q8_a.resize(m * blocks, bytemuck::Zeroable::zeroed());
+                crew.rows(&mut self.q8_a, blocks, |i, row| {
+                    let mut x = vec![0.0; k];
+                    produce(i, &mut x);
+                    quantize_q8_a(isa, &x, row);
+                });
+            }
+        }
+    }
+
+    fn columns(&self) -> Columns<'_> {
+        let Some((format, isa)) = self.made_for else { return Columns::F32(&[]) };
+        match format.activation() {
+            Activation::F32 => Columns::F32(&self.f32),
+            _ if table::columns(isa).is_some() => match self.width {
+                0 => Columns::Lines(&self.packed),
+                width => Columns::Packed { data: &self.packed, width },
+            },
+            Activation::Q8A => Columns::Q8A(&self.q8_a),
+            Activation::Q8K => Columns::Q8K(&self.q8_k),
         }
     }
 }
 
+/// Most columns for which a row is streamed instead of unpacked.
+const LINE_COLUMNS: usize = 1;
 /// Most multiply-adds in one claim: with scalar code some 20 ms, the time in which a cancel must be seen.
 pub const CLAIM_MACS: usize = 1 << 24;
 /// Bytes of weights in one claim, where the number of columns allows it.
@@ -139,7 +213,7 @@ const CLAIM_BYTES: usize = 64 << 10;
 
 /// `y = a w^T`, then `finish` on each piece: one phase.
 ///
-/// `a`: `(m, k)` filled with `w.format().activation()`. `y`: `(m, w.rows())`, row-major. `finish(i, first, piece)`
+/// `a`: `(m, k)` filled for `w.format()`. `y`: `(m, w.rows())`, row-major. `finish(i, first, piece)`
 /// gets `piece = y[i][first .. first + piece.len()]` once its sums are complete (for bias, GELU, residual).
 /// An output's bits depend on its row of `w` and its row of `a` alone: not on `m`, not on threads.
 ///
@@ -153,20 +227,19 @@ pub fn matmul(
     y: &mut [f32],
     finish: impl Fn(usize, usize, &mut [f32]) + Sync,
 ) {
-    assert_eq!(a.kind, Some(w.format.activation()), "activations for {}", w.format);
+    assert_eq!(a.made_for, Some((w.format, isa)), "activations for {}", w.format);
     assert_eq!(a.k, w.cols, "summed dimension");
     assert_eq!(y.len(), a.m * w.rows, "outputs");
-    let product = product(w.format);
-    let chunk = (CLAIM_BYTES / w.row_bytes).min(CLAIM_MACS / (w.cols * a.m.max(1))).clamp(1, w.rows.max(1));
-    crew.strips(y, w.rows, chunk, |first, mut tile| {
-        let blocks = &w.data[first * w.row_bytes..][..tile.width() * w.row_bytes];
-        match product {
-            Product::F32(mul) => mul(isa, blocks, &a.f32, &mut tile),
-            Product::Q8A(mul) => mul(isa, blocks, &a.q8_a, &mut tile),
-            Product::Q8K(mul) => mul(isa, blocks, &a.q8_k, &mut tile),
-        }
-        for i in 0..tile.rows() {
-            finish(i, first, tile.row(i));
+    let columns = a.columns();
+    // Whole tiles, so that none is computed twice.
+    let tile = table::rows(isa);
+    let most = (CLAIM_BYTES / w.row_bytes).min(CLAIM_MACS / (w.cols * a.m.max(1)));
+    let chunk = most.next_multiple_of(tile).clamp(tile, w.rows.max(tile));
+    crew.strips(y, w.rows, chunk, |first, mut out| {
+        let rows = Rows { data: &w.data, row_bytes: w.row_bytes, rows: w.rows, first };
+        table::multiply(isa, w.format, rows, columns, w.cols, &mut out);
+        for i in 0..out.rows() {
+            finish(i, first, out.row(i));
         }
     });
 }
@@ -199,7 +272,7 @@ mod tests {
         let mut y = vec![f32::NAN; m * w.rows()];
         let mut a = Activations::default();
         Team::new(threads).unwrap().enter(&AtomicBool::new(false), |crew| {
-            a.fill(crew, isa, w.format().activation(), (m, w.cols()), |i, row| {
+            a.fill(crew, isa, w.format(), (m, w.cols()), |i, row| {
                 row.copy_from_slice(&x[i * w.cols()..][..w.cols()]);
             });
             matmul(crew, isa, w, &a, &mut y, |_, _, _| {});
@@ -232,14 +305,79 @@ mod tests {
                 }
             }
             for isa in Isa::available() {
-                for threads in [1, 2, 4] {
+                let z = run(1, isa, &w, &x);
+                match format.activation() {
+                    // Lanes are summed in another order, by FMA: n roundings of the largest partial sum at most.
+                    Activation::F32 => {
+                        for (z, y) in z.iter().zip(&y) {
+                            assert!((z - y).abs() < 1e-4, "{format} on {isa}: {z} {y}");
+                        }
+                    }
+                    Activation::Q8A | Activation::Q8K => assert_eq!(z, y, "{format} on {isa}: other bits"),
+                }
+                for threads in [2, 4] {
+                    assert_eq!(run(threads, isa, &w, &x), z, "{format} on {isa}, {threads} threads");
+                }
+                for (first, last) in [(5, 6), (0, 2), (3, 6), (7, 11), (1, 6), (2, 8), (4, 11), (0, 13)] {
                     assert_eq!(
-                        run(threads, isa, &w, &x),
-                        y,
-                        "{format} on {isa}, {threads} threads: other bits"
+                        run(1, isa, &w, &x[first * cols..last * cols]),
+                        z[first * rows..last * rows],
+                        "{format} on {isa}: columns {first}..{last} alone"
                     );
                 }
-                assert_eq!(run(1, isa, &w, &x[5 * cols..6 * cols]), y[5 * rows..6 * rows], "{format}: alone");
+            }
+        }
+    }
+
+    /// Few rows, odd rows, sums that end inside a slab: a tile is never whole here.
+    #[test]
+    fn every_shape_of_every_format_has_the_bits_of_the_scalar_code() {
+        for &format in Format::ALL {
+            for blocks in [1, 2, 3, 9, 11] {
+                let cols = blocks * format.block_weights();
+                for rows in [1, 7, 31, 32, 33, 70] {
+                    let w = matrix(format, rows, cols);
+                    let x = values(3 * cols, 5);
+                    let y = run(1, Isa::SCALAR, &w, &x);
+                    for isa in Isa::available() {
+                        let z = run(1, isa, &w, &x);
+                        if format.activation() == Activation::F32 {
+                            assert!(z.iter().zip(&y).all(|(z, y)| (z - y).abs() < 1e-5), "{format} {isa}");
+                        } else {
+                            assert_eq!(z, y, "{format} on {isa}: {rows} x {cols}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Blocks of any bytes, scales that are not finite among them: what a hostile file may hold.
+    #[test]
+    fn arbitrary_blocks_have_the_bits_of_the_scalar_code() {
+        let mut s = 1u32;
+        let mut byte = || {
+            s = s.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (s >> 24) as u8
+        };
+        let same = |a: &[f32], b: &[f32]| {
+            a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()))
+        };
+        for &format in Format::ALL.iter().filter(|f| f.activation() != Activation::F32) {
+            for fill in [None, Some(0x00), Some(0xff), Some(0x80), Some(0x7f)] {
+                let (rows, cols) = (40, 512);
+                let n = rows * format.row_bytes(cols).unwrap();
+                let data: Vec<u8> = (0..n).map(|_| fill.unwrap_or_else(&mut byte)).collect();
+                let w = QMatrix::new(format, rows, cols, Bytes::from(data)).unwrap();
+                let mut x = values(9 * cols, 11);
+                x[..cols].fill(1.0);
+                x[cols..2 * cols].fill(-3.0);
+                x[2 * cols] = f32::INFINITY;
+                x[3 * cols + 300] = f32::NAN;
+                let y = run(1, Isa::SCALAR, &w, &x);
+                for isa in Isa::available() {
+                    assert!(same(&run(1, isa, &w, &x), &y), "{format} on {isa}, bytes {fill:?}");
+                }
             }
         }
     }

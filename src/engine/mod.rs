@@ -166,14 +166,29 @@ pub trait Engine: Send {
 
     /// Appends the tokens of every item and gives the wanted logits to `sink`.
     ///
-    /// All blocks are reserved before anything is computed. `cancel` is polled at every claim of work.
+    /// All blocks are reserved before anything is computed. `cancel` is polled at every claim of work. `progress` is
+    /// told now and then which share of the step is done, from 0 to 1.
     ///
     /// # Errors
     /// On any error every sequence has the length it had before, and rows given to the sink are void.
+    fn step_watched(
+        &mut self,
+        items: &[Item<'_>],
+        sink: &mut Sink<'_>,
+        progress: &mut dyn FnMut(f64),
+        cancel: &AtomicBool,
+    ) -> Result<StepStats, EngineError>;
+
+    /// [`Self::step_watched`] with nobody watching.
+    ///
+    /// # Errors
+    /// The same.
     fn step(
         &mut self,
         items: &[Item<'_>],
         sink: &mut Sink<'_>,
         cancel: &AtomicBool,
-    ) -> Result<StepStats, EngineError>;
+    ) -> Result<StepStats, EngineError> {
+        self.step_watched(items, sink, &mut |_| {}, cancel)
+    }
 }

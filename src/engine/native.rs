@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Columns that go through the layers together: bounds the scratch memory (about 40 MB for 7B).
-pub const MICRO_BATCH: usize = 256;
+pub const MICRO_BATCH: usize = 512;
 
 /// How to build a [`Native`].
 #[derive(Clone, Copy, Debug)]
@@ -157,10 +157,11 @@ impl Engine for Native {
         self.pool.free()
     }
 
-    fn step(
+    fn step_watched(
         &mut self,
         items: &[Item<'_>],
         sink: &mut Sink<'_>,
+        progress: &mut dyn FnMut(f64),
         cancel: &AtomicBool,
     ) -> Result<StepStats, EngineError> {
         self.check(items)?;
@@ -186,12 +187,17 @@ impl Engine for Native {
             .collect();
         let mut stats = StepStats { tokens: columns.len(), rows: 0 };
         team.enter(cancel, |crew| {
+            let mut done = 0;
             for batch in columns.chunks(MICRO_BATCH) {
                 let alone: Vec<Column<'_>> = batch.iter().map(|(_, column)| *column).collect();
-                forward(crew, *isa, weights, pool, &alone, scratch, &mut |c, logits| {
+                let mut watch = |share: f64| {
+                    progress((done as f64 + share * batch.len() as f64) / columns.len() as f64);
+                };
+                forward(crew, *isa, weights, pool, &alone, scratch, &mut watch, &mut |c, logits| {
                     stats.rows += 1;
                     sink(batch[c].0, batch[c].1.position, logits);
                 });
+                done += batch.len();
             }
         });
         let cancelled = cancel.load(Ordering::Relaxed);

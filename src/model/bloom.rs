@@ -46,7 +46,9 @@ pub struct Scratch {
 /// Runs `columns` and gives each wanted column's index and logits to `sink`, in order.
 ///
 /// The keys and values of every column's earlier positions must be in `pool` or among the columns before it. Gives up
-/// as soon as the crew is cancelled; what `pool` holds for these columns is then undefined.
+/// as soon as the crew is cancelled; what `pool` holds for these columns is then undefined. `progress` hears after each
+/// matrix of a layer which share of the layers is done, from 0 to 1.
+#[allow(clippy::too_many_arguments, reason = "what a step consists of")]
 pub fn forward(
     crew: &Crew<'_>,
     isa: Isa,
@@ -54,14 +56,19 @@ pub fn forward(
     pool: &mut Pool,
     columns: &[Column<'_>],
     scratch: &mut Scratch,
+    progress: &mut dyn FnMut(f64),
     sink: &mut dyn FnMut(usize, &[f32]),
 ) {
     match pool {
-        Pool::F32(blocks) => run(crew, isa, weights, blocks, columns, scratch, sink),
-        Pool::F16(blocks) => run(crew, isa, weights, blocks, columns, scratch, sink),
+        Pool::F32(blocks) => run(crew, isa, weights, blocks, columns, scratch, progress, sink),
+        Pool::F16(blocks) => run(crew, isa, weights, blocks, columns, scratch, progress, sink),
     }
 }
 
+/// Matrices of a layer.
+const MATRICES: usize = 4;
+
+#[allow(clippy::too_many_arguments, reason = "what a step consists of")]
 fn run<T: KvValue>(
     crew: &Crew<'_>,
     isa: Isa,
@@ -69,6 +76,7 @@ fn run<T: KvValue>(
     kv: &mut Blocks<T>,
     columns: &[Column<'_>],
     scratch: &mut Scratch,
+    progress: &mut dyn FnMut(f64),
     sink: &mut dyn FnMut(usize, &[f32]),
 ) {
     let m = columns.len();
@@ -96,11 +104,17 @@ fn run<T: KvValue>(
         if crew.cancelled() {
             return;
         }
-        let kind = layer.attn_qkv.weight.format().activation();
-        activations.fill(crew, isa, kind, (m, n_embd), |c, y| {
+        let mut matrix = 0;
+        let mut matrix_done = || {
+            matrix += 1;
+            progress((i * MATRICES + matrix) as f64 / (w.layers.len() * MATRICES) as f64);
+        };
+        let format = layer.attn_qkv.weight.format();
+        activations.fill(crew, isa, format, (m, n_embd), |c, y| {
             layer_norm(isa, row(x, c, n_embd), &layer.attn_norm.weight, &layer.attn_norm.bias, w.eps, y);
         });
         linear(crew, isa, &layer.attn_qkv, activations, qkv, add);
+        matrix_done();
         kv.store(crew, i, &slots, qkv);
         for (g, columns) in columns.chunks(group).enumerate() {
             let context = &mut context[g * group * n_embd..][..columns.len() * n_embd];
@@ -114,24 +128,27 @@ fn run<T: KvValue>(
                 }
             });
         }
-        let kind = layer.attn_output.weight.format().activation();
-        activations.fill(crew, isa, kind, (m, n_embd), |c, y| y.copy_from_slice(row(context, c, n_embd)));
+        let format = layer.attn_output.weight.format();
+        activations.fill(crew, isa, format, (m, n_embd), |c, y| y.copy_from_slice(row(context, c, n_embd)));
         residual(crew, isa, &layer.attn_output, activations, context, x);
+        matrix_done();
 
-        let kind = layer.ffn_up.weight.format().activation();
-        activations.fill(crew, isa, kind, (m, n_embd), |c, y| {
+        let format = layer.ffn_up.weight.format();
+        activations.fill(crew, isa, format, (m, n_embd), |c, y| {
             layer_norm(isa, row(x, c, n_embd), &layer.ffn_norm.weight, &layer.ffn_norm.bias, w.eps, y);
         });
         linear(crew, isa, &layer.ffn_up, activations, ff, |y, bias| bias_gelu(isa, y, bias));
-        let kind = layer.ffn_down.weight.format().activation();
-        activations.fill(crew, isa, kind, (m, n_ff), |c, y| y.copy_from_slice(row(ff, c, n_ff)));
+        matrix_done();
+        let format = layer.ffn_down.weight.format();
+        activations.fill(crew, isa, format, (m, n_ff), |c, y| y.copy_from_slice(row(ff, c, n_ff)));
         residual(crew, isa, &layer.ffn_down, activations, context, x);
+        matrix_done();
     }
 
     let head: &QMatrix = w.head();
     let wanted: Vec<usize> = (0..m).filter(|&c| columns[c].wanted).collect();
     for group in wanted.chunks(LOGIT_ROWS) {
-        activations.fill(crew, isa, head.format().activation(), (group.len(), n_embd), |i, y| {
+        activations.fill(crew, isa, head.format(), (group.len(), n_embd), |i, y| {
             layer_norm(isa, row(x, group[i], n_embd), &w.output_norm.weight, &w.output_norm.bias, w.eps, y);
         });
         logits.resize(group.len() * head.rows(), 0.0);

@@ -132,7 +132,7 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockIq4Nl]) {
 pub fn dot(w: &[BlockIq4Nl], a: &[BlockQ8A]) -> f32 {
     let mut sum = 0.0;
     for (w, a) in w.iter().zip(a) {
-        sum += w.d.to_f32() * a.d * a.dot(&values(&w.qs)) as f32;
+        sum += a.d * (w.d.to_f32() * a.dot(&values(&w.qs)) as f32);
     }
     sum
 }

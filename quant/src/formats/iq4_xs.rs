@@ -224,7 +224,7 @@ pub fn dot(w: &[BlockIq4Xs], a: &[BlockQ8K]) -> f32 {
         for (i, (qs, a)) in w.qs.as_chunks().0.iter().zip(a.qs.as_chunks::<N>().0).enumerate() {
             q += scales[i] * super::q8_a::dot(&values(qs), a);
         }
-        sum += w.d.to_f32() * a.d * q as f32;
+        sum += a.d * (w.d.to_f32() * q as f32);
     }
     sum
 }

@@ -84,7 +84,7 @@ pub fn dot(w: &[BlockQ2K], a: &[BlockQ8K]) -> f32 {
         }
         let sum = k::scaled_sum(&k::unpack_2bit(&w.qs), &a.qs, &scales);
         let min = k::min_sum(&mins, &a.bsums);
-        total += a.d * w.d.to_f32() * sum as f32 - a.d * w.dmin.to_f32() * min as f32;
+        total += a.d * (w.d.to_f32() * sum as f32 - w.dmin.to_f32() * min as f32);
     }
     total
 }

@@ -123,7 +123,7 @@ pub fn dot(w: &[BlockQ3K], a: &[BlockQ8K]) -> f32 {
     let mut total = 0.0;
     for (w, a) in w.iter().zip(a) {
         let sum = k::scaled_sum(&unpack(w), &a.qs, &unpack_scales(&w.scales));
-        total += a.d * w.d.to_f32() * sum as f32;
+        total += a.d * (w.d.to_f32() * sum as f32);
     }
     total
 }

@@ -85,7 +85,7 @@ pub fn dot(w: &[BlockQ4_0], a: &[BlockQ8A]) -> f32 {
     let mut sum = 0.0;
     for (w, a) in w.iter().zip(a) {
         let q = a.dot(&nibbles(&w.qs)) - 8 * a.sum;
-        sum += w.d.to_f32() * a.d * q as f32;
+        sum += a.d * (w.d.to_f32() * q as f32);
     }
     sum
 }

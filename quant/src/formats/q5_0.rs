@@ -95,7 +95,7 @@ pub fn dot(w: &[BlockQ5_0], a: &[BlockQ8A]) -> f32 {
     let mut sum = 0.0;
     for (w, a) in w.iter().zip(a) {
         let q = a.dot(&fives(&w.qh, &w.qs)) - 16 * a.sum;
-        sum += w.d.to_f32() * a.d * q as f32;
+        sum += a.d * (w.d.to_f32() * q as f32);
     }
     sum
 }

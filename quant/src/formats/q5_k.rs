@@ -113,7 +113,7 @@ pub fn dot(w: &[BlockQ5K], a: &[BlockQ8K]) -> f32 {
         let (scales, mins) = k::unpack_6bit(&w.scales);
         let sum = k::scaled_sum(&unpack(w), &a.qs, &k::twice(&scales));
         let min = k::min_sum(&k::twice(&mins), &a.bsums);
-        total += a.d * w.d.to_f32() * sum as f32 - a.d * w.dmin.to_f32() * min as f32;
+        total += a.d * (w.d.to_f32() * sum as f32 - w.dmin.to_f32() * min as f32);
     }
     total
 }

@@ -93,7 +93,7 @@ pub fn dot(w: &[BlockQ6K], a: &[BlockQ8K]) -> f32 {
     let mut total = 0.0;
     for (w, a) in w.iter().zip(a) {
         let sum = k::scaled_sum(&unpack(w), &a.qs, &w.scales.map(i16::from));
-        total += a.d * w.d.to_f32() * sum as f32;
+        total += a.d * (w.d.to_f32() * sum as f32);
     }
     total
 }

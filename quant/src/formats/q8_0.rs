@@ -67,7 +67,7 @@ const WALK: (f32, f32, usize) = (127.4, 116.0, 2);
 pub fn dot(w: &[BlockQ8_0], a: &[BlockQ8A]) -> f32 {
     let mut sum = 0.0;
     for (w, a) in w.iter().zip(a) {
-        sum += w.d.to_f32() * a.d * a.dot(&w.qs) as f32;
+        sum += a.d * (w.d.to_f32() * a.dot(&w.qs) as f32);
     }
     sum
 }

@@ -1,12 +1,23 @@
 //! The instruction sets a kernel can be compiled for, and the choice of one at run time.
 //!
-//! A kernel is written once as portable code in `formats`, `attention` or `elementwise` and compiled again for each
-//! instruction set by `multiversion!`; [`table`] holds the products with quantised rows. Since Rust never fuses a
-//! multiplication with an addition by itself and every sum has one fixed order, every ISA gives the same bits.
+//! The products with rows of weights are written once over a small trait of vector operations (`simd`), in `tile`,
+//! `unpack`, `line` (few columns) and `dense`; a file per vector unit implements it and `table` compiles the code for each. Integer formats
+//! give the same bits on every ISA. Small loops (`elementwise`, quantising activations) are portable code that
+//! `multiversion!` compiles again for each vector width.
 //!
 //! The choice happens once: [`Isa::from_env`] takes the best the CPU has, lowered by `HUOZI_ISA`.
 
-pub mod table;
+mod dense;
+pub(crate) mod line;
+mod simd;
+pub(crate) mod table;
+pub(crate) mod tile;
+mod unpack;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 use std::fmt;
 
@@ -14,10 +25,17 @@ use std::fmt;
 pub(crate) enum Level {
     /// What the architecture guarantees: SSE2 on x86-64, NEON on AArch64.
     Scalar,
+    /// With FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// AVX2 and the 256-bit form of VNNI.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    /// F, BW, DQ and VL.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
 }
 
 /// An instruction set that this CPU has: values come from detection only, so holding one is the proof.
@@ -48,6 +66,9 @@ impl Isa {
             if avx2 {
                 all.push(Self(Level::Avx2));
             }
+            if avx2 && is_x86_feature_detected!("avxvnni") {
+                all.push(Self(Level::AvxVnni));
+            }
             if avx2
                 && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
@@ -55,6 +76,9 @@ impl Isa {
                 && is_x86_feature_detected!("avx512vl")
             {
                 all.push(Self(Level::Avx512));
+                if is_x86_feature_detected!("avx512vnni") {
+                    all.push(Self(Level::Avx512Vnni));
+                }
             }
         }
         all
@@ -90,14 +114,18 @@ impl Isa {
         }
     }
 
-    /// The name as `HUOZI_ISA` takes it: `scalar`, `avx2`, `avx512`.
+    /// The name as `HUOZI_ISA` takes it: `scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vnni`.
     pub const fn name(self) -> &'static str {
         match self.0 {
             Level::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
             Level::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => "avx512vnni",
         }
     }
 
@@ -136,9 +164,11 @@ macro_rules! multiversion {
                 match isa.level() {
                     $crate::kernels::Level::Scalar => $body($($arg),*),
                     // SAFETY: an `Isa` of this level exists only where `Isa::available` detected these features.
-                    $crate::kernels::Level::Avx2 => unsafe { avx2($($arg),*) },
+                    $crate::kernels::Level::Avx2 | $crate::kernels::Level::AvxVnni => unsafe { avx2($($arg),*) },
                     // SAFETY: as above.
-                    $crate::kernels::Level::Avx512 => unsafe { avx512($($arg),*) },
+                    $crate::kernels::Level::Avx512 | $crate::kernels::Level::Avx512Vnni => unsafe {
+                        avx512($($arg),*)
+                    },
                 }
             }
             #[cfg(not(target_arch = "x86_64"))]

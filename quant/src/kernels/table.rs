@@ -1,98 +1,454 @@
-//! One row per format: the product of some rows of a quantised matrix with columns of activations.
+//! The table: which function multiplies rows of a format on an ISA.
+//!
+//! Every ISA above the baseline is one row of `levels!`: a vector unit, how many of its vectors a tile is tall, and how
+//! many columns a group may have. The functions are made from the generic code in `tile`, `unpack` and `dense`. The
+//! baseline runs the portable `formats::*::dot`, row by row.
 
-use super::{Isa, multiversion};
+use super::line::{self, Line};
+use super::unpack::{self, Out, Unpack};
+use super::{Isa, Level, tile};
+use crate::formats::q8_a::BlockQ8A;
+use crate::formats::q8_k::BlockQ8K;
 use crate::formats::{self, Format};
-use crate::formats::{q8_a::BlockQ8A, q8_k::BlockQ8K};
 use crate::team::Tile;
 
-/// Columns whose activations are walked together for each row of weights, so that they stay in the L2 cache.
-const COLUMN_GROUP: usize = 16;
+/// Some rows of a matrix that lies in whole rows of blocks.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    /// All rows of the matrix.
+    pub data: &'a [u8],
+    /// Bytes of a row.
+    pub row_bytes: usize,
+    /// Rows of the matrix.
+    pub rows: usize,
+    /// The first row wanted; the tile of outputs says how many.
+    pub first: usize,
+}
 
-macro_rules! product {
-    ($(#[$meta:meta])* $name:ident: $module:ident :: $block:ident x $act:ty) => {
-        pub(super) mod $module {
-            use super::*;
+/// Activations `(m, k)` as a product takes them.
+#[derive(Clone, Copy)]
+pub(crate) enum Columns<'a> {
+    /// Row-major f32.
+    F32(&'a [f32]),
+    /// Row-major blocks of 32.
+    Q8A(&'a [BlockQ8A]),
+    /// Row-major blocks of 256.
+    Q8K(&'a [BlockQ8K]),
+    /// Groups of `width` columns (the last may have fewer), packed as `tile` says.
+    Packed {
+        /// All groups, each as long as a full one.
+        data: &'a [i32],
+        /// Columns of a group.
+        width: usize,
+    },
+    /// One behind the other, packed as `line` says.
+    Lines(&'a [i32]),
+}
 
-            #[inline(always)]
-            pub(super) fn body(w: &[u8], a: &[$act], out: &mut Tile<'_>) {
-                let w: &[formats::$module::$block] = bytemuck::cast_slice(w);
-                let (rows, columns) = (out.width(), out.rows());
-                if rows == 0 || columns == 0 {
-                    return;
-                }
-                assert!(w.len() % rows == 0 && a.len() % columns == 0, "whole rows");
-                let (w_row, a_row) = (w.len() / rows, a.len() / columns);
-                let mut first = 0;
-                while first < columns {
-                    let last = (first + COLUMN_GROUP).min(columns);
-                    for r in 0..rows {
-                        let w = &w[r * w_row..][..w_row];
-                        for c in first..last {
-                            out.row(c)[r] = formats::$module::dot(w, &a[c * a_row..][..a_row]);
-                        }
-                    }
-                    first = last;
+/// Columns that an ISA takes together, or `None` where activations stay row-major blocks.
+pub(crate) fn columns(isa: Isa) -> Option<usize> {
+    match isa.level() {
+        Level::Scalar => None,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => Some(avx2::COLUMNS),
+        #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => Some(avxvnni::COLUMNS),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => Some(avx512::COLUMNS),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => Some(avx512vnni::COLUMNS),
+    }
+}
+
+/// Most columns that go through `line` one by one, and how a format's are packed then; `None` where the ISA or the format
+/// has no use for it.
+pub(crate) fn line(isa: Isa, format: Format) -> Option<line::Layout> {
+    let lanes = match isa.level() {
+        Level::Scalar => return None,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 | Level::AvxVnni => 8,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx512Vnni => 16,
+    };
+    Some(match format {
+        Format::F32 | Format::F16 | Format::BF16 => return None,
+        Format::Q4_0 => unpack::Q4_0::layout(lanes),
+        Format::Q4_1 => unpack::Q4_1::layout(lanes),
+        Format::Q5_0 => unpack::Q5_0::layout(lanes),
+        Format::Q5_1 => unpack::Q5_1::layout(lanes),
+        Format::Q8_0 => unpack::Q8_0::layout(lanes),
+        Format::IQ4_NL => unpack::Iq4Nl::layout(lanes),
+        Format::Q2_K => unpack::Q2K::layout(lanes),
+        Format::Q3_K => unpack::Q3K::layout(lanes),
+        Format::Q4_K => unpack::Q4K::layout(lanes),
+        Format::Q5_K => unpack::Q5K::layout(lanes),
+        Format::Q6_K => unpack::Q6K::layout(lanes),
+        Format::IQ4_XS => unpack::Iq4Xs::layout(lanes),
+    })
+}
+
+/// Rows that an ISA takes together.
+pub(crate) fn rows(isa: Isa) -> usize {
+    match isa.level() {
+        Level::Scalar => 1,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => avx2::ROWS,
+        #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => avxvnni::ROWS,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => avx512::ROWS,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => avx512vnni::ROWS,
+    }
+}
+
+/// `out[c][r] = w row (first + r) . a row c`. Bits depend on that row and that column alone.
+///
+/// # Panics
+/// When lengths do not fit each other.
+pub(crate) fn multiply(isa: Isa, format: Format, w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>) {
+    // What every pointer in the kernels rests on.
+    assert_eq!(w.row_bytes.checked_mul(w.rows), Some(w.data.len()), "whole rows");
+    assert_eq!(format.row_bytes(k), Some(w.row_bytes), "rows of {k} weights in {format}");
+    assert!(w.first + out.width() <= w.rows, "rows of the matrix");
+    match isa.level() {
+        Level::Scalar => scalar::multiply(format, w, a, k, out),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => avx2::multiply(format, w, a, k, out),
+        #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => avxvnni::multiply(format, w, a, k, out),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => avx512::multiply(format, w, a, k, out),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => avx512vnni::multiply(format, w, a, k, out),
+    }
+}
+
+/// Portable code, compiled for what the architecture guarantees.
+mod scalar {
+    use super::*;
+
+    /// Columns whose activations are walked together for each row of weights, so that they stay in the L2 cache.
+    const GROUP: usize = 16;
+
+    fn product<B: bytemuck::Pod, A>(w: Rows<'_>, a: &[A], out: &mut Tile<'_>, dot: fn(&[B], &[A]) -> f32) {
+        let (rows, columns) = (out.width(), out.rows());
+        let len = a.len() / columns;
+        assert_eq!(len * columns, a.len(), "whole columns");
+        for first in (0..columns).step_by(GROUP) {
+            for r in 0..rows {
+                let w = bytemuck::cast_slice(&w.data[(w.first + r) * w.row_bytes..][..w.row_bytes]);
+                for c in first..(first + GROUP).min(columns) {
+                    out.row(c)[r] = dot(w, &a[c * len..][..len]);
                 }
             }
         }
-        multiversion! {
-            $(#[$meta])*
-            fn $name(w: &[u8], a: &[$act], out: &mut Tile<'_>) = $module::body;
+    }
+
+    pub(super) fn multiply(format: Format, w: Rows<'_>, a: Columns<'_>, _: usize, out: &mut Tile<'_>) {
+        if out.rows() == 0 {
+            return;
+        }
+        match (format, a) {
+            (Format::F32, Columns::F32(a)) => product(w, a, out, formats::f32::dot),
+            (Format::F16, Columns::F32(a)) => product(w, a, out, formats::f16::dot),
+            (Format::BF16, Columns::F32(a)) => product(w, a, out, formats::bf16::dot),
+            (Format::Q4_0, Columns::Q8A(a)) => product(w, a, out, formats::q4_0::dot),
+            (Format::Q4_1, Columns::Q8A(a)) => product(w, a, out, formats::q4_1::dot),
+            (Format::Q5_0, Columns::Q8A(a)) => product(w, a, out, formats::q5_0::dot),
+            (Format::Q5_1, Columns::Q8A(a)) => product(w, a, out, formats::q5_1::dot),
+            (Format::Q8_0, Columns::Q8A(a)) => product(w, a, out, formats::q8_0::dot),
+            (Format::IQ4_NL, Columns::Q8A(a)) => product(w, a, out, formats::iq4_nl::dot),
+            (Format::Q2_K, Columns::Q8K(a)) => product(w, a, out, formats::q2_k::dot),
+            (Format::Q3_K, Columns::Q8K(a)) => product(w, a, out, formats::q3_k::dot),
+            (Format::Q4_K, Columns::Q8K(a)) => product(w, a, out, formats::q4_k::dot),
+            (Format::Q5_K, Columns::Q8K(a)) => product(w, a, out, formats::q5_k::dot),
+            (Format::Q6_K, Columns::Q8K(a)) => product(w, a, out, formats::q6_k::dot),
+            (Format::IQ4_XS, Columns::Q8K(a)) => product(w, a, out, formats::iq4_xs::dot),
+            (format, _) => panic!("activations for {format}"),
+        }
+    }
+}
+
+/// A cache line of outputs.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Outputs([f32; 16]);
+
+/// Makes a module of functions compiled for one vector unit.
+#[cfg(target_arch = "x86_64")]
+macro_rules! level {
+    ($name:ident: $simd:ty, $features:literal, tile $height:literal x $columns:literal) => {
+        mod $name {
+            use super::super::dense::{self, Stored};
+            use super::super::simd::Simd;
+            use super::super::tile::Kind;
+            use super::*;
+
+            const LANES: usize = <$simd as Simd>::LANES;
+            pub(super) const ROWS: usize = $height * LANES;
+            pub(super) const COLUMNS: usize = $columns;
+            const _: () = assert!(COLUMNS <= 6, "the widths that `quantised` knows");
+
+            /// A panel of one slab.
+            #[repr(C, align(64))]
+            struct Panel([i32; tile::PANEL * ROWS]);
+
+            #[target_feature(enable = $features)]
+            unsafe fn unpack<F: Unpack>(p: *const u8, stride: usize, blocks: usize, panel: *mut i32) {
+                let entries = tile::panel_entries::<F::Kind>();
+                for i in 0..blocks {
+                    for v in 0..$height {
+                        // SAFETY: the caller says that so many blocks of `ROWS` rows can be read, and a panel holds a
+                        // slab's.
+                        unsafe {
+                            let p = p.add(v * LANES * stride + i * F::BYTES);
+                            let first = panel.add(i * entries * ROWS + v * LANES);
+                            F::unpack::<$simd>(p, stride, Out { first, rows: ROWS });
+                        }
+                    }
+                }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn micro<K: Kind, const W: usize>(
+                panel: *const i32,
+                a: *const i32,
+                blocks: usize,
+                zero: u32,
+                c: *mut f32,
+            ) {
+                // SAFETY: this function has the features; the rest is the caller's promise.
+                unsafe { tile::micro::<$simd, K, $height, W>(panel, a, blocks, zero, c) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn dense<S: Stored, const R: usize, const W: usize>(
+                w: *const S,
+                a: *const f32,
+                k: usize,
+            ) -> [[f32; R]; W] {
+                // SAFETY: as above.
+                unsafe { dense::micro::<$simd, S, R, W>(w, a, k) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn lines<F: Line>(
+                w: *const u8,
+                stride: usize,
+                rows: usize,
+                blocks: usize,
+                a: *const i32,
+                scratch: *mut i32,
+                terms: *mut f32,
+            ) -> [f32; LANES] {
+                let pitch = blocks.next_multiple_of(line::PAD);
+                // SAFETY: this function has the features; the rest is the caller's promise.
+                unsafe {
+                    for r in 0..rows {
+                        F::terms::<$simd, 1>(
+                            w.add(r * stride),
+                            blocks,
+                            a,
+                            scratch,
+                            terms.add(r * pitch),
+                            pitch,
+                        );
+                    }
+                    let mut sums = [0.0; LANES];
+                    line::sums::<$simd>(terms, pitch, blocks, sums.as_mut_ptr());
+                    sums
+                }
+            }
+
+            /// One column at a time.
+            fn streamed<F: Line>(w: Rows<'_>, a: &[i32], k: usize, out: &mut Tile<'_>) {
+                let block = <F::Kind as Kind>::BLOCK;
+                let blocks = k / block;
+                let len = line::column_len(blocks, block, F::layout(LANES).sums);
+                assert_eq!(blocks * F::BYTES, w.row_bytes, "{blocks} blocks");
+                assert_eq!(a.len(), out.rows() * len, "packed activations");
+                let mut scratch = vec![0i32; line::scratch_len(blocks, 1)];
+                let mut terms = vec![0.0f32; LANES * blocks.next_multiple_of(line::PAD)];
+                let n = out.width();
+                for (column, a) in a.chunks_exact(len).enumerate() {
+                    for r in (0..n).step_by(LANES) {
+                        let rows = LANES.min(n - r);
+                        // SAFETY: `multiply` asserted that rows `first .. first + n` lie in `data`; a column, the scratch and
+                        // the terms are as long as `line` says. An `Isa` of this level exists only where its features were
+                        // detected.
+                        let sums = unsafe {
+                            let w_r = w.data.as_ptr().add((w.first + r) * w.row_bytes);
+                            let (a, scratch, terms) = (a.as_ptr(), scratch.as_mut_ptr(), terms.as_mut_ptr());
+                            lines::<F>(w_r, w.row_bytes, rows, blocks, a, scratch, terms)
+                        };
+                        out.row(column)[r..r + rows].copy_from_slice(&sums[..rows]);
+                    }
+                }
+            }
+
+            fn product<F: Line>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>) {
+                match a {
+                    Columns::Lines(a) => streamed::<F>(w, a, k, out),
+                    _ => quantised::<F>(w, a, k, out),
+                }
+            }
+
+            fn quantised<F: Unpack>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>) {
+                let Columns::Packed { data, width } = a else { panic!("packed activations") };
+                let m = out.rows();
+                let block = <F::Kind as Kind>::BLOCK;
+                let (blocks, entries) = (k / block, tile::act_entries::<F::Kind>());
+                assert!(
+                    width <= COLUMNS && blocks * F::BYTES == w.row_bytes,
+                    "groups of {width}, {blocks} blocks in {}",
+                    w.row_bytes
+                );
+                assert_eq!(data.len(), m.div_ceil(width) * width * blocks * entries, "packed activations");
+                if w.rows < ROWS {
+                    // Too few rows for one tile: blocks of zeros beside them, which is a matrix of `ROWS` rows.
+                    let mut padded = vec![0; ROWS * w.row_bytes];
+                    padded[..w.data.len()].copy_from_slice(w.data);
+                    return quantised::<F>(Rows { data: &padded, rows: ROWS, ..w }, a, k, out);
+                }
+                let mut panel = std::mem::MaybeUninit::<Panel>::uninit();
+                let panel = panel.as_mut_ptr().cast::<i32>();
+                let mut c = vec![Outputs([0.0; 16]); (m * ROWS).div_ceil(16)];
+                let end = w.first + out.width();
+                let mut done = w.first;
+                while done < end {
+                    // The last tile of a matrix begins where a whole one fits; what it has before `done` is known.
+                    let start = done.min(w.rows - ROWS);
+                    c.fill(Outputs([0.0; 16]));
+                    let c = c.as_mut_ptr().cast::<f32>();
+                    for first in (0..blocks).step_by(tile::SLAB / block) {
+                        let n = (blocks - first).min(tile::SLAB / block);
+                        let at = start * w.row_bytes + first * F::BYTES;
+                        // SAFETY: `start + ROWS <= w.rows`, `first + n <= blocks`, and `multiply` asserted that
+                        // `data` holds `rows` rows of `row_bytes = blocks * BYTES`; `n` blocks fill at most a panel.
+                        // An `Isa` of this level exists only where its features were detected.
+                        unsafe { unpack::<F>(w.data.as_ptr().add(at), w.row_bytes, n, panel) };
+                        for column in (0..m).step_by(width) {
+                            let in_group = width.min(m - column);
+                            let at = column * blocks * entries + first * entries * in_group;
+                            // SAFETY: the group begins at `column * blocks * entries` and has room for `width`
+                            // columns, asserted above; `c` holds `m * ROWS` values; `unpack` filled the panel.
+                            unsafe {
+                                let (a, c) = (data.as_ptr().add(at), c.add(column * ROWS));
+                                match in_group {
+                                    1 => micro::<F::Kind, 1>(panel, a, n, F::ZERO, c),
+                                    2 => micro::<F::Kind, 2>(panel, a, n, F::ZERO, c),
+                                    3 => micro::<F::Kind, 3>(panel, a, n, F::ZERO, c),
+                                    4 => micro::<F::Kind, 4>(panel, a, n, F::ZERO, c),
+                                    #[allow(unreachable_patterns, reason = "narrow units stop at 4")]
+                                    5 => micro::<F::Kind, { if COLUMNS < 5 { 1 } else { 5 } }>(
+                                        panel,
+                                        a,
+                                        n,
+                                        F::ZERO,
+                                        c,
+                                    ),
+                                    _ => micro::<F::Kind, { if COLUMNS < 6 { 1 } else { 6 } }>(
+                                        panel,
+                                        a,
+                                        n,
+                                        F::ZERO,
+                                        c,
+                                    ),
+                                }
+                            }
+                        }
+                    }
+                    let (from, to) = (done - start, (end - start).min(ROWS));
+                    for column in 0..m {
+                        // SAFETY: `c` holds `m * ROWS` values and nobody writes them now.
+                        let c = unsafe { std::slice::from_raw_parts(c.add(column * ROWS), ROWS) };
+                        out.row(column)[done - w.first..][..to - from].copy_from_slice(&c[from..to]);
+                    }
+                    done = start + to;
+                }
+            }
+
+            fn plain<S: Stored>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>) {
+                const R: usize = if ROWS == 32 { 4 } else { 2 };
+                const W: usize = if ROWS == 32 { 6 } else { 4 };
+                let Columns::F32(a) = a else { panic!("f32 activations") };
+                let (m, n) = (out.rows(), out.width());
+                assert_eq!(a.len(), m * k, "activations");
+                let w: &[S] = bytemuck::cast_slice(&w.data[w.first * w.row_bytes..][..n * w.row_bytes]);
+                assert_eq!(w.len(), n * k, "weights");
+                fn store<const R: usize, const W: usize>(
+                    x: [[f32; R]; W],
+                    c: usize,
+                    r: usize,
+                    out: &mut Tile<'_>,
+                ) {
+                    for (j, x) in x.iter().enumerate() {
+                        out.row(c + j)[r..r + R].copy_from_slice(x);
+                    }
+                }
+                let mut c = 0;
+                while c < m {
+                    let wide = m - c >= W;
+                    let mut r = 0;
+                    while r < n {
+                        let tall = n - r >= R;
+                        // SAFETY: rows `r..` and columns `c..` as many as each call takes are inside `w` and `a`, whose
+                        // lengths were asserted; the level's features were detected.
+                        unsafe {
+                            let (w, a) = (w.as_ptr().add(r * k), a.as_ptr().add(c * k));
+                            match (tall, wide) {
+                                (true, true) => store(dense::<S, R, W>(w, a, k), c, r, out),
+                                (true, false) => store(dense::<S, R, 1>(w, a, k), c, r, out),
+                                (false, true) => store(dense::<S, 1, W>(w, a, k), c, r, out),
+                                (false, false) => store(dense::<S, 1, 1>(w, a, k), c, r, out),
+                            }
+                        }
+                        r += if tall { R } else { 1 };
+                    }
+                    c += if wide { W } else { 1 };
+                }
+            }
+
+            pub(super) fn multiply(
+                format: Format,
+                w: Rows<'_>,
+                a: Columns<'_>,
+                k: usize,
+                out: &mut Tile<'_>,
+            ) {
+                match format {
+                    Format::F32 => plain::<formats::f32::BlockF32>(w, a, k, out),
+                    Format::F16 => plain::<formats::f16::BlockF16>(w, a, k, out),
+                    Format::BF16 => plain::<formats::bf16::BlockBf16>(w, a, k, out),
+                    Format::Q4_0 => product::<unpack::Q4_0>(w, a, k, out),
+                    Format::Q4_1 => product::<unpack::Q4_1>(w, a, k, out),
+                    Format::Q5_0 => product::<unpack::Q5_0>(w, a, k, out),
+                    Format::Q5_1 => product::<unpack::Q5_1>(w, a, k, out),
+                    Format::Q8_0 => product::<unpack::Q8_0>(w, a, k, out),
+                    Format::IQ4_NL => product::<unpack::Iq4Nl>(w, a, k, out),
+                    Format::Q2_K => product::<unpack::Q2K>(w, a, k, out),
+                    Format::Q3_K => product::<unpack::Q3K>(w, a, k, out),
+                    Format::Q4_K => product::<unpack::Q4K>(w, a, k, out),
+                    Format::Q5_K => product::<unpack::Q5K>(w, a, k, out),
+                    Format::Q6_K => product::<unpack::Q6K>(w, a, k, out),
+                    Format::IQ4_XS => product::<unpack::Iq4Xs>(w, a, k, out),
+                }
+            }
         }
     };
 }
 
-product!(mul_f32: f32::BlockF32 x f32);
-product!(mul_f16: f16::BlockF16 x f32);
-product!(mul_bf16: bf16::BlockBf16 x f32);
-product!(mul_q4_0: q4_0::BlockQ4_0 x BlockQ8A);
-product!(mul_q4_1: q4_1::BlockQ4_1 x BlockQ8A);
-product!(mul_q5_0: q5_0::BlockQ5_0 x BlockQ8A);
-product!(mul_q5_1: q5_1::BlockQ5_1 x BlockQ8A);
-product!(mul_q8_0: q8_0::BlockQ8_0 x BlockQ8A);
-product!(mul_iq4_nl: iq4_nl::BlockIq4Nl x BlockQ8A);
-product!(mul_q2_k: q2_k::BlockQ2K x BlockQ8K);
-product!(mul_q3_k: q3_k::BlockQ3K x BlockQ8K);
-product!(mul_q4_k: q4_k::BlockQ4K x BlockQ8K);
-product!(mul_q5_k: q5_k::BlockQ5K x BlockQ8K);
-product!(mul_q6_k: q6_k::BlockQ6K x BlockQ8K);
-product!(mul_iq4_xs: iq4_xs::BlockIq4Xs x BlockQ8K);
-
-/// Rows of weights times columns of activations.
-///
-/// `w`: whole rows of blocks, as many as the tile is wide. `a`: activations `(m, k)`, as many rows as the tile has.
-/// `out`: row `c` receives the products of activation row `c` with every row of `w`.
-/// A product's bits depend on its row and column alone.
-pub(crate) type Mul<A> = fn(Isa, &[u8], &[A], &mut Tile<'_>);
-
-/// The product for a format, by the activations it takes.
-#[derive(Clone, Copy)]
-pub(crate) enum Product {
-    /// Takes plain `f32`.
-    F32(Mul<f32>),
-    /// Takes [`BlockQ8A`].
-    Q8A(Mul<BlockQ8A>),
-    /// Takes [`BlockQ8K`].
-    Q8K(Mul<BlockQ8K>),
-}
-
-/// The product for `format`.
-pub(crate) fn product(format: Format) -> Product {
-    match format {
-        Format::F32 => Product::F32(mul_f32),
-        Format::F16 => Product::F32(mul_f16),
-        Format::BF16 => Product::F32(mul_bf16),
-        Format::Q4_0 => Product::Q8A(mul_q4_0),
-        Format::Q4_1 => Product::Q8A(mul_q4_1),
-        Format::Q5_0 => Product::Q8A(mul_q5_0),
-        Format::Q5_1 => Product::Q8A(mul_q5_1),
-        Format::Q8_0 => Product::Q8A(mul_q8_0),
-        Format::IQ4_NL => Product::Q8A(mul_iq4_nl),
-        Format::Q2_K => Product::Q8K(mul_q2_k),
-        Format::Q3_K => Product::Q8K(mul_q3_k),
-        Format::Q4_K => Product::Q8K(mul_q4_k),
-        Format::Q5_K => Product::Q8K(mul_q5_k),
-        Format::Q6_K => Product::Q8K(mul_q6_k),
-        Format::IQ4_XS => Product::Q8K(mul_iq4_xs),
-    }
-}
+#[cfg(target_arch = "x86_64")]
+use super::{
+    avx2::{Avx2, AvxVnni},
+    avx512::{Avx512, Avx512Vnni},
+};
+#[cfg(target_arch = "x86_64")]
+level!(avx2: Avx2, "avx2,fma,f16c", tile 1 x 4);
+#[cfg(target_arch = "x86_64")]
+level!(avxvnni: AvxVnni, "avx2,fma,f16c,avxvnni", tile 1 x 6);
+#[cfg(target_arch = "x86_64")]
+level!(avx512: Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl", tile 2 x 6);
+#[cfg(target_arch = "x86_64")]
+level!(avx512vnni: Avx512Vnni, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", tile 2 x 6);
