@@ -170,6 +170,9 @@ mod scalar {
     }
 }
 
+/// How many slabs ahead of its use a piece of a row is asked for.
+const AHEAD: usize = 1;
+
 /// A cache line of outputs.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
@@ -206,6 +209,17 @@ macro_rules! level {
                             let first = panel.add(i * entries * ROWS + v * LANES);
                             F::unpack::<$simd>(p, stride, Out { first, rows: ROWS });
                         }
+                    }
+                }
+            }
+
+            /// Asks for `bytes` of each of `ROWS` rows: more streams than hardware follows by itself.
+            #[target_feature(enable = $features)]
+            unsafe fn ask(p: *const u8, stride: usize, bytes: usize) {
+                for row in 0..ROWS {
+                    for line in (0..bytes).step_by(64) {
+                        // SAFETY: this function has the features.
+                        unsafe { <$simd as Simd>::prefetch(p.wrapping_add(row * stride + line)) };
                     }
                 }
             }
@@ -328,6 +342,17 @@ macro_rules! level {
                         // `data` holds `rows` rows of `row_bytes = blocks * BYTES`; `n` blocks fill at most a panel.
                         // An `Isa` of this level exists only where its features were detected.
                         unsafe { unpack::<F>(w.data.as_ptr().add(at), w.row_bytes, n, panel) };
+                        let slab = tile::SLAB / block * F::BYTES;
+                        let ahead = first * F::BYTES + AHEAD * slab;
+                        let (row, at) = match ahead < w.row_bytes {
+                            true => (start, ahead),
+                            false => (start + ROWS, ahead - w.row_bytes),
+                        };
+                        if row < end {
+                            let p = w.data.as_ptr().wrapping_add(row * w.row_bytes + at);
+                            // SAFETY: the level's features were detected; a prefetch may look anywhere.
+                            unsafe { ask(p, w.row_bytes, slab) };
+                        }
                         for column in (0..m).step_by(width) {
                             let in_group = width.min(m - column);
                             let at = column * blocks * entries + first * entries * in_group;
