@@ -33,6 +33,64 @@ fn a_typed_system_text_wins_over_a_stored_one_and_replies_are_made_visible() {
 }
 
 #[test]
+fn saving_and_loading_lose_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let talk = |args: &[&str], script: &str| {
+        let fixed = ["chat", "-m", &nano(), "-s", "1", "-n", "4"];
+        let talk = finish(huozi(home.path()).args(fixed).args(args), script);
+        talk.ok();
+        talk.stderr
+    };
+    let folder = home.path().join(".local/share/huozi/sessions");
+    let read = |name: &str| fs::read_to_string(folder.join(format!("{name}.jsonl"))).unwrap();
+    talk(&[], "春\n/save a\n");
+    let first = read("a");
+    // Another conversation, and an empty one.
+    let refused = talk(&[], "/save a\n夏\n/save a\n/clear\n/save! a\n");
+    assert!(refused.contains("/save! a puts this one in its place"), "{refused}");
+    assert_eq!(refused.matches("nothing was said yet: a stays as it is").count(), 2, "{refused}");
+    assert_eq!(read("a"), first);
+    // The same one, in this process, in a later one, and under a second name.
+    let on = talk(&[], "/load a\n秋\n/save\n/save b\n冬\n/save b\n");
+    assert_eq!(on.matches("saved as a (").count(), 1, "{on}");
+    assert_eq!(on.matches("saved as b (").count(), 2, "{on}");
+    assert!(talk(&["--load", "a"], "冬\n/save\n/save a\n/stats\n").contains("[3 exchanges, 0 of them"));
+    // Told to.
+    assert!(talk(&[], "夏\n/save! a\n/stats\n").contains("[1 exchange, 0 of them"));
+    assert!(talk(&[], "/load a\n").contains("loaded a: 1 exchange\n"));
+    // An unsaved conversation is kept; one that is saved or empty needs no keeping.
+    let kept = talk(&[], "雪\n/load b\n/load a\n月\n/load none\n/load a\n");
+    let names: Vec<&str> =
+        kept.lines().filter_map(|l| l.strip_prefix("the unsaved conversation is kept as ")).collect();
+    assert_eq!(names.len(), 2, "{kept}");
+    assert_ne!(names[0], names[1]);
+    assert!(read(names[0]).contains("雪") && read(names[1]).contains("月"));
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 4);
+}
+
+#[test]
+fn settings_and_statistics_say_what_is_wrong() {
+    let home = tempfile::tempdir().unwrap();
+    let script = "/set foo\n/set seed 99999999999999999999\n/set top_k -1\n/set system\n/set top_p\n\
+                  /set system 系统\n/set system default\n\"\"\"\n/set\n\"\"\"\n/stats\n/clear\n/stats\n";
+    let talk = finish(huozi(home.path()).args(["chat", "-m", &nano(), "-s", "1", "-n", "4"]), script);
+    assert!(!talk.ok().trim().is_empty(), "the block is a message");
+    for said in [
+        "\"foo\" is no setting; there are temperature top_k",
+        "from 0 to 18446744073709551615",
+        "from 0 to 4294967295",
+        "/set system TEXT; /set system default",
+        "huozi: /set top_p VALUE",
+        "system 系统\n",
+        "system (the model's own)\n",
+        "[1 exchange, 0 of them",
+        "there is no answer in this conversation yet",
+    ] {
+        assert_eq!(talk.stderr.matches(said).count(), 1, "{said:?} in {}", talk.stderr);
+    }
+}
+
+#[test]
 fn a_signal_ends_a_script() {
     for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
         let home = tempfile::tempdir().unwrap();

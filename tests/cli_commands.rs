@@ -18,7 +18,10 @@ fn run_gives_the_answer_and_nothing_else() {
     let answer = run(&["run", "-m", &m, "-p", ASK, "-s", "1", "-n", "20"], "");
     assert!(answer.ok().trim().chars().count() > 5, "{answer:?}");
     assert!(answer.out().ends_with('\n') && !answer.out().contains("<|"), "{answer:?}");
-    assert_eq!(answer.stderr, "", "standard error is no terminal: no statistics");
+    assert_eq!(
+        answer.stderr, "[stopped: the limit of -n is reached]\n",
+        "standard error is no terminal: no statistics, and the seed was given"
+    );
     // The same from a file and from standard input, line break at the end or not.
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("p.txt");
@@ -27,6 +30,7 @@ fn run_gives_the_answer_and_nothing_else() {
     assert_eq!(run(&args, &format!("{ASK}\n")).ok(), answer.out());
     assert_eq!(run(&[&args[..], &["-f", &arg(&file)]].concat(), "").ok(), answer.out());
     assert_eq!(run(&[&args[..], &["-f", "-"]].concat(), ASK).ok(), answer.out());
+    assert_eq!(run(&["run", "-m", &m, "-s", "1", "-n", "20", ASK], "").ok(), answer.out());
     // Another seed, another poem; the same model read into memory, the same poem.
     assert_ne!(run(&["run", "-m", &m, "-p", ASK, "-s", "2", "-n", "20"], "").ok(), answer.out());
     assert_eq!(run(&[&args[..], &["--no-mmap", "-t", "1"]].concat(), ASK).ok(), answer.out());
@@ -40,6 +44,29 @@ fn run_tells_its_statistics_when_asked() {
 }
 
 #[test]
+fn a_drawn_seed_is_shown_and_quiet_is_quiet() {
+    let m = nano();
+    let seed = |stderr: &str| {
+        let line = stderr.lines().find(|l| l.starts_with("[seed ")).map(str::to_owned);
+        line.map(|l| l["[seed ".len()..l.len() - 1].to_owned())
+    };
+    let args = ["run", "-m", &m, "-n", "8", ASK];
+    let drawn = run(&args, "");
+    let shown = seed(&drawn.stderr).unwrap_or_else(|| panic!("{drawn:?}"));
+    assert_eq!(run(&[&args[..], &["-s", &shown]].concat(), "").ok(), drawn.ok(), "the seed is the one used");
+    // Where nothing is drawn there is no seed to know.
+    assert_eq!(seed(&run(&[&args[..], &["--greedy"]].concat(), "").stderr), None);
+    // More context than trained is a note; two lines of a chat show one seed.
+    let long = ["-c", "2100", "--no-memory-check"];
+    let noisy = run(&[&args[..], &long].concat(), "");
+    assert!(noisy.stderr.contains("trained with") && noisy.stderr.contains("limit of -n"), "{noisy:?}");
+    assert_eq!(run(&[&args[..], &long, &["-q"]].concat(), "").stderr, "");
+    let chat = run(&["chat", "-m", &m, "-n", "4"], &format!("{ASK}\n{ASK}\n"));
+    assert_eq!(chat.stderr.matches("[seed ").count(), 1, "{chat:?}");
+    assert_eq!(chat.stderr.matches("[stopped: the limit of -n").count(), 2, "{chat:?}");
+}
+
+#[test]
 fn run_json() {
     let lines = run(&["run", "-m", &nano(), "-p", ASK, "-n", "5", "--json", "-c", "300"], "").json();
     assert_eq!(lines.len(), 1);
@@ -47,7 +74,7 @@ fn run_json() {
     assert_eq!(answer["ids"].as_array().unwrap().len(), 5);
     assert_eq!(answer["stop"], "length");
     assert!(answer["seed"].is_u64() && answer["text"].is_string());
-    assert_eq!(answer["context"], 300);
+    assert_eq!((&answer["context"], &answer["kv_type"]), (&300.into(), &"f16".into()));
     assert_eq!(answer["model_fingerprint"].as_str().unwrap().len(), 16);
     // The seed that was drawn gives the same answer again.
     let seed = answer["seed"].to_string();
@@ -104,7 +131,7 @@ fn chat_over_a_pipe() {
     let on = finish(huozi(home.path()).args(args).args(["--load", "月"]), "/undo\n/load 月\n/stats\n");
     on.ok();
     assert!(
-        on.stderr.contains("taken back: 写一首关于月") && on.stderr.contains("loaded 月: 1 exchanges"),
+        on.stderr.contains("taken back: 写一首关于月") && on.stderr.contains("loaded 月: 1 exchange"),
         "{}",
         on.stderr
     );
@@ -132,6 +159,8 @@ fn tokenize_both_ways() {
     let json = run(&["tokenize", "-m", &m, "--json"], "春\n").json();
     assert_eq!(json[0]["text"], "春");
     assert_eq!(json[0]["tokens"][0]["bytes"], "e698a5");
+    let spaced = run(&["tokenize", "-m", &m, "--ids", &ids.join(" ")], "");
+    assert_eq!(spaced.ok(), back.out());
     run(&["tokenize", "-m", &m, "--ids", "99999"], "").fails(2, "id 99999 does not exist");
 }
 
@@ -227,7 +256,8 @@ fn doctor_knows_the_machine() {
     fs::copy(nano(), home.path().join("here.gguf")).unwrap();
     fs::write(home.path().join("bad.gguf"), "not a model").unwrap();
     let text = finish(huozi(home.path()).arg("doctor").env("HUOZI_ISA", "scalar"), "");
-    for part in ["kernels   scalar (HUOZI_ISA)", "bloom-7b1", "here.gguf", "bad.gguf  not usable"] {
+    for part in ["kernels   scalar (HUOZI_ISA)", "bloom-7b1", "here.gguf", "bad.gguf  not usable: at byte 0"]
+    {
         assert!(text.ok().contains(part), "{part:?} missing in {}", text.out());
     }
     let json = &finish(huozi(home.path()).args(["doctor", "--json"]), "").json()[0];
@@ -245,15 +275,17 @@ fn demo_converts_once_and_answers() {
     assert!(first.stderr.contains("converted the built-in model"), "{}", first.stderr);
     let second = finish(huozi(home.path()).args(args), "");
     assert_eq!(second.ok(), first.out());
-    assert!(second.stderr.contains("(converted before)"), "{}", second.stderr);
+    assert!(!second.stderr.contains("huozi:"), "nothing was done, nothing is said: {}", second.stderr);
+    let third = finish(huozi(home.path()).args(args).arg("-v"), "");
+    assert!(third.stderr.contains("was converted before: "), "{}", third.stderr);
     let cache: Vec<_> = fs::read_dir(home.path().join(".cache/huozi")).unwrap().collect();
     assert_eq!(cache.len(), 1, "nothing half-made stays");
     // A cache that cannot be: a file where the folder should be.
     let other = tempfile::tempdir().unwrap();
     fs::write(other.path().join(".cache"), "").unwrap();
-    let third = finish(huozi(other.path()).args(args), "");
-    assert_eq!(third.ok(), first.out());
-    assert!(third.stderr.contains("not kept for next time"), "{}", third.stderr);
+    let fourth = finish(huozi(other.path()).args(args), "");
+    assert_eq!(fourth.ok(), first.out());
+    assert!(fourth.stderr.contains("not kept for next time"), "{}", third.stderr);
     // A damaged file is made again.
     let file = fs::read_dir(home.path().join(".cache/huozi")).unwrap().next().unwrap().unwrap().path();
     fs::write(&file, "damaged").unwrap();

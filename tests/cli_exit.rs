@@ -98,8 +98,10 @@ fn a_bad_file_is_4() {
 #[test]
 fn too_long_is_1_with_counts() {
     let long = "春".repeat(400);
-    run(&["run", "-m", &nano(), "-c", "300"], &long).fails(1, "150 are allowed");
-    run(&["run", "-m", &nano(), "-c", "300", "--raw"], &long).fails(1, "299 are allowed");
+    let asked = run(&["run", "-m", &nano(), "-c", "300"], &long);
+    asked.fails(1, "150 of the context's 300 are allowed");
+    asked.fails(1, "larger context with -c");
+    run(&["run", "-m", &nano(), "-c", "300", "--raw"], &long).fails(1, "299 of the context's 300");
 }
 
 #[test]

@@ -469,7 +469,7 @@ fn the_program_runs_it() {
     let file = common::arg(&model("nano", Preset::F32));
     let run = |args: &[&str]| common::run(args, "");
     let greedy =
-        ["run", "-m", &file, "--raw", "-p", "白日依山尽", "-n", "24", "--greedy", "--json", "-t", "2"];
+        ["run", "-m", &file, "--raw", "-p", "白日依山尽", "-n", "24", "--greedy", "--json", "-q", "-t", "2"];
     let ours = &run(&greedy).json()[0];
     for flags in [&["--engine", "ggml"][..], &["--engine", "ggml", "--flash-attn", "on", "--no-mmap"]] {
         let run = run(&[&greedy[..], flags].concat());

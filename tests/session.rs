@@ -206,8 +206,8 @@ fn an_over_long_question_is_refused_with_counts() {
     w.say("你好");
     let (result, _) = w.ask(&"春".repeat(500));
     match result {
-        Err(Error::QueryTooLong { tokens, limit }) => {
-            assert!(tokens > 500 && limit == 264, "{tokens} {limit}")
+        Err(Error::QueryTooLong { tokens, limit, n_ctx }) => {
+            assert!(tokens > 500 && limit == 264 && n_ctx == 512, "{tokens} {limit} {n_ctx}")
         }
         other => panic!("{other:?}"),
     }
@@ -361,11 +361,11 @@ fn completion_stands_apart() {
     assert!(matches!(w.session.complete(&[], &w.go, &mut |_| {}), Err(Error::EmptyPrompt)));
     let long = vec![500; 2048];
     let error = w.session.complete(&long, &w.go, &mut |_| {}).unwrap_err();
-    assert!(matches!(error, Error::QueryTooLong { tokens: 2048, limit: 2047 }), "{error}");
+    assert!(matches!(error, Error::TextTooLong { tokens: 2048, limit: 2047, n_ctx: 2048 }), "{error}");
     for n_ctx in [0, 1] {
         w.session.settings_mut().n_ctx = n_ctx;
         let error = w.session.complete(&ids, &w.go, &mut |_| {}).unwrap_err();
-        assert!(matches!(error, Error::QueryTooLong { limit: 0, .. }), "{error}");
+        assert!(matches!(error, Error::TextTooLong { limit: 0, .. }), "{error}");
     }
     w.session.settings_mut().n_ctx = 2048;
     w.session.settings_mut().sampling.top_p = 7.0;

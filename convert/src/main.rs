@@ -20,7 +20,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = HELP)]
 struct Args {
-    /// Directory of the checkpoint, a .gguf file, or a name in the local Hugging Face cache
+    /// Directory of the checkpoint, a .gguf file, or ORG/NAME in the local Hugging Face cache
     #[arg(value_name = "DIR_OR_GGUF_OR_NAME")]
     source: PathBuf,
     /// Type of the weights, see below; once per output
@@ -62,14 +62,15 @@ struct Args {
 }
 
 const HELP: &str = "\
-Types: f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q5_1 q5_0 q4_k_m q4_k_s q4_1 q4_0 iq4_nl iq4_xs
-       q3_k_l q3_k_m q3_k_s q2_k   (q3_k, q4_k, q5_k mean _m; q4_k_m is the usual choice)
+Types: f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q5_1 q5_0 q4_k_m q4_k_s q4_1 q4_0
+       iq4_nl iq4_xs q3_k_l q3_k_m q3_k_s q2_k
+       (q3_k, q4_k, q5_k mean _m; q4_k_m is the usual choice)
 
 Example:
-  huozi-convert huozi-7b-rlhf -t q4_k_m -o huozi.gguf
+  huozi-convert HIT-SCIR/huozi-7b-rlhf -t q4_k_m -o huozi.gguf
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad input file, 5 not enough disk or memory,
-130 / 143 interrupted.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad input file,
+5 not enough disk or memory, 130 / 143 interrupted.";
 
 /// A format of single tensors: no mixtures.
 fn format(name: &str) -> Result<Format, String> {
@@ -81,12 +82,9 @@ fn format(name: &str) -> Result<Format, String> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if args.types.len() != args.outputs.len() {
-        eprintln!(
-            "error: {} types for {} outputs; give -t and -o in pairs",
-            args.types.len(),
-            args.outputs.len()
-        );
+    let (types, outputs) = (args.types.len(), args.outputs.len());
+    if types != outputs {
+        eprintln!("error: -t is given {types} times and -o {outputs} times; give them in pairs");
         return ExitCode::from(2);
     }
     let (cancel, signal) = match watch_signals() {

@@ -33,20 +33,20 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// Every preset, smallest files last.
+    /// Every preset, by bits: the most first, and of one number the mixtures first.
     pub const ALL: &[Preset] = &[
         Self::F32,
         Self::F16,
         Self::BF16,
         Self::Q8_0,
         Self::Q6_K,
-        Self::Q5_1,
         Self::Q5_K_M,
         Self::Q5_K_S,
+        Self::Q5_1,
         Self::Q5_0,
-        Self::Q4_1,
         Self::Q4_K_M,
         Self::Q4_K_S,
+        Self::Q4_1,
         Self::Q4_0,
         Self::IQ4_NL,
         Self::IQ4_XS,
@@ -152,7 +152,17 @@ impl std::str::FromStr for Preset {
     fn from_str(name: &str) -> Result<Self, String> {
         Self::from_name(name).ok_or_else(|| {
             let all: Vec<String> = Self::ALL.iter().map(|p| p.name().to_lowercase()).collect();
-            format!("{name} is no type; there are {}", all.join(", "))
+            let typed = name.to_lowercase();
+            let near: Vec<&str> = all
+                .iter()
+                .map(String::as_str)
+                .filter(|p| !typed.is_empty() && p.starts_with(&typed))
+                .collect();
+            if near.is_empty() {
+                format!("{name} is no type; there are {}", all.join(", "))
+            } else {
+                format!("{name} is no type; there is {}", near.join(", "))
+            }
         })
     }
 }

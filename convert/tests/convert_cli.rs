@@ -78,8 +78,15 @@ fn exit_codes() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("a.gguf");
     let out = out.to_str().unwrap();
-    let cases: [(PathBuf, Vec<&str>, i32, &str); 8] = [
-        (fixture("tiny-f32"), vec!["-t", "q9", "-o", out], 2, "q9 is no type"),
+    let cases: [(PathBuf, Vec<&str>, i32, &str); 10] = [
+        (fixture("tiny-f32"), vec!["-t", "q9", "-o", out], 2, "q9 is no type; there are f32, "),
+        (
+            fixture("tiny-f32"),
+            vec!["-t", "Q4", "-o", out],
+            2,
+            "Q4 is no type; there is q4_k_m, q4_k_s, q4_1, q4_0\n",
+        ),
+        (fixture("tiny-f32"), vec!["-t", "", "-o", out], 2, "there are f32, "),
         (fixture("tiny-f32"), vec!["-t", "f16"], 2, "--output"),
         (fixture("tiny-f32"), vec!["-t", "f16", "-t", "f32", "-o", out], 2, "in pairs"),
         (fixture("tiny-f32"), vec!["-t", "f16", "-o", out, "--threads", "0"], 2, "threads"),
@@ -95,6 +102,16 @@ fn exit_codes() {
         assert!(error.contains(part) && done.stdout.is_empty(), "{args:?}: {error}");
         assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "{args:?} left something");
     }
+    // A file that was not copied to its end, and a header that ends nowhere.
+    let cut = tempfile::tempdir().unwrap();
+    std::fs::copy(fixture("tiny-f32/config.json"), cut.path().join("config.json")).unwrap();
+    std::fs::copy(fixture("tiny-f32/tokenizer.json"), cut.path().join("tokenizer.json")).unwrap();
+    let whole = std::fs::read(fixture("tiny-f32/model.safetensors")).unwrap();
+    std::fs::write(cut.path().join("model.safetensors"), &whole[..whole.len() - 5]).unwrap();
+    let done = convert(cut.path(), &["-t", "f16", "-o", out]);
+    let error = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(4), "{error}");
+    assert!(error.contains("the file is cut short"), "{error}");
     // A checkpoint without its tokenizer.
     let model = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors"] {
@@ -110,6 +127,28 @@ fn exit_codes() {
         command.arg(fixture("tiny-f32")).args(["-t", "f16", "-o", out]);
         assert_eq!(command.stdout(full).stderr(Stdio::null()).status().unwrap().code(), Some(1));
     }
+}
+
+#[test]
+fn a_name_without_its_owner_is_offered_with_it() {
+    let cache = tempfile::tempdir().unwrap();
+    for name in ["models--HIT-SCIR--huozi-7b-rlhf", "models--other--bloom", "datasets--x--huozi-7b-rlhf"] {
+        std::fs::create_dir(cache.path().join(name)).unwrap();
+    }
+    let error = |name: &str| {
+        let mut command = program();
+        command.env("HF_HUB_CACHE", cache.path()).args([name, "-t", "f16", "-o"]).arg(cache.path().join("a"));
+        let done = command.output().unwrap();
+        assert_eq!(done.status.code(), Some(4));
+        text(&done.stderr)
+    };
+    assert!(
+        error("huozi-7b-rlhf").contains("; the cache has HIT-SCIR/huozi-7b-rlhf; "),
+        "{}",
+        error("huozi-7b-rlhf")
+    );
+    assert!(error("hit/Huozi-7B-RLHF").contains("the cache has HIT-SCIR/huozi-7b-rlhf"));
+    assert!(!error("huozi").contains("the cache has"));
 }
 
 #[test]
@@ -162,4 +201,10 @@ fn signals_leave_nothing_and_say_130_or_143() {
 fn help_fits_a_screen_and_has_an_example() {
     let help = text(&program().arg("--help").output().unwrap().stdout);
     assert!(help.lines().count() <= 45 && help.contains("Example:") && help.contains("q4_k_m"), "{help}");
+    // The order of the list in an error.
+    let names = huozi_convert::plan::Preset::ALL.iter().map(|p| p.name().to_lowercase()).collect::<Vec<_>>();
+    let list = help[help.find("Types:").unwrap() + 6..].split_whitespace().take(names.len());
+    assert_eq!(list.collect::<Vec<_>>(), names);
+    let wide = help[help.find("Types:").unwrap()..].lines().map(|l| l.chars().count()).max();
+    assert!(wide <= Some(80), "{help}");
 }

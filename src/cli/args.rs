@@ -15,11 +15,13 @@ use std::path::PathBuf;
     version,
     after_help = "\
 Examples:
-  huozi demo \"写一首关于月的诗。\"              the built-in small model, nothing to download
-  huozi chat -m huozi.gguf                    talk to a model (huozi-convert makes the file)
-  echo 你好 | huozi run -m huozi.gguf         one prompt, the answer on stdout
-Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad model or input file, 5 not enough memory or disk,
-130/143 interrupted. Settings: flag > HUOZI_MODEL, HUOZI_THREADS, HUOZI_ISA > ~/.config/huozi/config.toml."
+  huozi demo \"写一首关于月的诗。\"       the built-in small model, no download
+  huozi chat -m huozi.gguf             talk (huozi-convert makes the file)
+  echo 你好 | huozi run -m huozi.gguf  one prompt, the answer on stdout
+Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad model or input file,
+5 not enough memory or disk, 130/143 interrupted.
+Settings: flag > HUOZI_MODEL, HUOZI_THREADS, HUOZI_ISA >
+~/.config/huozi/config.toml > the model file's own > default."
 )]
 pub struct Cli {
     /// What to do.
@@ -49,6 +51,21 @@ pub enum Command {
     Demo(Demo),
 }
 
+impl Command {
+    /// Whether `-q` was typed.
+    pub fn quiet(&self) -> bool {
+        match self {
+            Self::Run(args) => args.quiet,
+            Self::Chat(args) => args.quiet,
+            Self::Eval(Eval { what: EvalWhat::Ppl(args) }) => args.quiet,
+            Self::Eval(Eval { what: EvalWhat::Kl(args) }) => args.quiet,
+            #[cfg(feature = "demo")]
+            Self::Demo(args) => args.quiet,
+            Self::Tokenize(_) | Self::Logits(_) | Self::Inspect(_) | Self::Doctor(_) => false,
+        }
+    }
+}
+
 /// Which model, and how it is loaded.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ModelArgs {
@@ -64,15 +81,15 @@ pub struct ModelArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct LoadArgs {
     /// Threads [default: all cores this process may use; env HUOZI_THREADS]
-    #[arg(short, long, value_name = "N", value_parser = threads)]
+    #[arg(short, long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
-    /// What runs it: native, or ggml (llama.cpp, in builds that have it) [default: native]
+    /// What runs it: native, or llama.cpp as ggml [default: native]
     #[arg(long, value_name = "ENGINE", value_parser = engine)]
     pub engine: Option<EngineKind>,
     /// Flash attention of llama.cpp: auto, on or off [default: auto]
     #[arg(long, alias = "flash_attn", value_name = "HOW", value_parser = flash_attention)]
     pub flash_attn: Option<FlashAttention>,
-    /// Type of the KV cache: f32 or f16
+    /// Type of the KV cache: f32 or f16 [default: f16; logits and eval f32]
     #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_type)]
     pub kv_type: Option<KvType>,
     /// Read the file into memory instead of mapping it
@@ -97,22 +114,22 @@ pub enum EngineKind {
 #[derive(Clone, Debug, Default, Args)]
 pub struct SamplingArgs {
     /// Tokens of an answer at most [default: 512]
-    #[arg(short = 'n', long, aliases = ["max_new_tokens", "predict", "n-predict"], value_name = "N", value_parser = positive)]
+    #[arg(short = 'n', long, aliases = ["max_new_tokens", "predict", "n-predict"], value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub max_new_tokens: Option<usize>,
     /// Seed of the draws [default: random, and shown]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = seed, allow_negative_numbers = true)]
     pub seed: Option<u64>,
-    /// Sharpness; 0 is greedy [default: the file's, else 0.5]
-    #[arg(long, alias = "temp", value_name = "X", value_parser = temperature)]
+    /// Sharpness; 0 is greedy [default: the file's or 0.5]
+    #[arg(long, alias = "temp", value_name = "X", value_parser = temperature, allow_negative_numbers = true)]
     pub temperature: Option<f32>,
-    /// Keep the K likeliest; 0 is off [default: the file's, else 50]
-    #[arg(long, alias = "top_k", value_name = "K")]
+    /// Keep the K likeliest; 0 is off [default: the file's or 50]
+    #[arg(long, alias = "top_k", value_name = "K", value_parser = top_k, allow_negative_numbers = true)]
     pub top_k: Option<u32>,
-    /// Keep the likeliest that make up P; 1 is off [default: the file's, else 0.95]
-    #[arg(long, alias = "top_p", value_name = "P", value_parser = top_p)]
+    /// Keep the likeliest up to P; 1 is off [default: the file's or 0.95]
+    #[arg(long, alias = "top_p", value_name = "P", value_parser = top_p, allow_negative_numbers = true)]
     pub top_p: Option<f32>,
-    /// Penalty of tokens already seen; 1 is off [default: the file's, else 1.03]
-    #[arg(long, aliases = ["repetition_penalty", "repeat-penalty"], value_name = "X", value_parser = penalty)]
+    /// Penalty of tokens seen; 1 is off [default: the file's or 1.03]
+    #[arg(long, aliases = ["repetition_penalty", "repeat-penalty"], value_name = "X", value_parser = penalty, allow_negative_numbers = true)]
     pub repetition_penalty: Option<f32>,
     /// Always take the likeliest token
     #[arg(long)]
@@ -123,7 +140,7 @@ pub struct SamplingArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ChatArgs {
     /// Context in tokens, prompt and answer together [default: as trained]
-    #[arg(short, long, alias = "ctx_size", value_name = "N", value_parser = context)]
+    #[arg(short, long, alias = "ctx_size", value_name = "N", value_parser = context, allow_negative_numbers = true)]
     pub ctx_size: Option<usize>,
     /// System text instead of the default one
     #[arg(long, value_name = "TEXT", conflicts_with = "system_file")]
@@ -137,14 +154,18 @@ pub struct ChatArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  huozi run -m huozi.gguf -p 写一首关于月的诗。
-  huozi run -m bloom.gguf --raw --greedy -n 32 -p \"The capital of France is\"
-Without -p and -f the prompt is read from standard input. Only the answer goes to standard output.")]
+  huozi run -m huozi.gguf 写一首关于月的诗。
+  huozi run -m bloom.gguf --raw --greedy -n 32 \"The capital of France is\"
+  echo 你好 | huozi run -m huozi.gguf      the prompt from standard input
+Only the answer goes to standard output.")]
 pub struct Run {
+    /// The prompt [default: standard input, when piped]
+    #[arg(value_name = "PROMPT", conflicts_with_all = ["prompt", "file"])]
+    pub positional: Option<String>,
     #[command(flatten)]
     /// The model.
     pub model: ModelArgs,
-    /// The prompt
+    /// The prompt, also one that begins with -
     #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
     pub prompt: Option<String>,
     /// File with the prompt; - is standard input
@@ -153,7 +174,7 @@ pub struct Run {
     /// Continue the text as it is, without the chat format
     #[arg(long, conflicts_with_all = ["system", "system_file"])]
     pub raw: bool,
-    /// Control tokens spelled in the prompt become control tokens (with --raw)
+    /// With --raw: control tokens spelled in the prompt become such
     #[arg(long, requires = "raw")]
     pub specials: bool,
     #[command(flatten)]
@@ -165,11 +186,11 @@ pub struct Run {
     /// One JSON object instead of the text
     #[arg(long)]
     pub json: bool,
-    /// No statistics, no progress
-    #[arg(short, long)]
+    /// No statistics, no progress, no notes
+    #[arg(short, long, overrides_with = "verbose")]
     pub quiet: bool,
     /// Statistics even when standard error is no terminal
-    #[arg(short, long, conflicts_with = "quiet")]
+    #[arg(short, long, overrides_with = "quiet")]
     pub verbose: bool,
 }
 
@@ -179,9 +200,15 @@ pub struct Run {
 Examples:
   huozi chat -m huozi.gguf --temperature 0.8
   printf '你好\\n你是谁？\\n' | huozi chat -m huozi.gguf
-Lines starting with / are commands, /help lists them. A line that ends in \\ goes on; \"\"\" opens and closes a block.
-Ctrl+C stops the answer, a second one quits.")]
+Lines starting with / are commands, /help lists them. A line that ends in \\
+goes on; \"\"\" opens and closes a block. Ctrl+C stops the answer or drops what is
+being typed; twice at an empty prompt, or Ctrl+D, quits.
+--history two-thirds drops old exchanges until a third of the room is free;
+demo drops as few as it must, as Huozi's own demo does, and reads more again.")]
 pub struct Chat {
+    /// Nothing: catches a model typed without -m.
+    #[arg(hide = true, value_name = "FILE", value_parser = not_positional)]
+    pub stray: Option<std::convert::Infallible>,
     #[command(flatten)]
     /// The model.
     pub model: ModelArgs,
@@ -191,19 +218,23 @@ pub struct Chat {
     #[command(flatten)]
     /// Sampling.
     pub sampling: SamplingArgs,
-    /// What goes when the context is full: demo (as little as must) or two-thirds
+    /// What goes when the context is full: two-thirds or demo, see below
     #[arg(long, value_name = "RULE", default_value = "two-thirds", value_parser = history)]
     pub history: HistoryRule,
     /// Load this saved conversation first
     #[arg(long, value_name = "NAME")]
     pub load: Option<String>,
-    /// No statistics, no progress
-    #[arg(short, long)]
+    /// No statistics, no progress, no notes
+    #[arg(short, long, overrides_with = "verbose")]
     pub quiet: bool,
     /// Statistics even when standard error is no terminal
-    #[arg(short, long, conflicts_with = "quiet")]
+    #[arg(short, long, overrides_with = "quiet")]
     pub verbose: bool,
 }
+
+/// Token ids. A type of its own, or clap would take `--ids` several times.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ids(pub Vec<u32>);
 
 /// A text, or ids.
 #[derive(Clone, Debug, Default, Args)]
@@ -214,9 +245,9 @@ pub struct TextArgs {
     /// File with the text; - is standard input
     #[arg(short, long, value_name = "FILE", conflicts_with = "ids")]
     pub file: Option<PathBuf>,
-    /// Token ids, separated by commas
-    #[arg(long, value_name = "IDS", value_delimiter = ',', num_args = 1)]
-    pub ids: Option<Vec<u32>>,
+    /// Token ids, separated by commas or spaces
+    #[arg(long, value_name = "IDS", value_parser = ids, allow_negative_numbers = true)]
+    pub ids: Option<Ids>,
     /// Control tokens spelled in the text become control tokens
     #[arg(long, conflicts_with = "ids")]
     pub specials: bool,
@@ -226,9 +257,10 @@ pub struct TextArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  huozi tokenize -m huozi.gguf -p 白日依山尽      one line per token: id, tab, piece
-  huozi tokenize -m huozi.gguf --ids 409,1276     the text of ids
-Without -p, -f and --ids the text is read from standard input. Bytes that are no whole character show as \\xNN.")]
+  huozi tokenize -m huozi.gguf -p 白日依山尽   a line per token: id, tab, piece
+  huozi tokenize -m huozi.gguf --ids 409,1276  the text of ids
+Without -p, -f and --ids the text is read from standard input, when piped.
+Bytes that are no whole character show as \\xNN.")]
 pub struct Tokenize {
     /// GGUF file [env HUOZI_MODEL]
     #[arg(short, long, value_name = "FILE")]
@@ -245,9 +277,10 @@ pub struct Tokenize {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  huozi logits -m huozi.gguf -p 白日依山          the 10 likeliest next tokens at every position
+  huozi logits -m huozi.gguf -p 白日依山    the 10 likeliest at every position
   huozi logits -m huozi.gguf --ids 1,2,3 --all -o out.f32
-With -o: raw little-endian f32, one row of n_vocab values per id, padding rows included.")]
+With -o: raw little-endian f32, one row of n_vocab values per id, padding rows
+included.")]
 pub struct Logits {
     #[command(flatten)]
     /// The model.
@@ -328,8 +361,9 @@ pub enum EvalWhat {
 #[command(after_help = "\
 Example:
   huozi eval ppl -m huozi.gguf poems.txt --chunk 256
-The text's ids without special tokens are cut into chunks, a shorter rest is dropped. Each chunk is read from its own
-first token; the perplexity is exp of the mean negative log-likelihood of its positions 1 and later.")]
+The text's ids without special tokens are cut into chunks, a shorter rest is
+dropped. Each chunk is read from its own first token; the perplexity is exp of
+the mean negative log-likelihood of its positions 1 and later.")]
 pub struct Ppl {
     #[command(flatten)]
     /// The model.
@@ -338,18 +372,18 @@ pub struct Ppl {
     #[arg(value_name = "TEXT_FILE")]
     pub text: PathBuf,
     /// Tokens of a chunk
-    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256, value_parser = chunk_2)]
+    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256, value_parser = chunk_2, allow_negative_numbers = true)]
     pub chunk: usize,
     /// Tokens from one chunk to the next; a token is scored once [default: the chunk]
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub stride: Option<usize>,
     /// Chunks at most
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub chunks: Option<usize>,
     /// Arithmetic: given (a prompt) or generated (token by token) [default: given]
     #[arg(long, value_name = "PHASE", value_parser = phase)]
     pub phase: Option<Phase>,
-    /// Score only the second half of each chunk, as llama-perplexity does
+    /// Score only the second half of each chunk, as llama-perplexity and `eval kl` do
     #[arg(long, alias = "second_half", conflicts_with = "stride")]
     pub second_half: bool,
     /// One JSON object instead
@@ -365,9 +399,12 @@ pub struct Ppl {
 #[command(after_help = "\
 Example:
   huozi eval kl -m huozi-q4_k_m.gguf --base huozi-f16.gguf poems.txt
-  huozi eval kl -m q.gguf --base q.gguf --base-engine ggml poems.txt     ours from llama.cpp, same file
-Both models read the text chunk by chunk; the second half of each chunk is scored, as llama-perplexity
---kl-divergence does (its positions n/2 .. n-2, each predicting the next token). No logits file is written.")]
+  huozi eval kl -m q.gguf --base q.gguf --base-engine ggml poems.txt
+Both models read the text chunk by chunk. Always only the second half of each
+chunk is scored (positions n/2 .. n-2, each predicting the next token): the
+figures are there to be compared with llama-perplexity --kl-divergence, which
+does so. `eval ppl --second-half` gives the perplexity of the same positions.
+No logits file is written.")]
 pub struct Kl {
     #[command(flatten)]
     /// The model.
@@ -382,10 +419,10 @@ pub struct Kl {
     #[arg(value_name = "TEXT_FILE")]
     pub text: PathBuf,
     /// Tokens of a chunk
-    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256, value_parser = chunk_4)]
+    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256, value_parser = chunk_4, allow_negative_numbers = true)]
     pub chunk: usize,
     /// Chunks at most
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub chunks: Option<usize>,
     /// Arithmetic: given (a prompt) or generated (token by token) [default: given]
     #[arg(long, value_name = "PHASE", value_parser = phase)]
@@ -407,7 +444,7 @@ Example:
 Looks for models in HUOZI_MODEL, $XDG_DATA_HOME/huozi and the current folder.")]
 pub struct Doctor {
     /// Context in tokens that the forecast counts with
-    #[arg(short, long, alias = "ctx_size", value_name = "N", default_value_t = 2048, value_parser = context)]
+    #[arg(short, long, alias = "ctx_size", value_name = "N", default_value_t = 2048, value_parser = context, allow_negative_numbers = true)]
     pub ctx_size: usize,
     /// One JSON object instead
     #[arg(long)]
@@ -418,13 +455,13 @@ pub struct Doctor {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  huozi demo                          talk (in a terminal)
-  huozi demo \"写一首关于月的诗。\"     one answer
-The model has 6.3 million weights and knows classical Chinese poems, nothing else. It is built into the program,
-converted once and kept in ~/.cache/huozi.")]
+  huozi demo                       talk (in a terminal)
+  huozi demo \"写一首关于月的诗。\"  one answer
+The model has 6.3 million weights and knows classical Chinese poems, nothing
+else. It is built into the program, converted once and kept in ~/.cache/huozi.")]
 pub struct Demo {
     /// What to say to it
-    #[arg(value_name = "PROMPT", allow_hyphen_values = true)]
+    #[arg(value_name = "PROMPT")]
     pub prompt: Option<String>,
     #[command(flatten)]
     /// How it is run.
@@ -435,11 +472,11 @@ pub struct Demo {
     #[command(flatten)]
     /// Sampling.
     pub sampling: SamplingArgs,
-    /// No statistics, no notes
-    #[arg(short, long)]
+    /// No statistics, no progress, no notes
+    #[arg(short, long, overrides_with = "verbose")]
     pub quiet: bool,
     /// Statistics even when standard error is no terminal
-    #[arg(short, long, conflicts_with = "quiet")]
+    #[arg(short, long, overrides_with = "quiet")]
     pub verbose: bool,
 }
 
@@ -515,7 +552,31 @@ fn between(text: &str, least: usize, most: usize) -> Result<usize, String> {
     }
 }
 
-fn positive(text: &str) -> Result<usize, String> {
+fn not_positional(_: &str) -> Result<std::convert::Infallible, String> {
+    Err("the model file goes behind -m".to_owned())
+}
+
+fn ids(text: &str) -> Result<Ids, String> {
+    let between = |c: char| c.is_whitespace() || matches!(c, ',' | '，' | '、');
+    text.split(between)
+        .filter(|id| !id.is_empty())
+        .map(|id| id.parse().map_err(|_| format!("{id:?} is no token id")))
+        .collect::<Result<_, _>>()
+        .map(Ids)
+}
+
+/// Parses a top-k: 0 is off.
+pub fn top_k(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("a whole number from 0 to {} is needed", u32::MAX))
+}
+
+/// Parses a seed.
+pub fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("a whole number from 0 to {} is needed", u64::MAX))
+}
+
+/// Parses a count: 1 or more.
+pub fn positive(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(n) if n > 0 => Ok(n),
         _ => Err("a whole number of at least 1 is needed".to_owned()),
@@ -596,8 +657,49 @@ mod tests {
             ["-t", "1025"],
             ["-c", "0"],
             ["-c", "16777217"],
+            ["-n", "-1"],
+            ["-c", "-1"],
+            ["-t", "-1"],
+            ["--seed", "-1"],
+            ["--seed", "18446744073709551616"],
+            ["--top-k", "-1"],
+            ["--top-p", "-0.5"],
         ] {
-            assert!(Cli::try_parse_from(["huozi", "run", bad[0], bad[1]]).is_err(), "{bad:?}");
+            let error = Cli::try_parse_from(["huozi", "run", bad[0], bad[1]]).unwrap_err().to_string();
+            assert!(error.contains("invalid value") && error.contains(" is needed"), "{bad:?}: {error}");
+        }
+    }
+
+    fn parsed(typed: &[&str]) -> Command {
+        Cli::try_parse_from([&["huozi"], typed].concat()).unwrap().command
+    }
+
+    #[test]
+    fn the_last_of_quiet_and_verbose_holds() {
+        for (typed, expected) in [(["-q", "-v"], (false, true)), (["-v", "-q"], (true, false))] {
+            let Command::Run(run) = parsed(&[&["run"], &typed[..]].concat()) else { panic!() };
+            assert_eq!((run.quiet, run.verbose), expected, "{typed:?}");
+            let Command::Chat(chat) = parsed(&[&["chat"], &typed[..]].concat()) else { panic!() };
+            assert_eq!((chat.quiet, chat.verbose), expected, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_may_stand_alone_and_a_model_may_not() {
+        let Command::Run(run) = parsed(&["run", "-m", "M", "你好"]) else { panic!() };
+        assert_eq!(run.positional.as_deref(), Some("你好"));
+        assert!(Cli::try_parse_from(["huozi", "run", "a", "-p", "b"]).is_err());
+        let error = Cli::try_parse_from(["huozi", "chat", "m.gguf"]).unwrap_err().to_string();
+        assert!(error.contains("behind -m"), "{error}");
+    }
+
+    #[test]
+    fn ids_are_separated_by_commas_and_spaces() {
+        for text in ["1,22,3", "1 22 3", " 1, 22，3\n", "1、22 ,3"] {
+            assert_eq!(ids(text), Ok(Ids(vec![1, 22, 3])), "{text:?}");
+        }
+        for (text, bad) in [("1 x", "x"), ("-1", "-1"), ("1.5", "1.5"), ("4294967296", "4294967296")] {
+            assert!(ids(text).unwrap_err().contains(bad), "{text:?}");
         }
     }
 
@@ -618,10 +720,14 @@ mod tests {
             &[],
         ] {
             let typed = [&["huozi"], path, &["--help"]].concat();
-            let help = Cli::command().term_width(100).try_get_matches_from(typed).unwrap_err().to_string();
+            let help = Cli::command().term_width(100).try_get_matches_from(&typed).unwrap_err().to_string();
             let lines = help.lines().count();
             assert!(lines <= 40, "{path:?}: {lines} lines\n{help}");
             assert!(help.contains("Example"), "{path:?} shows no example");
+            // Clap breaks no line of this one again on the usual terminal.
+            let narrow = Cli::command().term_width(80).try_get_matches_from(&typed).unwrap_err().to_string();
+            let footer = |help: &str| help[help.find("Example").unwrap()..].to_owned();
+            assert_eq!(footer(&narrow), footer(&help), "{path:?}");
         }
     }
 }

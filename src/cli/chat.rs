@@ -10,21 +10,25 @@ use super::signal::Signals;
 use crate::session::store::{self, Conversation};
 use crate::session::{Answer, Error, Session, Stats};
 use crate::token::ChatError;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use std::io::{self, BufRead, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const HELP: &str = "\
 /help           this list
 /clear          forget everything said
 /undo           take the last exchange back
 /retry          another answer to the last question
-/set [KEY VAL]  show or change: temperature top_k top_p repetition_penalty greedy max_new_tokens seed system
+/set [KEY VAL]  show or change: temperature top_k top_p repetition_penalty
+                greedy max_new_tokens seed system
 /stats          what the last answer cost
-/save [NAME]    keep this conversation
-/load NAME      go on with a kept one
+/save [NAME]    keep this conversation; /save! NAME puts it over another one
+/load NAME      go on with a kept one: its messages and system text, the other
+                settings stay; an unsaved conversation is kept under a new name
 /quit           leave (also Ctrl+D)
-A line that ends in \\ goes on in the next; \"\"\" opens and closes a block; // sends a line that begins with /.";
+A line that ends in \\ goes on in the next; \"\"\" opens and closes a block, which
+is always a message; // sends a line that begins with /. Ctrl+C drops what is
+being typed.";
 
 /// Runs the command.
 ///
@@ -35,26 +39,27 @@ pub fn run(args: &Chat, config: &Config, signals: &Signals, printer: &mut Printe
     let file = File::open(&path, load::how(&args.model.load))?;
     let mut session =
         load::session(&file, config, &args.model.load, &args.chat, &args.sampling, args.history)?;
-    let verbosity = Verbosity::new(args.quiet, args.verbose);
+    let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     if let Some(name) = &args.load {
         // What is typed wins over what is stored.
         let typed = session.settings().system.clone();
-        load_saved(&mut session, &file, name)?;
+        put(&mut session, store::load(&directory()?, name, &file.fingerprint()?)?);
         if typed.is_some() {
             session.settings_mut().system = typed;
         }
     }
-    talk(&mut session, &file, verbosity, signals, printer)
+    talk(&mut session, &file, args.load.clone(), verbosity, signals, printer)
 }
 
-/// Talks until the input ends.
+/// Talks until the input ends. `name` is what the session's conversation was loaded from.
 ///
 /// # Errors
 /// Standard output went away, a signal, an engine that fails.
 pub fn talk(
     session: &mut Session,
     file: &File,
-    verbosity: Verbosity,
+    name: Option<String>,
+    mut verbosity: Verbosity,
     signals: &Signals,
     printer: &mut Printer,
 ) -> Result<()> {
@@ -62,10 +67,9 @@ pub fn talk(
     if interactive {
         signals.chat_mode();
     }
-    let mut input = Input { lines: io::stdin().lock(), interactive };
-    let mut last: Option<Stats> = None;
-    let mut saved_as: Option<String> = None;
-    if interactive {
+    let mut input = Input { lines: io::stdin().lock(), interactive, signals, instead: None };
+    let mut state = State { name, ..State::default() };
+    if interactive && verbosity.notes {
         eprintln!("{}: {}", file.path.display(), session.scheduler().info().runs_on);
         eprintln!("/help lists the commands, Ctrl+C stops an answer, Ctrl+D quits");
     }
@@ -73,14 +77,14 @@ pub fn talk(
         if interactive {
             signals.rearm();
         }
-        let ask = match parse(&message) {
+        let line = if message.block { say(&message.text) } else { parse(&message.text) };
+        let ask = match line {
             Line::Nothing => continue,
             Line::Say(text) => Some(Ask::New(text)),
             Line::Command("retry", _) => Some(Ask::Again),
             Line::Command("quit" | "exit" | "bye", _) => break,
             Line::Command(name, rest) => {
-                let done = command(session, file, name, rest, last.as_ref(), &mut saved_as);
-                match done {
+                match command(session, file, name, rest, &mut state) {
                     Ok(text) if text.is_empty() => {}
                     Ok(text) => eprintln!("{}", visible(&text)),
                     Err(error) => eprintln!("huozi: {}", visible(&super::exit::line(&error))),
@@ -99,11 +103,14 @@ pub fn talk(
         });
         show.finish()?;
         match result {
-            Ok(answer) => last = Some(answer.stats),
-            // The conversation is as it was: the person can say something else.
-            Err(error @ (Error::QueryTooLong { .. } | Error::NothingToRetry | Error::EmptyPrompt)) => {
-                eprintln!("huozi: {error}");
+            Ok(answer) => {
+                state.last = Some(answer.stats);
+                state.unsaved = true;
+                verbosity.seed = false;
             }
+            // The conversation is as it was: the person can say something else.
+            Err(error @ Error::QueryTooLong { .. }) => eprintln!("huozi: {error}; {TOO_LONG}"),
+            Err(error @ (Error::NothingToRetry | Error::EmptyPrompt)) => eprintln!("huozi: {error}"),
             Err(error @ Error::Chat(_)) if !matches!(error, Error::Chat(ChatError::NoFormat)) => {
                 eprintln!("huozi: {}", visible(&error.to_string()));
             }
@@ -121,6 +128,9 @@ pub fn talk(
 pub fn failed(error: Error) -> anyhow::Error {
     match error {
         Error::Chat(ChatError::NoFormat) => Usage(error.to_string()).into(),
+        Error::QueryTooLong { .. } | Error::TextTooLong { .. } => {
+            anyhow!("{error}; {TOO_LONG}")
+        }
         error => error.into(),
     }
 }
@@ -138,6 +148,11 @@ enum Line<'a> {
     Command(&'a str, &'a str),
 }
 
+/// A message as it is.
+fn say(message: &str) -> Line<'_> {
+    if message.trim().is_empty() { Line::Nothing } else { Line::Say(message.to_owned()) }
+}
+
 fn parse(message: &str) -> Line<'_> {
     let trimmed = message.trim();
     if trimmed.is_empty() {
@@ -145,7 +160,7 @@ fn parse(message: &str) -> Line<'_> {
     }
     match trimmed.strip_prefix('/') {
         Some(rest) if rest.starts_with('/') => Line::Say(rest.to_owned()),
-        // A command is one line; a block that happens to begin with / is a message.
+        // A command is one line.
         Some(rest) if !trimmed.contains('\n') => {
             let (name, args) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
             Line::Command(name, args.trim())
@@ -154,61 +169,102 @@ fn parse(message: &str) -> Line<'_> {
     }
 }
 
-fn command(
-    session: &mut Session,
-    file: &File,
-    name: &str,
-    rest: &str,
-    last: Option<&Stats>,
-    saved_as: &mut Option<String>,
-) -> Result<String> {
+/// What a chat knows beside the session.
+#[derive(Default)]
+struct State {
+    /// What the last answer of this conversation cost.
+    last: Option<Stats>,
+    /// What it is kept as.
+    name: Option<String>,
+    /// Whether it changed since.
+    unsaved: bool,
+}
+
+fn command(session: &mut Session, file: &File, name: &str, rest: &str, state: &mut State) -> Result<String> {
     Ok(match name {
         "help" | "?" => HELP.to_owned(),
         "clear" => {
             session.clear();
-            *saved_as = None;
+            *state = State::default();
             "forgotten".into()
         }
         "undo" => match session.undo() {
-            Some(question) => format!("taken back: {question}"),
+            Some(question) => {
+                state.unsaved = true;
+                format!("taken back: {question}")
+            }
             None => "there is nothing to take back".into(),
         },
         "set" => set(session, rest)?,
-        "stats" => match last {
+        "stats" => match &state.last {
             Some(stats) => format!(
-                "{}\n[{} exchanges, {} of them no longer in the prompt]",
+                "{}\n[{}, {} of them no longer in the prompt]",
                 stats_line(stats),
-                session.turns().len(),
+                exchanges(session.turns().len()),
                 session.dropped()
             ),
-            None => "nothing was said yet".into(),
+            None => "there is no answer in this conversation yet".into(),
         },
-        "save" => {
-            let name =
-                if rest.is_empty() { saved_as.clone().unwrap_or_else(fresh_name) } else { rest.to_owned() };
-            let conversation =
-                Conversation { system: session.settings().system.clone(), turns: session.turns().to_vec() };
-            let path = store::save(&directory()?, &name, &conversation, &file.fingerprint()?)?;
-            *saved_as = Some(name.clone());
-            format!("saved as {name} ({})", path.display())
-        }
+        "save" | "save!" => save(session, file, rest, name == "save!", state)?,
         "load" => {
             if rest.is_empty() {
                 return Err(Usage("/load NAME".into()).into());
             }
-            load_saved(session, file, rest)?;
-            *saved_as = Some(rest.to_owned());
-            format!("loaded {rest}: {} exchanges", session.turns().len())
+            let loaded = store::load(&directory()?, rest, &file.fingerprint()?)?;
+            let mut said = String::new();
+            if state.unsaved && !session.turns().is_empty() {
+                let kept = fresh_name(&directory()?);
+                write(session, file, &kept)?;
+                said = format!("the unsaved conversation is kept as {kept}\n");
+            }
+            put(session, loaded);
+            *state = State { name: Some(rest.to_owned()), ..State::default() };
+            said + &format!("loaded {rest}: {}", exchanges(session.turns().len()))
         }
         other => return Err(Usage(format!("/{other} is no command; /help lists them")).into()),
     })
 }
 
-fn load_saved(session: &mut Session, file: &File, name: &str) -> Result<()> {
-    let conversation = store::load(&directory()?, name, &file.fingerprint()?)?;
+fn exchanges(n: usize) -> String {
+    format!("{n} exchange{}", if n == 1 { "" } else { "s" })
+}
+
+/// Keeps the conversation, and never hides another one unless told to `replace` it.
+fn save(session: &Session, file: &File, typed: &str, replace: bool, state: &mut State) -> Result<String> {
+    let directory = directory()?;
+    let name = match (typed, &state.name) {
+        ("", Some(name)) => name.clone(),
+        ("", None) => fresh_name(&directory),
+        (typed, _) => typed.to_owned(),
+    };
+    if store::path(&directory, &name)?.exists() {
+        if session.turns().is_empty() {
+            return Err(Usage(format!("nothing was said yet: {name} stays as it is")).into());
+        }
+        if !replace && state.name.as_ref() != Some(&name) {
+            let what = format!(
+                "{name} is another conversation; /save! {name} puts this one in its place, \
+                 /save finds a new name"
+            );
+            return Err(Usage(what).into());
+        }
+    }
+    let path = write(session, file, &name)?;
+    let said = format!("saved as {name} ({})", path.display());
+    state.name = Some(name);
+    state.unsaved = false;
+    Ok(said)
+}
+
+fn write(session: &Session, file: &File, name: &str) -> Result<PathBuf> {
+    let system = session.settings().system.clone();
+    let conversation = Conversation { system, turns: session.turns().to_vec() };
+    Ok(store::save(&directory()?, name, &conversation, &file.fingerprint()?)?)
+}
+
+fn put(session: &mut Session, conversation: Conversation) {
     session.settings_mut().system = conversation.system;
     session.restore(conversation.turns);
-    Ok(())
 }
 
 fn directory() -> Result<PathBuf> {
@@ -216,41 +272,51 @@ fn directory() -> Result<PathBuf> {
         .ok_or_else(|| Usage("neither XDG_DATA_HOME nor HOME says where to keep it".into()).into())
 }
 
-/// The time in seconds: unique enough for one person, and it sorts.
-fn fresh_name() -> String {
+/// A name that no conversation has: the time in seconds, so that names sort.
+fn fresh_name(directory: &Path) -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    format!("chat-{}", since.map_or(0, |d| d.as_secs()))
+    let mut seconds = since.map_or(0, |d| d.as_secs());
+    loop {
+        let name = format!("chat-{seconds}");
+        if !store::path(directory, &name).is_ok_and(|path| path.exists()) {
+            return name;
+        }
+        seconds += 1;
+    }
 }
 
+/// What `/set` knows.
+const KEYS: [&str; 8] =
+    ["temperature", "top_k", "top_p", "repetition_penalty", "greedy", "max_new_tokens", "seed", "system"];
+
 fn set(session: &mut Session, rest: &str) -> Result<String> {
-    use super::args::{penalty, temperature, top_p};
+    use super::args::{penalty, positive, seed, temperature, top_k, top_p};
     let s = session.settings_mut();
     let (key, value) = rest.split_once(|c: char| c.is_whitespace() || c == '=').unwrap_or((rest, ""));
     let value = value.trim().trim_start_matches('=').trim();
     let key = key.replace('-', "_");
-    if !key.is_empty() && value.is_empty() && key != "system" {
-        return Err(Usage(format!("/set {key} VALUE")).into());
-    }
     let bad = |what: String| Usage(format!("{key} {value:?}: {what}"));
-    let whole = |what: &str| bad(format!("{what} is needed"));
-    match key.as_str() {
-        "" => {}
-        "temperature" | "temp" => s.sampling.temperature = temperature(value).map_err(bad)?,
-        "top_p" => s.sampling.top_p = top_p(value).map_err(bad)?,
-        "repetition_penalty" => s.sampling.repetition_penalty = penalty(value).map_err(bad)?,
-        "top_k" => s.sampling.top_k = value.parse().map_err(|_| whole("a whole number"))?,
-        "seed" => s.seed = value.parse().map_err(|_| whole("a whole number"))?,
-        "max_new_tokens" => match value.parse() {
-            Ok(n) if n > 0 => s.max_new = n,
-            _ => return Err(whole("a whole number of at least 1").into()),
-        },
-        "greedy" => match value {
-            "on" | "true" | "1" => s.sampling.do_sample = false,
-            "off" | "false" | "0" => s.sampling.do_sample = true,
-            _ => return Err(whole("on or off").into()),
-        },
-        "system" => s.system = (!value.is_empty()).then(|| value.to_owned()),
-        other => return Err(Usage(format!("{other:?} is no setting; /set alone shows them")).into()),
+    match (key.as_str(), value) {
+        ("", _) => {}
+        ("system", "") => {
+            return Err(Usage("/set system TEXT; /set system default takes the model's own".into()).into());
+        }
+        (key, "") if KEYS.contains(&key) => return Err(Usage(format!("/set {key} VALUE")).into()),
+        ("temperature" | "temp", _) => s.sampling.temperature = temperature(value).map_err(bad)?,
+        ("top_p", _) => s.sampling.top_p = top_p(value).map_err(bad)?,
+        ("repetition_penalty", _) => s.sampling.repetition_penalty = penalty(value).map_err(bad)?,
+        ("top_k", _) => s.sampling.top_k = top_k(value).map_err(bad)?,
+        ("seed", _) => s.seed = seed(value).map_err(bad)?,
+        ("max_new_tokens", _) => s.max_new = positive(value).map_err(bad)?,
+        ("greedy", "on" | "true" | "1") => s.sampling.do_sample = false,
+        ("greedy", "off" | "false" | "0") => s.sampling.do_sample = true,
+        ("greedy", _) => return Err(bad("on or off is needed".into()).into()),
+        ("system", "default") => s.system = None,
+        ("system", text) => s.system = Some(text.to_owned()),
+        (other, _) => {
+            let keys = KEYS.join(" ");
+            return Err(Usage(format!("{other:?} is no setting; there are {keys}")).into());
+        }
     }
     let sampling = s.sampling;
     Ok(format!(
@@ -266,26 +332,52 @@ fn set(session: &mut Session, rest: &str) -> Result<String> {
     ))
 }
 
-/// Lines of input put together to messages.
-struct Input<R> {
-    lines: R,
-    interactive: bool,
+/// What to do about [`Error::QueryTooLong`].
+const TOO_LONG: &str = "shorten it, or give a larger context with -c";
+
+/// What was typed up to the point where it is a message.
+#[derive(Debug, PartialEq)]
+struct Message {
+    text: String,
+    /// It stood between `"""`: no command, whatever it begins with.
+    block: bool,
 }
 
-impl<R: BufRead> Input<R> {
+/// Lines of input put together to messages.
+struct Input<'a, R> {
+    lines: R,
+    interactive: bool,
+    signals: &'a Signals,
+    /// Set when Ctrl+C dropped a message: the line typed after that, or the end of the input.
+    instead: Option<Option<String>>,
+}
+
+impl<R: BufRead> Input<'_, R> {
     /// The next message; `None` at the end of the input.
-    fn message(&mut self) -> Result<Option<String>> {
-        let Some(first) = self.line("> ")? else { return Ok(None) };
+    fn message(&mut self) -> Result<Option<Message>> {
+        let mut first = self.line("> ")?;
+        while let Some(line) = first {
+            let message = self.message_from(line)?;
+            match self.instead.take() {
+                None => return Ok(Some(message)),
+                Some(line) => first = line,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The message that begins with the line `first`; void if `instead` is set.
+    fn message_from(&mut self, first: String) -> Result<Message> {
         if let Some(start) = first.trim_start().strip_prefix("\"\"\"") {
             if let Some(whole) = start.strip_suffix("\"\"\"") {
-                return Ok(Some(whole.to_owned()));
+                return Ok(Message { text: whole.to_owned(), block: true });
             }
             let mut lines = Vec::new();
             if !start.is_empty() {
                 lines.push(start.to_owned());
             }
             // The end of the input ends the block, too.
-            while let Some(line) = self.line(". ")? {
+            while let Some(line) = self.next_line()? {
                 if let Some(last) = line.trim_end().strip_suffix("\"\"\"") {
                     if !last.is_empty() {
                         lines.push(last.to_owned());
@@ -294,16 +386,28 @@ impl<R: BufRead> Input<R> {
                 }
                 lines.push(line);
             }
-            return Ok(Some(lines.join("\n")));
+            return Ok(Message { text: lines.join("\n"), block: true });
         }
-        let mut message = first;
-        while let Some(cut) = message.strip_suffix('\\') {
-            message = cut.to_owned();
-            let Some(next) = self.line(". ")? else { break };
-            message.push('\n');
-            message.push_str(&next);
+        let mut text = first;
+        while let Some(cut) = text.strip_suffix('\\') {
+            text = cut.to_owned();
+            let Some(next) = self.next_line()? else { break };
+            text.push('\n');
+            text.push_str(&next);
         }
-        Ok(Some(message))
+        Ok(Message { text, block: false })
+    }
+
+    /// A further line of a message; `None` at the end of the input, and when Ctrl+C dropped the message.
+    fn next_line(&mut self) -> Result<Option<String>> {
+        self.signals.set_composing(true);
+        let line = self.line(". ")?;
+        if self.signals.composing() {
+            self.signals.set_composing(false);
+            return Ok(line);
+        }
+        self.instead = Some(line);
+        Ok(None)
     }
 
     fn line(&mut self, prompt: &str) -> Result<Option<String>> {
@@ -328,13 +432,68 @@ impl<R: BufRead> Input<R> {
 mod tests {
     use super::*;
 
-    fn messages(text: &str) -> Vec<String> {
-        let mut input = Input { lines: text.as_bytes(), interactive: false };
+    fn typed(lines: impl BufRead, signals: &Signals) -> Vec<Message> {
+        let mut input = Input { lines, interactive: false, signals, instead: None };
         let mut all = Vec::new();
         while let Some(message) = input.message().unwrap() {
             all.push(message);
         }
         all
+    }
+
+    fn messages(text: &str) -> Vec<String> {
+        typed(text.as_bytes(), &Signals::default()).into_iter().map(|message| message.text).collect()
+    }
+
+    /// Reads a script in which the line `^C` is the key.
+    struct Keys<'a>(std::str::SplitInclusive<'a, char>, &'a Signals, &'a [u8]);
+
+    impl io::Read for Keys<'_> {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            unreachable!("lines are read by fill_buf")
+        }
+    }
+
+    impl BufRead for Keys<'_> {
+        fn fill_buf(&mut self) -> io::Result<&[u8]> {
+            while self.2.is_empty() {
+                match self.0.next() {
+                    Some("^C\n") => self.1.interrupt_prompt(),
+                    Some(line) => self.2 = line.as_bytes(),
+                    None => break,
+                }
+            }
+            Ok(self.2)
+        }
+
+        fn consume(&mut self, n: usize) {
+            self.2 = &self.2[n..];
+        }
+    }
+
+    #[test]
+    fn an_interrupt_drops_what_was_begun() {
+        for (script, expected) in [
+            ("\"\"\"\na\n^C\nb\n", &["b"][..]),
+            ("a\\\n^C\nb\n", &["b"]),
+            ("\"\"\"\na\n^C\n\"\"\"\nb\n^C\nc\\\nd\ne\n", &["c\nd", "e"]),
+            ("^C\n\"\"\"\na\n\"\"\"\nb\n", &["a", "b"]),
+            ("\"\"\"\na\n^C\n", &[]),
+        ] {
+            let signals = Signals::default();
+            let keys = Keys(script.split_inclusive('\n'), &signals, &[]);
+            let texts: Vec<_> = typed(keys, &signals).into_iter().map(|m| m.text).collect();
+            assert_eq!(texts, expected, "{script:?}");
+        }
+    }
+
+    #[test]
+    fn a_block_is_a_message_whatever_it_begins_with() {
+        let blocks = typed("\"\"\"\n/quit\n\"\"\"\n\"\"\"/x\"\"\"\n/y\n".as_bytes(), &Signals::default());
+        let seen: Vec<_> = blocks.iter().map(|m| (m.text.as_str(), m.block)).collect();
+        assert_eq!(seen, [("/quit", true), ("/x", true), ("/y", false)]);
+        assert_eq!(say("/quit"), Line::Say("/quit".into()));
+        assert_eq!(say(" \n "), Line::Nothing);
     }
 
     #[test]

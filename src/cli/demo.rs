@@ -43,11 +43,13 @@ pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printe
         if let Some(why) = &model.not_cached {
             eprintln!("huozi: not kept for next time: {why}");
         }
+        // A conversation begins with the path anyway.
+        let path = if interactive { String::new() } else { format!(": {}", model.path.display()) };
         match &model.report {
             Some(report) => {
                 for output in &report.outputs {
                     eprintln!(
-                        "huozi: converted the built-in model: {} weights, {} -> {} ({}, {:.2} bits per weight), {:.1} s",
+                        "huozi: converted the built-in model: {} weights, {} -> {} ({}, {:.2} bits per weight), {:.1} s{path}",
                         report.weights,
                         bytes(report.source_bytes),
                         bytes(output.bytes),
@@ -55,26 +57,26 @@ pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printe
                         output.bits_per_weight,
                         report.seconds
                     );
-                    eprintln!("huozi: {}", model.path.display());
                 }
             }
-            None => eprintln!("huozi: {} (converted before)", model.path.display()),
+            None if args.verbose => eprintln!("huozi: the built-in model was converted before{path}"),
+            None => {}
         }
     }
     let file = File::open(&model.path, load::how(&args.load))?;
     let mut session =
         load::session(&file, config, &args.load, &args.chat, &args.sampling, HistoryRule::TwoThirds)?;
-    let verbosity = Verbosity::new(args.quiet, args.verbose);
+    let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     match prompt {
         Some(prompt) => {
             once(&mut session, &prompt, Way::Chat, verbosity, true, signals, printer)?;
             Ok(())
         }
         None => {
-            eprintln!(
-                "Ask for a poem, e.g. 写一首关于月的诗。 or 填一首《浣溪沙》。 /help lists the commands."
-            );
-            chat::talk(&mut session, &file, verbosity, signals, printer)
+            if !args.quiet {
+                eprintln!("Ask for a poem, e.g. 写一首关于月的诗。 or 填一首《浣溪沙》。");
+            }
+            chat::talk(&mut session, &file, None, verbosity, signals, printer)
         }
     }
 }

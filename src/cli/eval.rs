@@ -38,14 +38,14 @@ fn ppl(args: &Ppl, config: &Config, signals: &Signals, printer: &mut Printer) ->
     if cut.stride > cut.chunk {
         return Err(Usage(format!("--stride {} is more than --chunk {}", cut.stride, cut.chunk)).into());
     }
-    warn_long(cut.chunk, file.shape.n_ctx_train);
+    warn_long(cut.chunk, file.shape.n_ctx_train, args.quiet);
     let ids = file.tokenizer()?.encode(&settings::read_text(&args.text)?, Specials::Plain);
     load::check_ids(&ids, file.shape.n_vocab)?;
     let mut engine = load::engine(&file, config, &args.model.load, cut.chunk)?;
     let began = Instant::now();
     let mut counter = Counter::new(cut.chunks(ids.len()) as u64, false, args.quiet);
     let result = signals.while_busy(|cancel| {
-        let mut on = |p: Progress| counter.set(p.done as u64, &format!("ppl {:.3}", p.ppl));
+        let mut on = |p: Progress| counter.set(p.done as u64, &format!("ppl {:.3}", p.value));
         eval::perplexity(engine.as_mut(), &ids, &cut, cancel, &mut on)
     });
     drop(counter);
@@ -95,7 +95,7 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
         phase: args.phase.unwrap_or(Phase::Given),
         ..Cut::plain(args.chunk)
     };
-    warn_long(cut.chunk, file.shape.n_ctx_train);
+    warn_long(cut.chunk, file.shape.n_ctx_train, args.quiet);
     let text = settings::read_text(&args.text)?;
     let ids = file.tokenizer()?.encode(&text, Specials::Plain);
     if base_file.tokenizer()?.encode(&text, Specials::Plain) != ids {
@@ -108,7 +108,7 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
     let began = Instant::now();
     let mut counter = Counter::new(cut.chunks(ids.len()) as u64, false, args.quiet);
     let result = signals.while_busy(|cancel| {
-        let mut on = |p: Progress| counter.set(p.done as u64, &format!("ppl {:.3}", p.ppl));
+        let mut on = |p: Progress| counter.set(p.done as u64, &format!("kl {:.6}", p.value));
         eval::divergence(engine.as_mut(), base.as_mut(), &ids, &cut, cancel, &mut on)
     });
     drop(counter);
@@ -163,8 +163,8 @@ fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-fn warn_long(chunk: usize, trained: usize) {
-    if chunk > trained {
+fn warn_long(chunk: usize, trained: usize, quiet: bool) {
+    if chunk > trained && !quiet {
         eprintln!(
             "huozi: chunks of {chunk} tokens are longer than the {trained} this model was trained with"
         );

@@ -226,7 +226,7 @@ mod tests {
             (session::Error::Chat(template), BAD_FILE),
             (session::Error::Chat(ChatError::NoFormat), USAGE),
             (session::Error::BrokenModel, BAD_FILE),
-            (session::Error::QueryTooLong { tokens: 2, limit: 1 }, FAILED),
+            (session::Error::QueryTooLong { tokens: 2, limit: 1, n_ctx: 3 }, FAILED),
         ] {
             let said = format!("{error:?}");
             assert_eq!(code(&anyhow::Error::new(error).context("above")), expected, "{said}");

@@ -55,7 +55,7 @@ pub fn main() -> u8 {
 
 fn run(cli: &Cli) -> Result<()> {
     let signals = Signals::install()?;
-    let config = Config::load()?;
+    let config = Config::load(cli.command.quiet())?;
     let printer = &mut Printer::new();
     match &cli.command {
         Command::Run(args) => run::run(args, &config, &signals, printer),

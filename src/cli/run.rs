@@ -22,10 +22,11 @@ pub fn run(args: &Run, config: &Config, signals: &Signals, printer: &mut Printer
     let file = File::open(&path, load::how(&args.model.load))?;
     // A chat message has no use for the line break at its end; a text to continue may mean it.
     let trim = !args.raw || args.file.is_none();
-    let text = settings::text(args.prompt.as_deref(), args.file.as_deref(), trim)?;
+    let prompt = args.prompt.as_deref().or(args.positional.as_deref());
+    let text = settings::text(prompt, args.file.as_deref(), trim)?;
     let mut session =
         load::session(&file, config, &args.model.load, &args.chat, &args.sampling, HistoryRule::TwoThirds)?;
-    let verbosity = Verbosity::new(args.quiet, args.verbose);
+    let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     let how = if !args.raw {
         Way::Chat
     } else if args.specials {
@@ -54,6 +55,7 @@ pub fn run(args: &Run, config: &Config, signals: &Signals, printer: &mut Printer
             "model_fingerprint": file.fingerprint()?,
             "runs_on": info.runs_on,
             "threads": info.threads,
+            "kv_type": load::kv_name(info.kv),
         }))?;
     }
     signals.check()?;

@@ -44,11 +44,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// `$XDG_CONFIG_HOME/huozi/config.toml`; defaults when there is none. Unknown keys are warned about on stderr.
+    /// `$XDG_CONFIG_HOME/huozi/config.toml`; defaults when there is none. Unknown keys are warned about on stderr
+    /// unless `quiet`.
     ///
     /// # Errors
     /// A file that cannot be read, is no TOML, or holds a value of the wrong kind.
-    pub fn load() -> Result<Self> {
+    pub fn load(quiet: bool) -> Result<Self> {
         let Some(path) = xdg("XDG_CONFIG_HOME", ".config").map(|base| base.join("huozi").join("config.toml"))
         else {
             return Ok(Self::default());
@@ -59,7 +60,7 @@ impl Config {
             Err(e) => return Err(BadFile(format!("{}: cannot read: {e}", path.display())).into()),
         };
         let (config, unknown) = Self::parse(&path, &text)?;
-        for key in unknown {
+        for key in unknown.iter().filter(|_| !quiet) {
             eprintln!("huozi: {}: unknown key {key:?} is ignored", path.display());
         }
         Ok(config)

@@ -1,8 +1,9 @@
 //! A session's events on a terminal or in a pipe: the answer to standard output, everything else to standard error.
 
+use super::args::SamplingArgs;
 use super::printer::{Printer, bytes};
 use crate::schedule::Stop;
-use crate::session::{Event, Stats};
+use crate::session::{Event, Settings, Stats};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,15 +14,26 @@ use std::time::Duration;
 pub struct Verbosity {
     /// Statistics after each answer.
     pub stats: bool,
-    /// Progress, notices that are not errors.
+    /// Progress.
     pub progress: bool,
+    /// Notices that are not errors.
+    pub notes: bool,
+    /// The seed, where no statistics show it.
+    pub seed: bool,
 }
 
 impl Verbosity {
-    /// From `-q`, `-v` and whether standard error is a terminal.
-    pub fn new(quiet: bool, verbose: bool) -> Self {
+    /// From `-q`, `-v` and whether standard error is a terminal. A seed that nobody chose is shown if it matters.
+    pub fn new(quiet: bool, verbose: bool, typed: &SamplingArgs, settings: &Settings) -> Self {
         let terminal = io::stderr().is_terminal();
-        Self { stats: !quiet && (verbose || terminal), progress: !quiet && terminal }
+        let stats = !quiet && (verbose || terminal);
+        let draws = settings.sampling.do_sample && settings.sampling.temperature > 0.0;
+        Self {
+            stats,
+            progress: !quiet && terminal,
+            notes: !quiet,
+            seed: !quiet && !stats && draws && typed.seed.is_none(),
+        }
     }
 }
 
@@ -73,18 +85,20 @@ impl<'a> Show<'a> {
                 if self.stream && self.failed.is_none() {
                     self.failed = self.printer.end_line().err();
                 }
-                if self.verbosity.stats && !self.stop {
+                if self.verbosity.notes && !self.stop {
                     match stop {
                         Stop::MaxTokens => eprintln!("[stopped: the limit of -n is reached]"),
                         Stop::ContextFull => eprintln!("[stopped: the context is full]"),
-                        Stop::Cancelled => eprintln!("[stopped]"),
-                        Stop::EndToken(_) | Stop::BrokenLogits => {}
+                        Stop::Cancelled if self.verbosity.stats => eprintln!("[stopped]"),
+                        Stop::Cancelled | Stop::EndToken(_) | Stop::BrokenLogits => {}
                     }
                 }
             }
             Event::Stats(stats) => {
                 if self.verbosity.stats && !self.stop {
                     eprintln!("{}", stats_line(stats));
+                } else if self.verbosity.seed && !self.stop {
+                    eprintln!("[seed {}]", stats.seed);
                 }
             }
         }
@@ -101,7 +115,9 @@ impl<'a> Show<'a> {
 
     fn note(&mut self, text: &str) {
         self.clear();
-        eprintln!("huozi: {text}");
+        if self.verbosity.notes {
+            eprintln!("huozi: {text}");
+        }
     }
 
     fn prompt(&mut self, done: usize, total: usize) {

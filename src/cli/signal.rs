@@ -2,27 +2,35 @@
 //!
 //! While work runs, the first signal sets the cancel flag that the engine polls; the work ends in order and the program
 //! says so with its exit code. While nothing runs (the program waits for input or loads a file), or when a second signal
-//! comes, the process ends at once. A chat is different in one point: SIGINT at its prompt first gives a hint.
+//! comes, the process ends at once. A chat is different: at its prompt SIGINT drops what is being typed and gives a
+//! hint; only the second one in a row ends the process.
 
 use super::exit::{INTERRUPTED, Interrupted, TERMINATED};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+/// A second Ctrl+C quits a chat if it comes this soon. The terminal does not tell what stands on a line before it is
+/// ended, so that time is what tells "quit" from "drop this line, too".
+const TWICE: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 struct State {
     cancel: AtomicBool,
     busy: AtomicBool,
     chatting: AtomicBool,
-    hinted: AtomicBool,
+    /// A message of several lines is being typed.
+    composing: AtomicBool,
+    /// When the hint was given, unless something was typed after it.
+    hinted: Mutex<Option<Instant>>,
     /// Exit code of the first signal, 0 while there was none.
     code: AtomicU8,
 }
 
 /// The handle on the signals of this process.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Signals(Arc<State>);
 
 impl Signals {
@@ -75,9 +83,25 @@ impl Signals {
         self.0.chatting.store(true, Ordering::SeqCst);
     }
 
+    /// Whether a message of several lines is being typed from now on: SIGINT then drops it.
+    pub fn set_composing(&self, composing: bool) {
+        self.0.composing.store(composing, Ordering::SeqCst);
+    }
+
+    /// Whether it still is: SIGINT ends it.
+    pub fn composing(&self) -> bool {
+        self.0.composing.load(Ordering::SeqCst)
+    }
+
+    /// SIGINT at the prompt of a chat.
+    #[cfg(test)]
+    pub fn interrupt_prompt(&self) {
+        assert!(!self.0.at_prompt(Instant::now()), "it would end the process");
+    }
+
     /// A new line was typed: an earlier Ctrl+C no longer counts.
     pub fn rearm(&self) {
-        self.0.hinted.store(false, Ordering::SeqCst);
+        self.0.forget_hint();
         if self.0.code.load(Ordering::SeqCst) != TERMINATED {
             self.0.code.store(0, Ordering::SeqCst);
             self.0.cancel.store(false, Ordering::SeqCst);
@@ -86,14 +110,36 @@ impl Signals {
 }
 
 impl State {
+    fn forget_hint(&self) -> Option<Instant> {
+        self.hinted.lock().ok().and_then(|mut hinted| hinted.take())
+    }
+
+    /// SIGINT while a chat waits for input; whether it ends the process. The terminal itself has thrown away the
+    /// unfinished line.
+    fn at_prompt(&self, now: Instant) -> bool {
+        let before = self.forget_hint();
+        if self.composing.swap(false, Ordering::SeqCst) {
+            eprint!("\nhuozi: dropped; Ctrl+C twice or Ctrl+D quits\n> ");
+            return false;
+        }
+        if before.is_some_and(|then| now.saturating_duration_since(then) < TWICE) {
+            return true;
+        }
+        if let Ok(mut hinted) = self.hinted.lock() {
+            *hinted = Some(now);
+        }
+        eprint!("\nhuozi: Ctrl+C once more within two seconds, or Ctrl+D, quits\n> ");
+        false
+    }
+
     fn on(self: &Arc<Self>, signal: i32) {
         let code = if signal == SIGTERM { TERMINATED } else { INTERRUPTED };
         let busy = self.busy.load(Ordering::SeqCst);
         if !busy && self.chatting.load(Ordering::SeqCst) && code == INTERRUPTED {
-            if self.hinted.swap(true, Ordering::SeqCst) {
+            if self.at_prompt(Instant::now()) {
+                eprintln!();
                 std::process::exit(code.into());
             }
-            eprintln!("\nhuozi: Ctrl+C again or Ctrl+D quits");
             return;
         }
         let again = self.cancel.swap(true, Ordering::SeqCst);
@@ -111,5 +157,30 @@ impl State {
                 std::process::exit(code.into());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_second_in_a_row_at_an_empty_prompt_quits() {
+        let signals = Signals::default();
+        let (state, start) = (&signals.0, Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        assert!(!state.at_prompt(at(0)));
+        assert!(state.at_prompt(at(500)));
+        // A line between them.
+        assert!(!state.at_prompt(at(1000)));
+        signals.rearm();
+        assert!(!state.at_prompt(at(1500)));
+        // A line that was begun and not ended takes longer to type.
+        assert!(!state.at_prompt(at(9000)));
+        // A message of several lines is dropped, and does not count.
+        signals.set_composing(true);
+        assert!(!state.at_prompt(at(9100)) && !signals.composing());
+        assert!(!state.at_prompt(at(9200)));
+        assert!(state.at_prompt(at(9300)));
     }
 }

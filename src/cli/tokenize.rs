@@ -51,7 +51,7 @@ pub fn run(args: &Tokenize, config: &Config, printer: &mut Printer) -> Result<()
 /// The text cannot be read.
 pub fn ids(args: &TextArgs, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     if let Some(ids) = &args.ids {
-        return Ok(ids.clone());
+        return Ok(ids.0.clone());
     }
     let text = settings::text(args.prompt.as_deref(), args.file.as_deref(), args.file.is_none())?;
     let specials = if args.specials { Specials::Parse } else { Specials::Plain };

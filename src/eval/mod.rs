@@ -94,8 +94,8 @@ pub struct Progress {
     pub done: usize,
     /// Chunks in all.
     pub chunks: usize,
-    /// Perplexity so far.
-    pub ppl: f64,
+    /// What is measured, so far: the perplexity, or the mean KL divergence in nats.
+    pub value: f64,
 }
 
 /// A perplexity.
@@ -162,7 +162,7 @@ pub fn perplexity(
             return Err(Error::NotFinite { token });
         }
         scores.into_iter().for_each(|score| nll.add(score));
-        progress(Progress { done: index + 1, chunks, ppl: nll.mean().exp() });
+        progress(Progress { done: index + 1, chunks, value: nll.mean().exp() });
     }
     Ok(Perplexity {
         tokens: ids.len(),
@@ -215,6 +215,7 @@ impl Divergence {
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
     kl: Vec<f64>,
+    kl_mean: Mean,
     margins: Vec<f32>,
     nll: Mean,
     nll_base: Mean,
@@ -226,6 +227,7 @@ impl Comparison {
     pub fn add(&mut self, base: &[f32], model: &[f32], next: u32) -> bool {
         let row = compare(base, model, next);
         self.kl.push(row.kl);
+        self.kl_mean.add(row.kl);
         self.nll.add(row.nll);
         self.nll_base.add(row.nll_base);
         self.margins.extend(row.margin);
@@ -234,8 +236,6 @@ impl Comparison {
 
     /// What it comes to, over a text of `tokens` tokens in `chunks` chunks.
     pub fn finish(mut self, tokens: usize, chunks: usize) -> Divergence {
-        let mut mean = Mean::default();
-        self.kl.iter().for_each(|&x| mean.add(x));
         self.kl.sort_by(f64::total_cmp);
         self.margins.sort_by(f32::total_cmp);
         let scored = self.kl.len();
@@ -243,8 +243,8 @@ impl Comparison {
             tokens,
             chunks,
             scored,
-            kl_mean: mean.mean(),
-            kl_error: mean.standard_error(),
+            kl_mean: self.kl_mean.mean(),
+            kl_error: self.kl_mean.standard_error(),
             kl_median: quantile(&self.kl, 0.5),
             kl_99: quantile(&self.kl, 0.99),
             kl_max: self.kl.last().copied().unwrap_or(f64::NAN),
@@ -312,7 +312,7 @@ pub fn divergence(
         if let Some(token) = bad {
             return Err(Error::NotFinite { token });
         }
-        progress(Progress { done: index + 1, chunks, ppl: comparison.nll.mean().exp() });
+        progress(Progress { done: index + 1, chunks, value: comparison.kl_mean.mean() });
     }
     Ok(comparison.finish(ids.len(), chunks))
 }

@@ -144,7 +144,10 @@ impl Found {
     pub fn look(path: &Path) -> Self {
         let bytes = fs::metadata(path).map_or(0, |m| m.len());
         let shape = Reader::open(path, How::Map).and_then(|reader| Shape::from_meta(reader.meta()));
-        Self { path: path.to_owned(), bytes, shape: shape.map_err(|e: gguf::Error| e.to_string()) }
+        // Whoever shows this shows the path in front of it.
+        let prefix = format!("{}: ", path.display());
+        let shape = shape.map_err(|e: gguf::Error| e.to_string().replacen(&prefix, "", 1));
+        Self { path: path.to_owned(), bytes, shape }
     }
 }
 

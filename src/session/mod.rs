@@ -164,12 +164,27 @@ pub fn stop_name(stop: Stop) -> &'static str {
 #[non_exhaustive]
 pub enum Error {
     /// The message alone is longer than a prompt may be.
-    #[error("the message is too long: the prompt would have {tokens} tokens, {limit} are allowed")]
+    #[error(
+        "the message is too long: with system text and markers, and no earlier exchange, the prompt would have \
+         {tokens} tokens; {limit} of the context's {n_ctx} are allowed"
+    )]
     QueryTooLong {
         /// Tokens of the shortest possible prompt.
         tokens: usize,
         /// Tokens allowed.
         limit: usize,
+        /// Positions of prompt and answer together.
+        n_ctx: usize,
+    },
+    /// The text to continue leaves no room for a token more.
+    #[error("the text is too long: it has {tokens} tokens; {limit} of the context's {n_ctx} are allowed")]
+    TextTooLong {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Tokens allowed.
+        limit: usize,
+        /// Positions of text and continuation together.
+        n_ctx: usize,
     },
     /// There is nothing to continue.
     #[error("the prompt is empty")]
@@ -189,15 +204,6 @@ pub enum Error {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-}
-
-impl From<ChatError> for Error {
-    fn from(error: ChatError) -> Self {
-        match error {
-            ChatError::TooLong { tokens, limit } => Self::QueryTooLong { tokens, limit },
-            other => Self::Chat(other),
-        }
-    }
 }
 
 /// The result of one turn or completion, for front ends that want it whole.
@@ -354,7 +360,8 @@ impl Session {
             return Err(Error::EmptyPrompt);
         }
         if ids.len() >= n_ctx {
-            return Err(Error::QueryTooLong { tokens: ids.len(), limit: n_ctx.saturating_sub(1) });
+            let (tokens, limit) = (ids.len(), n_ctx.saturating_sub(1));
+            return Err(Error::TextTooLong { tokens, limit, n_ctx });
         }
         self.generate(ids.to_vec(), 0, cancel, on)
     }
@@ -388,7 +395,11 @@ impl Session {
         let mut limits = Limits::of_context(n_ctx);
         // The rule "context - 248" is for contexts like the original's; a short one still needs room to ask.
         limits.prompt_tokens = limits.prompt_tokens.max(n_ctx / 2);
-        let prompt = fit(&self.messages(question), &self.format, &self.tokenizer, history, limits)?;
+        let prompt = fit(&self.messages(question), &self.format, &self.tokenizer, history, limits);
+        let prompt = prompt.map_err(|error| match error {
+            ChatError::TooLong { tokens, limit } => Error::QueryTooLong { tokens, limit, n_ctx },
+            other => Error::Chat(other),
+        })?;
         if prompt.ids.is_empty() {
             return Err(Error::EmptyPrompt);
         }

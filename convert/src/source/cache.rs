@@ -60,9 +60,13 @@ pub(super) fn find(name: &Path, env: &CacheEnv) -> Result<PathBuf, Error> {
     };
     let model = cache.join(folder);
     if !model.is_dir() {
-        let what = format!(
+        let mut what = format!(
             "{shown_name} is neither a path nor in the local Hugging Face cache (nothing is downloaded)"
         );
+        let named = same_name(name, &cache);
+        if !named.is_empty() {
+            what.push_str(&format!("; the cache has {}", named.join(", ")));
+        }
         return missing(what, vec![name.into(), model]);
     }
     let snapshots = model.join("snapshots");
@@ -116,6 +120,21 @@ fn folder_name(name: &Path) -> Option<String> {
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
     (parts.len() <= 2 && parts.iter().all(good)).then(|| format!("models--{}", parts.join("--")))
+}
+
+/// The cached models `ORG/NAME` whose last part is that of `name`, in any case.
+fn same_name(name: &Path, cache: &Path) -> Vec<String> {
+    let Some(last) = name.file_name().and_then(|last| last.to_str()) else { return Vec::new() };
+    let mut found: Vec<String> = std::fs::read_dir(cache)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_prefix("models--")?.replace("--", "/")))
+        .filter(|repo| repo.rsplit('/').next().is_some_and(|part| part.eq_ignore_ascii_case(last)))
+        .map(|repo| shown(&repo))
+        .collect();
+    found.sort();
+    found
 }
 
 /// The content of `refs/main` without white space at its ends; `None` without such a file.

@@ -33,8 +33,12 @@ pub(super) fn list(input: &Input, index: usize) -> Result<Vec<Entry>, Error> {
             Err(Error::format(file, 8, format!("tensor {} with {expected}", shown(&t.name)), found))
         };
         let (from, to) = t.offsets;
-        if from > to || to > data_bytes {
+        if from > to {
             return wrong(format!("data inside 0..{data_bytes}"), format!("{from}..{to}"));
+        }
+        if to > data_bytes {
+            let found = format!("{from}..{to}: the file is cut short, or its header is wrong");
+            return wrong(format!("data inside 0..{data_bytes}"), found);
         }
         if from != end {
             let what = if from < end { "overlaps" } else { "leaves a hole after" };
