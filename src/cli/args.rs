@@ -66,7 +66,7 @@ pub struct LoadArgs {
     /// Threads [default: all cores this process may use; env HUOZI_THREADS]
     #[arg(short, long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
-    /// Type of the KV cache: f32 or f16
+    /// Type of the KV cache: f32, f16 or q8
     #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_type)]
     pub kv_type: Option<KvType>,
     /// Read the file into memory instead of mapping it
@@ -420,7 +420,8 @@ pub fn kv_type(text: &str) -> Result<KvType, String> {
     match text {
         "f32" | "fp32" => Ok(KvType::F32),
         "f16" | "fp16" => Ok(KvType::F16),
-        _ => Err("f32 or f16 is needed".to_owned()),
+        "q8" => Ok(KvType::Q8),
+        _ => Err("f32, f16 or q8 is needed".to_owned()),
     }
 }
 

@@ -82,7 +82,7 @@ impl File {
     /// The memory that the model needs with room for `positions`.
     pub fn forecast(&self, kv: KvType, positions: usize) -> Forecast {
         let bytes = self.reader.file_bytes();
-        self.shape.forecast(bytes, positions, kv.value_bytes(), MICRO_BATCH, LOGIT_ROWS)
+        self.shape.forecast(bytes, positions, kv, MICRO_BATCH, LOGIT_ROWS)
     }
 
     /// A fingerprint of the file, see [`catalog::fingerprint`].
@@ -175,14 +175,6 @@ fn exact_kv(load: &LoadArgs) -> KvType {
     load.kv_type.unwrap_or(KvType::F32)
 }
 
-/// A type of the KV cache as it is typed.
-pub fn kv_name(kv: KvType) -> &'static str {
-    match kv {
-        KvType::F32 => "f32",
-        KvType::F16 => "f16",
-    }
-}
-
 /// Ids that the model has rows for.
 ///
 /// # Errors
@@ -204,7 +196,7 @@ mod tests {
     #[test]
     fn two_models_need_what_both_need() {
         let shape = Shape::named("bloom-560m").expect("known");
-        let one = |file| shape.forecast(file, 256, 4, MICRO_BATCH, LOGIT_ROWS);
+        let one = |file| shape.forecast(file, 256, KvType::F32, MICRO_BATCH, LOGIT_ROWS);
         let sum = both([one(1000), one(500)]);
         assert_eq!((sum.file, sum.kv), (1500, 2 * one(0).kv));
         assert_eq!(sum.total, one(1000).total + one(500).total);

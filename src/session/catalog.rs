@@ -96,7 +96,7 @@ fn cgroup_limits(root: &Path) -> Vec<(u64, u64)> {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "{name} needs about {forecast} for a context of {positions} tokens, {} MiB are available; a shorter context (-c), \
-     --kv-type f16 or a smaller type would help, --no-memory-check loads it all the same",
+     --kv-type q8 or a smaller type would help, --no-memory-check loads it all the same",
     available >> 20
 )]
 pub struct NotEnoughMemory {
