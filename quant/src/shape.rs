@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::attention::BLOCK;
+use crate::attention::{BLOCK, KvType};
 use crate::gguf::{Error, Meta};
 
 /// The context BLOOM was trained with, for files that do not say.
@@ -131,19 +131,19 @@ impl Shape {
     }
 
     /// Bytes of keys and values that one position holds in all layers.
-    pub const fn kv_bytes_per_position(&self, bytes_per_value: usize) -> u64 {
-        (2 * self.n_layer as u64 * self.n_embd as u64).saturating_mul(bytes_per_value as u64)
+    pub const fn kv_bytes_per_position(&self, kv: KvType) -> u64 {
+        (2 * self.n_layer as u64 * self.n_head as u64).saturating_mul(kv.row_bytes(self.head_dim()) as u64)
     }
 
     /// Bytes of one block of [`BLOCK`] positions.
-    pub const fn kv_block_bytes(&self, bytes_per_value: usize) -> u64 {
-        self.kv_bytes_per_position(bytes_per_value).saturating_mul(BLOCK as u64)
+    pub const fn kv_block_bytes(&self, kv: KvType) -> u64 {
+        self.kv_bytes_per_position(kv).saturating_mul(BLOCK as u64)
     }
 
     /// Bytes of keys and values for a sequence of `positions`, in whole blocks; `u64::MAX` past 64 bits.
-    pub const fn kv_bytes(&self, positions: usize, bytes_per_value: usize) -> u64 {
+    pub const fn kv_bytes(&self, positions: usize, kv: KvType) -> u64 {
         let blocks = positions.div_ceil(BLOCK) as u64;
-        self.kv_block_bytes(bytes_per_value).saturating_mul(blocks)
+        self.kv_block_bytes(kv).saturating_mul(blocks)
     }
 
     /// An estimate of the working memory of a step that takes `columns` tokens and keeps `rows` rows of logits:
@@ -155,17 +155,16 @@ impl Shape {
         per_column.saturating_mul(columns as u64).saturating_add(per_row.saturating_mul(rows as u64))
     }
 
-    /// The memory that a model file of `file` bytes needs with KV for `positions` of `bytes_per_value` bytes and
-    /// steps of at most `columns` tokens and `rows` rows of logits.
+    /// The memory that a model file of `file` bytes needs with KV of type `kv` for `positions` and steps of at most `columns` tokens and `rows` rows of logits.
     pub const fn forecast(
         &self,
         file: u64,
         positions: usize,
-        bytes_per_value: usize,
+        kv: KvType,
         columns: usize,
         rows: usize,
     ) -> Forecast {
-        let kv = self.kv_bytes(positions, bytes_per_value);
+        let kv = self.kv_bytes(positions, kv);
         let scratch = self.scratch_bytes(columns, rows);
         Forecast { file, kv, scratch, total: file.saturating_add(kv).saturating_add(scratch) }
     }
@@ -220,13 +219,15 @@ mod tests {
     fn kv_takes_whole_blocks() {
         let huozi = Shape::named("bloom-7b1").unwrap();
         // 2 (k, v) * 30 layers * 4096 * 2 bytes
-        assert_eq!(huozi.kv_bytes_per_position(2), 491_520);
-        assert_eq!(huozi.kv_bytes(2048, 2), 491_520 * 2048);
-        assert_eq!(huozi.kv_bytes(0, 2), 0);
-        assert_eq!(huozi.kv_bytes(1, 2), huozi.kv_block_bytes(2));
-        assert_eq!(huozi.kv_bytes(65, 4), 2 * huozi.kv_block_bytes(4));
-        assert_eq!(huozi.kv_bytes(usize::MAX, 4), u64::MAX);
-        let forecast = huozi.forecast(4_000 << 20, 2048, 2, 512, 16);
+        assert_eq!(huozi.kv_bytes_per_position(KvType::F16), 491_520);
+        // 2 * 30 layers * 32 heads * (128 + 4) bytes
+        assert_eq!(huozi.kv_bytes_per_position(KvType::Q8), 253_440);
+        assert_eq!(huozi.kv_bytes(2048, KvType::F16), 491_520 * 2048);
+        assert_eq!(huozi.kv_bytes(0, KvType::F16), 0);
+        assert_eq!(huozi.kv_bytes(1, KvType::F16), huozi.kv_block_bytes(KvType::F16));
+        assert_eq!(huozi.kv_bytes(65, KvType::F32), 2 * huozi.kv_block_bytes(KvType::F32));
+        assert_eq!(huozi.kv_bytes(usize::MAX, KvType::F32), u64::MAX);
+        let forecast = huozi.forecast(4_000 << 20, 2048, KvType::F16, 512, 16);
         assert_eq!(forecast.total, forecast.file + forecast.kv + forecast.scratch);
         // 512 columns of 4 * (8 * 4096 + 2 * 16384) bytes = 128 MiB; 16 rows of 250880 floats = 15.3 MiB.
         assert_eq!(forecast.to_string(), "5104 MiB = 4000 model + 960 KV + 144 scratch");

@@ -10,6 +10,7 @@
 
 use std::any::Any;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -265,19 +266,70 @@ impl Crew<'_> {
         }
         assert!(chunk > 0 && width > 0 && data.len().is_multiple_of(width), "whole rows");
         let rows = data.len() / width;
+        // From first to last: weights are streamed in the order they lie in.
+        let all = 0..rows;
+        self.pieces(
+            data,
+            width,
+            chunk,
+            std::slice::from_ref(&all),
+            |i, _| i,
+            |_, first, tile| work(first, tile),
+        );
+    }
+
+    /// One phase over pieces of `data`, `(m, width)` row-major: for each group of rows its strips of `chunk` columns (the
+    /// last may be narrower), `work(group, first column, piece)`. Claimed from the last group and strip to the first.
+    ///
+    /// # Panics
+    /// When `data` is not whole rows, `groups` are not ascending ranges of rows without overlap, or `work` panics.
+    pub fn grid(
+        &self,
+        data: &mut [f32],
+        width: usize,
+        chunk: usize,
+        groups: &[Range<usize>],
+        work: impl Fn(usize, usize, Tile<'_>) + Sync,
+    ) {
+        if !data.is_empty() {
+            self.pieces(data, width, chunk, groups, |i, n| n - 1 - i, work);
+        }
+    }
+
+    /// [`Self::grid`] with the `i`-th claim of `n` going to piece `order(i, n)`; `data` is not empty.
+    fn pieces(
+        &self,
+        data: &mut [f32],
+        width: usize,
+        chunk: usize,
+        groups: &[Range<usize>],
+        order: impl Fn(usize, usize) -> usize + Sync,
+        work: impl Fn(usize, usize, Tile<'_>) + Sync,
+    ) {
+        assert!(chunk > 0 && width > 0 && data.len().is_multiple_of(width), "whole rows");
+        let rows = data.len() / width;
+        let mut end = 0;
+        for group in groups {
+            assert!(end <= group.start && group.start <= group.end && group.end <= rows, "groups of rows");
+            end = group.end;
+        }
+        let strips = width.div_ceil(chunk);
+        let n = strips * groups.len();
         let base = Base(data.as_mut_ptr());
-        self.each(width.div_ceil(chunk), |i| {
-            let first = i * chunk;
+        self.each(n, |i| {
+            let i = order(i, n);
+            let (group, first) = (i / strips, i % strips * chunk);
+            let Range { start, end } = groups[group];
             assert!(first < width);
             let tile = Tile {
-                // SAFETY: `first < width <= data.len()`.
-                start: unsafe { base.at(first) },
-                rows,
+                // SAFETY: `start <= rows` and `first < width`; a group without rows at the very end is not read.
+                start: unsafe { base.at((start * width + first).min(rows * width)) },
+                rows: end - start,
                 stride: width,
                 width: chunk.min(width - first),
                 data: PhantomData,
             };
-            work(first, tile);
+            work(group, first, tile);
         });
     }
 }
@@ -324,8 +376,8 @@ impl Tile<'_> {
     #[inline(always)]
     pub fn row(&mut self, r: usize) -> &mut [f32] {
         assert!(r < self.rows);
-        // SAFETY: `strips` asserted that the matrix has `rows * stride` values and that this strip's columns lie
-        // inside a row; the strips of one phase have no column in common, and `&mut self` lends one row at a time.
+        // SAFETY: `grid` asserted that the matrix has these rows of `stride` values and that this piece's columns lie
+        // inside a row; the pieces of one phase have no value in common, and `&mut self` lends one row at a time.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(r * self.stride), self.width) }
     }
 }
@@ -366,6 +418,41 @@ mod tests {
             });
             assert!(data.iter().enumerate().all(|(i, &x)| x == (i / 103 * 1000 + i % 103) as f32));
         }
+    }
+
+    #[test]
+    fn grids_cover_the_groups_and_nothing_else() {
+        for threads in RUNS {
+            let team = Team::new(threads).unwrap();
+            let mut data = vec![0.0f32; 9 * 103];
+            team.enter(&AtomicBool::new(false), |crew| {
+                crew.grid(&mut data, 103, 10, &[1..2, 2..2, 3..8], |group, first, mut tile| {
+                    assert_eq!(tile.rows(), [1, 0, 5][group]);
+                    for r in 0..tile.rows() {
+                        for (j, x) in tile.row(r).iter_mut().enumerate() {
+                            *x += (group * 10_000 + r * 1000 + first + j) as f32;
+                        }
+                    }
+                });
+            });
+            for (r, row) in data.chunks(103).enumerate() {
+                let expected = |j: usize| match r {
+                    1 => j,
+                    3..8 => 20_000 + (r - 3) * 1000 + j,
+                    _ => 0,
+                };
+                assert!(row.iter().enumerate().all(|(j, &x)| x == expected(j) as f32), "row {r}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "groups of rows")]
+    fn groups_that_overlap_are_refused() {
+        let team = Team::new(1).unwrap();
+        team.enter(&AtomicBool::new(false), |crew| {
+            crew.grid(&mut [0.0; 12], 3, 3, &[0..2, 1..4], |_, _, _| {});
+        });
     }
 
     #[test]

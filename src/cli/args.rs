@@ -89,7 +89,7 @@ pub struct LoadArgs {
     /// Flash attention of llama.cpp: auto, on or off [default: auto]
     #[arg(long, alias = "flash_attn", value_name = "HOW", value_parser = flash_attention)]
     pub flash_attn: Option<FlashAttention>,
-    /// Type of the KV cache: f32 or f16 [default: f16; logits and eval f32]
+    /// Type of the KV cache: f32, f16 or q8 [default: f16; logits and eval f32]
     #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_type)]
     pub kv_type: Option<KvType>,
     /// Read the file into memory instead of mapping it
@@ -486,7 +486,8 @@ pub fn kv_type(text: &str) -> Result<KvType, String> {
     match text {
         "f32" | "fp32" => Ok(KvType::F32),
         "f16" | "fp16" => Ok(KvType::F16),
-        _ => Err("f32 or f16 is needed".to_owned()),
+        "q8" => Ok(KvType::Q8),
+        _ => Err("f32, f16 or q8 is needed".to_owned()),
     }
 }
 

@@ -4,7 +4,7 @@ use super::args::Doctor;
 use super::exit::Usage;
 use super::printer::{Printer, bytes, escaped};
 use super::settings::Config;
-use crate::engine::MICRO_BATCH;
+use crate::engine::{KvType, MICRO_BATCH};
 use crate::model::bloom::LOGIT_ROWS;
 use crate::session::catalog::{self, Found, Memory};
 use anyhow::Result;
@@ -81,7 +81,8 @@ pub fn run(args: &Doctor, config: &Config, printer: &mut Printer) -> Result<()> 
         .collect();
     paths.extend(catalog::files(&catalog::folders()));
     let models: Vec<Found> = paths.iter().map(|path| Found::look(path)).collect();
-    let forecast = |shape: &Shape, file| shape.forecast(file, args.ctx_size, 2, MICRO_BATCH, LOGIT_ROWS);
+    let forecast =
+        |shape: &Shape, file| shape.forecast(file, args.ctx_size, KvType::F16, MICRO_BATCH, LOGIT_ROWS);
     let fits = |total: u64| memory.map(|m| total <= m.available);
 
     if args.json {

@@ -69,7 +69,7 @@ fn ppl(args: &Ppl, config: &Config, signals: &Signals, printer: &mut Printer) ->
             "model_fingerprint": file.fingerprint()?,
             "runs_on": engine.info().runs_on,
             "threads": engine.info().threads,
-            "kv_type": load::kv_name(engine.info().kv),
+            "kv_type": engine.info().kv.name(),
         }))?;
     } else {
         printer.line(&format!(
@@ -139,7 +139,7 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
             "base_runs_on": base.info().runs_on,
             "runs_on": engine.info().runs_on,
             "threads": engine.info().threads,
-            "kv_type": load::kv_name(engine.info().kv),
+            "kv_type": engine.info().kv.name(),
         }))?;
     } else {
         printer.line(&format!("mean KL divergence  {:.6} +- {:.6}", d.kl_mean, d.kl_error))?;

@@ -125,7 +125,7 @@ impl File {
             #[cfg(not(feature = "ggml"))]
             EngineKind::Ggml => (0, 0),
         };
-        self.shape.forecast(self.reader.file_bytes(), positions, kv.value_bytes(), columns, rows)
+        self.shape.forecast(self.reader.file_bytes(), positions, kv, columns, rows)
     }
 
     /// A fingerprint of the file, see [`catalog::fingerprint`].
@@ -279,14 +279,6 @@ fn exact_kv(load: &LoadArgs) -> KvType {
     load.kv_type.unwrap_or(KvType::F32)
 }
 
-/// A type of the KV cache as it is typed.
-pub fn kv_name(kv: KvType) -> &'static str {
-    match kv {
-        KvType::F32 => "f32",
-        KvType::F16 => "f16",
-    }
-}
-
 /// Ids that the model has rows for.
 ///
 /// # Errors
@@ -308,7 +300,7 @@ mod tests {
     #[test]
     fn two_models_need_what_both_need() {
         let shape = Shape::named("bloom-560m").expect("known");
-        let one = |file| shape.forecast(file, 256, 4, MICRO_BATCH, LOGIT_ROWS);
+        let one = |file| shape.forecast(file, 256, KvType::F32, MICRO_BATCH, LOGIT_ROWS);
         let sum = both([one(1000), one(500)]);
         assert_eq!((sum.file, sum.kv), (1500, 2 * one(0).kv));
         assert_eq!(sum.total, one(1000).total + one(500).total);

@@ -104,7 +104,7 @@ fn record(file: &File, info: &Info) -> Result<Map<String, Value>> {
         ("model_fingerprint".to_owned(), file.fingerprint()?.into()),
         ("runs_on".to_owned(), info.runs_on.clone().into()),
         ("threads".to_owned(), info.threads.into()),
-        ("kv_type".to_owned(), load::kv_name(info.kv).into()),
+        ("kv_type".to_owned(), info.kv.name().into()),
     ]))
 }
 

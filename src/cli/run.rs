@@ -55,7 +55,7 @@ pub fn run(args: &Run, config: &Config, signals: &Signals, printer: &mut Printer
             "model_fingerprint": file.fingerprint()?,
             "runs_on": info.runs_on,
             "threads": info.threads,
-            "kv_type": load::kv_name(info.kv),
+            "kv_type": info.kv.name(),
         }))?;
     }
     signals.check()?;

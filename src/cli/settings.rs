@@ -90,7 +90,7 @@ impl Config {
                 }
                 "kv_type" => {
                     let kv = value.as_str().and_then(|text| args::kv_type(text).ok());
-                    config.kv = Some(kv.ok_or_else(|| bad(needs(key, "\"f32\" or \"f16\"")))?);
+                    config.kv = Some(kv.ok_or_else(|| bad(needs(key, "\"f32\", \"f16\" or \"q8\"")))?);
                 }
                 "sampling" => {
                     let table = value.as_table().ok_or_else(|| bad("sampling is a table".into()))?;
@@ -324,7 +324,7 @@ mod tests {
         for (text, what) in [
             ("threads = 0", "threads must be"),
             ("threads = \"2\"", "threads must be"),
-            ("kv_type = \"q8\"", "kv_type must be"),
+            ("kv_type = \"q4\"", "kv_type must be"),
             ("model = 1", "model is a path"),
             ("[sampling]\ntop_p = 2.0", "top_p must be"),
             ("[sampling]\ntemperature = nan", "temperature must be"),
@@ -347,9 +347,13 @@ mod tests {
 
     #[test]
     fn the_file_spells_kv_types_as_the_flag_does() {
-        for (text, kv) in
-            [("f32", KvType::F32), ("fp32", KvType::F32), ("f16", KvType::F16), ("fp16", KvType::F16)]
-        {
+        for (text, kv) in [
+            ("f32", KvType::F32),
+            ("fp32", KvType::F32),
+            ("f16", KvType::F16),
+            ("fp16", KvType::F16),
+            ("q8", KvType::Q8),
+        ] {
             assert_eq!(parse(&format!("kv_type = \"{text}\"")).unwrap().0.kv, Some(kv));
         }
     }

@@ -172,6 +172,8 @@ impl Ggml {
         let kv = match options.kv {
             KvType::F32 => KvCacheType::F32,
             KvType::F16 => KvCacheType::F16,
+            // Its own: 32 values to a scale in f16. llama.cpp takes it for values with flash attention only.
+            KvType::Q8 => KvCacheType::Q8_0,
         };
         let flash = match options.flash_attention {
             FlashAttention::Auto => llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_AUTO,
@@ -209,7 +211,13 @@ impl Ggml {
             kv: options.kv,
             kv_block_positions: 1,
             kv_blocks: options.kv_positions,
-            kv_block_bytes: n_layer * 2 * n_embd * options.kv.value_bytes(),
+            kv_block_bytes: n_layer
+                * 2
+                * match options.kv {
+                    KvType::F32 => 4 * n_embd,
+                    KvType::F16 => 2 * n_embd,
+                    KvType::Q8 => n_embd / 32 * 34,
+                },
         };
         Ok(Self {
             info,

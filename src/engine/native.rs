@@ -69,7 +69,7 @@ impl Native {
             kv: options.kv,
             kv_block_positions: BLOCK,
             kv_blocks,
-            kv_block_bytes: shape.n_layer * 2 * shape.n_embd * BLOCK * options.kv.value_bytes(),
+            kv_block_bytes: shape.kv_block_bytes(options.kv) as usize,
         };
         Ok(Self {
             info,

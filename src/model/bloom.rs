@@ -3,13 +3,14 @@
 //! Phases of a layer: LayerNorm -> quantise; QKV + bias; store keys and values; attention; quantise; output + bias +
 //! residual; LayerNorm -> quantise; up + bias + GELU; quantise; down + bias + residual.
 
-use super::kv::{Blocks, Pool, Slot};
+use super::kv::{Blocks, Pool, Run};
 use super::weights::{Linear, Weights};
-use huozi_quant::attention::{BLOCK, KvValue, alibi_slopes, attend};
+use huozi_quant::attention::{self, BLOCK, KvValue, Queries, alibi_slopes, attend};
 use huozi_quant::elementwise::{bias_gelu, layer_norm};
 use huozi_quant::kernels::Isa;
-use huozi_quant::matmul::{Activations, CLAIM_MACS, QMatrix, matmul};
+use huozi_quant::matmul::{Activations, QMatrix, matmul};
 use huozi_quant::team::Crew;
+use std::ops::Range;
 
 /// Rows of logits alive at a time: 16 of 250,880 floats are 16 MB.
 pub const LOGIT_ROWS: usize = 16;
@@ -62,6 +63,7 @@ pub fn forward(
     match pool {
         Pool::F32(blocks) => run(crew, isa, weights, blocks, columns, scratch, progress, sink),
         Pool::F16(blocks) => run(crew, isa, weights, blocks, columns, scratch, progress, sink),
+        Pool::Q8(blocks) => run(crew, isa, weights, blocks, columns, scratch, progress, sink),
     }
 }
 
@@ -82,13 +84,8 @@ fn run<T: KvValue>(
     let m = columns.len();
     let (n_embd, n_ff, d) = (w.shape.n_embd, w.shape.n_ff, w.shape.head_dim());
     let slopes = alibi_slopes(w.shape.n_head);
-    let slots: Vec<Slot> = columns
-        .iter()
-        .map(|c| Slot { block: c.blocks[c.position / BLOCK], offset: c.position % BLOCK })
-        .collect();
-    // Columns in one claim of attention, which is one head over all earlier positions.
-    let keys = columns.iter().map(|c| c.position + 1).max().unwrap_or(1);
-    let group = (CLAIM_MACS / (2 * d * keys)).clamp(1, m.max(1));
+    let runs = runs(columns);
+    let groups = groups(columns, d);
     let Scratch { x, qkv, context, ff, activations, logits } = scratch;
     x.resize(m * n_embd, 0.0);
     qkv.resize(m * 3 * n_embd, 0.0);
@@ -115,19 +112,21 @@ fn run<T: KvValue>(
         });
         linear(crew, isa, &layer.attn_qkv, activations, qkv, add);
         matrix_done();
-        kv.store(crew, i, &slots, qkv);
-        for (g, columns) in columns.chunks(group).enumerate() {
-            let context = &mut context[g * group * n_embd..][..columns.len() * n_embd];
-            crew.strips(context, n_embd, d, |first, mut tile| {
-                let head = first / d;
-                let mut scores = Vec::new();
-                for (c, column) in columns.iter().enumerate() {
-                    let q = &row(qkv, g * group + c, 3 * n_embd)[first..first + d];
-                    let blocks = |b: usize| kv.head(column.blocks[b], i, head);
-                    attend(isa, q, blocks, column.position + 1, slopes[head], &mut scores, tile.row(c));
-                }
-            });
-        }
+        kv.store(crew, isa, i, &runs, qkv);
+        let kv = &*kv;
+        crew.grid(context, n_embd, d, &groups, |group, first, mut tile| {
+            let (columns, head) = (&columns[groups[group].clone()], first / d);
+            let queries = Queries {
+                head_dim: d,
+                slope: slopes[head],
+                position: columns[0].position,
+                n: columns.len(),
+                q: &qkv[groups[group].start * 3 * n_embd + first..],
+                stride: 3 * n_embd,
+                blocks: &|b| kv.head(columns[0].blocks[b], i, head),
+            };
+            attend(isa, &queries, &mut |c, values| tile.row(c).copy_from_slice(values));
+        });
         let format = layer.attn_output.weight.format();
         activations.fill(crew, isa, format, (m, n_embd), |c, y| y.copy_from_slice(row(context, c, n_embd)));
         residual(crew, isa, &layer.attn_output, activations, context, x);
@@ -160,6 +159,43 @@ fn run<T: KvValue>(
             sink(c, logits);
         }
     }
+}
+
+/// Whether column `c` is the next position of the sequence that column `c - 1` belongs to.
+fn follows(columns: &[Column<'_>], c: usize) -> bool {
+    let (last, next) = (&columns[c - 1], &columns[c]);
+    // Tables of different sequences differ in the block that is written to.
+    next.position == last.position + 1 && std::ptr::eq(next.blocks, last.blocks)
+}
+
+/// Where `columns` write: their consecutive positions within a block, by ascending block.
+fn runs(columns: &[Column<'_>]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (c, column) in columns.iter().enumerate() {
+        let offset = column.position % BLOCK;
+        match runs.last_mut() {
+            Some(run) if offset > 0 && follows(columns, c) => run.columns.end = c + 1,
+            _ => {
+                let block = column.blocks[column.position / BLOCK];
+                runs.push(Run { block, offset, columns: c..c + 1 });
+            }
+        }
+    }
+    runs.sort_unstable_by_key(|run| run.block);
+    runs
+}
+
+/// The columns of each claim of attention (of one head): consecutive positions of one sequence.
+fn groups(columns: &[Column<'_>], head_dim: usize) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    for (c, column) in columns.iter().enumerate() {
+        let most = attention::group(head_dim, column.position + 1);
+        match groups.last_mut() {
+            Some(group) if group.len() < most && follows(columns, c) => group.end = c + 1,
+            _ => groups.push(c..c + 1),
+        }
+    }
+    groups
 }
 
 /// Row `i` of `x`, `(_, len)` row-major.

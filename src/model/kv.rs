@@ -1,44 +1,28 @@
 //! The KV cache: a pool of reference-counted blocks of 64 positions.
 //!
-//! Inside a block: `[layer][k|v][head][64][head_dim]`. A sequence is a table of blocks; forks share them, and whoever
-//! appends to a shared block gets a copy of his own first. Memory of a block is taken on its first use and then kept.
+//! Inside a block: `[layer][head]` of keys `[head_dim][64]` and values `[64][head_dim]`, and for types that have them
+//! `[layer][head][k|v][64]` scales. A sequence is a table of blocks; forks share them, and whoever appends to a shared
+//! block gets a copy of his own first. Memory of a block is taken on its first use and then kept.
 
-use huozi_quant::attention::{BLOCK, KvValue};
+use huozi_quant::attention::{BLOCK, HeadBlock, HeadBlockMut, KvValue, Rows, store};
 use huozi_quant::formats::F16;
+use huozi_quant::kernels::Isa;
 use huozi_quant::shape::Shape;
+use huozi_quant::team::Crew;
+use std::ops::Range;
 
-/// Type of the values in the KV cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KvType {
-    /// 4 bytes a value.
-    F32,
-    /// 2 bytes a value.
-    F16,
-}
-
-impl KvType {
-    /// Bytes of one value.
-    pub const fn value_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        }
-    }
-
-    /// The name as `--kv-type` takes it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-        }
-    }
-}
+pub use huozi_quant::attention::KvType;
 
 /// The number of a block in its pool.
 pub type BlockId = usize;
 
 struct Block<T> {
+    /// `[layer][head][keys, then values]`.
     values: Vec<T>,
+    /// `[layer][head][of keys, then of values][64]`; empty for types without scales.
+    scales: Vec<f32>,
+    /// `[layer][head]`, see [`HeadBlock::bound`].
+    bounds: Vec<f32>,
     /// Sequences whose table names it; 0 = free.
     owners: usize,
 }
@@ -49,19 +33,20 @@ pub struct Blocks<T> {
     free: Vec<BlockId>,
     /// Blocks there may be; `blocks` grows up to it.
     capacity: usize,
+    n_layer: usize,
     n_head: usize,
     head_dim: usize,
-    /// Values of one block.
-    block_len: usize,
 }
 
-/// Where a column of a step writes its keys and values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
-    /// The block.
+/// Consecutive columns of a step that write their keys and values into one block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The block; no other run of the step names it.
     pub block: BlockId,
-    /// Position inside it.
+    /// Position inside it of the first column.
     pub offset: usize,
+    /// The columns.
+    pub columns: Range<usize>,
 }
 
 impl<T: KvValue> Blocks<T> {
@@ -70,9 +55,9 @@ impl<T: KvValue> Blocks<T> {
             blocks: Vec::new(),
             free: Vec::new(),
             capacity,
+            n_layer: shape.n_layer,
             n_head: shape.n_head,
             head_dim: shape.head_dim(),
-            block_len: shape.n_layer * 2 * shape.n_embd * BLOCK,
         }
     }
 
@@ -84,7 +69,13 @@ impl<T: KvValue> Blocks<T> {
         if self.blocks.len() == self.capacity {
             return None;
         }
-        self.blocks.push(Block { values: vec![T::zeroed(); self.block_len], owners: 1 });
+        let heads = self.n_layer * self.n_head;
+        self.blocks.push(Block {
+            values: vec![T::zeroed(); heads * self.head_len()],
+            scales: vec![0.0; heads * self.head_scales()],
+            bounds: vec![0.0; heads],
+            owners: 1,
+        });
         Some(self.blocks.len() - 1)
     }
 
@@ -100,63 +91,87 @@ impl<T: KvValue> Blocks<T> {
         }
     }
 
-    /// Start of the keys of a head in a block; its values follow `n_head` heads later.
-    fn start(&self, layer: usize, head: usize) -> usize {
-        (layer * 2 * self.n_head + head) * BLOCK * self.head_dim
+    /// Keys and values of one head in a block.
+    fn head_len(&self) -> usize {
+        2 * BLOCK * self.head_dim
     }
 
-    /// Keys and values of `head` in `layer`, each `[64][head_dim]`.
-    pub fn head(&self, id: BlockId, layer: usize, head: usize) -> (&[T], &[T]) {
-        let len = BLOCK * self.head_dim;
-        let keys = self.start(layer, head);
-        let values = keys + self.n_head * len;
-        let block = &self.blocks[id].values;
-        (&block[keys..keys + len], &block[values..values + len])
+    /// Their scales.
+    fn head_scales(&self) -> usize {
+        if T::SCALED { 2 * BLOCK } else { 0 }
     }
 
-    /// Stores the keys and values of a step's columns: one phase over the blocks that are written to.
+    /// Keys and values of `head` in `layer`.
+    pub fn head(&self, id: BlockId, layer: usize, head: usize) -> HeadBlock<'_, T> {
+        let block = &self.blocks[id];
+        let head = layer * self.n_head + head;
+        let (len, scales) = (self.head_len(), self.head_scales());
+        let (keys, values) = block.values[head * len..][..len].split_at(len / 2);
+        let (key_scales, value_scales) = block.scales[head * scales..][..scales].split_at(scales / 2);
+        HeadBlock { keys, values, key_scales, value_scales, bound: block.bounds[head] }
+    }
+
+    /// Stores the keys and values of a step's columns: one phase over the heads of the blocks that are written to.
     ///
-    /// `slots[c]`: where column `c` goes. `qkv`: `(columns, 3 n_embd)` row-major, each row queries, keys, values.
-    pub fn store(&mut self, crew: &huozi_quant::team::Crew<'_>, layer: usize, slots: &[Slot], qkv: &[f32]) {
+    /// `runs`: by ascending block. `qkv`: `(columns, 3 n_embd)` row-major, each row queries, keys, values.
+    ///
+    /// # Panics
+    /// When a block does not exist or runs are not ascending.
+    pub fn store(&mut self, crew: &Crew<'_>, isa: Isa, layer: usize, runs: &[Run], qkv: &[f32]) {
         let (n_head, d) = (self.n_head, self.head_dim);
-        let n_embd = n_head * d;
-        let first = self.start(layer, 0);
-        let mut written: Vec<(BlockId, &mut [T])> = self
-            .blocks
-            .iter_mut()
-            .enumerate()
-            .filter(|(id, _)| slots.iter().any(|slot| slot.block == *id))
-            .map(|(id, block)| (id, &mut block.values[first..first + 2 * n_embd * BLOCK]))
-            .collect();
-        crew.rows(&mut written, 1, |_, row| {
-            let (id, kv) = &mut row[0];
-            for (c, slot) in slots.iter().enumerate().filter(|(_, slot)| slot.block == *id) {
-                let (keys, values) = qkv[c * 3 * n_embd..][n_embd..3 * n_embd].split_at(n_embd);
-                for head in 0..n_head {
-                    for (part, x) in [(0, keys), (n_head, values)] {
-                        let to = &mut kv[((part + head) * BLOCK + slot.offset) * d..][..d];
-                        for (to, &x) in to.iter_mut().zip(&x[head * d..][..d]) {
-                            *to = T::from_f32(x);
-                        }
-                    }
-                }
+        let (n_embd, first) = (n_head * d, layer * n_head);
+        let (len, scales) = (self.head_len(), self.head_scales());
+        let mut pieces = Vec::with_capacity(runs.len() * n_head);
+        let mut blocks = self.blocks.iter_mut();
+        let mut passed = 0;
+        for run in runs {
+            let block = blocks.nth(run.block - passed).expect("runs name ascending blocks that exist");
+            passed = run.block + 1;
+            let mut values = block.values[first * len..][..n_head * len].chunks_exact_mut(len);
+            let mut scales_left = &mut block.scales[first * scales..][..n_head * scales];
+            for (head, bound) in block.bounds[first..][..n_head].iter_mut().enumerate() {
+                let (keys, values) = values.next().expect("a piece per head").split_at_mut(len / 2);
+                let (own, rest) = std::mem::take(&mut scales_left).split_at_mut(scales);
+                scales_left = rest;
+                let (key_scales, value_scales) = own.split_at_mut(scales / 2);
+                let to = HeadBlockMut { keys, values, key_scales, value_scales, bound };
+                pieces.push((run, head, Some(to)));
             }
+        }
+        crew.rows(&mut pieces, 1, |_, piece| {
+            let (run, head, to) = &mut piece[0];
+            let Some(to) = to.take() else { return };
+            let k = &qkv[run.columns.start * 3 * n_embd + n_embd + *head * d..];
+            let rows = Rows {
+                head_dim: d,
+                offset: run.offset,
+                n: run.columns.len(),
+                k,
+                v: &k[n_embd..],
+                stride: 3 * n_embd,
+            };
+            store(isa, to, rows);
         });
     }
 
     fn copy(&mut self, from: BlockId, to: BlockId) {
-        let values = std::mem::take(&mut self.blocks[from].values);
-        self.blocks[to].values.copy_from_slice(&values);
-        self.blocks[from].values = values;
+        let Ok([from, to]) = self.blocks.get_disjoint_mut([from, to]) else {
+            unreachable!("a block is copied to another one")
+        };
+        to.values.copy_from_slice(&from.values);
+        to.scales.copy_from_slice(&from.scales);
+        to.bounds.copy_from_slice(&from.bounds);
     }
 }
 
-/// A pool of blocks of either value type.
+/// A pool of blocks of one of the value types.
 pub enum Pool {
     /// Values in f32.
     F32(Blocks<f32>),
     /// Values in f16.
     F16(Blocks<F16>),
+    /// Values in int8 with scales.
+    Q8(Blocks<i8>),
 }
 
 macro_rules! with {
@@ -164,6 +179,7 @@ macro_rules! with {
         match $pool {
             Pool::F32($blocks) => $do,
             Pool::F16($blocks) => $do,
+            Pool::Q8($blocks) => $do,
         }
     };
 }
@@ -183,6 +199,7 @@ impl Pool {
         match kv {
             KvType::F32 => Self::F32(Blocks::new(shape, capacity)),
             KvType::F16 => Self::F16(Blocks::new(shape, capacity)),
+            KvType::Q8 => Self::Q8(Blocks::new(shape, capacity)),
         }
     }
 

@@ -96,7 +96,7 @@ fn cgroup_limits(root: &Path) -> Vec<(u64, u64)> {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "{name} needs about {forecast} for a context of {positions} tokens, {} MiB are available; a shorter context (-c), \
-     --kv-type f16 or a smaller type would help, --no-memory-check loads it all the same",
+     --kv-type q8 or a smaller type would help, --no-memory-check loads it all the same",
     available >> 20
 )]
 pub struct NotEnoughMemory {
@@ -268,7 +268,8 @@ mod tests {
 
     #[test]
     fn too_little_memory_is_said() {
-        let forecast = Shape::named("bloom-7b1").unwrap().forecast(4 << 30, 2048, 2, 256, 16);
+        let forecast =
+            Shape::named("bloom-7b1").unwrap().forecast(4 << 30, 2048, crate::engine::KvType::F16, 256, 16);
         let memory = |available| Some(Memory { total: available, available, limit: None });
         assert!(check_memory("m", forecast, 2048, memory(6 << 30)).is_ok());
         assert!(check_memory("m", forecast, 2048, None).is_ok());
