@@ -16,6 +16,7 @@ const QUANT: Arrows = &[
     ("kernels", &["formats", "team"]),
     ("map", &[]),
     ("matmul", &["formats", "kernels", "map", "team"]),
+    ("plan", &["formats", "shape"]),
     ("shape", &["attention", "gguf"]),
     ("team", &[]),
 ];

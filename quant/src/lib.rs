@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! {formats, team} <- kernels <- elementwise <- attention;   {formats, kernels, map, team} <- matmul;   formats <- encode
-//! {formats, map} <- gguf <- shape -> attention;   team, map alone
+//! {formats, map} <- gguf <- shape -> attention;   {formats, shape} <- plan;   team, map alone
 //! ```
 //!
 //! All `unsafe` of the workspace lives here, each use beside the fact it rests on.
@@ -18,6 +18,7 @@ pub mod gguf;
 pub mod kernels;
 pub mod map;
 pub mod matmul;
+pub mod plan;
 pub mod shape;
 pub mod team;
 
