@@ -11,6 +11,7 @@ const QUANT: Arrows = &[
     ("attention", &["elementwise", "formats", "kernels"]),
     ("elementwise", &["formats", "kernels"]),
     ("encode", &["formats"]),
+    ("floor", &["kernels", "team"]),
     ("formats", &[]),
     ("gguf", &["formats", "map"]),
     ("kernels", &["formats", "team"]),
@@ -18,6 +19,7 @@ const QUANT: Arrows = &[
     ("matmul", &["formats", "kernels", "map", "team"]),
     ("plan", &["formats", "shape"]),
     ("shape", &["attention", "gguf"]),
+    ("synth", &["formats", "gguf", "map", "plan", "shape"]),
     ("team", &[]),
 ];
 
