@@ -36,6 +36,22 @@ fn wrong_usage_is_2() {
         .fails(2, "HUOZI_ISA=mmx");
 }
 
+/// A build without llama.cpp says how to get one with it, before it reads anything.
+#[cfg(not(feature = "ggml"))]
+#[test]
+fn an_engine_that_is_not_built_in_is_2() {
+    let text = arg(&common::fixture("famous-poems.txt"));
+    for args in [
+        &["run", "-p", "x", "--engine", "ggml"][..],
+        &["chat", "--engine", "ggml"],
+        &["logits", "-p", "x", "--engine", "ggml"],
+        &["eval", "ppl", &text, "--engine", "ggml"],
+        &["eval", "kl", &text, "--base", &nano(), "--base-engine", "ggml"],
+    ] {
+        run(&[args, &["-m", &nano()]].concat(), "").fails(2, "--features ggml");
+    }
+}
+
 #[test]
 fn help_and_version_are_0() {
     for args in [&["--help"][..], &["--version"], &["run", "--help"], &["eval", "kl", "-h"]] {

@@ -3,7 +3,7 @@
 //! The spellings of the original Python program (`--max_new_tokens`, `--top_k`, ...) are hidden aliases. A value that
 //! is `None` was not typed; `settings` decides what it is then.
 
-use crate::engine::KvType;
+use crate::engine::{FlashAttention, KvType, Phase};
 use crate::token::HistoryRule;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -66,6 +66,12 @@ pub struct LoadArgs {
     /// Threads [default: all cores this process may use; env HUOZI_THREADS]
     #[arg(short, long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
+    /// What runs it: native, or ggml (llama.cpp, in builds that have it) [default: native]
+    #[arg(long, value_name = "ENGINE", value_parser = engine)]
+    pub engine: Option<EngineKind>,
+    /// Flash attention of llama.cpp: auto, on or off [default: auto]
+    #[arg(long, alias = "flash_attn", value_name = "HOW", value_parser = flash_attention)]
+    pub flash_attn: Option<FlashAttention>,
     /// Type of the KV cache: f32 or f16
     #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_type)]
     pub kv_type: Option<KvType>,
@@ -75,6 +81,16 @@ pub struct LoadArgs {
     /// Load even if memory looks too small
     #[arg(long, alias = "no_memory_check")]
     pub no_memory_check: bool,
+}
+
+/// What runs a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Ours.
+    #[default]
+    Native,
+    /// llama.cpp.
+    Ggml,
 }
 
 /// How the next token is chosen.
@@ -255,6 +271,9 @@ pub struct Logits {
     /// Only the last position
     #[arg(long)]
     pub last: bool,
+    /// Arithmetic: given (a prompt) or generated (token by token) [default: given]
+    #[arg(long, value_name = "PHASE", value_parser = phase)]
+    pub phase: Option<Phase>,
     /// Write every logit as raw f32 into FILE
     #[arg(short, long, value_name = "FILE", conflicts_with = "json")]
     pub output: Option<PathBuf>,
@@ -327,6 +346,9 @@ pub struct Ppl {
     /// Chunks at most
     #[arg(long, value_name = "N", value_parser = positive)]
     pub chunks: Option<usize>,
+    /// Arithmetic: given (a prompt) or generated (token by token) [default: given]
+    #[arg(long, value_name = "PHASE", value_parser = phase)]
+    pub phase: Option<Phase>,
     /// Score only the second half of each chunk, as llama-perplexity does
     #[arg(long, alias = "second_half", conflicts_with = "stride")]
     pub second_half: bool,
@@ -343,6 +365,7 @@ pub struct Ppl {
 #[command(after_help = "\
 Example:
   huozi eval kl -m huozi-q4_k_m.gguf --base huozi-f16.gguf poems.txt
+  huozi eval kl -m q.gguf --base q.gguf --base-engine ggml poems.txt     ours from llama.cpp, same file
 Both models read the text chunk by chunk; the second half of each chunk is scored, as llama-perplexity
 --kl-divergence does (its positions n/2 .. n-2, each predicting the next token). No logits file is written.")]
 pub struct Kl {
@@ -352,6 +375,9 @@ pub struct Kl {
     /// The model that counts as the truth
     #[arg(long, value_name = "FILE")]
     pub base: PathBuf,
+    /// What runs the base: native or ggml [default: native]
+    #[arg(long, alias = "base_engine", value_name = "ENGINE", value_parser = engine)]
+    pub base_engine: Option<EngineKind>,
     /// Text file; - is standard input
     #[arg(value_name = "TEXT_FILE")]
     pub text: PathBuf,
@@ -361,6 +387,9 @@ pub struct Kl {
     /// Chunks at most
     #[arg(long, value_name = "N", value_parser = positive)]
     pub chunks: Option<usize>,
+    /// Arithmetic: given (a prompt) or generated (token by token) [default: given]
+    #[arg(long, value_name = "PHASE", value_parser = phase)]
+    pub phase: Option<Phase>,
     /// One JSON object instead
     #[arg(long)]
     pub json: bool,
@@ -421,6 +450,31 @@ pub fn kv_type(text: &str) -> Result<KvType, String> {
         "f32" | "fp32" => Ok(KvType::F32),
         "f16" | "fp16" => Ok(KvType::F16),
         _ => Err("f32 or f16 is needed".to_owned()),
+    }
+}
+
+fn engine(text: &str) -> Result<EngineKind, String> {
+    match text {
+        "native" => Ok(EngineKind::Native),
+        "ggml" | "llama.cpp" => Ok(EngineKind::Ggml),
+        _ => Err("native or ggml is needed".to_owned()),
+    }
+}
+
+fn flash_attention(text: &str) -> Result<FlashAttention, String> {
+    match text {
+        "auto" => Ok(FlashAttention::Auto),
+        "on" | "1" => Ok(FlashAttention::On),
+        "off" | "0" => Ok(FlashAttention::Off),
+        _ => Err("auto, on or off is needed".to_owned()),
+    }
+}
+
+fn phase(text: &str) -> Result<Phase, String> {
+    match text {
+        "given" => Ok(Phase::Given),
+        "generated" => Ok(Phase::Generated),
+        _ => Err("given or generated is needed".to_owned()),
     }
 }
 

@@ -7,7 +7,7 @@ use super::printer::Printer;
 use super::settings::{self, Config};
 use super::show::Counter;
 use super::signal::Signals;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Phase};
 use crate::eval::{self, Cut, Progress};
 use crate::token::Specials;
 use anyhow::Result;
@@ -33,6 +33,7 @@ fn ppl(args: &Ppl, config: &Config, signals: &Signals, printer: &mut Printer) ->
         stride: args.stride.unwrap_or(args.chunk),
         second_half: args.second_half,
         max_chunks: args.chunks.unwrap_or(usize::MAX),
+        phase: args.phase.unwrap_or(Phase::Given),
     };
     if cut.stride > cut.chunk {
         return Err(Usage(format!("--stride {} is more than --chunk {}", cut.stride, cut.chunk)).into());
@@ -60,6 +61,7 @@ fn ppl(args: &Ppl, config: &Config, signals: &Signals, printer: &mut Printer) ->
             "chunk": cut.chunk,
             "stride": cut.stride,
             "second_half": cut.second_half,
+            "phase": phase_name(cut.phase),
             "chunks": result.chunks,
             "scored": result.scored,
             "seconds": seconds,
@@ -87,7 +89,12 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
     let path = config.model(args.model.model.as_deref())?;
     let file = File::open(&path, load::how(&args.model.load))?;
     let base_file = File::open(&args.base, load::how(&args.model.load))?;
-    let cut = Cut { max_chunks: args.chunks.unwrap_or(usize::MAX), ..Cut::plain(args.chunk) };
+    let cut = Cut {
+        max_chunks: args.chunks.unwrap_or(usize::MAX),
+        second_half: true,
+        phase: args.phase.unwrap_or(Phase::Given),
+        ..Cut::plain(args.chunk)
+    };
     warn_long(cut.chunk, file.shape.n_ctx_train);
     let text = settings::read_text(&args.text)?;
     let ids = file.tokenizer()?.encode(&text, Specials::Plain);
@@ -95,7 +102,9 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
         return Err(BadFile("the two models do not read this text as the same tokens".into()).into());
     }
     load::check_ids(&ids, file.shape.n_vocab.min(base_file.shape.n_vocab))?;
-    let [mut engine, mut base] = load::engines([&file, &base_file], config, &args.model.load, cut.chunk)?;
+    let base_engine = args.base_engine.unwrap_or_default();
+    let [mut engine, mut base] =
+        load::engines([&file, &base_file], config, &args.model.load, base_engine, cut.chunk)?;
     let began = Instant::now();
     let mut counter = Counter::new(cut.chunks(ids.len()) as u64, false, args.quiet);
     let result = signals.while_busy(|cancel| {
@@ -114,6 +123,8 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
             "kl_99": d.kl_99,
             "kl_max": d.kl_max,
             "same_top": d.same_top,
+            "margin_max": d.margins.last(),
+            "phase": phase_name(cut.phase),
             "ppl": d.nll.exp(),
             "ppl_base": d.nll_base.exp(),
             "tokens": d.tokens,
@@ -125,6 +136,7 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
             "model_fingerprint": file.fingerprint()?,
             "base": base_file.path.display().to_string(),
             "base_fingerprint": base_file.fingerprint()?,
+            "base_runs_on": base.info().runs_on,
             "runs_on": engine.info().runs_on,
             "threads": engine.info().threads,
             "kv_type": load::kv_name(engine.info().kv),
@@ -132,12 +144,23 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
     } else {
         printer.line(&format!("mean KL divergence  {:.6} +- {:.6}", d.kl_mean, d.kl_error))?;
         printer.line(&format!("median, 99 %, max   {:.6}, {:.6}, {:.6}", d.kl_median, d.kl_99, d.kl_max))?;
-        printer.line(&format!("same top token      {:.2} %", d.same_top * 100.0))?;
+        let preferred = d.margins.last().copied().unwrap_or(0.0);
+        printer.line(&format!(
+            "same top token      {:.2} %, elsewhere the base prefers its own by {preferred:.3} at most",
+            d.same_top * 100.0
+        ))?;
         printer.line(&format!("perplexity          {:.3}, base {:.3}", d.nll.exp(), d.nll_base.exp()))?;
         printer
             .line(&format!("scored              {} of {} tokens, {} chunks", d.scored, d.tokens, d.chunks))?;
     }
     Ok(())
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Given => "given",
+        Phase::Generated => "generated",
+    }
 }
 
 fn warn_long(chunk: usize, trained: usize) {

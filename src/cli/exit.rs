@@ -103,6 +103,15 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<huozi_quant::kernels::IsaError>() {
         return Some(USAGE);
     }
+    #[cfg(feature = "ggml")]
+    if let Some(error) = cause.downcast_ref() {
+        use crate::engine::ggml::Error;
+        return Some(match error {
+            Error::Load { .. } => BAD_FILE,
+            Error::Option { .. } => USAGE,
+            Error::Setup(_) => FAILED,
+        });
+    }
     #[cfg(feature = "demo")]
     if let Some(error) = cause.downcast_ref::<crate::demo::ConvertError>() {
         use crate::demo::Kind;

@@ -1,8 +1,10 @@
 //! From the name of a file to a model that is ready.
 
-use super::args::{ChatArgs, LoadArgs, SamplingArgs};
+use super::args::{ChatArgs, EngineKind, LoadArgs, SamplingArgs};
 use super::exit::{self, BadFile};
 use super::settings::{self, Config};
+#[cfg(feature = "ggml")]
+use crate::engine::ggml;
 use crate::engine::{Engine, KvType, MICRO_BATCH, Native, Options};
 use crate::model::bloom::LOGIT_ROWS;
 use crate::schedule::Scheduler;
@@ -58,31 +60,72 @@ impl File {
         Tokenizer::from_gguf(self.reader.meta()).with_context(|| self.path.display().to_string())
     }
 
-    /// The engine, with room for `positions` in the KV cache, after a look at the memory.
+    /// The engine that was asked for, with room for `room`, after a look at the memory.
     ///
     /// # Errors
-    /// Too little memory, tensors that are not a BLOOM's, threads that the system refuses.
-    pub fn engine(&self, config: &Config, load: &LoadArgs, kv: KvType, positions: usize) -> Result<Native> {
+    /// Too little memory, tensors that are not a BLOOM's, threads that the system refuses, an engine that this build has
+    /// not.
+    pub fn engine(
+        &self,
+        config: &Config,
+        load: &LoadArgs,
+        kv: KvType,
+        room: Room,
+    ) -> Result<Box<dyn Engine>> {
+        known(load)?;
         if !load.no_memory_check {
-            let (name, forecast) = (self.path.display().to_string(), self.forecast(kv, positions));
-            catalog::check_memory(&name, forecast, positions, catalog::Memory::now())?;
+            let name = self.path.display().to_string();
+            let forecast = self.forecast(kind(load), kv, room.positions);
+            catalog::check_memory(&name, forecast, room.positions, catalog::Memory::now())?;
         }
-        self.open_engine(config, load, kv, positions)
+        self.open_engine(config, load, kv, room)
     }
 
-    fn open_engine(&self, config: &Config, load: &LoadArgs, kv: KvType, positions: usize) -> Result<Native> {
+    fn open_engine(
+        &self,
+        config: &Config,
+        load: &LoadArgs,
+        kv: KvType,
+        room: Room,
+    ) -> Result<Box<dyn Engine>> {
         let threads = config.threads(load)?;
-        let reader = match self.how {
-            How::Map => self.reader.clone(),
-            How::Read => Reader::open(&self.path, How::Read)?,
-        };
-        Ok(Native::open(&reader, &Options { threads, kv, kv_positions: positions })?)
+        match kind(load) {
+            EngineKind::Native => {
+                let reader = match self.how {
+                    How::Map => self.reader.clone(),
+                    How::Read => Reader::open(&self.path, How::Read)?,
+                };
+                let options = Options { threads, kv, kv_positions: room.positions };
+                Ok(Box::new(Native::open(&reader, &options)?))
+            }
+            #[cfg(feature = "ggml")]
+            EngineKind::Ggml => {
+                let options = ggml::Options {
+                    threads,
+                    kv,
+                    kv_positions: room.positions,
+                    sequences: room.sequences,
+                    flash_attention: load.flash_attn.unwrap_or_default(),
+                    mmap: matches!(self.how, How::Map),
+                };
+                Ok(Box::new(ggml::Ggml::open(&self.path, &options)?))
+            }
+            #[cfg(not(feature = "ggml"))]
+            EngineKind::Ggml => Err(no_ggml().into()),
+        }
     }
 
     /// The memory that the model needs with room for `positions`.
-    pub fn forecast(&self, kv: KvType, positions: usize) -> Forecast {
-        let bytes = self.reader.file_bytes();
-        self.shape.forecast(bytes, positions, kv.value_bytes(), MICRO_BATCH, LOGIT_ROWS)
+    pub fn forecast(&self, kind: EngineKind, kv: KvType, positions: usize) -> Forecast {
+        let (columns, rows) = match kind {
+            EngineKind::Native => (MICRO_BATCH, LOGIT_ROWS),
+            // llama.cpp keeps the logits of a whole batch twice: in the graph and for its caller.
+            #[cfg(feature = "ggml")]
+            EngineKind::Ggml => (ggml::MICRO_BATCH, 2 * ggml::logit_rows(self.shape.n_vocab)),
+            #[cfg(not(feature = "ggml"))]
+            EngineKind::Ggml => (0, 0),
+        };
+        self.shape.forecast(self.reader.file_bytes(), positions, kv.value_bytes(), columns, rows)
     }
 
     /// A fingerprint of the file, see [`catalog::fingerprint`].
@@ -93,6 +136,52 @@ impl File {
         catalog::fingerprint(&self.path, self.reader.data_offset())
             .with_context(|| self.path.display().to_string())
     }
+}
+
+/// What an engine has room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Positions of the KV cache, over all sequences.
+    pub positions: usize,
+    /// Sequences with positions at a time; only llama.cpp wants to know beforehand.
+    pub sequences: usize,
+}
+
+impl Room {
+    /// One sequence.
+    pub fn single(positions: usize) -> Self {
+        Self { positions, sequences: 1 }
+    }
+}
+
+/// Sequences of a conversation: the one that runs and those that the scheduler keeps for their prefixes.
+const SESSION_SEQUENCES: usize = 8;
+
+/// The engine that was asked for.
+pub fn kind(load: &LoadArgs) -> EngineKind {
+    load.engine.unwrap_or_default()
+}
+
+/// Refuses what this build or the engine has not, before anything is read.
+fn known(load: &LoadArgs) -> Result<()> {
+    match kind(load) {
+        #[cfg(not(feature = "ggml"))]
+        EngineKind::Ggml => Err(no_ggml().into()),
+        EngineKind::Native if load.flash_attn.is_some() => {
+            let what = "--flash-attn is a choice of llama.cpp's: it goes with --engine ggml";
+            Err(exit::Usage(what.into()).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(feature = "ggml"))]
+fn no_ggml() -> exit::Usage {
+    exit::Usage(
+        "this build has no llama.cpp; `env $(.ci/ggml-env) cargo build --release --features ggml` makes one that has \
+         (cmake and libclang are needed, see README.md)"
+            .into(),
+    )
 }
 
 /// How the file comes into memory.
@@ -126,8 +215,9 @@ pub fn session(
         history,
         seed: sampling.seed.unwrap_or_else(settings::random_seed),
     };
-    let engine = file.engine(config, load, config.kv(load, KvType::F16), n_ctx)?;
-    let scheduler = Scheduler::new(Box::new(engine), tokenizer.vocab().never());
+    let room = Room { positions: n_ctx, sequences: SESSION_SEQUENCES };
+    let engine = file.engine(config, load, config.kv(load, KvType::F16), room)?;
+    let scheduler = Scheduler::new(engine, tokenizer.vocab().never());
     Ok(Session::new(scheduler, tokenizer, format, settings))
 }
 
@@ -136,29 +226,42 @@ pub fn session(
 /// # Errors
 /// As [`File::engine`].
 pub fn engine(file: &File, config: &Config, load: &LoadArgs, positions: usize) -> Result<Box<dyn Engine>> {
-    Ok(Box::new(file.engine(config, load, exact_kv(load), positions)?))
+    file.engine(config, load, exact_kv(load), Room::single(positions))
 }
 
-/// Two engines that are there at the same time, each as [`engine`] gives it: memory is checked for both together.
+/// A model and its base, there at the same time, each as [`engine`] gives it: memory is checked for both together.
+/// `base_engine` runs the base.
 ///
 /// # Errors
 /// As [`File::engine`].
 pub fn engines(
-    [a, b]: [&File; 2],
+    [model, base]: [&File; 2],
     config: &Config,
     load: &LoadArgs,
+    base_engine: EngineKind,
     positions: usize,
 ) -> Result<[Box<dyn Engine>; 2]> {
     let kv = exact_kv(load);
+    // How llama.cpp computes attention goes to whichever side it runs.
+    let of = |engine| LoadArgs {
+        engine: Some(engine),
+        flash_attn: load.flash_attn.filter(|_| engine == EngineKind::Ggml),
+        ..load.clone()
+    };
+    if kind(load) == EngineKind::Native && base_engine == EngineKind::Native {
+        known(load)?;
+    }
+    let (load, base_load) = (of(kind(load)), of(base_engine));
+    known(&load)?;
+    known(&base_load)?;
     if !load.no_memory_check {
-        let name = format!("{} with {}", a.path.display(), b.path.display());
-        let forecast = both([a.forecast(kv, positions), b.forecast(kv, positions)]);
+        let name = format!("{} with {}", model.path.display(), base.path.display());
+        let forecast =
+            both([model.forecast(kind(&load), kv, positions), base.forecast(base_engine, kv, positions)]);
         catalog::check_memory(&name, forecast, positions, catalog::Memory::now())?;
     }
-    Ok([
-        Box::new(a.open_engine(config, load, kv, positions)?),
-        Box::new(b.open_engine(config, load, kv, positions)?),
-    ])
+    let room = Room::single(positions);
+    Ok([model.open_engine(config, &load, kv, room)?, base.open_engine(config, &base_load, kv, room)?])
 }
 
 fn both([a, b]: [Forecast; 2]) -> Forecast {

@@ -6,8 +6,8 @@ use super::printer::{Printer, escaped};
 use super::settings::Config;
 use super::signal::Signals;
 use super::tokenize;
-use crate::engine::{EngineError, Info, Item, Phase, Want};
-use crate::eval::log_sum_exp;
+use crate::engine::{EngineError, Info, Phase, Want};
+use crate::eval::{self, log_sum_exp};
 use crate::token::Tokenizer;
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Map, Value, json};
@@ -43,21 +43,16 @@ pub fn run(args: &Logits, config: &Config, signals: &Signals, printer: &mut Prin
     };
     let mut failed: Option<io::Error> = None;
     let result = signals.while_busy(|cancel| {
-        let mut step = |tokens: &[u32], want| {
-            engine.step(
-                &[Item { seq, tokens, phase: Phase::Given, want }],
-                &mut |_, position, logits| {
-                    if failed.is_none() {
-                        failed = sink.row(position, logits).err();
-                        if failed.is_some() {
-                            cancel.store(true, std::sync::atomic::Ordering::Relaxed);
-                        }
-                    }
-                },
-                cancel,
-            )
-        };
-        step(&ids, if args.last { Want::Last } else { Want::All })
+        let want = if args.last { Want::Last } else { Want::All };
+        let phase = args.phase.unwrap_or(Phase::Given);
+        eval::append(engine.as_mut(), seq, &ids, phase, want, cancel, &mut |position, logits| {
+            if failed.is_none() {
+                failed = sink.row(position, logits).err();
+                if failed.is_some() {
+                    cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+                }
+            }
+        })
     });
     if let Some(error) = failed {
         return Err(match &args.output {

@@ -3,6 +3,8 @@
 //! One step carries items of many sequences. Logits leave through a sink, a few rows at a time, and are never kept.
 //! An engine knows nothing about text, sampling or requests.
 
+#[cfg(feature = "ggml")]
+pub mod ggml;
 mod native;
 
 pub use crate::model::kv::KvType;
@@ -58,6 +60,29 @@ pub struct StepStats {
     pub tokens: usize,
     /// Rows of logits given to the sink.
     pub rows: usize,
+}
+
+/// How llama.cpp computes attention; ours has one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlashAttention {
+    /// As llama.cpp chooses.
+    #[default]
+    Auto,
+    /// Fused, over blocks of keys.
+    On,
+    /// As matrix products with a mask.
+    Off,
+}
+
+impl FlashAttention {
+    /// The name as `--flash-attn` takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// What an engine is.
@@ -133,6 +158,15 @@ pub enum EngineError {
         /// The length it has.
         have: usize,
     },
+    /// More sequences with positions than the engine was built for.
+    #[error("the engine was built for {max} sequences at a time")]
+    TooManySeqs {
+        /// Sequences it was built for.
+        max: usize,
+    },
+    /// The library below failed.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// Runs a model over sequences of tokens.

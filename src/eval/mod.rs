@@ -2,8 +2,10 @@
 //!
 //! In: an engine (or two) and token ids. Out: numbers. Logits are scored inside the sink; perplexity keeps no row, KL
 //! divergence the base's rows of one small group of positions.
+//!
+//! The text is given (read as a prompt) or teacher-forced as if the model had generated it, one step per token.
 
-use crate::engine::{Engine, EngineError, Item, Phase, Want};
+use crate::engine::{Engine, EngineError, Item, Phase, Seq, Want};
 use std::sync::atomic::AtomicBool;
 
 /// How a text is cut and what of it is scored.
@@ -17,12 +19,15 @@ pub struct Cut {
     pub second_half: bool,
     /// Chunks at most.
     pub max_chunks: usize,
+    /// The arithmetic that reads it: [`Phase::Given`] a chunk or group of tokens at a time, [`Phase::Generated`] one
+    /// token at a time.
+    pub phase: Phase,
 }
 
 impl Cut {
-    /// Chunks of `chunk` tokens side by side, everything scored but each first token.
+    /// Chunks of `chunk` given tokens side by side, everything scored but each first token.
     pub fn plain(chunk: usize) -> Self {
-        Self { chunk, stride: chunk, second_half: false, max_chunks: usize::MAX }
+        Self { chunk, stride: chunk, second_half: false, max_chunks: usize::MAX, phase: Phase::Given }
     }
 
     /// How many chunks `tokens` give.
@@ -140,24 +145,16 @@ pub fn perplexity(
         let mut bad = None;
         let result = with_sequence(engine, |engine, seq| {
             // The row at position p scores token p + 1; the rows before the first scored token are not needed.
-            if first > 1 {
-                let item = Item { seq, tokens: &chunk[..first - 1], phase: Phase::Given, want: Want::None };
-                engine.step(&[item], &mut |_, _, _| {}, cancel)?;
-            }
+            append(engine, seq, &chunk[..first - 1], cut.phase, Want::None, cancel, &mut |_, _| {})?;
             let tokens = &chunk[first - 1..cut.chunk - 1];
-            let item = Item { seq, tokens, phase: Phase::Given, want: Want::All };
             let mut scores = vec![f64::NAN; tokens.len()];
-            engine.step(
-                &[item],
-                &mut |_, position, logits| {
-                    let score = log_softmax_at(logits, chunk[position + 1]);
-                    scores[position - (first - 1)] = -score;
-                    if !score.is_finite() {
-                        bad = Some(start + position);
-                    }
-                },
-                cancel,
-            )?;
+            append(engine, seq, tokens, cut.phase, Want::All, cancel, &mut |position, logits| {
+                let score = log_softmax_at(logits, chunk[position + 1]);
+                scores[position - (first - 1)] = -score;
+                if !score.is_finite() {
+                    bad = Some(start + position);
+                }
+            })?;
             Ok(scores)
         });
         let scores = result?;
@@ -197,10 +194,66 @@ pub struct Divergence {
     pub kl_max: f64,
     /// Share of positions where both have the same likeliest token, 0 to 1.
     pub same_top: f64,
+    /// At each other position, by how much the base prefers its likeliest token to the model's, in its logits;
+    /// smallest first.
+    pub margins: Vec<f32>,
     /// Mean negative log-likelihood under the model.
     pub nll: f64,
     /// Mean negative log-likelihood under the base.
     pub nll_base: f64,
+}
+
+impl Divergence {
+    /// Positions where the base prefers its likeliest token to the model's by `margin` or more in its logits: no tie
+    /// that rounding could have broken.
+    pub fn misses(&self, margin: f32) -> usize {
+        self.margins.len() - self.margins.partition_point(|&m| m < margin)
+    }
+}
+
+/// Rows of a model beside those of its base, position by position.
+#[derive(Clone, Debug, Default)]
+pub struct Comparison {
+    kl: Vec<f64>,
+    margins: Vec<f32>,
+    nll: Mean,
+    nll_base: Mean,
+}
+
+impl Comparison {
+    /// Compares two rows of logits of the same length; `next` is the token that follows in the text. False when one of
+    /// them has no probabilities, or `next` none in it.
+    pub fn add(&mut self, base: &[f32], model: &[f32], next: u32) -> bool {
+        let row = compare(base, model, next);
+        self.kl.push(row.kl);
+        self.nll.add(row.nll);
+        self.nll_base.add(row.nll_base);
+        self.margins.extend(row.margin);
+        row.kl.is_finite() && row.nll.is_finite() && row.nll_base.is_finite()
+    }
+
+    /// What it comes to, over a text of `tokens` tokens in `chunks` chunks.
+    pub fn finish(mut self, tokens: usize, chunks: usize) -> Divergence {
+        let mut mean = Mean::default();
+        self.kl.iter().for_each(|&x| mean.add(x));
+        self.kl.sort_by(f64::total_cmp);
+        self.margins.sort_by(f32::total_cmp);
+        let scored = self.kl.len();
+        Divergence {
+            tokens,
+            chunks,
+            scored,
+            kl_mean: mean.mean(),
+            kl_error: mean.standard_error(),
+            kl_median: quantile(&self.kl, 0.5),
+            kl_99: quantile(&self.kl, 0.99),
+            kl_max: self.kl.last().copied().unwrap_or(f64::NAN),
+            same_top: (scored - self.margins.len()) as f64 / scored as f64,
+            margins: self.margins,
+            nll: self.nll.mean(),
+            nll_base: self.nll_base.mean(),
+        }
+    }
 }
 
 /// Floats of base logits kept at a time (32 MiB).
@@ -208,8 +261,8 @@ const KEPT_FLOATS: usize = 8 << 20;
 
 /// KL divergence of `model` from `base` over `ids`.
 ///
-/// Chunks side by side; the second half of each is scored, as llama-perplexity does: the rows at positions
-/// `chunk / 2 ..= chunk - 2`, each predicting the next token.
+/// Chunks side by side, whatever the stride says. With [`Cut::second_half`] it is what llama-perplexity does: the rows
+/// at positions `chunk / 2 ..= chunk - 2` are compared, each predicting the next token; without, every row but the last.
 ///
 /// # Errors
 /// See [`Error`]; `cancel` gives [`EngineError::Cancelled`].
@@ -221,7 +274,7 @@ pub fn divergence(
     cancel: &AtomicBool,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Divergence, Error> {
-    let cut = &Cut { second_half: true, stride: cut.chunk, ..*cut };
+    let cut = &Cut { stride: cut.chunk, ..*cut };
     let chunks = checked_chunks(ids, cut)?;
     let n_vocab = model.info().n_vocab;
     if base.info().n_vocab != n_vocab {
@@ -229,45 +282,28 @@ pub fn divergence(
     }
     let group = (KEPT_FLOATS / n_vocab.max(1)).clamp(16, 128);
     let mut rows = vec![0.0f32; group.min(cut.chunk) * n_vocab];
-    let (mut kl, mut nll, mut nll_base) = (Vec::new(), Mean::default(), Mean::default());
-    let mut same_top = 0usize;
-    let half = cut.chunk / 2;
+    let mut comparison = Comparison::default();
+    let first = if cut.second_half { cut.chunk / 2 } else { 0 };
     for index in 0..chunks {
         let start = index * cut.chunk;
         let chunk = &ids[start..start + cut.chunk];
         let mut bad = None;
         with_sequence(model, |model, seq| {
             with_sequence(base, |base, base_seq| {
-                let given = |seq, tokens, want| [Item { seq, tokens, phase: Phase::Given, want }];
-                let head = &chunk[..half];
-                model.step(&given(seq, head, Want::None), &mut |_, _, _| {}, cancel)?;
-                base.step(&given(base_seq, head, Want::None), &mut |_, _, _| {}, cancel)?;
-                let mut at = half;
+                append(model, seq, &chunk[..first], cut.phase, Want::None, cancel, &mut |_, _| {})?;
+                append(base, base_seq, &chunk[..first], cut.phase, Want::None, cancel, &mut |_, _| {})?;
+                let mut at = first;
                 while at < cut.chunk - 1 {
                     let tokens = &chunk[at..(at + group).min(cut.chunk - 1)];
-                    base.step(
-                        &given(base_seq, tokens, Want::All),
-                        &mut |_, position, logits| {
-                            let row = position - at;
-                            rows[row * n_vocab..][..n_vocab].copy_from_slice(logits);
-                        },
-                        cancel,
-                    )?;
-                    model.step(
-                        &given(seq, tokens, Want::All),
-                        &mut |_, position, logits| {
-                            let base_row = &rows[(position - at) * n_vocab..][..n_vocab];
-                            let row = compare(base_row, logits, chunk[position + 1]);
-                            if !(row.kl.is_finite() && row.nll.is_finite() && row.nll_base.is_finite()) {
-                                bad = Some(start + position);
-                            }
-                            kl.push(row.kl);
-                            nll.add(row.nll);
-                            nll_base.add(row.nll_base);
-                            same_top += usize::from(row.same_top);
-                        },
-                        cancel,
-                    )?;
+                    append(base, base_seq, tokens, cut.phase, Want::All, cancel, &mut |position, logits| {
+                        rows[(position - at) * n_vocab..][..n_vocab].copy_from_slice(logits);
+                    })?;
+                    append(model, seq, tokens, cut.phase, Want::All, cancel, &mut |position, logits| {
+                        let base_row = &rows[(position - at) * n_vocab..][..n_vocab];
+                        if !comparison.add(base_row, logits, chunk[position + 1]) {
+                            bad = Some(start + position);
+                        }
+                    })?;
                     at += tokens.len();
                 }
                 Ok(())
@@ -276,24 +312,70 @@ pub fn divergence(
         if let Some(token) = bad {
             return Err(Error::NotFinite { token });
         }
-        progress(Progress { done: index + 1, chunks, ppl: nll.mean().exp() });
+        progress(Progress { done: index + 1, chunks, ppl: comparison.nll.mean().exp() });
     }
-    let mut mean = Mean::default();
-    kl.iter().for_each(|&x| mean.add(x));
-    kl.sort_by(f64::total_cmp);
-    Ok(Divergence {
-        tokens: ids.len(),
-        chunks,
-        scored: kl.len(),
-        kl_mean: mean.mean(),
-        kl_error: mean.standard_error(),
-        kl_median: quantile(&kl, 0.5),
-        kl_99: quantile(&kl, 0.99),
-        kl_max: kl.last().copied().unwrap_or(f64::NAN),
-        same_top: same_top as f64 / kl.len() as f64,
-        nll: nll.mean(),
-        nll_base: nll_base.mean(),
-    })
+    Ok(comparison.finish(ids.len(), chunks))
+}
+
+/// Appends `tokens` to `seq` in the arithmetic of `phase`: given ones in one step, generated ones a step each. Rows go
+/// to `sink` as `(position, logits)`. No tokens are no step.
+///
+/// # Errors
+/// Those of [`Engine::step`]; the tokens of the steps before it stay.
+pub fn append(
+    engine: &mut dyn Engine,
+    seq: Seq,
+    tokens: &[u32],
+    phase: Phase,
+    want: Want,
+    cancel: &AtomicBool,
+    sink: &mut dyn FnMut(usize, &[f32]),
+) -> Result<(), EngineError> {
+    let size = match phase {
+        Phase::Given => tokens.len().max(1),
+        Phase::Generated => 1,
+    };
+    let steps = tokens.len().div_ceil(size);
+    for (i, tokens) in tokens.chunks(size).enumerate() {
+        let want = if want == Want::Last && i + 1 < steps { Want::None } else { want };
+        let item = Item { seq, tokens, phase, want };
+        engine.step(&[item], &mut |_, position, logits| sink(position, logits), cancel)?;
+    }
+    Ok(())
+}
+
+/// Every row of `chunks`, each in a sequence of its own, to `sink` as `(chunk, position, logits)`: given ones a chunk in
+/// one step, generated ones side by side, a token of each in one step.
+///
+/// # Errors
+/// Those of [`Engine::step`].
+pub fn read(
+    engine: &mut dyn Engine,
+    chunks: &[&[u32]],
+    phase: Phase,
+    cancel: &AtomicBool,
+    sink: &mut dyn FnMut(usize, usize, &[f32]),
+) -> Result<(), EngineError> {
+    let seqs: Vec<Seq> = chunks.iter().map(|_| engine.seq_new()).collect();
+    let result = match phase {
+        Phase::Given => seqs.iter().zip(chunks).enumerate().try_for_each(|(c, (&seq, tokens))| {
+            append(engine, seq, tokens, phase, Want::All, cancel, &mut |position, row| sink(c, position, row))
+        }),
+        Phase::Generated => {
+            let longest = chunks.iter().map(|chunk| chunk.len()).max().unwrap_or(0);
+            (0..longest).try_for_each(|position| {
+                let there: Vec<usize> = (0..chunks.len()).filter(|&c| position < chunks[c].len()).collect();
+                let item = |&c: &usize| {
+                    let tokens = &chunks[c][position..=position];
+                    Item { seq: seqs[c], tokens, phase, want: Want::All }
+                };
+                let items: Vec<Item<'_>> = there.iter().map(item).collect();
+                engine.step(&items, &mut |i, position, row| sink(there[i], position, row), cancel).map(drop)
+            })
+        }
+    };
+    seqs.into_iter().for_each(|seq| engine.seq_free(seq));
+    result
 }
 
 fn checked_chunks(ids: &[u32], cut: &Cut) -> Result<usize, Error> {
@@ -310,7 +392,7 @@ fn checked_chunks(ids: &[u32], cut: &Cut) -> Result<usize, Error> {
 /// Runs `f` with a new sequence that is freed whatever happens.
 fn with_sequence<T>(
     engine: &mut dyn Engine,
-    f: impl FnOnce(&mut dyn Engine, crate::engine::Seq) -> Result<T, EngineError>,
+    f: impl FnOnce(&mut dyn Engine, Seq) -> Result<T, EngineError>,
 ) -> Result<T, EngineError> {
     let seq = engine.seq_new();
     let result = f(engine, seq);
@@ -341,7 +423,8 @@ struct Compared {
     kl: f64,
     nll: f64,
     nll_base: f64,
-    same_top: bool,
+    /// By how much the base prefers its top to the model's, where they differ.
+    margin: Option<f32>,
 }
 
 fn compare(base: &[f32], model: &[f32], next: u32) -> Compared {
@@ -359,12 +442,13 @@ fn compare(base: &[f32], model: &[f32], next: u32) -> Compared {
         })
         .sum();
     let at = |row: &[f32], shift: f64| row.get(next as usize).map_or(f64::NAN, |&x| shift - f64::from(x));
+    let (base_top, model_top) = (top(base), top(model));
     Compared {
         // Rounding may bring two equal rows a hair below zero.
         kl: kl.max(0.0),
         nll: at(model, model_shift),
         nll_base: at(base, base_shift),
-        same_top: top(base) == top(model),
+        margin: (base_top != model_top).then(|| base[base_top] - base[model_top]),
     }
 }
 
@@ -448,13 +532,29 @@ mod tests {
         let expected = 0.5 * (0.5f64 / 0.25).ln() + 0.5 * (0.5f64 / 0.75).ln();
         assert!((row.kl - expected).abs() < 1e-7);
         assert!((row.nll + 0.75f64.ln()).abs() < 1e-7 && (row.nll_base + 0.5f64.ln()).abs() < 1e-12);
-        assert!(!row.same_top, "of equal ones the first is the top");
+        assert_eq!(row.margin, Some(0.0), "of equal ones the first is the top");
         let same = compare(&model, &model, 0);
-        assert!(same.kl == 0.0 && same.same_top);
+        assert!(same.kl == 0.0 && same.margin.is_none());
         // Not symmetric: an id ruled out by the base costs nothing, one ruled out by the model everything.
         let sure = [0.0f32, f32::NEG_INFINITY];
         assert!((compare(&sure, &base, 0).kl - 2f64.ln()).abs() < 1e-12);
         assert!(compare(&base, &sure, 0).kl.is_infinite());
+    }
+
+    #[test]
+    fn misses_are_counted_by_how_clear_they_are() {
+        let mut comparison = Comparison::default();
+        let base = [0.0f32, 0.25, 1.0];
+        for model in [[0.0f32, 0.0, 1.0], [0.0, 2.0, 1.0], [2.0, 0.0, 1.0]] {
+            assert!(comparison.add(&base, &model, 0));
+        }
+        assert!(!comparison.add(&base, &[f32::NAN; 3], 0) && !comparison.add(&base, &base, 3));
+        let d = comparison.finish(9, 1);
+        assert_eq!((d.scored, d.tokens, d.chunks), (5, 9, 1));
+        // The row of NaN has its first as top.
+        assert_eq!(d.margins, [0.75, 1.0, 1.0]);
+        assert_eq!((d.misses(0.0), d.misses(0.75), d.misses(0.8), d.misses(1.1)), (3, 3, 2, 0));
+        assert_eq!(d.same_top, 2.0 / 5.0);
     }
 
     #[test]

@@ -1,0 +1,471 @@
+//! Against llama.cpp on the same files: weights, token ids, logits in both phases; and its engine through the trait.
+#![cfg(feature = "ggml")]
+
+mod common;
+
+use common::{NEVER, TINY, fixture, model};
+use huozi::engine::ggml::{self, Ggml};
+use huozi::engine::{Engine, EngineError, FlashAttention, Item, KvType, Native, Phase, Seq, Want};
+use huozi::eval::{self, Comparison, Divergence};
+use huozi::token::{Specials, Tokenizer};
+use huozi_convert::plan::Preset;
+use huozi_quant::formats::Format;
+use huozi_quant::gguf::Reader;
+use huozi_quant::kernels::Isa;
+use huozi_quant::map::How;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// llama.cpp over a file: exact KV cache, and attention as matrix products, which do what ours does.
+fn peer(file: &Path, kv_positions: usize, sequences: usize, threads: usize) -> Ggml {
+    let options = ggml::Options {
+        threads: Some(threads),
+        kv: KvType::F32,
+        kv_positions,
+        sequences,
+        flash_attention: FlashAttention::Off,
+        mmap: true,
+    };
+    Ggml::open(file, &options).expect("llama.cpp reads what we write")
+}
+
+fn nano_ids(text: &str) -> Vec<u32> {
+    let reader = Reader::open(&model("nano", Preset::F16), How::Map).unwrap();
+    let text = std::fs::read_to_string(fixture(text)).unwrap();
+    Tokenizer::from_gguf(reader.meta()).unwrap().encode(&text, Specials::Plain)
+}
+
+#[test]
+fn the_peer_is_built_for_this_machine() {
+    eprintln!("llama.cpp: {}", ggml::features().join(" "));
+    let isa = Isa::choose(None).unwrap();
+    let missing = ggml::missing(isa);
+    assert!(missing.is_empty(), "built without {missing:?}: see .ci/ggml-env");
+    assert!(ggml::missing(Isa::SCALAR).is_empty());
+}
+
+/// Bit for bit, a NaN like any other.
+fn same_weights(ours: &[f32], theirs: &[f32], what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        assert!(
+            a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(),
+            "{what}: weight {i}: {a:e} ours, {b:e} llama.cpp's"
+        );
+    }
+}
+
+#[test]
+fn decoded_weights_are_llama_cpps() {
+    let decode = |format: Format, blocks: &[u8]| {
+        let mut weights = vec![0.0; blocks.len() / format.block_bytes() * format.block_weights()];
+        format.decode(blocks, &mut weights);
+        weights
+    };
+    let mut seen = Vec::new();
+    for &preset in Preset::ALL {
+        let reader = Reader::open(&model("nano", preset), How::Map).unwrap();
+        for tensor in reader.tensors() {
+            let (format, bytes) = (tensor.format, reader.bytes(tensor));
+            if let Some(theirs) = ggml::dequantize(format, &bytes) {
+                same_weights(&decode(format, &bytes), &theirs, &format!("{preset:?} {}", tensor.name));
+                seen.push(format);
+            }
+        }
+    }
+    let mut state = 1u64;
+    for &format in Format::ALL {
+        // Every bit pattern, also those no encoder writes: scales that are subnormal, infinite, no number.
+        let blocks: Vec<u8> = (0..format.block_bytes() * 4096)
+            .map(|_| {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (state >> 56) as u8
+            })
+            .collect();
+        match ggml::dequantize(format, &blocks) {
+            Some(theirs) => same_weights(&decode(format, &blocks), &theirs, format.name()),
+            None => assert_eq!(format, Format::F32, "llama.cpp does not decode it"),
+        }
+        assert!(format == Format::F32 || seen.contains(&format), "{format} in no file of nano");
+    }
+}
+
+#[test]
+fn token_ids_are_llama_cpps() {
+    let mut texts: Vec<String> = ["nano-sampled.txt", "famous-poems.txt"]
+        .map(|name| std::fs::read_to_string(fixture(name)).unwrap())
+        .into();
+    texts.extend(
+        [
+            "",
+            " ",
+            "a",
+            "  two  spaces\t\ttabs \r\n\r\n lines\n\n\n",
+            "don't stop... 3.14159, 1,000; (x|y)? [z]! ~",
+            "白日依山尽，黄河入海流。欲穷千里目，更上一层楼！",
+            "Ünïcödé نص عربي हिन्दी 한국어 ไทย e\u{301} \u{200d}👩‍👩‍👧‍👦 \u{feff}x\u{0}y",
+            "<s>user</s><pad><unk>\nassistant: </s ><|x|>",
+            "fn main() { println!(\"{:>5}\", 1_000); } // 注释",
+        ]
+        .map(str::to_owned),
+    );
+    for name in TINY.into_iter().chain(["nano"]) {
+        let file = model(name, Preset::F16);
+        let reader = Reader::open(&file, How::Map).unwrap();
+        let tokenizer = Tokenizer::from_gguf(reader.meta()).unwrap();
+        let peer = peer(&file, 256, 1, 1);
+        for text in &texts {
+            for (ours, theirs) in [(Specials::Plain, false), (Specials::Parse, true)] {
+                let (ours, theirs) = (tokenizer.encode(text, ours), peer.tokenize(text, theirs));
+                let at = ours.iter().zip(&theirs).take_while(|(a, b)| a == b).count();
+                let near = |ids: &[u32]| ids[at..ids.len().min(at + 4)].to_vec();
+                assert_eq!(
+                    (ours.len(), near(&ours)),
+                    (theirs.len(), near(&theirs)),
+                    "{name}: {text:.40?} at {at}"
+                );
+            }
+        }
+    }
+}
+
+const PHASES: [Phase; 2] = [Phase::Given, Phase::Generated];
+/// Tokens of a chunk, as everywhere nano is measured.
+const CHUNK: usize = 256;
+/// Chunks that are read together: bounds the rows kept.
+const TOGETHER: usize = 8;
+
+/// A file in both engines, and what came of it in each phase.
+struct Pair {
+    name: String,
+    preset: Preset,
+    ours: Native,
+    peer: Ggml,
+    results: [Three; 2],
+}
+
+#[derive(Default)]
+struct Three {
+    ours_from_peer: Comparison,
+    ours_from_truth: Comparison,
+    peer_from_truth: Comparison,
+}
+
+/// Logits of the positions of some chunks that have a next token.
+type Rows = Vec<Vec<f32>>;
+
+fn rows(engine: &mut dyn Engine, chunk: &[u32], phase: Phase) -> Rows {
+    let mut rows = vec![Vec::new(); chunk.len() - 1];
+    let tokens = &chunk[..chunk.len() - 1];
+    eval::read(engine, &[tokens], phase, &NEVER, &mut |_, position, row| rows[position] = row.to_vec())
+        .unwrap();
+    rows
+}
+
+impl Pair {
+    fn open(name: &str, file: &Path, preset: Preset, threads: usize) -> Self {
+        let ours = common::open(file, KvType::F32, TOGETHER * CHUNK, threads).1;
+        let peer = peer(file, CHUNK, 1, threads);
+        Self { name: name.to_owned(), preset, ours, peer, results: Default::default() }
+    }
+
+    /// Teacher-forces `chunks` through both engines; `truth`: the rows of the f32 file, chunk by chunk.
+    fn read(&mut self, chunks: &[&[u32]], truth: &[Rows]) {
+        for (phase, result) in PHASES.into_iter().zip(&mut self.results) {
+            // llama.cpp one sequence at a time: from some width on it takes a batch for a prompt.
+            let theirs: Vec<Rows> = chunks.iter().map(|chunk| rows(&mut self.peer, chunk, phase)).collect();
+            let tokens: Vec<&[u32]> = chunks.iter().map(|chunk| &chunk[..chunk.len() - 1]).collect();
+            let mut on = |c: usize, position: usize, row: &[f32]| {
+                let (next, theirs, truth) =
+                    (chunks[c][position + 1], &theirs[c][position], &truth[c][position]);
+                assert!(result.ours_from_peer.add(theirs, row, next));
+                assert!(result.ours_from_truth.add(truth, row, next));
+                assert!(result.peer_from_truth.add(truth, theirs, next));
+            };
+            eval::read(&mut self.ours, &tokens, phase, &NEVER, &mut on).unwrap();
+        }
+    }
+
+    /// Asserts the bounds; gives the lines of the table.
+    fn judge(self, tokens: usize, chunks: usize) -> (String, Vec<String>) {
+        let (mut table, mut broken) = (String::new(), Vec::new());
+        for (phase, result) in PHASES.into_iter().zip(self.results) {
+            let [d, ours, peer]: [Divergence; 3] =
+                [result.ours_from_peer, result.ours_from_truth, result.peer_from_truth]
+                    .map(|comparison| comparison.finish(tokens, chunks));
+            let (same_top, kl) = bounds(self.preset, phase);
+            let clear = d.misses(0.3);
+            let what = format!("{:<22} {phase:<10?}", self.name);
+            table += &format!(
+                "{what} {:>8.3} {:>10.2e} {:>6} {:>5} {clear:>5} {:>7.3}   {:>10.3e} {:>10.3e} {:>6.3}\n",
+                d.same_top * 100.0,
+                d.kl_mean,
+                d.scored,
+                d.margins.len(),
+                d.margins.last().copied().unwrap_or(0.0),
+                ours.kl_mean,
+                peer.kl_mean,
+                ours.kl_mean / peer.kl_mean,
+            );
+            for (good, rule) in [
+                (d.same_top >= same_top, format!("the same top at {same_top}")),
+                (d.kl_mean <= kl, format!("KL divergence from llama.cpp at most {kl}")),
+                (
+                    clear * 1000 <= d.margins.len(),
+                    "a clear preference missed at most once in 1000 misses".into(),
+                ),
+                (ours.kl_mean <= 1.1 * peer.kl_mean + 1e-5, "as near to the f32 model as llama.cpp".into()),
+            ] {
+                if !good {
+                    broken.push(format!("{what}: {rule}"));
+                }
+            }
+        }
+        (table, broken)
+    }
+}
+
+const HEADER: &str = "\
+ours from llama.cpp                 same top   KL mean   rows   miss >=0.3  margin   from f32: ours  llama.cpp  ratio\n";
+
+/// The least share of positions with the same top token and the largest mean KL divergence from llama.cpp.
+fn bounds(preset: Preset, phase: Phase) -> (f64, f64) {
+    use Preset::*;
+    match (preset, phase) {
+        (F32 | F16, _) => (0.995, 1e-5),
+        (Q2_K | Q3_K_S | Q3_K_M | Q3_K_L, Phase::Given) => (0.95, 2e-3),
+        (_, Phase::Given) => (0.97, 1e-3),
+        (_, Phase::Generated) => (0.98, 5e-4),
+    }
+}
+
+#[test]
+fn every_preset_of_nano_agrees() {
+    let ids = nano_ids("nano-sampled.txt");
+    let chunks: Vec<&[u32]> = ids.chunks(CHUNK).filter(|chunk| chunk.len() > 1).collect();
+    let mut truth = common::open(&model("nano", Preset::F32), KvType::F32, CHUNK, 2).1;
+    let mut pairs: Vec<Pair> = Preset::ALL
+        .iter()
+        .map(|&preset| Pair::open(preset.name(), &model("nano", preset), preset, 1))
+        .collect();
+    for group in chunks.chunks(TOGETHER) {
+        let truth: Vec<Rows> = group.iter().map(|chunk| rows(&mut truth, chunk, Phase::Given)).collect();
+        // One thread per engine, two at a time: nano is too small to share out.
+        let next = std::sync::Mutex::new(pairs.iter_mut());
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    loop {
+                        let Some(pair) = next.lock().unwrap().next() else { break };
+                        pair.read(group, &truth);
+                    }
+                });
+            }
+        });
+    }
+    let (tables, broken): (Vec<_>, Vec<_>) =
+        pairs.into_iter().map(|pair| pair.judge(ids.len(), chunks.len())).unzip();
+    eprint!("{HEADER}{}", tables.concat());
+    let broken = broken.concat();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// Files that `llama-quantize` made: tiny random models, so that a wrong bit shows, but with no text to agree on.
+#[test]
+fn files_written_by_llama_cpp_agree() {
+    let mut tables = String::from(HEADER);
+    let mut broken = Vec::new();
+    for (name, file, preset) in [
+        ("tiny-f32", "tiny-f32-q8_0.gguf", Preset::Q8_0),
+        ("tiny-untied-oldkeys-f16", "tiny-untied-oldkeys-f16-q5_1.gguf", Preset::Q5_1),
+    ] {
+        let file = fixture("llama-cpp").join(file);
+        let mut truth = common::open(&model(name, Preset::F32), KvType::F32, CHUNK, 2).1;
+        let mut pair = Pair::open(name, &file, preset, 2);
+        let n_vocab = truth.info().n_vocab as u32;
+        let ids: Vec<u32> = (0..16 * CHUNK as u32).map(|i| i * i % 7919 % n_vocab).collect();
+        let chunks: Vec<&[u32]> = ids.chunks(CHUNK).collect();
+        for group in chunks.chunks(TOGETHER) {
+            let truth: Vec<Rows> = group.iter().map(|chunk| rows(&mut truth, chunk, Phase::Given)).collect();
+            pair.read(group, &truth);
+        }
+        let (table, wrong) = pair.judge(ids.len(), chunks.len());
+        tables += &table;
+        broken.extend(wrong);
+    }
+    eprint!("{tables}");
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+fn ids(n: usize) -> Vec<u32> {
+    (0..n as u32).map(|i| 4 + i * 37 % 900).collect()
+}
+
+fn tiny(kv_positions: usize, sequences: usize) -> Ggml {
+    peer(&model("tiny-f32", Preset::F32), kv_positions, sequences, 2)
+}
+
+fn append(engine: &mut dyn Engine, seq: Seq, tokens: &[u32], phase: Phase) -> Rows {
+    let mut rows = Vec::new();
+    let item = Item { seq, tokens, phase, want: Want::All };
+    let stats = engine.step(&[item], &mut |_, _, row| rows.push(row.to_vec()), &NEVER).unwrap();
+    assert_eq!((stats.tokens, stats.rows), (tokens.len(), tokens.len()));
+    rows
+}
+
+/// llama.cpp adds in another order at another width, and its GELU is a table over f16, where the last bit may turn a
+/// value into its neighbour: 1.2e-4 seen.
+fn near(a: &[Vec<f32>], b: &[Vec<f32>], what: &str) {
+    assert_eq!(a.len(), b.len(), "{what}");
+    for (a, b) in a.iter().flatten().zip(b.iter().flatten()) {
+        assert!((a - b).abs() < 1e-3, "{what}: {a} and {b}");
+    }
+}
+
+#[test]
+fn forks_and_truncation_go_on_as_their_source_would() {
+    let mut e = tiny(512, 4);
+    let a = ids(200);
+    let first = e.seq_new();
+    let all = append(&mut e, first, &a, Phase::Given);
+    e.seq_free(first);
+    for at in [1, 63, 64, 100] {
+        let src = e.seq_new();
+        append(&mut e, src, &a[..130], Phase::Given);
+        let fork = e.seq_fork(src, at).unwrap();
+        assert_eq!((e.seq_len(fork), e.kv_free_blocks()), (at, 512 - 130), "a fork shares its cells");
+        near(&append(&mut e, fork, &a[at..150], Phase::Generated), &all[at..150], "fork");
+        near(&append(&mut e, src, &a[130..], Phase::Given), &all[130..], "source");
+        assert_eq!(e.kv_free_blocks(), 512 - 200 - (150 - at));
+        e.seq_free(src);
+        assert_eq!(e.kv_free_blocks(), 512 - 150, "what the fork shares stays");
+        near(&append(&mut e, fork, &a[150..160], Phase::Given), &all[150..160], "fork without its source");
+        e.seq_truncate(fork, 70.min(at)).unwrap();
+        near(&append(&mut e, fork, &a[70.min(at)..], Phase::Given), &all[70.min(at)..], "truncated");
+        e.seq_truncate(fork, 0).unwrap();
+        near(&append(&mut e, fork, &a[..9], Phase::Given), &all[..9], "from the start");
+        assert!(matches!(e.seq_truncate(fork, 10), Err(EngineError::PastEnd { len: 10, have: 9, .. })));
+        assert!(matches!(e.seq_fork(fork, 10), Err(EngineError::PastEnd { len: 10, have: 9, .. })));
+        e.seq_free(fork);
+        assert_eq!(e.kv_free_blocks(), 512, "everything came back");
+    }
+}
+
+#[test]
+fn sequences_of_both_phases_share_a_step() {
+    let mut e = tiny(1024, 3);
+    let a = ids(90);
+    let b: Vec<u32> = a.iter().rev().copied().collect();
+    let seqs = [(); 3].map(|()| e.seq_new());
+    let mut got = vec![Vec::new(); 3];
+    let item = |i: usize, tokens, phase, want| Item { seq: seqs[i], tokens, phase, want };
+    let items = [
+        item(0, &a[..], Phase::Generated, Want::All),
+        item(1, &b[..], Phase::Given, Want::Last),
+        item(2, &b[..50], Phase::Generated, Want::None),
+    ];
+    let stats = e.step(&items, &mut |i, at, row| got[i].push((at, row.to_vec())), &NEVER).unwrap();
+    assert_eq!((stats.tokens, stats.rows), (230, 91));
+    let positions: Vec<usize> = got[0].iter().map(|(at, _)| *at).collect();
+    assert_eq!((positions, got[1][0].0, got[2].len()), ((0..90).collect(), 89, 0));
+    for (i, ids) in [(0, &a), (1, &b)] {
+        seqs.iter().for_each(|&seq| e.seq_free(seq));
+        let alone = e.seq_new();
+        let rows = append(&mut e, alone, ids, Phase::Given);
+        let got: Rows = got[i].iter().map(|(_, row)| row.clone()).collect();
+        near(&got, &rows[90 - got.len()..], "in company");
+        e.seq_free(alone);
+    }
+}
+
+#[test]
+fn what_cannot_be_done_changes_nothing() {
+    let mut e = tiny(128, 2);
+    let [a, b, c] = [(); 3].map(|()| e.seq_new());
+    append(&mut e, a, &ids(64), Phase::Given);
+    let long = ids(65);
+    let item = |seq, tokens| Item { seq, tokens, phase: Phase::Given, want: Want::Last };
+    let mut step = |items: &[Item<'_>]| e.step(items, &mut |_, _, _| panic!("no row"), &NEVER);
+    assert_eq!(step(&[item(b, &long)]), Err(EngineError::KvFull { needed: 65, free: 64 }));
+    assert_eq!(step(&[item(a, &[])]), Err(EngineError::NoTokens));
+    assert_eq!(step(&[item(a, &[1024])]), Err(EngineError::TokenOutOfRange { token: 1024, n_vocab: 1024 }));
+    assert_eq!(step(&[item(a, &[1]), item(a, &[2])]), Err(EngineError::SeqTwice(a)));
+    assert_eq!(step(&[item(b, &[1]), item(c, &[2])]), Err(EngineError::TooManySeqs { max: 2 }));
+    assert_eq!((e.seq_len(a), e.seq_len(b), e.kv_free_blocks()), (64, 0, 64));
+    append(&mut e, b, &long[..64], Phase::Given);
+    assert_eq!(e.kv_free_blocks(), 0);
+    assert_eq!(e.seq_fork(a, 3), Err(EngineError::TooManySeqs { max: 2 }));
+    e.seq_free(b);
+    assert_eq!(e.step(&[item(b, &[1])], &mut |_, _, _| {}, &NEVER), Err(EngineError::UnknownSeq(b)));
+    let options = ggml::Options {
+        threads: Some(1),
+        kv: KvType::F16,
+        kv_positions: 64,
+        sequences: ggml::MAX_SEQUENCES + 1,
+        flash_attention: FlashAttention::Auto,
+        mmap: true,
+    };
+    let file = model("tiny-f32", Preset::F32);
+    assert!(matches!(Ggml::open(&file, &options), Err(ggml::Error::Option { asked: 257, .. })));
+    let options = ggml::Options { sequences: 1, ..options };
+    assert!(matches!(Ggml::open(&file.join("none"), &options), Err(ggml::Error::Load { .. })));
+}
+
+#[test]
+fn a_cancelled_step_leaves_the_sequences_as_they_were() {
+    let mut e = tiny(2048, 2);
+    let a = ids(1400);
+    let (seq, other) = (e.seq_new(), e.seq_new());
+    let all = append(&mut e, seq, &a, Phase::Given);
+    e.seq_truncate(seq, 100).unwrap();
+    for phase in PHASES {
+        let cancel = AtomicBool::new(false);
+        let items = [
+            Item { seq, tokens: &a[100..], phase, want: Want::All },
+            Item { seq: other, tokens: &a[..9], phase: Phase::Given, want: Want::None },
+        ];
+        let mut rows = 0;
+        let mut stop = |_: usize, _: usize, _: &[f32]| {
+            rows += 1;
+            cancel.store(true, Ordering::Relaxed);
+        };
+        assert_eq!(e.step(&items, &mut stop, &cancel), Err(EngineError::Cancelled));
+        assert!(rows <= ggml::MICRO_BATCH, "{rows} rows after it was cancelled");
+        assert_eq!((e.seq_len(seq), e.seq_len(other), e.kv_free_blocks()), (100, 0, 2048 - 100));
+    }
+    near(&append(&mut e, seq, &a[100..], Phase::Given), &all[100..], "after it");
+}
+
+#[test]
+fn the_program_runs_it() {
+    let file = common::arg(&model("nano", Preset::F32));
+    let run = |args: &[&str]| common::run(args, "");
+    let greedy =
+        ["run", "-m", &file, "--raw", "-p", "白日依山尽", "-n", "24", "--greedy", "--json", "-t", "2"];
+    let ours = &run(&greedy).json()[0];
+    for flags in [&["--engine", "ggml"][..], &["--engine", "ggml", "--flash-attn", "on", "--no-mmap"]] {
+        let run = run(&[&greedy[..], flags].concat());
+        let theirs = &run.json()[0];
+        assert_eq!(ours["ids"], theirs["ids"], "{flags:?}");
+        assert!(theirs["runs_on"].as_str().unwrap().starts_with("llama.cpp ("), "{theirs}");
+        assert_eq!(run.stderr, "", "llama.cpp says nothing");
+    }
+    let text = common::arg(&fixture("famous-poems.txt"));
+    for phase in ["given", "generated"] {
+        let kl =
+            ["eval", "kl", "-m", &file, "--base", &file, "--base-engine", "ggml", &text, "--phase", phase];
+        let kl =
+            &run(&[&kl[..], &["--chunks", "1", "--json", "-q", "--flash-attn", "off"]].concat()).json()[0];
+        let mean = kl["kl_mean"].as_f64().unwrap();
+        assert!(mean > 0.0 && mean < 1e-5, "two engines on one file: {mean}");
+        assert_eq!(kl["phase"], phase);
+        assert!(kl["base_runs_on"].as_str().unwrap().starts_with("llama.cpp ("), "{kl}");
+    }
+    let logits = ["logits", "-m", &file, "--ids", "5,6,7", "--engine", "ggml", "--last", "--json"];
+    assert_eq!(run(&logits).json()[0]["position"], 2);
+    let chat = common::run(&["chat", "-m", &file, "--engine", "ggml", "--greedy", "-n", "4", "-q"], "月\n");
+    assert!(!chat.ok().is_empty());
+    run(&["run", "-m", &file, "-p", "a", "--flash-attn", "on"]).fails(2, "--engine ggml");
+    let unknown = run(&["run", "-m", &file, "-p", "a", "--engine", "gpu"]);
+    assert!(unknown.code == Some(2) && unknown.stderr.contains("native or ggml"), "{unknown:?}");
+}
