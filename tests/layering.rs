@@ -25,7 +25,8 @@ const QUANT: Arrows = &[
 
 /// `quant` and `convert` stand for the other packages.
 const ROOT: Arrows = &[
-    ("cli", &["demo", "engine", "eval", "model", "quant", "sample", "schedule", "session", "token"]),
+    ("bench", &["engine", "quant"]),
+    ("cli", &["bench", "demo", "engine", "eval", "model", "quant", "sample", "schedule", "session", "token"]),
     ("demo", &["convert"]),
     ("engine", &["model", "quant"]),
     ("eval", &["engine"]),

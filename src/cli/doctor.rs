@@ -142,7 +142,8 @@ pub fn run(args: &Doctor, config: &Config, printer: &mut Printer) -> Result<()> 
     Ok(())
 }
 
-fn cpu_name() -> Option<String> {
+/// The CPU as `/proc/cpuinfo` calls it.
+pub fn cpu_name() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|l| l.starts_with("model name") || l.starts_with("Model"))?;
     Some(line.split_once(':')?.1.trim().to_owned())

@@ -86,6 +86,11 @@ impl Reader {
         self.0.header.alignment
     }
 
+    /// The whole file.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0.bytes
+    }
+
     /// The length of the file.
     pub fn file_bytes(&self) -> u64 {
         self.0.bytes.len() as u64
