@@ -445,10 +445,11 @@ pub struct Kl {
 #[command(after_help = "\
 Examples:
   huozi bench -m huozi.gguf -p 512 -n 64 -d 0,2048
-  huozi bench --shape bloom-7b1 --type q4_k_m        random weights, no file needed
-  huozi bench -m huozi.gguf --compare -r 3           in turn with llama.cpp, each in its own process
-Lists are separated by commas. pp512: a prompt of 512 tokens; tg64: 64 generated ones; b16: by 16 sequences at once;
-@ d2048: after 2048 tokens. `floor`: share of what this machine reads or multiplies at best, in the same run.")]
+  huozi bench --shape bloom-7b1 --type q4_k_m    random weights, no file
+  huozi bench -m huozi.gguf --compare -r 3       in turn with llama.cpp
+Lists are separated by commas. pp512: a prompt of 512 tokens; tg64: 64 generated
+ones; b16: by 16 sequences at once; @ d2048: after 2048 tokens. `floor`: what
+share of the best this machine reads or multiplies, in the same run.")]
 pub struct Bench {
     /// GGUF file [env HUOZI_MODEL]
     #[arg(short, long, value_name = "FILE", conflicts_with = "shape")]
