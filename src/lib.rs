@@ -21,6 +21,7 @@
 //! | [`engine`] | `trait Engine`: sequences of tokens in, rows of logits out; `Native` is ours, `ggml` (a cargo feature) is llama.cpp | `model`, `quant` |
 //! | [`schedule`] | requests over one engine, a step at a time; prefixes are shared | `engine`, `sample` |
 //! | [`session`] | one conversation; its files on disk; model files and memory | `engine`, `sample`, `schedule`, `token`; its catalog `quant` |
+//! | [`bench`] | speed of any engine, floors of the machine, comparisons | `engine`, `quant` |
 //! | [`eval`] | perplexity, KL divergence | `engine` |
 //! | `demo` | the embedded small model, and the only place that sees `huozi_convert` | `convert` |
 //! | [`cli`] | the program `huozi`: a file per subcommand, exit codes, the printer | everything |
@@ -69,8 +70,12 @@
 //! or company, so the same seed gives the same text. The instruction set is chosen at run time. Bytes from outside give an
 //! answer or an error, never a panic. Message text never becomes a control token. Nothing half-written is found under
 //! its final name.
+
+// The rows of `bench` in JSON have more keys than the macro recurses by default.
+#![recursion_limit = "256"]
 #![deny(unsafe_code)] // not `forbid`: `engine::ggml` has the one exception
 
+pub mod bench;
 pub mod cli;
 #[cfg(feature = "demo")]
 pub mod demo;

@@ -11,18 +11,22 @@ const QUANT: Arrows = &[
     ("attention", &["elementwise", "formats", "kernels"]),
     ("elementwise", &["formats", "kernels"]),
     ("encode", &["formats"]),
+    ("floor", &["kernels", "team"]),
     ("formats", &[]),
     ("gguf", &["formats", "map"]),
     ("kernels", &["formats", "team"]),
     ("map", &[]),
     ("matmul", &["formats", "kernels", "map", "team"]),
+    ("plan", &["formats", "shape"]),
     ("shape", &["attention", "gguf"]),
+    ("synth", &["formats", "gguf", "map", "plan", "shape"]),
     ("team", &[]),
 ];
 
 /// `quant` and `convert` stand for the other packages.
 const ROOT: Arrows = &[
-    ("cli", &["demo", "engine", "eval", "model", "quant", "sample", "schedule", "session", "token"]),
+    ("bench", &["engine", "quant"]),
+    ("cli", &["bench", "demo", "engine", "eval", "model", "quant", "sample", "schedule", "session", "token"]),
     ("demo", &["convert"]),
     ("engine", &["model", "quant"]),
     ("eval", &["engine"]),

@@ -44,6 +44,20 @@ impl Config {
         4 * self.n_embd
     }
 
+    /// The sizes alone.
+    pub fn shape(&self) -> Shape {
+        // Capped far below 2^32 by `check`.
+        let n = |value: u64| value as usize;
+        Shape {
+            n_vocab: n(self.n_vocab),
+            n_embd: n(self.n_embd),
+            n_layer: n(self.n_layer),
+            n_head: n(self.n_head),
+            n_ff: n(self.n_ff()),
+            n_ctx_train: n(self.n_ctx),
+        }
+    }
+
     /// Reads the text of a `config.json`.
     ///
     /// # Errors

@@ -8,7 +8,10 @@ mod meta;
 pub mod names;
 mod output;
 pub mod pipeline;
-pub mod plan;
+/// Tensor -> format for each preset; what `--dry-run` prints.
+pub mod plan {
+    pub use huozi_quant::plan::{Preset, Wishes, format};
+}
 pub mod source;
 pub mod vocab;
 mod work;

@@ -5,6 +5,9 @@
 
 use std::collections::HashMap;
 
+use huozi_quant::plan;
+pub use huozi_quant::plan::Role;
+
 use crate::{Error, config::Config};
 
 /// How the checkpoint spells its names.
@@ -14,20 +17,6 @@ pub enum Spelling {
     HuggingFace,
     /// `blk.0.ffn_up.weight`, already in GGUF's row order.
     Gguf,
-}
-
-/// What a tensor is for; layers count from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the GGUF tensor names")]
-pub enum Role {
-    TokenEmbd,
-    Output,
-    AttnQkv(u64),
-    AttnOutput(u64),
-    FfnUp(u64),
-    FfnDown(u64),
-    /// A norm or a bias: one dimension, always F32.
-    Vector,
 }
 
 /// How many heads of which width.
@@ -84,29 +73,13 @@ impl Target {
 
 /// Every tensor a BLOOM of this shape has, in the order they are written; `output`: with a separate `output.weight`.
 pub fn targets(config: &Config, output: bool) -> Vec<Target> {
-    let (e, ff) = (config.n_embd, config.n_ff());
-    let qkv = Some(Heads { n_head: config.n_head, head_dim: config.head_dim() });
-    let matrix = |name: String, role, rows, cols| Target { name, role, rows, cols, qkv: None };
-    let vector = |name: String, cols| Target { name, role: Role::Vector, rows: 1, cols, qkv: None };
-    let mut list = vec![matrix("token_embd.weight".into(), Role::TokenEmbd, config.n_vocab, e)];
-    list.extend(["weight", "bias"].map(|p| vector(format!("token_embd_norm.{p}"), e)));
-    for i in 0..config.n_layer {
-        list.extend(["weight", "bias"].map(|p| vector(format!("blk.{i}.attn_norm.{p}"), e)));
-        list.push(Target { qkv, ..matrix(format!("blk.{i}.attn_qkv.weight"), Role::AttnQkv(i), 3 * e, e) });
-        list.push(Target { qkv, ..vector(format!("blk.{i}.attn_qkv.bias"), 3 * e) });
-        list.push(matrix(format!("blk.{i}.attn_output.weight"), Role::AttnOutput(i), e, e));
-        list.push(vector(format!("blk.{i}.attn_output.bias"), e));
-        list.extend(["weight", "bias"].map(|p| vector(format!("blk.{i}.ffn_norm.{p}"), e)));
-        list.push(matrix(format!("blk.{i}.ffn_up.weight"), Role::FfnUp(i), ff, e));
-        list.push(vector(format!("blk.{i}.ffn_up.bias"), ff));
-        list.push(matrix(format!("blk.{i}.ffn_down.weight"), Role::FfnDown(i), e, ff));
-        list.push(vector(format!("blk.{i}.ffn_down.bias"), e));
-    }
-    list.extend(["weight", "bias"].map(|p| vector(format!("output_norm.{p}"), e)));
-    if output {
-        list.push(matrix("output.weight".into(), Role::Output, config.n_vocab, e));
-    }
-    list
+    let heads = Heads { n_head: config.n_head, head_dim: config.head_dim() };
+    let target = |t: plan::Tensor| {
+        let qkv = matches!(t.role, Role::AttnQkv(_)) || t.name.ends_with(".attn_qkv.bias");
+        let (rows, cols) = (t.rows as u64, t.cols as u64);
+        Target { name: t.name, role: t.role, rows, cols, qkv: qkv.then_some(heads) }
+    };
+    plan::tensors(&config.shape(), output).into_iter().map(target).collect()
 }
 
 /// What a Hugging Face name stands for.

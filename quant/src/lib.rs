@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! {formats, team} <- kernels <- elementwise <- attention;   {formats, kernels, map, team} <- matmul;   formats <- encode
-//! {formats, map} <- gguf <- shape -> attention;   team, map alone
+//! {formats, map} <- gguf <- shape -> attention;   {formats, shape} <- plan;   {formats, gguf, map, plan, shape} <- synth
+//! {kernels, team} <- floor;   team, map alone
 //! ```
 //!
 //! All `unsafe` of the workspace lives here, each use beside the fact it rests on.
@@ -13,12 +14,15 @@
 pub mod attention;
 pub mod elementwise;
 pub mod encode;
+pub mod floor;
 pub mod formats;
 pub mod gguf;
 pub mod kernels;
 pub mod map;
 pub mod matmul;
+pub mod plan;
 pub mod shape;
+pub mod synth;
 pub mod team;
 
 pub use formats::Format;

@@ -61,6 +61,32 @@ impl Shape {
         })
     }
 
+    /// A shape of one's own, `LAYERSxHIDDENxHEADS` or `LAYERSxHIDDENxHEADSxVOCAB`, e.g. `2x256x4x1000`; the rest as in
+    /// every published BLOOM. `None` for other texts, sizes that no file may have, heads that do not divide the hidden
+    /// size.
+    pub fn from_sizes(text: &str) -> Option<Shape> {
+        let sizes: Vec<usize> = text.split('x').map(|n| n.parse().ok()).collect::<Option<_>>()?;
+        let (n_layer, n_embd, n_head, n_vocab) = match sizes[..] {
+            [layers, embd, heads] => (layers, embd, heads, 250_880),
+            [layers, embd, heads, vocab] => (layers, embd, heads, vocab),
+            _ => return None,
+        };
+        let within = |n: usize, max: usize| (1..=max).contains(&n);
+        let known = within(n_layer, MAX_LAYER)
+            && within(n_embd, MAX_EMBD)
+            && within(n_head, n_embd)
+            && within(n_vocab, MAX_VOCAB)
+            && n_embd.is_multiple_of(n_head);
+        known.then(|| Shape {
+            n_vocab,
+            n_embd,
+            n_layer,
+            n_head,
+            n_ff: 4 * n_embd,
+            n_ctx_train: DEFAULT_CTX_TRAIN,
+        })
+    }
+
     /// The shape a file's metadata gives.
     ///
     /// `n_vocab` is the length of `tokenizer.ggml.tokens` (or `bloom.vocab_size` in a file without a vocabulary);
@@ -213,6 +239,29 @@ mod tests {
         assert_eq!(weights, [559_214_592, 1_065_314_304, 1_722_408_960, 3_002_557_440, 7_069_016_064]);
         assert_eq!(Shape::named("bloom-3b").unwrap().head_dim(), 80);
         assert_eq!(Shape::named("bloom"), None);
+    }
+
+    #[test]
+    fn sizes_make_a_shape() {
+        let own = Shape::from_sizes("30x4096x32");
+        assert_eq!(own, Shape::named("bloom-7b1"));
+        assert_eq!(Shape::from_sizes("2x256x4x1000").unwrap().n_vocab, 1000);
+        for bad in [
+            "",
+            "x",
+            "2x256",
+            "2x256x3",
+            "0x256x4",
+            "2x0x0",
+            "2x256x0",
+            "2x256x4x0",
+            "2x256x4x1x1",
+            "-2x256x4",
+            "9999999x256x4",
+            "2x99999999999999999999x4",
+        ] {
+            assert_eq!(Shape::from_sizes(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@
 use crate::engine::{FlashAttention, KvType, Phase};
 use crate::token::HistoryRule;
 use clap::{Args, Parser, Subcommand};
+use huozi_quant::plan::Preset;
+use huozi_quant::shape::Shape;
 use std::path::PathBuf;
 
 /// Runs BLOOM-family language models (Huozi, BLOOM, BLOOMZ) on this machine's CPU
@@ -44,7 +46,9 @@ pub enum Command {
     Inspect(Inspect),
     /// Measure a model: perplexity, KL divergence
     Eval(Eval),
-    /// Show what this machine has and which models fit
+    /// Measure speed, alone or against llama.cpp
+    Bench(Bench),
+    /// Show what this machine has, which models fit and how fast they would be
     Doctor(Doctor),
     /// Try the built-in small model
     #[cfg(feature = "demo")]
@@ -57,6 +61,7 @@ impl Command {
         match self {
             Self::Run(args) => args.quiet,
             Self::Chat(args) => args.quiet,
+            Self::Bench(args) => args.quiet,
             Self::Eval(Eval { what: EvalWhat::Ppl(args) }) => args.quiet,
             Self::Eval(Eval { what: EvalWhat::Kl(args) }) => args.quiet,
             #[cfg(feature = "demo")]
@@ -435,6 +440,89 @@ pub struct Kl {
     pub quiet: bool,
 }
 
+/// `huozi bench`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  huozi bench -m huozi.gguf -p 512 -n 64 -d 0,2048
+  huozi bench --shape bloom-7b1 --type q4_k_m    random weights, no file
+  huozi bench -m huozi.gguf --compare -r 3       in turn with llama.cpp
+Lists are separated by commas. pp512: a prompt of 512 tokens; tg64: 64 generated
+ones; b16: by 16 sequences at once; @ d2048: after 2048 tokens. `floor`: what
+share of the best this machine reads or multiplies, in the same run.")]
+pub struct Bench {
+    /// GGUF file [env HUOZI_MODEL]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "shape")]
+    pub model: Option<PathBuf>,
+    /// Random weights: bloom-560m ... bloom-7b1, or LAYERSxHIDDENxHEADS[xVOCAB]
+    #[arg(long, value_name = "NAME", value_parser = shape)]
+    pub shape: Option<(String, Shape)>,
+    /// Type of the random weights
+    #[arg(long, value_name = "TYPE", default_value = "q4_k_m", requires = "shape")]
+    pub r#type: Preset,
+    /// Only write the random model into FILE, for other programs too
+    #[arg(long, value_name = "FILE", requires = "shape", conflicts_with = "compare")]
+    pub write: Option<PathBuf>,
+    /// Prompt tokens; 0 is none
+    #[arg(short = 'p', long, alias = "n_prompt", value_name = "N", value_delimiter = ',', default_value = "512", value_parser = position)]
+    pub n_prompt: Vec<usize>,
+    /// Generated tokens; 0 is none
+    #[arg(short = 'n', long, alias = "n_gen", value_name = "N", value_delimiter = ',', default_value = "128", value_parser = position)]
+    pub n_gen: Vec<usize>,
+    /// Tokens before the measured ones
+    #[arg(short = 'd', long, alias = "n_depth", value_name = "N", value_delimiter = ',', default_value = "0", value_parser = position)]
+    pub n_depth: Vec<usize>,
+    /// Sequences generated together
+    #[arg(short, long, value_name = "N", value_delimiter = ',', default_value = "1", value_parser = batch)]
+    pub batch: Vec<usize>,
+    /// Repetitions, or pairs of a comparison
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = repetitions)]
+    pub repetitions: usize,
+    /// Threads [default: all cores this process may use; env HUOZI_THREADS]
+    #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = threads)]
+    pub threads: Vec<usize>,
+    /// md, json, jsonl or csv
+    #[arg(short, long, value_name = "FORMAT", default_value = "md", value_parser = output)]
+    pub output: Output,
+    /// Seed of the weights and the token ids
+    #[arg(short, long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// In turn with llama.cpp on the same file; the better of its two ways of attention counts
+    #[arg(long, conflicts_with_all = ["shape", "engine", "flash_attn"])]
+    pub compare: bool,
+    /// What runs it: native, or ggml (llama.cpp, in builds that have it) [default: native]
+    #[arg(long, value_name = "ENGINE", value_parser = engine)]
+    pub engine: Option<EngineKind>,
+    /// Flash attention of llama.cpp: auto, on or off [default: auto]
+    #[arg(long, alias = "flash_attn", value_name = "HOW", value_parser = flash_attention)]
+    pub flash_attn: Option<FlashAttention>,
+    /// Type of the KV cache [default: f16]
+    #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_type)]
+    pub kv_type: Option<KvType>,
+    /// Read the file into memory instead of mapping it
+    #[arg(long, alias = "no_mmap")]
+    pub no_mmap: bool,
+    /// Load even if memory looks too small
+    #[arg(long, alias = "no_memory_check")]
+    pub no_memory_check: bool,
+    /// No progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// How rows are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A Markdown table.
+    Markdown,
+    /// One JSON array.
+    Json,
+    /// One JSON object per line.
+    JsonLines,
+    /// Comma-separated values with a header.
+    Csv,
+}
+
 /// `huozi doctor`
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -526,6 +614,9 @@ fn history(text: &str) -> Result<HistoryRule, String> {
 
 /// Threads at most: more than any machine has, fewer than the system refuses.
 const MAX_THREADS: usize = 1024;
+/// Sequences measured together at most: llama.cpp's own bound.
+const MAX_BATCH: usize = 256;
+const MAX_REPETITIONS: usize = 10_000;
 /// Positions of a context at most, as in a model file.
 const MAX_CTX: usize = 1 << 24;
 
@@ -536,6 +627,36 @@ pub fn threads(text: &str) -> Result<usize, String> {
 
 fn context(text: &str) -> Result<usize, String> {
     between(text, 1, MAX_CTX)
+}
+
+fn position(text: &str) -> Result<usize, String> {
+    between(text, 0, MAX_CTX)
+}
+
+fn batch(text: &str) -> Result<usize, String> {
+    between(text, 1, MAX_BATCH)
+}
+
+fn repetitions(text: &str) -> Result<usize, String> {
+    between(text, 1, MAX_REPETITIONS)
+}
+
+fn shape(text: &str) -> Result<(String, Shape), String> {
+    let shape = Shape::named(text).or_else(|| Shape::from_sizes(text));
+    let named = Shape::NAMES.join(", ");
+    shape.map(|shape| (text.to_owned(), shape)).ok_or_else(|| {
+        format!("{named}, or LAYERSxHIDDENxHEADS[xVOCAB] with heads that divide the hidden size, is needed")
+    })
+}
+
+fn output(text: &str) -> Result<Output, String> {
+    match text {
+        "md" => Ok(Output::Markdown),
+        "json" => Ok(Output::Json),
+        "jsonl" => Ok(Output::JsonLines),
+        "csv" => Ok(Output::Csv),
+        _ => Err("md, json, jsonl or csv is needed".to_owned()),
+    }
 }
 
 fn chunk_2(text: &str) -> Result<usize, String> {
@@ -715,6 +836,7 @@ mod tests {
             &["eval"],
             &["eval", "ppl"],
             &["eval", "kl"],
+            &["bench"],
             &["doctor"],
             #[cfg(feature = "demo")]
             &["demo"],

@@ -8,59 +8,14 @@ use crate::engine::{KvType, MICRO_BATCH};
 use crate::model::bloom::LOGIT_ROWS;
 use crate::session::catalog::{self, Found, Memory};
 use anyhow::Result;
-use huozi_quant::Format;
 use huozi_quant::kernels::Isa;
+use huozi_quant::plan::{Preset, tensor_bytes};
 use huozi_quant::shape::Shape;
 use serde_json::json;
 use std::io::Write;
 
-/// A preset as `huozi-convert` makes it.
-struct Preset {
-    name: &'static str,
-    /// Of the matrices in the layers.
-    layers: Format,
-    /// Of the fused QKV and the second matrix of the MLP in the layers that [`more_bits`] names.
-    raised: Format,
-    /// Of the embedding, which is the head too.
-    embedding: Format,
-}
-
 /// The columns of the table: the presets people use.
-const PRESETS: [Preset; 5] = [
-    Preset { name: "f16", layers: Format::F16, raised: Format::F16, embedding: Format::F16 },
-    Preset { name: "q8_0", layers: Format::Q8_0, raised: Format::Q8_0, embedding: Format::Q8_0 },
-    Preset { name: "q5_k_m", layers: Format::Q5_K, raised: Format::Q6_K, embedding: Format::Q6_K },
-    Preset { name: "q4_k_m", layers: Format::Q4_K, raised: Format::Q6_K, embedding: Format::Q6_K },
-    Preset { name: "q4_0", layers: Format::Q4_0, raised: Format::Q4_0, embedding: Format::Q6_K },
-];
-
-/// The layers that a `_M` preset gives more bits, in whole numbers as llama-quantize counts.
-fn more_bits(layer: usize, layers: usize) -> bool {
-    let eighth = layers / 8;
-    layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2
-}
-
-/// Bytes of the tensors of a model of `shape`; the file adds its header, a few MiB of vocabulary.
-fn tensor_bytes(shape: &Shape, preset: &Preset) -> u64 {
-    let (e, f) = (shape.n_embd as u64, shape.n_ff as u64);
-    let matrix = |rows: u64, cols: u64, format: Format| {
-        rows * (cols / format.block_weights() as u64) * format.block_bytes() as u64
-    };
-    // Norms and biases stay f32: what `weights` counts beside the matrices.
-    let embedding = shape.n_vocab as u64 * e;
-    let in_layer = 3 * e * e + e * e + 2 * e * f;
-    let vectors = 4 * (shape.weights() - embedding - shape.n_layer as u64 * in_layer);
-    let layers: u64 = (0..shape.n_layer)
-        .map(|i| {
-            let raised = if more_bits(i, shape.n_layer) { preset.raised } else { preset.layers };
-            matrix(3 * e, e, raised)
-                + matrix(e, e, preset.layers)
-                + matrix(f, e, preset.layers)
-                + matrix(e, f, raised)
-        })
-        .sum();
-    vectors + matrix(shape.n_vocab as u64, e, preset.embedding) + layers
-}
+const PRESETS: [Preset; 5] = [Preset::F16, Preset::Q8_0, Preset::Q5_K_M, Preset::Q4_K_M, Preset::Q4_0];
 
 /// Runs the command.
 ///
@@ -91,8 +46,8 @@ pub fn run(args: &Doctor, config: &Config, printer: &mut Printer) -> Result<()> 
             .filter_map(|name| Some((name, Shape::named(name)?)))
             .flat_map(|(name, shape)| PRESETS.iter().map(move |preset| (name, shape, preset)))
             .map(|(name, shape, preset)| {
-                let f = forecast(&shape, tensor_bytes(&shape, preset));
-                json!({ "shape": name, "type": preset.name, "file_bytes": f.file, "total_bytes": f.total, "fits": fits(f.total) })
+                let f = forecast(&shape, tensor_bytes(&shape, *preset, true));
+                json!({ "shape": name, "type": preset.name().to_lowercase(), "file_bytes": f.file, "total_bytes": f.total, "fits": fits(f.total) })
             })
             .collect();
         let models: Vec<_> = models
@@ -150,14 +105,14 @@ pub fn run(args: &Doctor, config: &Config, printer: &mut Printer) -> Result<()> 
     writeln!(out, "\nmemory needed with a context of {} tokens (- does not fit now)", args.ctx_size)?;
     write!(out, "  {:<12}", "")?;
     for preset in &PRESETS {
-        write!(out, " {:>11}", preset.name)?;
+        write!(out, " {:>11}", preset.name().to_lowercase())?;
     }
     writeln!(out)?;
     for name in Shape::NAMES {
         let Some(shape) = Shape::named(name) else { continue };
         write!(out, "  {name:<12}")?;
         for preset in &PRESETS {
-            let total = forecast(&shape, tensor_bytes(&shape, preset)).total;
+            let total = forecast(&shape, tensor_bytes(&shape, *preset, true)).total;
             let mark = if fits(total) == Some(false) { "-" } else { "" };
             write!(out, " {:>11}", format!("{mark}{}", bytes(total)))?;
         }
@@ -188,7 +143,8 @@ pub fn run(args: &Doctor, config: &Config, printer: &mut Printer) -> Result<()> 
     Ok(())
 }
 
-fn cpu_name() -> Option<String> {
+/// The CPU as `/proc/cpuinfo` calls it.
+pub fn cpu_name() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|l| l.starts_with("model name") || l.starts_with("Model"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
@@ -219,26 +175,4 @@ fn cpu_features() -> Vec<&'static str> {
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn cpu_features() -> Vec<&'static str> {
     Vec::new()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_those_of_real_files() {
-        // The tensors of Huozi 2.0 (tied) as converted.
-        let shape = Shape::named("bloom-7b1").unwrap();
-        let found: Vec<_> = PRESETS.iter().map(|p| (p.name, tensor_bytes(&shape, p))).collect();
-        assert_eq!(
-            found,
-            [
-                ("f16", 14_141_259_776),
-                ("q8_0", 7_515_570_176),
-                ("q5_k_m", 5_220_139_008),
-                ("q4_k_m", 4_670_685_184),
-                ("q4_0", 4_246_798_336),
-            ]
-        );
-    }
 }

@@ -11,11 +11,13 @@
 //! | 130, 143 | interrupted by SIGINT, SIGTERM |
 
 use super::printer::visible;
+use crate::bench;
 use crate::engine::EngineError;
 use crate::eval;
 use crate::schedule::Refused;
 use crate::session::{self, catalog, store};
 use crate::token::ChatError;
+use huozi_quant::synth;
 use std::io;
 
 /// Done.
@@ -95,6 +97,12 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref() {
         return of_eval(error);
     }
+    if let Some(error) = cause.downcast_ref() {
+        return of_bench(error);
+    }
+    if let Some(error) = cause.downcast_ref() {
+        return of_synth(error);
+    }
     match cause.downcast_ref() {
         Some(store::Error::Name { .. }) => return Some(USAGE),
         Some(store::Error::Busy { .. }) => return Some(FAILED),
@@ -167,6 +175,24 @@ fn of_eval(error: &eval::Error) -> Option<u8> {
         eval::Error::TooShort { .. } | eval::Error::NotFinite { .. } | eval::Error::Vocabulary { .. } => {
             Some(BAD_FILE)
         }
+    }
+}
+
+fn of_bench(error: &bench::Error) -> Option<u8> {
+    match error {
+        bench::Error::Engine(error) => of_engine(error),
+        bench::Error::NotFinite { .. } => Some(BAD_FILE),
+        _ => None,
+    }
+}
+
+fn of_synth(error: &synth::Error) -> Option<u8> {
+    match error {
+        synth::Error::Vocabulary { .. } => Some(USAGE),
+        synth::Error::Memory { .. } => Some(NO_ROOM),
+        synth::Error::Interrupted => Some(INTERRUPTED),
+        // A disk that is full says so below.
+        _ => None,
     }
 }
 

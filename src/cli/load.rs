@@ -52,6 +52,15 @@ impl File {
         Ok(Self { path: path.to_owned(), reader, shape, how })
     }
 
+    /// A model that is in memory already, under the name of its reader.
+    ///
+    /// # Errors
+    /// It holds no BLOOM.
+    pub fn in_memory(reader: Reader) -> Result<Self> {
+        let shape = Shape::from_meta(reader.meta())?;
+        Ok(Self { path: reader.name().into(), reader, shape, how: How::Map })
+    }
+
     /// The tokenizer in it.
     ///
     /// # Errors
@@ -164,7 +173,10 @@ pub fn kind(load: &LoadArgs) -> EngineKind {
 }
 
 /// Refuses what this build or the engine has not, before anything is read.
-fn known(load: &LoadArgs) -> Result<()> {
+///
+/// # Errors
+/// [`exit::Usage`] says what.
+pub fn known(load: &LoadArgs) -> Result<()> {
     match kind(load) {
         #[cfg(not(feature = "ggml"))]
         EngineKind::Ggml => Err(no_ggml().into()),

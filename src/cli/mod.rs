@@ -4,6 +4,7 @@
 //! [`printer::Printer`] to standard output, everything else to standard error.
 
 pub mod args;
+mod bench;
 mod chat;
 #[cfg(feature = "demo")]
 mod demo;
@@ -64,6 +65,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Logits(args) => logits::run(args, &config, &signals, printer),
         Command::Inspect(args) => inspect::run(args, &config, printer),
         Command::Eval(args) => eval::run(args, &config, &signals, printer),
+        Command::Bench(args) => bench::run(args, &config, &signals, printer),
         Command::Doctor(args) => doctor::run(args, &config, printer),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args, &config, &signals, printer),

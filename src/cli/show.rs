@@ -195,6 +195,14 @@ impl Counter {
         Self { bar, plain: !quiet && !terminal, last: std::time::Instant::now(), total, bytes: is_bytes }
     }
 
+    /// Runs `print`, which writes to a terminal where the bar may stand, without the bar.
+    pub fn hidden<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
     /// So far.
     pub fn set(&mut self, done: u64, message: &str) {
         if let Some(bar) = &self.bar {

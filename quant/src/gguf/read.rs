@@ -53,6 +53,14 @@ impl Reader {
         Self::new(name.to_owned(), bytes.into())
     }
 
+    /// As [`from_bytes`](Self::from_bytes), sharing `bytes`.
+    ///
+    /// # Errors
+    /// The first broken [`Rule`].
+    pub fn from_shared(name: &str, bytes: Bytes) -> Result<Reader, Error> {
+        Self::new(name.to_owned(), bytes)
+    }
+
     fn new(name: String, bytes: Bytes) -> Result<Reader, Error> {
         let header = parse(&name, &bytes, bytes.len() as u64)?;
         Ok(Reader(Arc::new(Inner { name, bytes, header })))
@@ -76,6 +84,11 @@ impl Reader {
     /// Tensors begin at multiples of this many bytes.
     pub fn alignment(&self) -> u64 {
         self.0.header.alignment
+    }
+
+    /// The whole file.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0.bytes
     }
 
     /// The length of the file.

@@ -1,11 +1,74 @@
-//! Tensor -> format for each preset: the mixtures that `llama-quantize` chooses for BLOOM.
+//! The tensors of a BLOOM model, and tensor -> format for each preset: the mixtures that `llama-quantize` chooses.
 //!
 //! Knows names and sizes only. Where the table comes from: `llama_tensor_get_type_impl` of llama.cpp's
 //! `src/llama-quant.cpp`, in which a fused QKV counts as `attn_v`.
 
-use huozi_quant::formats::Format;
+use crate::formats::Format;
+use crate::shape::Shape;
 
-use crate::names::Role;
+/// What a tensor is for; layers count from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the GGUF tensor names")]
+pub enum Role {
+    TokenEmbd,
+    Output,
+    AttnQkv(u64),
+    AttnOutput(u64),
+    FfnUp(u64),
+    FfnDown(u64),
+    /// A norm or a bias: one dimension, always F32.
+    Vector,
+}
+
+/// One tensor of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    /// Its GGUF name.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// Rows; 1 for a vector.
+    pub rows: usize,
+    /// Weights per row.
+    pub cols: usize,
+}
+
+impl Tensor {
+    /// GGUF's order: columns first, and nothing more for a vector.
+    pub fn dims(&self) -> Vec<u64> {
+        match self.role {
+            Role::Vector => vec![self.cols as u64],
+            _ => vec![self.cols as u64, self.rows as u64],
+        }
+    }
+}
+
+/// Every tensor a BLOOM of this shape has, in the order they are written; `output`: with a separate `output.weight`.
+pub fn tensors(shape: &Shape, output: bool) -> Vec<Tensor> {
+    let (e, ff) = (shape.n_embd, shape.n_ff);
+    let matrix = |name: String, role, rows, cols| Tensor { name, role, rows, cols };
+    let vector = |name: String, cols| Tensor { name, role: Role::Vector, rows: 1, cols };
+    let mut list = vec![matrix("token_embd.weight".into(), Role::TokenEmbd, shape.n_vocab, e)];
+    list.extend(["weight", "bias"].map(|p| vector(format!("token_embd_norm.{p}"), e)));
+    for layer in 0..shape.n_layer {
+        let i = layer as u64;
+        list.extend(["weight", "bias"].map(|p| vector(format!("blk.{i}.attn_norm.{p}"), e)));
+        list.push(matrix(format!("blk.{i}.attn_qkv.weight"), Role::AttnQkv(i), 3 * e, e));
+        list.push(vector(format!("blk.{i}.attn_qkv.bias"), 3 * e));
+        list.push(matrix(format!("blk.{i}.attn_output.weight"), Role::AttnOutput(i), e, e));
+        list.push(vector(format!("blk.{i}.attn_output.bias"), e));
+        list.extend(["weight", "bias"].map(|p| vector(format!("blk.{i}.ffn_norm.{p}"), e)));
+        list.push(matrix(format!("blk.{i}.ffn_up.weight"), Role::FfnUp(i), ff, e));
+        list.push(vector(format!("blk.{i}.ffn_up.bias"), ff));
+        list.push(matrix(format!("blk.{i}.ffn_down.weight"), Role::FfnDown(i), e, ff));
+        list.push(vector(format!("blk.{i}.ffn_down.bias"), e));
+    }
+    list.extend(["weight", "bias"].map(|p| vector(format!("output_norm.{p}"), e)));
+    if output {
+        list.push(matrix("output.weight".into(), Role::Output, shape.n_vocab, e));
+    }
+    list
+}
 
 /// A type that can be asked for: a plain format or a mixture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -246,4 +309,37 @@ fn fit(format: Format, cols: u64) -> Format {
         other => other,
     };
     if fits(smaller) { smaller } else { Format::F16 }
+}
+
+/// Bytes of the tensors of a model of `shape`, tied or with a head of its own; the file adds its header, a few MiB of
+/// vocabulary.
+pub fn tensor_bytes(shape: &Shape, preset: Preset, tied: bool) -> u64 {
+    let bytes = |t: &Tensor| {
+        let format = format(preset, Wishes::default(), t.role, shape.n_layer as u64, t.cols as u64, tied);
+        // `fit` chose a format whose blocks divide the row.
+        t.rows as u64 * (t.cols / format.block_weights()) as u64 * format.block_bytes() as u64
+    };
+    tensors(shape, !tied).iter().map(bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_real_files() {
+        // The tensors of Huozi 2.0 (tied) as converted.
+        let shape = Shape::named("bloom-7b1").unwrap();
+        for (preset, bytes) in [
+            (Preset::F16, 14_141_259_776),
+            (Preset::Q8_0, 7_515_570_176),
+            (Preset::Q5_K_M, 5_220_139_008),
+            (Preset::Q4_K_M, 4_670_685_184),
+            (Preset::Q4_0, 4_246_798_336),
+        ] {
+            assert_eq!(tensor_bytes(&shape, preset, true), bytes, "{preset}");
+        }
+        let weights: usize = tensors(&shape, false).iter().map(|t| t.rows * t.cols).sum();
+        assert_eq!(weights as u64, shape.weights());
+    }
 }

@@ -1,0 +1,412 @@
+//! `huozi bench`: tokens per second, and the share of what the machine could do.
+
+mod compare;
+
+use super::args::{self, EngineKind, LoadArgs, Output};
+use super::exit::Usage;
+use super::load::{self, File, Room};
+use super::printer::{Printer, bytes};
+use super::settings::Config;
+use super::show::Counter;
+use super::signal::Signals;
+use crate::bench::{self, Bound, Cost, Floors, Row, Test, Work};
+use crate::engine::{Engine, EngineError, KvType, MICRO_BATCH};
+use crate::model::bloom::LOGIT_ROWS;
+use crate::session::catalog;
+use anyhow::Result;
+use huozi_quant::gguf::Reader;
+use huozi_quant::kernels::Isa;
+use huozi_quant::plan::{self, Preset};
+use huozi_quant::shape::Shape;
+use huozi_quant::synth;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Runs the command.
+///
+/// # Errors
+/// See [`super::exit`].
+pub fn run(args: &args::Bench, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+    if let (Some(shape), Some(path)) = (&args.shape, &args.write) {
+        return write(args, shape, path, signals);
+    }
+    let tests = Test::all(&args.n_prompt, &args.n_gen, &args.n_depth, &args.batch);
+    if tests.is_empty() {
+        return Err(Usage("nothing to measure: -p and -n are 0".into()).into());
+    }
+    let threads = match &args.threads[..] {
+        [] => vec![config.threads(&LoadArgs::default())?],
+        typed => typed.iter().copied().map(Some).collect(),
+    };
+    if args.compare {
+        return compare::run(args, config, &threads, signals, printer);
+    }
+    let mut table = Table::new(args.output);
+    let total = tests.len() * threads.len() * args.repetitions;
+    let mut counter = Counter::new(total as u64, false, args.quiet);
+    let result = signals.while_busy(|cancel| -> Result<()> {
+        let subject = Subject::open(args, config, &threads, &tests)?;
+        for (i, &threads) in threads.iter().enumerate() {
+            let load = load_args(args, threads);
+            let room = Room {
+                positions: tests
+                    .iter()
+                    .map(|t| t.kv_positions(huozi_quant::attention::BLOCK))
+                    .max()
+                    .unwrap_or(1),
+                sequences: tests.iter().map(|t| t.sequences).max().unwrap_or(1),
+            };
+            let isa = Isa::from_env()?;
+            load::known(&load)?;
+            let count = threads.unwrap_or_else(cores);
+            let floors = subject.floors(args, count, isa, cancel)?;
+            let mut engine = subject.file.engine(config, &load, kv(args, config), room)?;
+            for (j, &test) in tests.iter().enumerate() {
+                let before = (i * tests.len() + j) * args.repetitions;
+                let name = test.to_string();
+                let mut on = |done: usize| counter.set((before + done) as u64, &name);
+                let seconds =
+                    bench::measure(engine.as_mut(), test, args.repetitions, args.seed, cancel, &mut on)?;
+                let row =
+                    Row { test, seconds, cost: subject.cost, kv_bytes: kv_bytes(engine.as_ref()), floors };
+                let described = describe(args, &subject, engine.as_ref(), isa, &row);
+                counter.hidden(|| table.row(printer, &row, &described))?;
+            }
+        }
+        Ok(())
+    });
+    drop(counter);
+    checked(result, signals)?;
+    table.end(printer)
+}
+
+/// Threads when nobody says how many.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn kv(args: &args::Bench, config: &Config) -> KvType {
+    config.kv(&load_args(args, None), KvType::F16)
+}
+
+fn load_args(args: &args::Bench, threads: Option<usize>) -> LoadArgs {
+    LoadArgs {
+        threads,
+        engine: args.engine,
+        flash_attn: args.flash_attn,
+        kv_type: args.kv_type,
+        no_mmap: args.no_mmap,
+        no_memory_check: args.no_memory_check,
+    }
+}
+
+fn kv_bytes(engine: &dyn Engine) -> u64 {
+    let info = engine.info();
+    (info.kv_block_bytes / info.kv_block_positions.max(1)) as u64
+}
+
+/// An interruption in place of what it made fail.
+fn checked<T>(result: Result<T>, signals: &Signals) -> Result<T> {
+    if let Err(error) = &result {
+        let cancelled = error.chain().any(|cause| {
+            matches!(cause.downcast_ref(), Some(bench::Error::Engine(EngineError::Cancelled)))
+                || matches!(cause.downcast_ref(), Some(synth::Error::Interrupted))
+        });
+        if cancelled {
+            signals.check()?;
+        }
+    }
+    result
+}
+
+fn random_model(args: &args::Bench, (name, shape): &(String, Shape)) -> synth::Model {
+    let name = format!("{name} {} of random weights", args.r#type);
+    synth::Model { shape: *shape, preset: args.r#type, seed: args.seed, name }
+}
+
+fn write(args: &args::Bench, shape: &(String, Shape), path: &Path, signals: &Signals) -> Result<()> {
+    if path.symlink_metadata().is_ok() {
+        return Err(Usage(format!("{} is there already", path.display())).into());
+    }
+    let model = random_model(args, shape);
+    let total = plan::tensor_bytes(&model.shape, model.preset, true);
+    let counter = Mutex::new(Counter::new(total, true, args.quiet));
+    let progress = |done: u64, _total: u64| {
+        if let Ok(mut counter) = counter.try_lock() {
+            counter.set(done, "");
+        }
+    };
+    let result = signals.while_busy(|cancel| model.write(path, cancel, &progress));
+    drop(counter);
+    checked(result.map_err(Into::into), signals)?;
+    if !args.quiet {
+        eprintln!("huozi: wrote {} ({})", path.display(), bytes(std::fs::metadata(path)?.len()));
+    }
+    Ok(())
+}
+
+/// What is measured.
+struct Subject {
+    file: File,
+    cost: Cost,
+    /// `general.name`, or the name of the file.
+    name: String,
+    /// Its type, e.g. `Q4_K_M`.
+    preset: String,
+    /// Whether there is a file.
+    on_disk: bool,
+}
+
+impl Subject {
+    fn open(args: &args::Bench, config: &Config, threads: &[Option<usize>], tests: &[Test]) -> Result<Self> {
+        let load = load_args(args, threads.first().copied().flatten());
+        load::known(&load)?;
+        let file = match &args.shape {
+            None => File::open(&config.model(args.model.as_deref())?, load::how(&load))?,
+            Some(_) if load::kind(&load) == EngineKind::Ggml => {
+                let what =
+                    "llama.cpp needs a file: --write FILE makes one of this shape, -m FILE measures it";
+                return Err(Usage(what.into()).into());
+            }
+            Some(shape) => {
+                let model = random_model(args, shape);
+                if !args.no_memory_check {
+                    let bytes = plan::tensor_bytes(&model.shape, model.preset, true);
+                    let positions = tests.iter().map(|t| t.kv_positions(1)).max().unwrap_or(0);
+                    let kv = kv(args, config);
+                    let forecast = model.shape.forecast(bytes, positions, kv, MICRO_BATCH, LOGIT_ROWS);
+                    catalog::check_memory(&model.name, forecast, positions, catalog::Memory::now())?;
+                }
+                File::in_memory(model.in_memory()?)?
+            }
+        };
+        let meta = file.reader.meta();
+        let name = match &args.shape {
+            Some((name, _)) => name.clone(),
+            None => file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        // What no preset of ours is called, e.g. a mixture of llama.cpp's.
+        let preset = meta.uint("general.file_type")?.and_then(|id| {
+            Preset::ALL.iter().find(|preset| u64::from(preset.file_type()) == id).map(|p| p.name().to_owned())
+        });
+        let preset = preset.unwrap_or_else(|| "?".into());
+        Ok(Self { cost: Cost::of(&file.reader), name, preset, on_disk: args.shape.is_none(), file })
+    }
+
+    /// The floors over the model's bytes, through a mapping of their own where there is a file, so that the pages they
+    /// touch do not count as memory of the engine.
+    fn floors(
+        &self,
+        args: &args::Bench,
+        threads: usize,
+        isa: Isa,
+        cancel: &std::sync::atomic::AtomicBool,
+    ) -> Result<Floors> {
+        let own;
+        let reader = if self.on_disk {
+            own = Reader::open(&self.file.path, load::how(&load_args(args, None)))?;
+            &own
+        } else {
+            &self.file.reader
+        };
+        Ok(Floors::measure(reader.as_bytes(), threads, isa, cancel)?)
+    }
+}
+
+/// A row as JSON: llama-bench's keys where it has them, ours beside them.
+fn describe(args: &args::Bench, subject: &Subject, engine: &dyn Engine, isa: Isa, row: &Row) -> Value {
+    let (info, test, cost) = (engine.info(), row.test, row.cost);
+    let rates = row.rates();
+    let (mean, deviation) = bench::mean_deviation(&rates);
+    let (least, most) = bench::range(&rates);
+    let ns = |s: f64| (s * 1e9).round() as u64;
+    let (mean_s, deviation_s) = bench::mean_deviation(&row.seconds);
+    let (n_prompt, n_gen) = match test.work {
+        Work::Prompt(n) => (n, 0),
+        Work::Generate(n) => (0, n),
+    };
+    let (bound, share) = row.share();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    json!({
+        "schema": 1,
+        "test": test.to_string(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "cpu_info": super::doctor::cpu_name(),
+        "engine": engine_name(args.engine),
+        "runs_on": info.runs_on,
+        "isa": isa.name(),
+        "uses": bench::compare::used(isa.name(), bench::compare::this_cpu_has),
+        "model_filename": if subject.on_disk { subject.file.path.display().to_string() } else { String::new() },
+        "model_name": subject.name,
+        "model_type": subject.preset,
+        "model_size": cost.model_bytes,
+        "model_n_params": cost.n_params,
+        "n_threads": info.threads,
+        "type_k": info.kv.name(),
+        "type_v": info.kv.name(),
+        "flash_attn": args.flash_attn.map(|f| f.name()),
+        "use_mmap": !args.no_mmap && subject.on_disk,
+        "n_prompt": n_prompt,
+        "n_gen": n_gen,
+        "n_depth": test.depth,
+        "n_sequences": test.sequences,
+        "seed": args.seed,
+        "time": now,
+        "samples_ns": row.seconds.iter().map(|&s| ns(s)).collect::<Vec<_>>(),
+        "samples_ts": rates,
+        "avg_ns": ns(mean_s),
+        "stddev_ns": ns(deviation_s),
+        "avg_ts": mean,
+        "stddev_ts": deviation,
+        "median_ts": row.rate(),
+        "min_ts": least,
+        "max_ts": most,
+        "bytes_per_s": row.bytes_per_second(),
+        "macs_per_s": row.macs_per_second(),
+        "floor_read_bytes_per_s": row.floors.read,
+        "floor_read_bytes": row.floors.read_bytes,
+        "floor_macs_per_s": row.mac_floor().per_second,
+        "floor_macs_by": row.mac_floor().how,
+        "bound": match bound { Bound::Read => "read", Bound::Macs => "macs" },
+        "floor_share": share,
+        "peak_rss_bytes": bench::peak_rss(),
+    })
+}
+
+fn engine_name(kind: Option<EngineKind>) -> &'static str {
+    match kind.unwrap_or_default() {
+        EngineKind::Native => "native",
+        EngineKind::Ggml => "ggml",
+    }
+}
+
+/// Prints rows as they come.
+struct Table {
+    output: Output,
+    rows: Vec<Value>,
+    begun: bool,
+}
+
+impl Table {
+    fn new(output: Output) -> Self {
+        Self { output, rows: Vec::new(), begun: false }
+    }
+
+    fn row(&mut self, printer: &mut Printer, row: &Row, described: &Value) -> Result<()> {
+        let first = !std::mem::replace(&mut self.begun, true);
+        match self.output {
+            Output::Markdown => {
+                if first {
+                    let macs = row.mac_floor();
+                    printer.line(&format!(
+                        "{}; read floor {:.1} GB/s over {}, {} {:.0} GMAC/s\n",
+                        text(&described["runs_on"]),
+                        row.floors.read / 1e9,
+                        bytes(row.floors.read_bytes as u64),
+                        macs.how,
+                        macs.per_second / 1e9,
+                    ))?;
+                    printer.line(MARKDOWN_HEAD)?;
+                    printer.line("| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |")?;
+                }
+                printer.line(&markdown(row, described))?;
+            }
+            Output::Csv => {
+                if first {
+                    printer.line(&csv_head(described))?;
+                }
+                printer.line(&csv_row(described))?;
+            }
+            Output::JsonLines => printer.json(described)?,
+            Output::Json => self.rows.push(described.clone()),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, printer: &mut Printer) -> Result<()> {
+        if self.output == Output::Json {
+            printer.json(&Value::Array(std::mem::take(&mut self.rows)))?;
+        }
+        Ok(())
+    }
+}
+
+const MARKDOWN_HEAD: &str = "| model | size | params | threads | test | t/s | range | rate | floor |";
+
+fn markdown(row: &Row, described: &Value) -> String {
+    let (least, most) = bench::range(&row.rates());
+    let (bound, share) = row.share();
+    let rate = match (bound, row.bytes_per_second()) {
+        (Bound::Read, Some(rate)) => format!("{:.1} GB/s", rate / 1e9),
+        _ => format!("{:.1} GMAC/s", row.macs_per_second() / 1e9),
+    };
+    format!(
+        "| {} {} | {} | {} | {} | {} | {:.2} | {least:.2} .. {most:.2} | {rate} | {:.0} % |",
+        text(&described["model_name"]),
+        text(&described["model_type"]),
+        bytes(row.cost.model_bytes),
+        params(row.cost.n_params),
+        described["n_threads"],
+        row.test,
+        row.rate(),
+        share * 100.0,
+    )
+}
+
+/// `7.07 B`, as llama-bench shows it.
+fn params(n: u64) -> String {
+    let n = n as f64;
+    if n >= 1e9 { format!("{:.2} B", n / 1e9) } else { format!("{:.2} M", n / 1e6) }
+}
+
+/// A JSON text without its quotes, or nothing.
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("")
+}
+
+fn csv_head(described: &Value) -> String {
+    let keys = described.as_object().into_iter().flatten().map(|(key, _)| csv_field(key));
+    keys.collect::<Vec<_>>().join(",")
+}
+
+/// The values in the order of the keys; lists separated by blanks, what is not there empty.
+fn csv_row(described: &Value) -> String {
+    let show = |value: &Value| match value {
+        Value::Null => String::new(),
+        Value::String(s) => csv_field(s),
+        Value::Array(list) => {
+            let list: Vec<String> =
+                list.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect();
+            csv_field(&list.join(" "))
+        }
+        other => csv_field(&other.to_string()),
+    };
+    described.as_object().into_iter().flatten().map(|(_, value)| show(value)).collect::<Vec<_>>().join(",")
+}
+
+/// A field as RFC 4180 wants it: quoted where it holds what separates, quotes doubled. Line breaks become blanks.
+fn csv_field(text: &str) -> String {
+    let text = text.replace(['\n', '\r'], " ");
+    if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn csv_fields_are_quoted_where_they_must_be() {
+        assert_eq!(csv_field("plain 1.5"), "plain 1.5");
+        assert_eq!(csv_field("a,b"), "\"a,b\"");
+        assert_eq!(csv_field("say \"x\"\n"), "\"say \"\"x\"\" \"");
+        let value = json!({ "a": [1, 2.5], "b": null, "c": ["x", "y,z"], "d": true });
+        assert_eq!((csv_head(&value), csv_row(&value)), ("a,b,c,d".into(), "1 2.5,,\"x y,z\",true".into()));
+    }
+
+    #[test]
+    fn params_as_llama_bench() {
+        assert_eq!((params(7_069_016_064), params(559_214_592)), ("7.07 B".into(), "559.21 M".into()));
+    }
+}
