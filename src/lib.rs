@@ -21,7 +21,7 @@
 //! | [`engine`] | `trait Engine`: sequences of tokens in, rows of logits out; `Native` is ours, `ggml` (a cargo feature) is llama.cpp | `model`, `quant` |
 //! | [`schedule`] | requests over one engine, a step at a time; prefixes are shared | `engine`, `sample` |
 //! | [`session`] | one conversation; its files on disk; model files and memory | `engine`, `sample`, `schedule`, `token`; its catalog `quant` |
-//! | [`bench`] | speed of any engine, floors of the machine, comparisons | `engine`, `quant` |
+//! | [`mod@bench`] | speed of any engine, floors of the machine, comparisons | `engine`, `quant` |
 //! | [`eval`] | perplexity, KL divergence | `engine` |
 //! | `demo` | the embedded small model, and the only place that sees `huozi_convert` | `convert` |
 //! | [`cli`] | the program `huozi`: a file per subcommand, exit codes, the printer | everything |

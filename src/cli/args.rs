@@ -454,7 +454,7 @@ pub struct Bench {
     /// GGUF file [env HUOZI_MODEL]
     #[arg(short, long, value_name = "FILE", conflicts_with = "shape")]
     pub model: Option<PathBuf>,
-    /// Random weights: bloom-560m ... bloom-7b1, or LAYERSxHIDDENxHEADS[xVOCAB]
+    /// Random weights: bloom-560m ... bloom-7b1, or LAYERSxHIDDENxHEADS or LAYERSxHIDDENxHEADSxVOCAB
     #[arg(long, value_name = "NAME", value_parser = shape)]
     pub shape: Option<(String, Shape)>,
     /// Type of the random weights
