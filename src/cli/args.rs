@@ -454,7 +454,7 @@ pub struct Bench {
     /// GGUF file [env HUOZI_MODEL]
     #[arg(short, long, value_name = "FILE", conflicts_with = "shape")]
     pub model: Option<PathBuf>,
-    /// Random weights: bloom-560m ... bloom-7b1, or LAYERSxHIDDENxHEADS or LAYERSxHIDDENxHEADSxVOCAB
+    /// Random weights: bloom-560m ... bloom-7b1, or LAYERSxHIDDENxHEADS(xVOCAB)
     #[arg(long, value_name = "NAME", value_parser = shape)]
     pub shape: Option<(String, Shape)>,
     /// Type of the random weights
@@ -645,7 +645,7 @@ fn shape(text: &str) -> Result<(String, Shape), String> {
     let shape = Shape::named(text).or_else(|| Shape::from_sizes(text));
     let named = Shape::NAMES.join(", ");
     shape.map(|shape| (text.to_owned(), shape)).ok_or_else(|| {
-        format!("{named}, or LAYERSxHIDDENxHEADS[xVOCAB] with heads that divide the hidden size, is needed")
+        format!("{named}, or LAYERSxHIDDENxHEADS(xVOCAB) with heads that divide the hidden size, is needed")
     })
 }
 
