@@ -85,7 +85,7 @@ pub struct ModelArgs {
 /// How a model is loaded and run.
 #[derive(Clone, Debug, Default, Args)]
 pub struct LoadArgs {
-    /// Threads [default: all cores this process may use; env HUOZI_THREADS]
+    /// Threads [default: the fast physical cores it may use; env HUOZI_THREADS]
     #[arg(short, long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
     /// What runs it: native, or llama.cpp as ggml [default: native]
@@ -420,6 +420,9 @@ pub struct Kl {
     /// What runs the base: native or ggml [default: native]
     #[arg(long, alias = "base_engine", value_name = "ENGINE", value_parser = engine)]
     pub base_engine: Option<EngineKind>,
+    /// Type of the KV cache of the base [default: as --kv-type]
+    #[arg(long, alias = "base_kv_type", value_name = "TYPE", value_parser = kv_type)]
+    pub base_kv_type: Option<KvType>,
     /// Text file; - is standard input
     #[arg(value_name = "TEXT_FILE")]
     pub text: PathBuf,
@@ -478,7 +481,7 @@ pub struct Bench {
     /// Repetitions, or pairs of a comparison
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = repetitions)]
     pub repetitions: usize,
-    /// Threads [default: all cores this process may use; env HUOZI_THREADS]
+    /// Threads [default: the fast physical cores it may use; env HUOZI_THREADS]
     #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = threads)]
     pub threads: Vec<usize>,
     /// md, json, jsonl or csv

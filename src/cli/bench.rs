@@ -60,7 +60,7 @@ pub fn run(args: &args::Bench, config: &Config, signals: &Signals, printer: &mut
             };
             let isa = Isa::from_env()?;
             load::known(&load)?;
-            let count = threads.unwrap_or_else(cores);
+            let count = threads.unwrap_or_else(crate::engine::default_threads);
             let floors = subject.floors(args, count, isa, cancel)?;
             let mut engine = subject.file.engine(config, &load, kv(args, config), room)?;
             for (j, &test) in tests.iter().enumerate() {
@@ -80,11 +80,6 @@ pub fn run(args: &args::Bench, config: &Config, signals: &Signals, printer: &mut
     drop(counter);
     checked(result, signals)?;
     table.end(printer)
-}
-
-/// Threads when nobody says how many.
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn kv(args: &args::Bench, config: &Config) -> KvType {

@@ -25,7 +25,8 @@ pub fn run(args: &Doctor, config: &Config, printer: &mut Printer) -> Result<()> 
     let isa = Isa::from_env().map_err(|e| Usage(e.to_string()))?;
     let available: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = config.threads(&super::args::LoadArgs::default())?.unwrap_or(cores);
+    let threads =
+        config.threads(&super::args::LoadArgs::default())?.unwrap_or_else(crate::engine::default_threads);
     let memory = Memory::now();
     let features = cpu_features();
     let mut paths: Vec<_> = std::env::var_os("HUOZI_MODEL")

@@ -103,8 +103,14 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
     }
     load::check_ids(&ids, file.shape.n_vocab.min(base_file.shape.n_vocab))?;
     let base_engine = args.base_engine.unwrap_or_default();
-    let [mut engine, mut base] =
-        load::engines([&file, &base_file], config, &args.model.load, base_engine, cut.chunk)?;
+    let [mut engine, mut base] = load::engines(
+        [&file, &base_file],
+        config,
+        &args.model.load,
+        base_engine,
+        args.base_kv_type,
+        cut.chunk,
+    )?;
     let began = Instant::now();
     let mut counter = Counter::new(cut.chunks(ids.len()) as u64, false, args.quiet);
     let result = signals.while_busy(|cancel| {
@@ -140,6 +146,7 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
             "runs_on": engine.info().runs_on,
             "threads": engine.info().threads,
             "kv_type": engine.info().kv.name(),
+            "base_kv_type": base.info().kv.name(),
         }))?;
     } else {
         printer.line(&format!("mean KL divergence  {:.6} +- {:.6}", d.kl_mean, d.kl_error))?;

@@ -243,7 +243,7 @@ pub fn engine(file: &File, config: &Config, load: &LoadArgs, positions: usize) -
 }
 
 /// A model and its base, there at the same time, each as [`engine`] gives it: memory is checked for both together.
-/// `base_engine` runs the base.
+/// `base_engine` runs the base, with a cache of `base_kv` or else of the model's type.
 ///
 /// # Errors
 /// As [`File::engine`].
@@ -252,9 +252,11 @@ pub fn engines(
     config: &Config,
     load: &LoadArgs,
     base_engine: EngineKind,
+    base_kv: Option<KvType>,
     positions: usize,
 ) -> Result<[Box<dyn Engine>; 2]> {
     let kv = exact_kv(load);
+    let base_kv = base_kv.unwrap_or(kv);
     // How llama.cpp computes attention goes to whichever side it runs.
     let of = |engine| LoadArgs {
         engine: Some(engine),
@@ -269,12 +271,14 @@ pub fn engines(
     known(&base_load)?;
     if !load.no_memory_check {
         let name = format!("{} with {}", model.path.display(), base.path.display());
-        let forecast =
-            both([model.forecast(kind(&load), kv, positions), base.forecast(base_engine, kv, positions)]);
+        let forecast = both([
+            model.forecast(kind(&load), kv, positions),
+            base.forecast(base_engine, base_kv, positions),
+        ]);
         catalog::check_memory(&name, forecast, positions, catalog::Memory::now())?;
     }
     let room = Room::single(positions);
-    Ok([model.open_engine(config, &load, kv, room)?, base.open_engine(config, &base_load, kv, room)?])
+    Ok([model.open_engine(config, &load, kv, room)?, base.open_engine(config, &base_load, base_kv, room)?])
 }
 
 fn both([a, b]: [Forecast; 2]) -> Forecast {

@@ -154,9 +154,7 @@ impl Ggml {
             asked if (1..=most).contains(&asked) => Ok(asked as u32),
             asked => Err(Error::Option { what, asked, most }),
         };
-        let threads = options
-            .threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let threads = options.threads.unwrap_or_else(super::default_threads);
         let n_threads = within("threads", threads, 512)? as i32;
         let n_seq_max = within("sequences", options.sequences, MAX_SEQUENCES)?;
         let n_ctx = within("positions of the KV cache", options.kv_positions, 1 << 30)?;

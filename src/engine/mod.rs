@@ -6,9 +6,11 @@
 #[cfg(feature = "ggml")]
 pub mod ggml;
 mod native;
+mod threads;
 
 pub use crate::model::kv::KvType;
 pub use native::{MICRO_BATCH, Native, Options};
+pub use threads::default as default_threads;
 
 use std::sync::atomic::AtomicBool;
 

@@ -47,9 +47,7 @@ impl Native {
         let isa =
             Isa::from_env().map_err(|e| Error::System { what: "choosing kernels", source: Box::new(e) })?;
         let weights = Weights::from_gguf(reader)?;
-        let threads = options
-            .threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let threads = options.threads.unwrap_or_else(super::default_threads);
         let team = Team::new(threads)
             .map_err(|e| Error::System { what: "starting threads", source: Box::new(e) })?;
         let threads = team.threads();

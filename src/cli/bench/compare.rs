@@ -58,7 +58,8 @@ pub(super) fn run(
     // Looked at here, so that a bad file is said once and not by a child.
     load::File::open(&model, load::how(&super::load_args(args, None)))?;
     let kv = super::kv(args, config).name();
-    let threads: Vec<String> = threads.iter().map(|t| t.unwrap_or_else(super::cores).to_string()).collect();
+    let threads: Vec<String> =
+        threads.iter().map(|t| t.unwrap_or_else(crate::engine::default_threads).to_string()).collect();
     let list = |values: &[usize]| values.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     let mut common: Vec<OsString> = vec!["bench".into(), "-m".into(), model.into()];
     for (flag, value) in [
