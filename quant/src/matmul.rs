@@ -78,11 +78,29 @@ multiversion! {
     fn quantize_q8_k(x: &[f32], out: &mut [q8_k::BlockQ8K]) = q8_k::quantize;
 }
 
+/// Which arithmetic a product uses: chosen by what a token is, never by how many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arithmetic {
+    /// Weights as they are stored, every scale in its place: for tokens generated one by one.
+    Narrow,
+    /// Weights of [formats that allow it](Format::rescales) brought to one scale for 256: for given tokens.
+    Wide,
+}
+
+impl Arithmetic {
+    /// Whether weights of `format` in rows of `k` are rescaled.
+    fn rescales(self, format: Format, k: usize) -> bool {
+        self == Self::Wide && format.rescales() && k.is_multiple_of(q8_k::N)
+    }
+}
+
 /// Activations `(m, k)` in the form a format multiplies with. Keeps its memory from use to use.
 #[derive(Default)]
 pub struct Activations {
     /// The format they were made to multiply with, and on which ISA.
     made_for: Option<(Format, Isa)>,
+    /// Whether that format's weights are rescaled.
+    rescaled: bool,
     m: usize,
     k: usize,
     f32: Vec<f32>,
@@ -105,11 +123,13 @@ impl Activations {
         crew: &Crew<'_>,
         isa: Isa,
         format: Format,
+        arithmetic: Arithmetic,
         (m, k): (usize, usize),
         produce: impl Fn(usize, &mut [f32]) + Sync,
     ) {
         (self.made_for, self.m, self.k) = (Some((format, isa)), m, k);
-        let kind = format.activation();
+        self.rescaled = arithmetic.rescales(format, k);
+        let kind = if self.rescaled { Activation::Q8K } else { format.activation() };
         let block = match kind {
             Activation::F32 => {
                 self.f32.resize(m * k, 0.0);
@@ -121,6 +141,7 @@ impl Activations {
         assert!(k.is_multiple_of(block), "k = {k}");
         let blocks = k / block;
         if m <= LINE_COLUMNS
+            && !self.rescaled
             && let Some(layout) = table::line(isa, format)
         {
             self.width = 0;
@@ -144,7 +165,9 @@ impl Activations {
             (Some(columns), _) => {
                 let width = tile::group_width(m, columns);
                 self.width = width;
+                let rescaled = self.rescaled;
                 let per_column = match kind {
+                    _ if rescaled => blocks * tile::r::ACT,
                     Activation::Q8K => blocks * tile::k::ACT,
                     _ => blocks * tile::b::ACT,
                 };
@@ -159,7 +182,8 @@ impl Activations {
                         for j in 0..w {
                             produce(first + j, &mut x);
                             quantize_q8_k(isa, &x, &mut q);
-                            tile::pack_k(&q, j, w, out);
+                            let pack = if rescaled { tile::pack_r } else { tile::pack_k };
+                            pack(&q, j, w, out);
                         }
                     } else {
                         let mut q = vec![bytemuck::Zeroable::zeroed(); blocks];
@@ -196,8 +220,9 @@ impl Activations {
             Activation::F32 => Columns::F32(&self.f32),
             _ if table::columns(isa).is_some() => match self.width {
                 0 => Columns::Lines(&self.packed),
-                width => Columns::Packed { data: &self.packed, width },
+                width => Columns::Packed { data: &self.packed, width, rescaled: self.rescaled },
             },
+            _ if self.rescaled => Columns::Rescaled(&self.q8_k),
             Activation::Q8A => Columns::Q8A(&self.q8_a),
             Activation::Q8K => Columns::Q8K(&self.q8_k),
         }
@@ -267,12 +292,12 @@ mod tests {
         QMatrix::new(format, rows, cols, Bytes::from(data)).unwrap()
     }
 
-    fn run(threads: usize, isa: Isa, w: &QMatrix, x: &[f32]) -> Vec<f32> {
+    fn run(threads: usize, isa: Isa, arithmetic: Arithmetic, w: &QMatrix, x: &[f32]) -> Vec<f32> {
         let m = x.len() / w.cols();
         let mut y = vec![f32::NAN; m * w.rows()];
         let mut a = Activations::default();
         Team::new(threads).unwrap().enter(&AtomicBool::new(false), |crew| {
-            a.fill(crew, isa, w.format(), (m, w.cols()), |i, row| {
+            a.fill(crew, isa, w.format(), arithmetic, (m, w.cols()), |i, row| {
                 row.copy_from_slice(&x[i * w.cols()..][..w.cols()]);
             });
             matmul(crew, isa, w, &a, &mut y, |_, _, _| {});
@@ -280,16 +305,18 @@ mod tests {
         y
     }
 
+    const BOTH: [Arithmetic; 2] = [Arithmetic::Narrow, Arithmetic::Wide];
+
     #[test]
     fn every_format_multiplies_what_it_decodes_and_alike_on_every_isa_width_and_team() {
         let (cols, m) = (512, 19);
         eprintln!("formats on {:?}", Isa::available());
         let x = values(m * cols, 3);
-        for &format in Format::ALL {
+        for (&format, arithmetic) in Format::ALL.iter().flat_map(|f| BOTH.map(|a| (f, a))) {
             // Odd, and more than two claims in every format.
             let rows = 2 * CLAIM_BYTES / format.row_bytes(cols).unwrap() + 37;
             let w = matrix(format, rows, cols);
-            let y = run(1, Isa::SCALAR, &w, &x);
+            let y = run(1, Isa::SCALAR, arithmetic, &w, &x);
             let mut row = vec![0.0; cols];
             for r in 0..rows {
                 w.row(r, &mut row);
@@ -299,30 +326,36 @@ mod tests {
                     // int8 activations: an error of half a step (1/254 of the largest) per product, random in sign.
                     assert!(
                         (f64::from(y[c * rows + r]) - exact).abs() < 0.25,
-                        "{format}: {} {exact}",
+                        "{format} {arithmetic:?}: {} {exact}",
                         y[c * rows + r]
                     );
                 }
             }
             for isa in Isa::available() {
-                let z = run(1, isa, &w, &x);
+                let z = run(1, isa, arithmetic, &w, &x);
                 match format.activation() {
                     // Lanes are summed in another order, by FMA: n roundings of the largest partial sum at most.
                     Activation::F32 => {
                         for (z, y) in z.iter().zip(&y) {
-                            assert!((z - y).abs() < 1e-4, "{format} on {isa}: {z} {y}");
+                            assert!((z - y).abs() < 1e-4, "{format} {arithmetic:?} on {isa}: {z} {y}");
                         }
                     }
-                    Activation::Q8A | Activation::Q8K => assert_eq!(z, y, "{format} on {isa}: other bits"),
+                    Activation::Q8A | Activation::Q8K => {
+                        assert_eq!(z, y, "{format} {arithmetic:?} on {isa}: other bits")
+                    }
                 }
                 for threads in [2, 4] {
-                    assert_eq!(run(threads, isa, &w, &x), z, "{format} on {isa}, {threads} threads");
+                    assert_eq!(
+                        run(threads, isa, arithmetic, &w, &x),
+                        z,
+                        "{format} {arithmetic:?} on {isa}, {threads} threads"
+                    );
                 }
                 for (first, last) in [(5, 6), (0, 2), (3, 6), (7, 11), (1, 6), (2, 8), (4, 11), (0, 13)] {
                     assert_eq!(
-                        run(1, isa, &w, &x[first * cols..last * cols]),
+                        run(1, isa, arithmetic, &w, &x[first * cols..last * cols]),
                         z[first * rows..last * rows],
-                        "{format} on {isa}: columns {first}..{last} alone"
+                        "{format} {arithmetic:?} on {isa}: columns {first}..{last} alone"
                     );
                 }
             }
@@ -332,19 +365,22 @@ mod tests {
     /// Few rows, odd rows, sums that end inside a slab: a tile is never whole here.
     #[test]
     fn every_shape_of_every_format_has_the_bits_of_the_scalar_code() {
-        for &format in Format::ALL {
+        for (&format, arithmetic) in Format::ALL.iter().flat_map(|f| BOTH.map(|a| (f, a))) {
             for blocks in [1, 2, 3, 9, 11] {
                 let cols = blocks * format.block_weights();
                 for rows in [1, 7, 31, 32, 33, 70] {
                     let w = matrix(format, rows, cols);
                     let x = values(3 * cols, 5);
-                    let y = run(1, Isa::SCALAR, &w, &x);
+                    let y = run(1, Isa::SCALAR, arithmetic, &w, &x);
                     for isa in Isa::available() {
-                        let z = run(1, isa, &w, &x);
+                        let z = run(1, isa, arithmetic, &w, &x);
                         if format.activation() == Activation::F32 {
-                            assert!(z.iter().zip(&y).all(|(z, y)| (z - y).abs() < 1e-5), "{format} {isa}");
+                            assert!(
+                                z.iter().zip(&y).all(|(z, y)| (z - y).abs() < 1e-5),
+                                "{format} {arithmetic:?} {isa}"
+                            );
                         } else {
-                            assert_eq!(z, y, "{format} on {isa}: {rows} x {cols}");
+                            assert_eq!(z, y, "{format} {arithmetic:?} on {isa}: {rows} x {cols}");
                         }
                     }
                 }
@@ -363,7 +399,8 @@ mod tests {
         let same = |a: &[f32], b: &[f32]| {
             a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()))
         };
-        for &format in Format::ALL.iter().filter(|f| f.activation() != Activation::F32) {
+        let integers = Format::ALL.iter().filter(|f| f.activation() != Activation::F32);
+        for (&format, arithmetic) in integers.flat_map(|f| BOTH.map(|a| (f, a))) {
             for fill in [None, Some(0x00), Some(0xff), Some(0x80), Some(0x7f)] {
                 let (rows, cols) = (40, 512);
                 let n = rows * format.row_bytes(cols).unwrap();
@@ -374,9 +411,12 @@ mod tests {
                 x[cols..2 * cols].fill(-3.0);
                 x[2 * cols] = f32::INFINITY;
                 x[3 * cols + 300] = f32::NAN;
-                let y = run(1, Isa::SCALAR, &w, &x);
+                let y = run(1, Isa::SCALAR, arithmetic, &w, &x);
                 for isa in Isa::available() {
-                    assert!(same(&run(1, isa, &w, &x), &y), "{format} on {isa}, bytes {fill:?}");
+                    assert!(
+                        same(&run(1, isa, arithmetic, &w, &x), &y),
+                        "{format} {arithmetic:?} on {isa}, bytes {fill:?}"
+                    );
                 }
             }
         }

@@ -1,12 +1,13 @@
 //! Our own engine: the forward pass of `model` over mapped weights, a team of threads, a pool of KV blocks.
 
-use super::{Engine, EngineError, Info, Item, Seq, Sink, StepStats, Want};
+use super::{Engine, EngineError, Info, Item, Phase, Seq, Sink, StepStats, Want};
 use crate::model::bloom::{Column, Scratch, forward};
 use crate::model::kv::{KvType, Pool, Table};
 use crate::model::{Error, Weights};
 use huozi_quant::attention::BLOCK;
 use huozi_quant::gguf::Reader;
 use huozi_quant::kernels::Isa;
+use huozi_quant::matmul::Arithmetic;
 use huozi_quant::team::Team;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -168,33 +169,51 @@ impl Engine for Native {
             self.pool.reserve(table, item.tokens.len());
         }
         let Self { team, weights, pool, tables, scratch, isa, .. } = self;
-        let columns: Vec<(usize, Column<'_>)> = items
-            .iter()
-            .enumerate()
-            .flat_map(|(i, item)| {
-                let table = &tables[&item.seq];
-                item.tokens.iter().enumerate().map(move |(j, &token)| {
-                    let wanted = match item.want {
-                        Want::None => false,
-                        Want::Last => j + 1 == item.tokens.len(),
-                        Want::All => true,
-                    };
-                    (i, Column { token, position: table.len + j, blocks: &table.blocks, wanted })
+        let columns = |phase: Phase| -> Vec<(usize, Column<'_>)> {
+            let of_phase = items.iter().enumerate().filter(|(_, item)| item.phase == phase);
+            of_phase
+                .flat_map(|(i, item)| {
+                    let table = &tables[&item.seq];
+                    item.tokens.iter().enumerate().map(move |(j, &token)| {
+                        let wanted = match item.want {
+                            Want::None => false,
+                            Want::Last => j + 1 == item.tokens.len(),
+                            Want::All => true,
+                        };
+                        (i, Column { token, position: table.len + j, blocks: &table.blocks, wanted })
+                    })
                 })
-            })
-            .collect();
-        let mut stats = StepStats { tokens: columns.len(), rows: 0 };
+                .collect()
+        };
+        // An answer waits for no prompt: generated tokens go first.
+        let phases =
+            [(Arithmetic::Narrow, columns(Phase::Generated)), (Arithmetic::Wide, columns(Phase::Given))];
+        let tokens = phases.iter().map(|(_, columns)| columns.len()).sum();
+        let mut stats = StepStats { tokens, rows: 0 };
         team.enter(cancel, |crew| {
             let mut done = 0;
-            for batch in columns.chunks(MICRO_BATCH) {
+            let batches = phases.iter().flat_map(|(arithmetic, columns)| {
+                columns.chunks(MICRO_BATCH).map(|batch| (*arithmetic, batch))
+            });
+            for (arithmetic, batch) in batches {
                 let alone: Vec<Column<'_>> = batch.iter().map(|(_, column)| *column).collect();
                 let mut watch = |share: f64| {
-                    progress((done as f64 + share * batch.len() as f64) / columns.len() as f64);
+                    progress((done as f64 + share * batch.len() as f64) / tokens as f64);
                 };
-                forward(crew, *isa, weights, pool, &alone, scratch, &mut watch, &mut |c, logits| {
-                    stats.rows += 1;
-                    sink(batch[c].0, batch[c].1.position, logits);
-                });
+                forward(
+                    crew,
+                    *isa,
+                    weights,
+                    pool,
+                    arithmetic,
+                    &alone,
+                    scratch,
+                    &mut watch,
+                    &mut |c, logits| {
+                        stats.rows += 1;
+                        sink(batch[c].0, batch[c].1.position, logits);
+                    },
+                );
                 done += batch.len();
             }
         });

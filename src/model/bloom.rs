@@ -8,7 +8,7 @@ use super::weights::{Linear, Weights};
 use huozi_quant::attention::{self, BLOCK, KvValue, Queries, alibi_slopes, attend};
 use huozi_quant::elementwise::{bias_gelu, layer_norm};
 use huozi_quant::kernels::Isa;
-use huozi_quant::matmul::{Activations, QMatrix, matmul};
+use huozi_quant::matmul::{Activations, Arithmetic, QMatrix, matmul};
 use huozi_quant::team::Crew;
 use std::ops::Range;
 
@@ -44,7 +44,7 @@ pub struct Scratch {
     logits: Vec<f32>,
 }
 
-/// Runs `columns` and gives each wanted column's index and logits to `sink`, in order.
+/// Runs `columns` in `arithmetic` and gives each wanted column's index and logits to `sink`, in order.
 ///
 /// The keys and values of every column's earlier positions must be in `pool` or among the columns before it. Gives up
 /// as soon as the crew is cancelled; what `pool` holds for these columns is then undefined. `progress` hears after each
@@ -55,15 +55,16 @@ pub fn forward(
     isa: Isa,
     weights: &Weights,
     pool: &mut Pool,
+    arithmetic: Arithmetic,
     columns: &[Column<'_>],
     scratch: &mut Scratch,
     progress: &mut dyn FnMut(f64),
     sink: &mut dyn FnMut(usize, &[f32]),
 ) {
     match pool {
-        Pool::F32(blocks) => run(crew, isa, weights, blocks, columns, scratch, progress, sink),
-        Pool::F16(blocks) => run(crew, isa, weights, blocks, columns, scratch, progress, sink),
-        Pool::Q8(blocks) => run(crew, isa, weights, blocks, columns, scratch, progress, sink),
+        Pool::F32(blocks) => run(crew, isa, weights, blocks, arithmetic, columns, scratch, progress, sink),
+        Pool::F16(blocks) => run(crew, isa, weights, blocks, arithmetic, columns, scratch, progress, sink),
+        Pool::Q8(blocks) => run(crew, isa, weights, blocks, arithmetic, columns, scratch, progress, sink),
     }
 }
 
@@ -76,6 +77,7 @@ fn run<T: KvValue>(
     isa: Isa,
     w: &Weights,
     kv: &mut Blocks<T>,
+    arithmetic: Arithmetic,
     columns: &[Column<'_>],
     scratch: &mut Scratch,
     progress: &mut dyn FnMut(f64),
@@ -107,7 +109,7 @@ fn run<T: KvValue>(
             progress((i * MATRICES + matrix) as f64 / (w.layers.len() * MATRICES) as f64);
         };
         let format = layer.attn_qkv.weight.format();
-        activations.fill(crew, isa, format, (m, n_embd), |c, y| {
+        activations.fill(crew, isa, format, arithmetic, (m, n_embd), |c, y| {
             layer_norm(isa, row(x, c, n_embd), &layer.attn_norm.weight, &layer.attn_norm.bias, w.eps, y);
         });
         linear(crew, isa, &layer.attn_qkv, activations, qkv, add);
@@ -128,18 +130,21 @@ fn run<T: KvValue>(
             attend(isa, &queries, &mut |c, values| tile.row(c).copy_from_slice(values));
         });
         let format = layer.attn_output.weight.format();
-        activations.fill(crew, isa, format, (m, n_embd), |c, y| y.copy_from_slice(row(context, c, n_embd)));
+        activations.fill(crew, isa, format, arithmetic, (m, n_embd), |c, y| {
+            y.copy_from_slice(row(context, c, n_embd))
+        });
         residual(crew, isa, &layer.attn_output, activations, context, x);
         matrix_done();
 
         let format = layer.ffn_up.weight.format();
-        activations.fill(crew, isa, format, (m, n_embd), |c, y| {
+        activations.fill(crew, isa, format, arithmetic, (m, n_embd), |c, y| {
             layer_norm(isa, row(x, c, n_embd), &layer.ffn_norm.weight, &layer.ffn_norm.bias, w.eps, y);
         });
         linear(crew, isa, &layer.ffn_up, activations, ff, |y, bias| bias_gelu(isa, y, bias));
         matrix_done();
         let format = layer.ffn_down.weight.format();
-        activations.fill(crew, isa, format, (m, n_ff), |c, y| y.copy_from_slice(row(ff, c, n_ff)));
+        activations
+            .fill(crew, isa, format, arithmetic, (m, n_ff), |c, y| y.copy_from_slice(row(ff, c, n_ff)));
         residual(crew, isa, &layer.ffn_down, activations, context, x);
         matrix_done();
     }
@@ -147,7 +152,7 @@ fn run<T: KvValue>(
     let head: &QMatrix = w.head();
     let wanted: Vec<usize> = (0..m).filter(|&c| columns[c].wanted).collect();
     for group in wanted.chunks(LOGIT_ROWS) {
-        activations.fill(crew, isa, head.format(), (group.len(), n_embd), |i, y| {
+        activations.fill(crew, isa, head.format(), arithmetic, (group.len(), n_embd), |i, y| {
             layer_norm(isa, row(x, group[i], n_embd), &w.output_norm.weight, &w.output_norm.bias, w.eps, y);
         });
         logits.resize(group.len() * head.rows(), 0.0);

@@ -5,11 +5,11 @@
     reason = "every block here is the body of an unsafe function and rests on what that function asks of its callers"
 )]
 
-use super::simd::Simd;
+use super::simd::{Simd, Unit};
 use std::arch::x86_64::*;
 
-/// The methods that both levels share.
-macro_rules! common {
+/// What unpacking takes, the same on both levels.
+macro_rules! unit {
     () => {
         const LANES: usize = 8;
         type I = __m256i;
@@ -63,6 +63,114 @@ macro_rules! common {
         unsafe fn sra(a: __m256i, n: u32) -> __m256i {
             unsafe { _mm256_sra_epi32(a, _mm_cvtsi32_si128(n as i32)) }
         }
+        #[inline(always)]
+        unsafe fn columns(p: *const u8, stride: usize) -> [__m256i; 4] {
+            unsafe {
+                // Vector `e`: rows e and 4 + e, one in each half.
+                let rows = |e: usize| {
+                    let at = |i: usize| _mm_loadu_si128(p.add((4 * i + e) * stride).cast());
+                    _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(at(0)), at(1))
+                };
+                let (r0, r1, r2, r3) = (rows(0), rows(1), rows(2), rows(3));
+                let (lo01, hi01) = (_mm256_unpacklo_epi32(r0, r1), _mm256_unpackhi_epi32(r0, r1));
+                let (lo23, hi23) = (_mm256_unpacklo_epi32(r2, r3), _mm256_unpackhi_epi32(r2, r3));
+                [
+                    _mm256_unpacklo_epi64(lo01, lo23),
+                    _mm256_unpackhi_epi64(lo01, lo23),
+                    _mm256_unpacklo_epi64(hi01, hi23),
+                    _mm256_unpackhi_epi64(hi01, hi23),
+                ]
+            }
+        }
+        #[inline(always)]
+        unsafe fn column_u16(p: *const u8, stride: usize) -> __m256i {
+            unsafe {
+                let v: [u16; 8] = std::array::from_fn(|i| p.add(i * stride).cast::<u16>().read_unaligned());
+                _mm256_cvtepu16_epi32(_mm_loadu_si128(v.as_ptr().cast()))
+            }
+        }
+        #[inline(always)]
+        unsafe fn column_u32(p: *const u8, stride: usize) -> __m256i {
+            unsafe {
+                let v: [u32; 8] = std::array::from_fn(|i| p.add(i * stride).cast::<u32>().read_unaligned());
+                _mm256_loadu_si256(v.as_ptr().cast())
+            }
+        }
+        #[inline(always)]
+        unsafe fn halves(a: __m256i) -> __m256 {
+            unsafe {
+                // Packing saturates, so the high bits go first; it works within halves, so the quarters move after.
+                let low = _mm256_and_si256(a, _mm256_set1_epi32(0xffff));
+                let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(low, low));
+                _mm256_cvtph_ps(_mm256_castsi256_si128(packed))
+            }
+        }
+        #[inline(always)]
+        unsafe fn as_f32(a: __m256i) -> __m256 {
+            unsafe { _mm256_castsi256_ps(a) }
+        }
+        #[inline(always)]
+        unsafe fn from_i32(a: __m256i) -> __m256 {
+            unsafe { _mm256_cvtepi32_ps(a) }
+        }
+        #[inline(always)]
+        unsafe fn fsplat(x: f32) -> __m256 {
+            unsafe { _mm256_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn fload(p: *const f32) -> __m256 {
+            unsafe { _mm256_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn fstore(p: *mut f32, x: __m256) {
+            unsafe { _mm256_storeu_ps(p, x) }
+        }
+        #[inline(always)]
+        unsafe fn fadd(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn fsub(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn fmul(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn lookup(table: &[u8; 16], index: __m256i) -> __m256i {
+            unsafe { Self::shuffle(Self::quarters(table.as_ptr()), index) }
+        }
+        #[inline(always)]
+        unsafe fn add16(a: __m256i, b: __m256i) -> __m256i {
+            unsafe { _mm256_add_epi16(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mulhrs(a: __m256i, b: __m256i) -> __m256i {
+            unsafe { _mm256_mulhrs_epi16(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn max(a: __m256i, b: __m256i) -> __m256i {
+            unsafe { _mm256_max_epi32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn as_i32(a: __m256) -> __m256i {
+            unsafe { _mm256_castps_si256(a) }
+        }
+        #[inline(always)]
+        unsafe fn to_i32(a: __m256) -> __m256i {
+            unsafe { _mm256_cvtps_epi32(a) }
+        }
+        #[inline(always)]
+        unsafe fn fdiv(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_div_ps(a, b) }
+        }
+    };
+}
+
+/// The methods of products that both levels share.
+macro_rules! common {
+    () => {
         #[inline(always)]
         unsafe fn shuffle(a: __m256i, index: __m256i) -> __m256i {
             unsafe { _mm256_shuffle_epi8(a, index) }
@@ -154,64 +262,6 @@ macro_rules! common {
             }
         }
         #[inline(always)]
-        unsafe fn columns(p: *const u8, stride: usize) -> [__m256i; 4] {
-            unsafe {
-                // Vector `e`: rows e and 4 + e, one in each half.
-                let rows = |e: usize| {
-                    let at = |i: usize| _mm_loadu_si128(p.add((4 * i + e) * stride).cast());
-                    _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(at(0)), at(1))
-                };
-                let (r0, r1, r2, r3) = (rows(0), rows(1), rows(2), rows(3));
-                let (lo01, hi01) = (_mm256_unpacklo_epi32(r0, r1), _mm256_unpackhi_epi32(r0, r1));
-                let (lo23, hi23) = (_mm256_unpacklo_epi32(r2, r3), _mm256_unpackhi_epi32(r2, r3));
-                [
-                    _mm256_unpacklo_epi64(lo01, lo23),
-                    _mm256_unpackhi_epi64(lo01, lo23),
-                    _mm256_unpacklo_epi64(hi01, hi23),
-                    _mm256_unpackhi_epi64(hi01, hi23),
-                ]
-            }
-        }
-        #[inline(always)]
-        unsafe fn column_u16(p: *const u8, stride: usize) -> __m256i {
-            unsafe {
-                let v: [u16; 8] = std::array::from_fn(|i| p.add(i * stride).cast::<u16>().read_unaligned());
-                _mm256_cvtepu16_epi32(_mm_loadu_si128(v.as_ptr().cast()))
-            }
-        }
-        #[inline(always)]
-        unsafe fn column_u32(p: *const u8, stride: usize) -> __m256i {
-            unsafe {
-                let v: [u32; 8] = std::array::from_fn(|i| p.add(i * stride).cast::<u32>().read_unaligned());
-                _mm256_loadu_si256(v.as_ptr().cast())
-            }
-        }
-        #[inline(always)]
-        unsafe fn halves(a: __m256i) -> __m256 {
-            unsafe {
-                // Packing saturates, so the high bits go first; it works within halves, so the quarters move after.
-                let low = _mm256_and_si256(a, _mm256_set1_epi32(0xffff));
-                let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(low, low));
-                _mm256_cvtph_ps(_mm256_castsi256_si128(packed))
-            }
-        }
-        #[inline(always)]
-        unsafe fn as_f32(a: __m256i) -> __m256 {
-            unsafe { _mm256_castsi256_ps(a) }
-        }
-        #[inline(always)]
-        unsafe fn from_i32(a: __m256i) -> __m256 {
-            unsafe { _mm256_cvtepi32_ps(a) }
-        }
-        #[inline(always)]
-        unsafe fn fsplat(x: f32) -> __m256 {
-            unsafe { _mm256_set1_ps(x) }
-        }
-        #[inline(always)]
-        unsafe fn fload(p: *const f32) -> __m256 {
-            unsafe { _mm256_loadu_ps(p) }
-        }
-        #[inline(always)]
         unsafe fn fload_f16(p: *const u8) -> __m256 {
             unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
         }
@@ -221,22 +271,6 @@ macro_rules! common {
                 let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
             }
-        }
-        #[inline(always)]
-        unsafe fn fstore(p: *mut f32, x: __m256) {
-            unsafe { _mm256_storeu_ps(p, x) }
-        }
-        #[inline(always)]
-        unsafe fn fadd(a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_add_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn fsub(a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_sub_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn fmul(a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_mul_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
@@ -261,6 +295,10 @@ macro_rules! common {
 #[derive(Clone, Copy)]
 pub(super) struct AvxVnni;
 
+impl Unit for AvxVnni {
+    unit!();
+}
+
 impl Simd for AvxVnni {
     common!();
     const DOT4_WIDE: bool = true;
@@ -282,6 +320,10 @@ impl Simd for AvxVnni {
 /// AVX2 without VNNI.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2;
+
+impl Unit for Avx2 {
+    unit!();
+}
 
 impl Simd for Avx2 {
     common!();

@@ -5,11 +5,11 @@
     reason = "every block here is the body of an unsafe function and rests on what that function asks of its callers"
 )]
 
-use super::simd::Simd;
+use super::simd::{Simd, Unit};
 use std::arch::x86_64::*;
 
-/// The methods that both levels share.
-macro_rules! common {
+/// What unpacking takes, the same on both levels.
+macro_rules! unit {
     () => {
         const LANES: usize = 16;
         type I = __m512i;
@@ -63,6 +63,112 @@ macro_rules! common {
         unsafe fn sra(a: __m512i, n: u32) -> __m512i {
             unsafe { _mm512_sra_epi32(a, _mm_cvtsi32_si128(n as i32)) }
         }
+        #[inline(always)]
+        unsafe fn columns(p: *const u8, stride: usize) -> [__m512i; 4] {
+            unsafe {
+                // Vector `e`: rows e, 4 + e, 8 + e, 12 + e, one in each quarter; loads merge without a shuffle.
+                let rows = |e: usize| {
+                    let at = |i: usize| _mm_loadu_si128(p.add((4 * i + e) * stride).cast());
+                    let v = _mm512_castsi128_si512(at(0));
+                    let v = _mm512_mask_broadcast_i32x4(v, 0x00f0, at(1));
+                    let v = _mm512_mask_broadcast_i32x4(v, 0x0f00, at(2));
+                    _mm512_mask_broadcast_i32x4(v, 0xf000, at(3))
+                };
+                let (r0, r1, r2, r3) = (rows(0), rows(1), rows(2), rows(3));
+                let (lo01, hi01) = (_mm512_unpacklo_epi32(r0, r1), _mm512_unpackhi_epi32(r0, r1));
+                let (lo23, hi23) = (_mm512_unpacklo_epi32(r2, r3), _mm512_unpackhi_epi32(r2, r3));
+                [
+                    _mm512_unpacklo_epi64(lo01, lo23),
+                    _mm512_unpackhi_epi64(lo01, lo23),
+                    _mm512_unpacklo_epi64(hi01, hi23),
+                    _mm512_unpackhi_epi64(hi01, hi23),
+                ]
+            }
+        }
+        #[inline(always)]
+        unsafe fn column_u16(p: *const u8, stride: usize) -> __m512i {
+            unsafe {
+                let v: [u16; 16] = std::array::from_fn(|i| p.add(i * stride).cast::<u16>().read_unaligned());
+                _mm512_cvtepu16_epi32(_mm256_loadu_si256(v.as_ptr().cast()))
+            }
+        }
+        #[inline(always)]
+        unsafe fn column_u32(p: *const u8, stride: usize) -> __m512i {
+            unsafe {
+                let v: [u32; 16] = std::array::from_fn(|i| p.add(i * stride).cast::<u32>().read_unaligned());
+                _mm512_loadu_si512(v.as_ptr().cast())
+            }
+        }
+        #[inline(always)]
+        unsafe fn halves(a: __m512i) -> __m512 {
+            unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)) }
+        }
+        #[inline(always)]
+        unsafe fn as_f32(a: __m512i) -> __m512 {
+            unsafe { _mm512_castsi512_ps(a) }
+        }
+        #[inline(always)]
+        unsafe fn from_i32(a: __m512i) -> __m512 {
+            unsafe { _mm512_cvtepi32_ps(a) }
+        }
+        #[inline(always)]
+        unsafe fn fsplat(x: f32) -> __m512 {
+            unsafe { _mm512_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn fload(p: *const f32) -> __m512 {
+            unsafe { _mm512_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn fstore(p: *mut f32, x: __m512) {
+            unsafe { _mm512_storeu_ps(p, x) }
+        }
+        #[inline(always)]
+        unsafe fn fadd(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn fsub(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn fmul(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn lookup(table: &[u8; 16], index: __m512i) -> __m512i {
+            unsafe { Self::shuffle(Self::quarters(table.as_ptr()), index) }
+        }
+        #[inline(always)]
+        unsafe fn add16(a: __m512i, b: __m512i) -> __m512i {
+            unsafe { _mm512_add_epi16(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mulhrs(a: __m512i, b: __m512i) -> __m512i {
+            unsafe { _mm512_mulhrs_epi16(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn max(a: __m512i, b: __m512i) -> __m512i {
+            unsafe { _mm512_max_epi32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn as_i32(a: __m512) -> __m512i {
+            unsafe { _mm512_castps_si512(a) }
+        }
+        #[inline(always)]
+        unsafe fn to_i32(a: __m512) -> __m512i {
+            unsafe { _mm512_cvtps_epi32(a) }
+        }
+        #[inline(always)]
+        unsafe fn fdiv(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_div_ps(a, b) }
+        }
+    };
+}
+
+/// The methods of products that both levels share.
+macro_rules! common {
+    () => {
         #[inline(always)]
         unsafe fn shuffle(a: __m512i, index: __m512i) -> __m512i {
             unsafe { _mm512_shuffle_epi8(a, index) }
@@ -148,62 +254,6 @@ macro_rules! common {
             }
         }
         #[inline(always)]
-        unsafe fn columns(p: *const u8, stride: usize) -> [__m512i; 4] {
-            unsafe {
-                // Vector `e`: rows e, 4 + e, 8 + e, 12 + e, one in each quarter; loads merge without a shuffle.
-                let rows = |e: usize| {
-                    let at = |i: usize| _mm_loadu_si128(p.add((4 * i + e) * stride).cast());
-                    let v = _mm512_castsi128_si512(at(0));
-                    let v = _mm512_mask_broadcast_i32x4(v, 0x00f0, at(1));
-                    let v = _mm512_mask_broadcast_i32x4(v, 0x0f00, at(2));
-                    _mm512_mask_broadcast_i32x4(v, 0xf000, at(3))
-                };
-                let (r0, r1, r2, r3) = (rows(0), rows(1), rows(2), rows(3));
-                let (lo01, hi01) = (_mm512_unpacklo_epi32(r0, r1), _mm512_unpackhi_epi32(r0, r1));
-                let (lo23, hi23) = (_mm512_unpacklo_epi32(r2, r3), _mm512_unpackhi_epi32(r2, r3));
-                [
-                    _mm512_unpacklo_epi64(lo01, lo23),
-                    _mm512_unpackhi_epi64(lo01, lo23),
-                    _mm512_unpacklo_epi64(hi01, hi23),
-                    _mm512_unpackhi_epi64(hi01, hi23),
-                ]
-            }
-        }
-        #[inline(always)]
-        unsafe fn column_u16(p: *const u8, stride: usize) -> __m512i {
-            unsafe {
-                let v: [u16; 16] = std::array::from_fn(|i| p.add(i * stride).cast::<u16>().read_unaligned());
-                _mm512_cvtepu16_epi32(_mm256_loadu_si256(v.as_ptr().cast()))
-            }
-        }
-        #[inline(always)]
-        unsafe fn column_u32(p: *const u8, stride: usize) -> __m512i {
-            unsafe {
-                let v: [u32; 16] = std::array::from_fn(|i| p.add(i * stride).cast::<u32>().read_unaligned());
-                _mm512_loadu_si512(v.as_ptr().cast())
-            }
-        }
-        #[inline(always)]
-        unsafe fn halves(a: __m512i) -> __m512 {
-            unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)) }
-        }
-        #[inline(always)]
-        unsafe fn as_f32(a: __m512i) -> __m512 {
-            unsafe { _mm512_castsi512_ps(a) }
-        }
-        #[inline(always)]
-        unsafe fn from_i32(a: __m512i) -> __m512 {
-            unsafe { _mm512_cvtepi32_ps(a) }
-        }
-        #[inline(always)]
-        unsafe fn fsplat(x: f32) -> __m512 {
-            unsafe { _mm512_set1_ps(x) }
-        }
-        #[inline(always)]
-        unsafe fn fload(p: *const f32) -> __m512 {
-            unsafe { _mm512_loadu_ps(p) }
-        }
-        #[inline(always)]
         unsafe fn fload_f16(p: *const u8) -> __m512 {
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
         }
@@ -213,22 +263,6 @@ macro_rules! common {
                 let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
             }
-        }
-        #[inline(always)]
-        unsafe fn fstore(p: *mut f32, x: __m512) {
-            unsafe { _mm512_storeu_ps(p, x) }
-        }
-        #[inline(always)]
-        unsafe fn fadd(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_add_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn fsub(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_sub_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn fmul(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_mul_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
@@ -248,6 +282,10 @@ macro_rules! common {
 /// AVX-512 with VNNI: four byte products and their sum in one instruction.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512Vnni;
+
+impl Unit for Avx512Vnni {
+    unit!();
+}
 
 impl Simd for Avx512Vnni {
     common!();
@@ -270,6 +308,10 @@ impl Simd for Avx512Vnni {
 /// AVX-512 without VNNI.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512;
+
+impl Unit for Avx512 {
+    unit!();
+}
 
 impl Simd for Avx512 {
     common!();

@@ -9,6 +9,7 @@
 
 mod dense;
 pub(crate) mod line;
+mod rescale;
 mod simd;
 pub(crate) mod table;
 pub(crate) mod tile;

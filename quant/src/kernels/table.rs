@@ -6,11 +6,29 @@
 
 use super::line::{self, Line};
 use super::unpack::{self, Out, Unpack};
-use super::{Isa, Level, tile};
+use super::{Isa, Level, rescale, tile};
 use crate::formats::q8_a::BlockQ8A;
-use crate::formats::q8_k::BlockQ8K;
+use crate::formats::q8_k::{self, BlockQ8K};
 use crate::formats::{self, Format};
 use crate::team::Tile;
+
+/// `$body` with `$f` as the type of unpack that stands for a format of integers.
+macro_rules! with_unpack {
+    ($format:expr, $f:ident => $body:expr) => {
+        with_unpack!(@ $format, $f, $body;
+            Q4_0 Q4_0, Q4_1 Q4_1, Q5_0 Q5_0, Q5_1 Q5_1, Q8_0 Q8_0, IQ4_NL Iq4Nl,
+            Q2_K Q2K, Q3_K Q3K, Q4_K Q4K, Q5_K Q5K, Q6_K Q6K, IQ4_XS Iq4Xs)
+    };
+    (@ $format:expr, $f:ident, $body:expr; $($name:ident $unpack:ident),*) => {
+        match $format {
+            $(Format::$name => {
+                type $f = unpack::$unpack;
+                $body
+            })*
+            Format::F32 | Format::F16 | Format::BF16 => unreachable!("floats are not unpacked"),
+        }
+    };
+}
 
 /// Some rows of a matrix that lies in whole rows of blocks.
 #[derive(Clone, Copy)]
@@ -40,7 +58,11 @@ pub(crate) enum Columns<'a> {
         data: &'a [i32],
         /// Columns of a group.
         width: usize,
+        /// For weights that `rescale` brings to one scale.
+        rescaled: bool,
     },
+    /// Row-major blocks of 256 for weights that `rescale` brings to one scale.
+    Rescaled(&'a [BlockQ8K]),
     /// One behind the other, packed as `line` says.
     Lines(&'a [i32]),
 }
@@ -70,21 +92,10 @@ pub(crate) fn line(isa: Isa, format: Format) -> Option<line::Layout> {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 | Level::Avx512Vnni => 16,
     };
-    Some(match format {
-        Format::F32 | Format::F16 | Format::BF16 => return None,
-        Format::Q4_0 => unpack::Q4_0::layout(lanes),
-        Format::Q4_1 => unpack::Q4_1::layout(lanes),
-        Format::Q5_0 => unpack::Q5_0::layout(lanes),
-        Format::Q5_1 => unpack::Q5_1::layout(lanes),
-        Format::Q8_0 => unpack::Q8_0::layout(lanes),
-        Format::IQ4_NL => unpack::Iq4Nl::layout(lanes),
-        Format::Q2_K => unpack::Q2K::layout(lanes),
-        Format::Q3_K => unpack::Q3K::layout(lanes),
-        Format::Q4_K => unpack::Q4K::layout(lanes),
-        Format::Q5_K => unpack::Q5K::layout(lanes),
-        Format::Q6_K => unpack::Q6K::layout(lanes),
-        Format::IQ4_XS => unpack::Iq4Xs::layout(lanes),
-    })
+    match format {
+        Format::F32 | Format::F16 | Format::BF16 => None,
+        _ => Some(with_unpack!(format, F => F::layout(lanes))),
+    }
 }
 
 /// Rows that an ISA takes together.
@@ -165,7 +176,21 @@ mod scalar {
             (Format::Q5_K, Columns::Q8K(a)) => product(w, a, out, formats::q5_k::dot),
             (Format::Q6_K, Columns::Q8K(a)) => product(w, a, out, formats::q6_k::dot),
             (Format::IQ4_XS, Columns::Q8K(a)) => product(w, a, out, formats::iq4_xs::dot),
+            (format, Columns::Rescaled(a)) => with_unpack!(format, F => rescaled::<F>(w, a, out)),
             (format, _) => panic!("activations for {format}"),
+        }
+    }
+
+    fn rescaled<F: Unpack>(w: Rows<'_>, a: &[BlockQ8K], out: &mut Tile<'_>) {
+        let (rows, columns) = (out.width(), out.rows());
+        let blocks = a.len() / columns;
+        assert_eq!(blocks * columns, a.len(), "whole columns");
+        let (mut qs, mut d) = (vec![[0; q8_k::N]; blocks], vec![0.0; blocks]);
+        for r in 0..rows {
+            rescale::row::<F>(&w.data[(w.first + r) * w.row_bytes..][..w.row_bytes], &mut qs, &mut d);
+            for c in 0..columns {
+                out.row(c)[r] = rescale::dot(&qs, &d, &a[c * blocks..][..blocks]);
+            }
         }
     }
 }
@@ -184,11 +209,11 @@ macro_rules! level {
     ($name:ident: $simd:ty, $features:literal, tile $height:literal x $columns:literal) => {
         mod $name {
             use super::super::dense::{self, Stored};
-            use super::super::simd::Simd;
-            use super::super::tile::Kind;
+            use super::super::simd::{Simd, Unit};
+            use super::super::tile::{Kind, Rescaled};
             use super::*;
 
-            const LANES: usize = <$simd as Simd>::LANES;
+            const LANES: usize = <$simd as Unit>::LANES;
             pub(super) const ROWS: usize = $height * LANES;
             pub(super) const COLUMNS: usize = $columns;
             const _: () = assert!(COLUMNS <= 6, "the widths that `quantised` knows");
@@ -209,6 +234,18 @@ macro_rules! level {
                             let first = panel.add(i * entries * ROWS + v * LANES);
                             F::unpack::<$simd>(p, stride, Out { first, rows: ROWS });
                         }
+                    }
+                }
+            }
+
+            /// Brings an unpacked slab to one scale.
+            #[target_feature(enable = $features)]
+            unsafe fn one_scale<F: Unpack>(unpacked: *const i32, panel: *mut i32) {
+                for v in 0..$height {
+                    // SAFETY: the caller's panels hold a slab of `ROWS` rows each.
+                    unsafe {
+                        let first = panel.add(v * LANES);
+                        rescale::rescale::<$simd, F>(unpacked.add(v * LANES), Out { first, rows: ROWS });
                     }
                 }
             }
@@ -304,29 +341,33 @@ macro_rules! level {
             fn product<F: Line>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>) {
                 match a {
                     Columns::Lines(a) => streamed::<F>(w, a, k, out),
-                    _ => quantised::<F>(w, a, k, out),
+                    Columns::Packed { rescaled: true, .. } => quantised::<F, Rescaled>(w, a, k, out),
+                    _ => quantised::<F, F::Kind>(w, a, k, out),
                 }
             }
 
-            fn quantised<F: Unpack>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>) {
-                let Columns::Packed { data, width } = a else { panic!("packed activations") };
+            /// Many columns: `F` unpacked, and rescaled if `K` is [`Rescaled`].
+            fn quantised<F: Unpack, K: Kind>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>) {
+                let Columns::Packed { data, width, .. } = a else { panic!("packed activations") };
                 let m = out.rows();
-                let block = <F::Kind as Kind>::BLOCK;
-                let (blocks, entries) = (k / block, tile::act_entries::<F::Kind>());
+                let stored = <F::Kind as Kind>::BLOCK;
                 assert!(
-                    width <= COLUMNS && blocks * F::BYTES == w.row_bytes,
-                    "groups of {width}, {blocks} blocks in {}",
+                    width <= COLUMNS && k / stored * F::BYTES == w.row_bytes && k.is_multiple_of(K::BLOCK),
+                    "groups of {width}, {k} weights in {}",
                     w.row_bytes
                 );
+                let (blocks, entries) = (k / K::BLOCK, tile::act_entries::<K>());
                 assert_eq!(data.len(), m.div_ceil(width) * width * blocks * entries, "packed activations");
                 if w.rows < ROWS {
                     // Too few rows for one tile: blocks of zeros beside them, which is a matrix of `ROWS` rows.
                     let mut padded = vec![0; ROWS * w.row_bytes];
                     padded[..w.data.len()].copy_from_slice(w.data);
-                    return quantised::<F>(Rows { data: &padded, rows: ROWS, ..w }, a, k, out);
+                    return quantised::<F, K>(Rows { data: &padded, rows: ROWS, ..w }, a, k, out);
                 }
                 let mut panel = std::mem::MaybeUninit::<Panel>::uninit();
                 let panel = panel.as_mut_ptr().cast::<i32>();
+                let mut unpacked = std::mem::MaybeUninit::<Panel>::uninit();
+                let unpacked = if K::RESCALED { unpacked.as_mut_ptr().cast::<i32>() } else { panel };
                 let mut c = vec![Outputs([0.0; 16]); (m * ROWS).div_ceil(16)];
                 let end = w.first + out.width();
                 let mut done = w.first;
@@ -335,15 +376,24 @@ macro_rules! level {
                     let start = done.min(w.rows - ROWS);
                     c.fill(Outputs([0.0; 16]));
                     let c = c.as_mut_ptr().cast::<f32>();
-                    for first in (0..blocks).step_by(tile::SLAB / block) {
-                        let n = (blocks - first).min(tile::SLAB / block);
-                        let at = start * w.row_bytes + first * F::BYTES;
-                        // SAFETY: `start + ROWS <= w.rows`, `first + n <= blocks`, and `multiply` asserted that
-                        // `data` holds `rows` rows of `row_bytes = blocks * BYTES`; `n` blocks fill at most a panel.
+                    for from in (0..k).step_by(tile::SLAB) {
+                        let weights = (k - from).min(tile::SLAB);
+                        let (first, n) = (from / K::BLOCK, weights / K::BLOCK);
+                        let from = from / stored * F::BYTES;
+                        let at = start * w.row_bytes + from;
+                        // SAFETY: `start + ROWS <= w.rows`, these weights end within `k`, and `multiply` asserted that
+                        // `data` holds `rows` rows of `row_bytes = k / stored * BYTES`; a slab fills at most a panel, and
+                        // is whole where it is rescaled, since `k` is whole blocks of 256 then.
                         // An `Isa` of this level exists only where its features were detected.
-                        unsafe { unpack::<F>(w.data.as_ptr().add(at), w.row_bytes, n, panel) };
-                        let slab = tile::SLAB / block * F::BYTES;
-                        let ahead = first * F::BYTES + AHEAD * slab;
+                        unsafe {
+                            let at = w.data.as_ptr().add(at);
+                            unpack::<F>(at, w.row_bytes, weights / stored, unpacked);
+                            if K::RESCALED {
+                                one_scale::<F>(unpacked, panel);
+                            }
+                        }
+                        let slab = tile::SLAB / stored * F::BYTES;
+                        let ahead = from + AHEAD * slab;
                         let (row, at) = match ahead < w.row_bytes {
                             true => (start, ahead),
                             false => (start + ROWS, ahead - w.row_bytes),
@@ -361,19 +411,19 @@ macro_rules! level {
                             unsafe {
                                 let (a, c) = (data.as_ptr().add(at), c.add(column * ROWS));
                                 match in_group {
-                                    1 => micro::<F::Kind, 1>(panel, a, n, F::ZERO, c),
-                                    2 => micro::<F::Kind, 2>(panel, a, n, F::ZERO, c),
-                                    3 => micro::<F::Kind, 3>(panel, a, n, F::ZERO, c),
-                                    4 => micro::<F::Kind, 4>(panel, a, n, F::ZERO, c),
+                                    1 => micro::<K, 1>(panel, a, n, F::ZERO, c),
+                                    2 => micro::<K, 2>(panel, a, n, F::ZERO, c),
+                                    3 => micro::<K, 3>(panel, a, n, F::ZERO, c),
+                                    4 => micro::<K, 4>(panel, a, n, F::ZERO, c),
                                     #[allow(unreachable_patterns, reason = "narrow units stop at 4")]
-                                    5 => micro::<F::Kind, { if COLUMNS < 5 { 1 } else { 5 } }>(
+                                    5 => micro::<K, { if COLUMNS < 5 { 1 } else { 5 } }>(
                                         panel,
                                         a,
                                         n,
                                         F::ZERO,
                                         c,
                                     ),
-                                    _ => micro::<F::Kind, { if COLUMNS < 6 { 1 } else { 6 } }>(
+                                    _ => micro::<K, { if COLUMNS < 6 { 1 } else { 6 } }>(
                                         panel,
                                         a,
                                         n,
@@ -446,18 +496,7 @@ macro_rules! level {
                     Format::F32 => plain::<formats::f32::BlockF32>(w, a, k, out),
                     Format::F16 => plain::<formats::f16::BlockF16>(w, a, k, out),
                     Format::BF16 => plain::<formats::bf16::BlockBf16>(w, a, k, out),
-                    Format::Q4_0 => product::<unpack::Q4_0>(w, a, k, out),
-                    Format::Q4_1 => product::<unpack::Q4_1>(w, a, k, out),
-                    Format::Q5_0 => product::<unpack::Q5_0>(w, a, k, out),
-                    Format::Q5_1 => product::<unpack::Q5_1>(w, a, k, out),
-                    Format::Q8_0 => product::<unpack::Q8_0>(w, a, k, out),
-                    Format::IQ4_NL => product::<unpack::Iq4Nl>(w, a, k, out),
-                    Format::Q2_K => product::<unpack::Q2K>(w, a, k, out),
-                    Format::Q3_K => product::<unpack::Q3K>(w, a, k, out),
-                    Format::Q4_K => product::<unpack::Q4K>(w, a, k, out),
-                    Format::Q5_K => product::<unpack::Q5K>(w, a, k, out),
-                    Format::Q6_K => product::<unpack::Q6K>(w, a, k, out),
-                    Format::IQ4_XS => product::<unpack::Iq4Xs>(w, a, k, out),
+                    _ => with_unpack!(format, F => product::<F>(w, a, k, out)),
                 }
             }
         }

@@ -11,6 +11,7 @@
 //!
 //! ```text
 //! 256 weights:  64 qs | 16 scales | 8 pairs of mins | d | dmin        32 weights:  8 qs | d | m
+//! rescaled:     64 qs | d
 //! ```
 //!
 //! Packed activations of a group, `W` columns to an entry:
@@ -18,6 +19,7 @@
 //! ```text
 //! 256 values:   64 qs | d | 16 negated sums of 16 | 8 pairs of sums of 16 | 4 pairs of sums of 32
 //! 32 values:    8 qs | d | negated sum
+//! rescaled:     64 qs | d | negated sum of 256
 //! ```
 //!
 //! A pair is two i16 in one lane. Pairs of sub-blocks `(4 i, 4 i + 2)` and `(4 i + 1, 4 i + 3)` stand together: they fall
@@ -58,6 +60,16 @@ pub(crate) mod b {
     pub const ACT: usize = 10;
 }
 
+/// Entries of a rescaled panel and of packed activations, per block of 256 weights.
+pub(crate) mod r {
+    pub const D: usize = 64;
+    pub const PANEL: usize = 65;
+
+    pub const ACT_D: usize = 64;
+    pub const ACT_NEGATED: usize = 65;
+    pub const ACT: usize = 66;
+}
+
 /// Weights in a slab, the piece of a row that is unpacked at a time.
 pub(super) const SLAB: usize = 256;
 
@@ -75,6 +87,8 @@ pub(super) trait Kind {
     const MINS: bool;
     /// Whether bytes use all 8 bits, stored plus 128.
     const WIDE: bool;
+    /// Whether one scale in a block of 256 is all there is (`rescale`).
+    const RESCALED: bool = false;
 }
 
 macro_rules! kinds {
@@ -105,14 +119,32 @@ kinds! {
     Block32Min: 32, 32, true, false;
 }
 
+/// Any format after `rescale`.
+pub(super) struct Rescaled;
+impl Kind for Rescaled {
+    const BLOCK: usize = 256;
+    const SUB: usize = 256;
+    const MINS: bool = false;
+    const WIDE: bool = true;
+    const RESCALED: bool = true;
+}
+
 /// Entries per block of a panel.
 pub(super) const fn panel_entries<K: Kind>() -> usize {
-    if K::BLOCK == 256 { k::PANEL } else { b::PANEL }
+    match K::BLOCK {
+        256 if K::RESCALED => r::PANEL,
+        256 => k::PANEL,
+        _ => b::PANEL,
+    }
 }
 
 /// i32 per block and column of packed activations.
 pub(super) const fn act_entries<K: Kind>() -> usize {
-    if K::BLOCK == 256 { k::ACT } else { b::ACT }
+    match K::BLOCK {
+        256 if K::RESCALED => r::ACT,
+        256 => k::ACT,
+        _ => b::ACT,
+    }
 }
 
 /// `c += panel x a` for one group of columns.
@@ -132,7 +164,12 @@ pub(super) unsafe fn micro<V: Simd, K: Kind, const R: usize, const W: usize>(
 ) {
     // SAFETY: the caller's promises; every offset below stays inside the entries of `k` and `b`.
     unsafe {
-        if K::BLOCK == 256 {
+        if K::RESCALED {
+            for i in 0..blocks {
+                let (panel, a) = (panel.add(i * r::PANEL * R * V::LANES), a.add(i * r::ACT * W));
+                rescaled_block::<V, K, R, W>(panel, a, c);
+            }
+        } else if K::BLOCK == 256 {
             for i in 0..blocks {
                 let (panel, a) = (panel.add(i * k::PANEL * R * V::LANES), a.add(i * k::ACT * W));
                 super_block::<V, K, R, W>(panel, a, zero, c);
@@ -232,6 +269,33 @@ unsafe fn super_block<V: Simd, K: Kind, const R: usize, const W: usize>(
 }
 
 #[inline(always)]
+unsafe fn rescaled_block<V: Simd, K: Kind, const R: usize, const W: usize>(
+    panel: *const i32,
+    a: *const i32,
+    c: *mut f32,
+) {
+    unsafe {
+        let rows = R * V::LANES;
+        let mut acc = [[V::splat(0); R]; W];
+        if V::DOT4_WIDE {
+            for j in 0..W {
+                acc[j] = [V::shl(V::splat(*a.add(r::ACT_NEGATED * W + j)), 7); R];
+            }
+        }
+        dots::<V, K, R, W>(&mut acc, panel, a, 64);
+        for r in 0..R {
+            let d = V::fload(panel.add(r::D * rows + r * V::LANES).cast());
+            for j in 0..W {
+                let x = V::fmul(d, V::from_i32(acc[j][r]));
+                let a = V::fsplat(*a.add(r::ACT_D * W + j).cast());
+                let c = c.add(j * rows + r * V::LANES);
+                V::fstore(c, V::fadd(V::fload(c), V::fmul(a, x)));
+            }
+        }
+    }
+}
+
+#[inline(always)]
 unsafe fn small_blocks<V: Simd, K: Kind, const R: usize, const W: usize>(
     panel: *const i32,
     a: *const i32,
@@ -304,6 +368,18 @@ pub(crate) fn pack_k(blocks: &[q8_k::BlockQ8K], j: usize, w: usize, out: &mut [i
                 out[(k::ACT_PAIRS32 + p) * w + j] = pair(both(s), both(s + 2));
             }
         }
+    }
+}
+
+/// Packs column `j` of a group of `w` columns for a rescaled panel: `blocks` into `out`, which holds
+/// `blocks.len() * w` times 66 i32.
+pub(crate) fn pack_r(blocks: &[q8_k::BlockQ8K], j: usize, w: usize, out: &mut [i32]) {
+    for (block, out) in blocks.iter().zip(out.chunks_exact_mut(r::ACT * w)) {
+        for (i, q) in block.qs.as_chunks::<4>().0.iter().enumerate() {
+            out[i * w + j] = i32::from_le_bytes(q.map(|q| q as u8));
+        }
+        out[r::ACT_D * w + j] = block.d.to_bits() as i32;
+        out[r::ACT_NEGATED * w + j] = -block.bsums.iter().map(|&s| i32::from(s)).sum::<i32>();
     }
 }
 

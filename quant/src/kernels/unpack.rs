@@ -6,7 +6,7 @@
 )]
 #![allow(clippy::needless_range_loop, reason = "an index runs over registers, memory and constants alike")]
 
-use super::simd::Simd;
+use super::simd::Unit;
 use super::tile::{self, Kind, b, k};
 use crate::formats::iq4_nl;
 
@@ -16,6 +16,8 @@ pub(super) trait Unpack {
     type Kind: Kind;
     /// Bytes of a block.
     const BYTES: usize;
+    /// Bits of a stored byte that may be set.
+    const BITS: u32;
     /// Stored bytes are `q + (1 << ZERO)`; of no meaning with mins.
     const ZERO: u32;
 
@@ -25,7 +27,7 @@ pub(super) trait Unpack {
     ///
     /// # Safety
     /// The CPU has what `V` needs, every row's block can be read, and the panel has room.
-    unsafe fn unpack<V: Simd>(p: *const u8, stride: usize, out: Out);
+    unsafe fn unpack<V: Unit>(p: *const u8, stride: usize, out: Out);
 }
 
 /// Where the lanes of one vector of rows go in a panel.
@@ -39,36 +41,36 @@ pub(super) struct Out {
 
 impl Out {
     #[inline(always)]
-    unsafe fn set<V: Simd>(self, entry: usize, x: V::I) {
+    pub(super) unsafe fn set<V: Unit>(self, entry: usize, x: V::I) {
         unsafe { V::store(self.first.add(entry * self.rows), x) }
     }
     #[inline(always)]
-    unsafe fn fset<V: Simd>(self, entry: usize, x: V::F) {
+    pub(super) unsafe fn fset<V: Unit>(self, entry: usize, x: V::F) {
         unsafe { V::fstore(self.first.add(entry * self.rows).cast(), x) }
     }
 }
 
 /// `x` in every byte.
 #[inline(always)]
-pub(super) unsafe fn bytes<V: Simd>(x: u8) -> V::I {
+pub(super) unsafe fn bytes<V: Unit>(x: u8) -> V::I {
     unsafe { V::splat(i32::from_le_bytes([x; 4])) }
 }
 
 /// The low nibble of each byte.
 #[inline(always)]
-pub(super) unsafe fn low<V: Simd>(x: V::I) -> V::I {
+pub(super) unsafe fn low<V: Unit>(x: V::I) -> V::I {
     unsafe { V::and(x, bytes::<V>(15)) }
 }
 
 /// The high nibble of each byte.
 #[inline(always)]
-pub(super) unsafe fn high<V: Simd>(x: V::I) -> V::I {
+pub(super) unsafe fn high<V: Unit>(x: V::I) -> V::I {
     unsafe { V::and(V::shr(x, 4), bytes::<V>(15)) }
 }
 
 /// Bits `from..` of each byte, those that `mask` keeps, moved to bit `to`.
 #[inline(always)]
-unsafe fn bits<V: Simd>(x: V::I, from: u32, to: u32, mask: u8) -> V::I {
+unsafe fn bits<V: Unit>(x: V::I, from: u32, to: u32, mask: u8) -> V::I {
     unsafe {
         let moved = if from >= to { V::shr(x, from - to) } else { V::shl(x, to - from) };
         V::and(moved, bytes::<V>(mask << to))
@@ -77,13 +79,13 @@ unsafe fn bits<V: Simd>(x: V::I, from: u32, to: u32, mask: u8) -> V::I {
 
 /// Byte `j` of each lane.
 #[inline(always)]
-unsafe fn byte<V: Simd>(x: V::I, j: u32) -> V::I {
+unsafe fn byte<V: Unit>(x: V::I, j: u32) -> V::I {
     unsafe { V::and(V::shr(x, 8 * j), V::splat(255)) }
 }
 
 /// `(byte 0, byte 2)` and `(byte 1, byte 3)` of each lane as pairs of i16.
 #[inline(always)]
-unsafe fn pairs<V: Simd>(x: V::I) -> [V::I; 2] {
+unsafe fn pairs<V: Unit>(x: V::I) -> [V::I; 2] {
     unsafe {
         let even = V::splat(0x00ff_00ff);
         [V::and(x, even), V::and(V::shr(x, 8), even)]
@@ -92,7 +94,7 @@ unsafe fn pairs<V: Simd>(x: V::I) -> [V::I; 2] {
 
 /// The first 16 bytes of Q4_K and Q5_K: d, dmin, eight scales, eight mins.
 #[inline(always)]
-unsafe fn six_bit_header<V: Simd>(p: *const u8, stride: usize, out: Out) {
+unsafe fn six_bit_header<V: Unit>(p: *const u8, stride: usize, out: Out) {
     unsafe {
         let [d, scales, mins, rest] = V::columns(p, stride);
         out.fset::<V>(k::D, V::halves(d));
@@ -115,10 +117,11 @@ pub(super) struct Q4K;
 impl Unpack for Q4K {
     type Kind = tile::Sub32Mins;
     const BYTES: usize = 144;
+    const BITS: u32 = 4;
     const ZERO: u32 = 0;
 
     #[inline(always)]
-    unsafe fn unpack<V: Simd>(p: *const u8, stride: usize, out: Out) {
+    unsafe fn unpack<V: Unit>(p: *const u8, stride: usize, out: Out) {
         unsafe {
             six_bit_header::<V>(p, stride, out);
             for g in 0..8 {
@@ -137,10 +140,11 @@ pub(super) struct Q5K;
 impl Unpack for Q5K {
     type Kind = tile::Sub32Mins;
     const BYTES: usize = 176;
+    const BITS: u32 = 5;
     const ZERO: u32 = 0;
 
     #[inline(always)]
-    unsafe fn unpack<V: Simd>(p: *const u8, stride: usize, out: Out) {
+    unsafe fn unpack<V: Unit>(p: *const u8, stride: usize, out: Out) {
         unsafe {
             six_bit_header::<V>(p, stride, out);
             for half in 0..2 {
@@ -163,10 +167,11 @@ pub(super) struct Q6K;
 impl Unpack for Q6K {
     type Kind = tile::Sub16;
     const BYTES: usize = 210;
+    const BITS: u32 = 6;
     const ZERO: u32 = 5;
 
     #[inline(always)]
-    unsafe fn unpack<V: Simd>(p: *const u8, stride: usize, out: Out) {
+    unsafe fn unpack<V: Unit>(p: *const u8, stride: usize, out: Out) {
         unsafe {
             for h in 0..2 {
                 for part in 0..2 {
@@ -198,10 +203,11 @@ pub(super) struct Q3K;
 impl Unpack for Q3K {
     type Kind = tile::Sub16;
     const BYTES: usize = 110;
+    const BITS: u32 = 3;
     const ZERO: u32 = 2;
 
     #[inline(always)]
-    unsafe fn unpack<V: Simd>(p: *const u8, stride: usize, out: Out) {
+    unsafe fn unpack<V: Unit>(p: *const u8, stride: usize, out: Out) {
         unsafe {
             for part in 0..2 {
                 let third = V::columns(p.add(16 * part), stride);
@@ -237,10 +243,11 @@ pub(super) struct Q2K;
 impl Unpack for Q2K {
     type Kind = tile::Sub16Mins;
     const BYTES: usize = 84;
+    const BITS: u32 = 2;
     const ZERO: u32 = 0;
 
     #[inline(always)]
-    unsafe fn unpack<V: Simd>(p: *const u8, stride: usize, out: Out) {
+    unsafe fn unpack<V: Unit>(p: *const u8, stride: usize, out: Out) {
         unsafe {
             let header = V::columns(p, stride);
             for (q, &both) in header.iter().enumerate() {
@@ -285,10 +292,11 @@ pub(super) struct Iq4Xs;
 impl Unpack for Iq4Xs {
     type Kind = tile::Sub32Wide;
     const BYTES: usize = 136;
+    const BITS: u32 = 8;
     const ZERO: u32 = 7;
 
     #[inline(always)]
-    unsafe fn unpack<V: Simd>(p: *const u8, stride: usize, out: Out) {
+    unsafe fn unpack<V: Unit>(p: *const u8, stride: usize, out: Out) {
         unsafe {
             let [d, lows, ..] = V::columns(p, stride);
             out.fset::<V>(k::D, V::halves(d));
@@ -311,7 +319,7 @@ impl Unpack for Iq4Xs {
 
 /// 16 bytes of nibbles: `value` of the low ones into entries 0..4, of the high ones into entries 4..8.
 #[inline(always)]
-unsafe fn nibbles<V: Simd>(p: *const u8, stride: usize, out: Out, value: impl Fn(V::I, usize) -> V::I) {
+unsafe fn nibbles<V: Unit>(p: *const u8, stride: usize, out: Out, value: impl Fn(V::I, usize) -> V::I) {
     unsafe {
         for (t, qs) in V::columns(p, stride).into_iter().enumerate() {
             out.set::<V>(t, value(low::<V>(qs), t));
@@ -322,7 +330,7 @@ unsafe fn nibbles<V: Simd>(p: *const u8, stride: usize, out: Out, value: impl Fn
 
 /// `q` with bits `4 t .. 4 t + 4` of `fifth` as bit 4 of its bytes.
 #[inline(always)]
-unsafe fn with_fifth<V: Simd>(q: V::I, fifth: V::I, t: usize) -> V::I {
+unsafe fn with_fifth<V: Unit>(q: V::I, fifth: V::I, t: usize) -> V::I {
     unsafe {
         let four = V::and(V::shr(fifth, 4 * t as u32), V::splat(15));
         // Bit j of `four` times 2^(7 j + 4) lands on bit 8 j + 4; the other products fall between.
@@ -332,43 +340,44 @@ unsafe fn with_fifth<V: Simd>(q: V::I, fifth: V::I, t: usize) -> V::I {
 }
 
 macro_rules! small {
-    ($name:ident: $kind:ident, $bytes:literal, $zero:literal, |$v:ident, $p:ident, $stride:ident, $out:ident| $unpack:block) => {
+    ($name:ident: $kind:ident, $bytes:literal, $bits:literal, $zero:literal, |$v:ident, $p:ident, $stride:ident, $out:ident| $unpack:block) => {
         pub(super) struct $name;
         impl Unpack for $name {
             type Kind = tile::$kind;
             const BYTES: usize = $bytes;
+            const BITS: u32 = $bits;
             const ZERO: u32 = $zero;
 
             #[inline(always)]
-            unsafe fn unpack<$v: Simd>($p: *const u8, $stride: usize, $out: Out) {
+            unsafe fn unpack<$v: Unit>($p: *const u8, $stride: usize, $out: Out) {
                 unsafe { $unpack }
             }
         }
     };
 }
 
-small!(Q4_0: Block32, 18, 3, |V, p, stride, out| {
+small!(Q4_0: Block32, 18, 4, 3, |V, p, stride, out| {
     out.fset::<V>(b::D, V::halves(V::column_u16(p, stride)));
     nibbles::<V>(p.add(2), stride, out, |q, _| q);
 });
-small!(Q4_1: Block32Min, 20, 0, |V, p, stride, out| {
+small!(Q4_1: Block32Min, 20, 4, 0, |V, p, stride, out| {
     let dm = V::column_u32(p, stride);
     out.fset::<V>(b::D, V::halves(dm));
     out.fset::<V>(b::M, V::halves(V::shr(dm, 16)));
     nibbles::<V>(p.add(4), stride, out, |q, _| q);
 });
-small!(Q5_0: Block32, 22, 4, |V, p, stride, out| {
+small!(Q5_0: Block32, 22, 5, 4, |V, p, stride, out| {
     out.fset::<V>(b::D, V::halves(V::column_u16(p, stride)));
     let fifth = V::column_u32(p.add(2), stride);
     nibbles::<V>(p.add(6), stride, out, |q, t| with_fifth::<V>(q, fifth, t));
 });
-small!(Q5_1: Block32Min, 24, 0, |V, p, stride, out| {
+small!(Q5_1: Block32Min, 24, 5, 0, |V, p, stride, out| {
     let [dm, fifth, ..] = V::columns(p, stride);
     out.fset::<V>(b::D, V::halves(dm));
     out.fset::<V>(b::M, V::halves(V::shr(dm, 16)));
     nibbles::<V>(p.add(8), stride, out, |q, t| with_fifth::<V>(q, fifth, t));
 });
-small!(Q8_0: Block32Wide, 34, 7, |V, p, stride, out| {
+small!(Q8_0: Block32Wide, 34, 8, 7, |V, p, stride, out| {
     out.fset::<V>(b::D, V::halves(V::column_u16(p, stride)));
     for g in 0..2 {
         for (t, qs) in V::columns(p.add(2 + 16 * g), stride).into_iter().enumerate() {
@@ -376,7 +385,7 @@ small!(Q8_0: Block32Wide, 34, 7, |V, p, stride, out| {
         }
     }
 });
-small!(Iq4Nl: Block32Wide, 18, 7, |V, p, stride, out| {
+small!(Iq4Nl: Block32Wide, 18, 8, 7, |V, p, stride, out| {
     out.fset::<V>(b::D, V::halves(V::column_u16(p, stride)));
     nibbles::<V>(p.add(2), stride, out, |q, _| V::lookup(&TABLE, q));
 });
