@@ -171,7 +171,7 @@ impl Format {
     /// Whether the wide arithmetic may bring its weights to one scale for 256: where the noise of a byte with one scale
     /// is well below the format's own.
     pub const fn rescales(self) -> bool {
-        !matches!(self, Self::F32 | Self::F16 | Self::BF16 | Self::Q8_0 | Self::Q6_K)
+        !matches!(self, Self::F32 | Self::F16 | Self::BF16 | Self::Q8_0)
     }
 
     /// Bytes of a row of `cols` weights; `None` when `cols` is not a whole number of blocks or the product overflows.
