@@ -262,10 +262,7 @@ pub fn matmul(
     let chunk = most.next_multiple_of(tile).clamp(tile, w.rows.max(tile));
     crew.strips(y, w.rows, chunk, |first, mut out| {
         let rows = Rows { data: &w.data, row_bytes: w.row_bytes, rows: w.rows, first };
-        table::multiply(isa, w.format, rows, columns, w.cols, &mut out);
-        for i in 0..out.rows() {
-            finish(i, first, out.row(i));
-        }
+        table::multiply(isa, w.format, rows, columns, w.cols, &mut out, &finish);
     });
 }
 

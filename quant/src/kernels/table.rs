@@ -113,25 +113,43 @@ pub(crate) fn rows(isa: Isa) -> usize {
     }
 }
 
-/// `out[c][r] = w row (first + r) . a row c`. Bits depend on that row and that column alone.
+/// What becomes of sums: `(column, first row, sums of rows from there on)`, once for each output.
+pub(crate) type Finish<'a> = &'a dyn Fn(usize, usize, &mut [f32]);
+
+/// `out[c][r] = w row (first + r) . a row c`, then `finish`. Bits depend on that row and that column alone.
 ///
 /// # Panics
 /// When lengths do not fit each other.
-pub(crate) fn multiply(isa: Isa, format: Format, w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>) {
+pub(crate) fn multiply(
+    isa: Isa,
+    format: Format,
+    w: Rows<'_>,
+    a: Columns<'_>,
+    k: usize,
+    out: &mut Tile<'_>,
+    finish: Finish<'_>,
+) {
     // What every pointer in the kernels rests on.
     assert_eq!(w.row_bytes.checked_mul(w.rows), Some(w.data.len()), "whole rows");
     assert_eq!(format.row_bytes(k), Some(w.row_bytes), "rows of {k} weights in {format}");
     assert!(w.first + out.width() <= w.rows, "rows of the matrix");
     match isa.level() {
-        Level::Scalar => scalar::multiply(format, w, a, k, out),
+        Level::Scalar => scalar::multiply(format, w, a, k, out, finish),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2::multiply(format, w, a, k, out),
+        Level::Avx2 => avx2::multiply(format, w, a, k, out, finish),
         #[cfg(target_arch = "x86_64")]
-        Level::AvxVnni => avxvnni::multiply(format, w, a, k, out),
+        Level::AvxVnni => avxvnni::multiply(format, w, a, k, out, finish),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512::multiply(format, w, a, k, out),
+        Level::Avx512 => avx512::multiply(format, w, a, k, out, finish),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni => avx512vnni::multiply(format, w, a, k, out),
+        Level::Avx512Vnni => avx512vnni::multiply(format, w, a, k, out, finish),
+    }
+}
+
+/// [`Finish`] for outputs that are all in place.
+fn finish_all(out: &mut Tile<'_>, first: usize, finish: Finish<'_>) {
+    for column in 0..out.rows() {
+        finish(column, first, out.row(column));
     }
 }
 
@@ -156,7 +174,14 @@ mod scalar {
         }
     }
 
-    pub(super) fn multiply(format: Format, w: Rows<'_>, a: Columns<'_>, _: usize, out: &mut Tile<'_>) {
+    pub(super) fn multiply(
+        format: Format,
+        w: Rows<'_>,
+        a: Columns<'_>,
+        _: usize,
+        out: &mut Tile<'_>,
+        finish: Finish<'_>,
+    ) {
         if out.rows() == 0 {
             return;
         }
@@ -179,6 +204,7 @@ mod scalar {
             (format, Columns::Rescaled(a)) => with_unpack!(format, F => rescaled::<F>(w, a, out)),
             (format, _) => panic!("activations for {format}"),
         }
+        finish_all(out, w.first, finish);
     }
 
     fn rescaled<F: Unpack>(w: Rows<'_>, a: &[BlockQ8K], out: &mut Tile<'_>) {
@@ -338,16 +364,19 @@ macro_rules! level {
                 }
             }
 
-            fn product<F: Line>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>) {
+            fn product<F: Line>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>, finish: Finish<'_>) {
                 match a {
-                    Columns::Lines(a) => streamed::<F>(w, a, k, out),
-                    Columns::Packed { rescaled: true, .. } => quantised::<F, Rescaled>(w, a, k, out),
-                    _ => quantised::<F, F::Kind>(w, a, k, out),
+                    Columns::Lines(a) => {
+                        streamed::<F>(w, a, k, out);
+                        finish_all(out, w.first, finish);
+                    }
+                    Columns::Packed { rescaled: true, .. } => quantised::<F, Rescaled>(w, a, k, out, finish),
+                    _ => quantised::<F, F::Kind>(w, a, k, out, finish),
                 }
             }
 
             /// Many columns: `F` unpacked, and rescaled if `K` is [`Rescaled`].
-            fn quantised<F: Unpack, K: Kind>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>) {
+            fn quantised<F: Unpack, K: Kind>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>, finish: Finish<'_>) {
                 let Columns::Packed { data, width, .. } = a else { panic!("packed activations") };
                 let m = out.rows();
                 let stored = <F::Kind as Kind>::BLOCK;
@@ -362,7 +391,7 @@ macro_rules! level {
                     // Too few rows for one tile: blocks of zeros beside them, which is a matrix of `ROWS` rows.
                     let mut padded = vec![0; ROWS * w.row_bytes];
                     padded[..w.data.len()].copy_from_slice(w.data);
-                    return quantised::<F, K>(Rows { data: &padded, rows: ROWS, ..w }, a, k, out);
+                    return quantised::<F, K>(Rows { data: &padded, rows: ROWS, ..w }, a, k, out, finish);
                 }
                 let mut panel = std::mem::MaybeUninit::<Panel>::uninit();
                 let panel = panel.as_mut_ptr().cast::<i32>();
@@ -437,19 +466,27 @@ macro_rules! level {
                     let (from, to) = (done - start, (end - start).min(ROWS));
                     for column in 0..m {
                         // SAFETY: `c` holds `m * ROWS` values and nobody writes them now.
-                        let c = unsafe { std::slice::from_raw_parts(c.add(column * ROWS), ROWS) };
-                        out.row(column)[done - w.first..][..to - from].copy_from_slice(&c[from..to]);
+                        let c = unsafe { &mut *c.add(column * ROWS).cast::<[f32; ROWS]>() };
+                        // While they are at hand: lines of `out` lie far apart and are written once.
+                        finish(column, done, &mut c[from..to]);
+                        let out = &mut out.row(column)[done - w.first..][..to - from];
+                        // A whole tile is copied without a call.
+                        match <&mut [f32; ROWS]>::try_from(&mut *out) {
+                            Ok(out) => *out = *c,
+                            Err(_) => out.copy_from_slice(&c[from..to]),
+                        }
                     }
                     done = start + to;
                 }
             }
 
-            fn plain<S: Stored>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>) {
+            fn plain<S: Stored>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>, finish: Finish<'_>) {
                 const R: usize = if ROWS == 32 { 4 } else { 2 };
                 const W: usize = if ROWS == 32 { 6 } else { 4 };
                 let Columns::F32(a) = a else { panic!("f32 activations") };
                 let (m, n) = (out.rows(), out.width());
                 assert_eq!(a.len(), m * k, "activations");
+                let first = w.first;
                 let w: &[S] = bytemuck::cast_slice(&w.data[w.first * w.row_bytes..][..n * w.row_bytes]);
                 assert_eq!(w.len(), n * k, "weights");
                 fn store<const R: usize, const W: usize>(
@@ -483,6 +520,7 @@ macro_rules! level {
                     }
                     c += if wide { W } else { 1 };
                 }
+                finish_all(out, first, finish);
             }
 
             pub(super) fn multiply(
@@ -491,12 +529,13 @@ macro_rules! level {
                 a: Columns<'_>,
                 k: usize,
                 out: &mut Tile<'_>,
+                finish: Finish<'_>,
             ) {
                 match format {
-                    Format::F32 => plain::<formats::f32::BlockF32>(w, a, k, out),
-                    Format::F16 => plain::<formats::f16::BlockF16>(w, a, k, out),
-                    Format::BF16 => plain::<formats::bf16::BlockBf16>(w, a, k, out),
-                    _ => with_unpack!(format, F => product::<F>(w, a, k, out)),
+                    Format::F32 => plain::<formats::f32::BlockF32>(w, a, k, out, finish),
+                    Format::F16 => plain::<formats::f16::BlockF16>(w, a, k, out, finish),
+                    Format::BF16 => plain::<formats::bf16::BlockBf16>(w, a, k, out, finish),
+                    _ => with_unpack!(format, F => product::<F>(w, a, k, out, finish)),
                 }
             }
         }
