@@ -4,14 +4,15 @@
 //! matrix with activations. This crate knows nothing about models, tokens or checkpoints.
 //!
 //! ```text
-//! {formats, team} <- kernels <- elementwise <- attention;   {formats, kernels, map, team} <- matmul;   formats <- encode
+//! {formats, team} <- kernels <- elementwise <- attention;   {buffer, formats, kernels, map, team} <- matmul;   formats <- encode
 //! {formats, map} <- gguf <- shape -> attention;   {formats, shape} <- plan;   {formats, gguf, map, plan, shape} <- synth
-//! {kernels, team} <- floor;   team, map alone
+//! {kernels, team} <- floor;   team, map, buffer alone
 //! ```
 //!
 //! All `unsafe` of the workspace lives here, each use beside the fact it rests on.
 
 pub mod attention;
+pub mod buffer;
 pub mod elementwise;
 pub mod encode;
 pub mod floor;

@@ -1,5 +1,6 @@
 //! Quantised matrix times activations: the part that one step of a team does.
 
+use crate::buffer::Buffer;
 use crate::formats::{Activation, Format, q8_a, q8_k};
 use crate::kernels::table::{self, Columns, Rows};
 use crate::kernels::{Isa, line, multiversion, tile};
@@ -103,12 +104,12 @@ pub struct Activations {
     rescaled: bool,
     m: usize,
     k: usize,
-    f32: Vec<f32>,
+    f32: Buffer<f32>,
     /// Row-major blocks, where the ISA takes them so.
-    q8_a: Vec<q8_a::BlockQ8A>,
-    q8_k: Vec<q8_k::BlockQ8K>,
+    q8_a: Buffer<q8_a::BlockQ8A>,
+    q8_k: Buffer<q8_k::BlockQ8K>,
     /// Packed columns: groups of `width` for a tile, or single ones for a line (`width` 0).
-    packed: Vec<i32>,
+    packed: Buffer<i32>,
     width: usize,
 }
 
@@ -132,7 +133,7 @@ impl Activations {
         let kind = if self.rescaled { Activation::Q8K } else { format.activation() };
         let block = match kind {
             Activation::F32 => {
-                self.f32.resize(m * k, 0.0);
+                self.f32.resize(m * k);
                 return crew.rows(&mut self.f32, k, produce);
             }
             Activation::Q8A => q8_a::N,
@@ -146,7 +147,7 @@ impl Activations {
         {
             self.width = 0;
             let len = line::column_len(blocks, block, layout.sums);
-            self.packed.resize(m * len, 0);
+            self.packed.resize(m * len);
             return crew.rows(&mut self.packed, len, |i, out| {
                 let mut x = vec![0.0; k];
                 produce(i, &mut x);
@@ -171,7 +172,7 @@ impl Activations {
                     Activation::Q8K => blocks * tile::k::ACT,
                     _ => blocks * tile::b::ACT,
                 };
-                self.packed.resize(m.div_ceil(width) * width * per_column, 0);
+                self.packed.resize(m.div_ceil(width) * width * per_column);
                 crew.rows(&mut self.packed, width * per_column, |group, out| {
                     let first = group * width;
                     let w = width.min(m - first);
@@ -196,7 +197,7 @@ impl Activations {
                 });
             }
             (None, Activation::Q8K) => {
-                self.q8_k.resize(m * blocks, bytemuck::Zeroable::zeroed());
+                self.q8_k.resize(m * blocks);
                 crew.rows(&mut self.q8_k, blocks, |i, row| {
                     let mut x = vec![0.0; k];
                     produce(i, &mut x);
@@ -204,7 +205,7 @@ impl Activations {
                 });
             }
             (None, _) => {
-                self.q8_a.resize(m * blocks, bytemuck::Zeroable::zeroed());
+                self.q8_a.resize(m * blocks);
                 crew.rows(&mut self.q8_a, blocks, |i, row| {
                     let mut x = vec![0.0; k];
                     produce(i, &mut x);

@@ -6,6 +6,7 @@
 use super::kv::{Blocks, Pool, Run};
 use super::weights::{Linear, Weights};
 use huozi_quant::attention::{self, BLOCK, KvValue, Queries, alibi_slopes, attend};
+use huozi_quant::buffer::Buffer;
 use huozi_quant::elementwise::{bias_gelu, layer_norm};
 use huozi_quant::kernels::Isa;
 use huozi_quant::matmul::{Activations, Arithmetic, QMatrix, matmul};
@@ -32,16 +33,16 @@ pub struct Column<'a> {
 #[derive(Default)]
 pub struct Scratch {
     /// Residual stream, (m, n_embd).
-    x: Vec<f32>,
+    x: Buffer<f32>,
     /// (m, 3 n_embd).
-    qkv: Vec<f32>,
+    qkv: Buffer<f32>,
     /// Outputs of attention, (m, n_embd).
-    context: Vec<f32>,
+    context: Buffer<f32>,
     /// (m, n_ff).
-    ff: Vec<f32>,
+    ff: Buffer<f32>,
     activations: Activations,
     /// (at most 16, n_vocab).
-    logits: Vec<f32>,
+    logits: Buffer<f32>,
 }
 
 /// Runs `columns` in `arithmetic` and gives each wanted column's index and logits to `sink`, in order.
@@ -89,10 +90,10 @@ fn run<T: KvValue>(
     let runs = runs(columns);
     let groups = groups(columns, d);
     let Scratch { x, qkv, context, ff, activations, logits } = scratch;
-    x.resize(m * n_embd, 0.0);
-    qkv.resize(m * 3 * n_embd, 0.0);
-    context.resize(m * n_embd, 0.0);
-    ff.resize(m * n_ff, 0.0);
+    x.resize(m * n_embd);
+    qkv.resize(m * 3 * n_embd);
+    context.resize(m * n_embd);
+    ff.resize(m * n_ff);
 
     crew.rows(x, n_embd, |c, x| {
         let mut row = vec![0.0; n_embd];
@@ -155,7 +156,7 @@ fn run<T: KvValue>(
         activations.fill(crew, isa, head.format(), arithmetic, (group.len(), n_embd), |i, y| {
             layer_norm(isa, row(x, group[i], n_embd), &w.output_norm.weight, &w.output_norm.bias, w.eps, y);
         });
-        logits.resize(group.len() * head.rows(), 0.0);
+        logits.resize(group.len() * head.rows());
         matmul(crew, isa, head, activations, logits, |_, _, _| {});
         if crew.cancelled() {
             return;

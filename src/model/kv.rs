@@ -5,6 +5,7 @@
 //! block gets a copy of his own first. Memory of a block is taken on its first use and then kept.
 
 use huozi_quant::attention::{BLOCK, HeadBlock, HeadBlockMut, KvValue, Rows, store};
+use huozi_quant::buffer::Buffer;
 use huozi_quant::formats::F16;
 use huozi_quant::kernels::Isa;
 use huozi_quant::shape::Shape;
@@ -18,7 +19,7 @@ pub type BlockId = usize;
 
 struct Block<T> {
     /// `[layer][head][keys, then values]`.
-    values: Vec<T>,
+    values: Buffer<T>,
     /// `[layer][head][of keys, then of values][64]`; empty for types without scales.
     scales: Vec<f32>,
     /// `[layer][head]`, see [`HeadBlock::bound`].
@@ -71,7 +72,7 @@ impl<T: KvValue> Blocks<T> {
         }
         let heads = self.n_layer * self.n_head;
         self.blocks.push(Block {
-            values: vec![T::zeroed(); heads * self.head_len()],
+            values: Buffer::zeroed(heads * self.head_len()),
             scales: vec![0.0; heads * self.head_scales()],
             bounds: vec![0.0; heads],
             owners: 1,
