@@ -85,7 +85,7 @@ pub struct ModelArgs {
 /// How a model is loaded and run.
 #[derive(Clone, Debug, Default, Args)]
 pub struct LoadArgs {
-    /// Threads [default: the fast physical cores it may use; env HUOZI_THREADS]
+    /// Threads [default: fast physical cores; env HUOZI_THREADS]
     #[arg(short, long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     pub threads: Option<usize>,
     /// What runs it: native, or llama.cpp as ggml [default: native]
@@ -94,7 +94,7 @@ pub struct LoadArgs {
     /// Flash attention of llama.cpp: auto, on or off [default: auto]
     #[arg(long, alias = "flash_attn", value_name = "HOW", value_parser = flash_attention)]
     pub flash_attn: Option<FlashAttention>,
-    /// Type of the KV cache: f32, f16 or q8 [default: f16; logits and eval f32]
+    /// Type of the KV cache: f32, f16, q8 [default: f16; logits, eval: f32]
     #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_type)]
     pub kv_type: Option<KvType>,
     /// Read the file into memory instead of mapping it
@@ -481,7 +481,7 @@ pub struct Bench {
     /// Repetitions, or pairs of a comparison
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = repetitions)]
     pub repetitions: usize,
-    /// Threads [default: the fast physical cores it may use; env HUOZI_THREADS]
+    /// Threads [default: fast physical cores; env HUOZI_THREADS]
     #[arg(short, long, value_name = "N", value_delimiter = ',', value_parser = threads)]
     pub threads: Vec<usize>,
     /// md, json, jsonl or csv

@@ -169,9 +169,10 @@ impl Format {
     }
 
     /// Whether the wide arithmetic may bring its weights to one scale for 256: where the noise of a byte with one scale
-    /// is well below the format's own.
+    /// adds less than a tenth to the KL divergence that the format has by itself. Measured on a small trained model (nano,
+    /// 18,761 positions): Q6_K 8 %, Q5_K 7 %, the rest less; Q5_0 12 %, Q5_1 15 % and Q8_0 threefold, which stay out.
     pub const fn rescales(self) -> bool {
-        !matches!(self, Self::F32 | Self::F16 | Self::BF16 | Self::Q8_0)
+        !matches!(self, Self::F32 | Self::F16 | Self::BF16 | Self::Q8_0 | Self::Q5_0 | Self::Q5_1)
     }
 
     /// Bytes of a row of `cols` weights; `None` when `cols` is not a whole number of blocks or the product overflows.
