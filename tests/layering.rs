@@ -9,6 +9,7 @@ type Arrows = &'static [(&'static str, &'static [&'static str])];
 
 const QUANT: Arrows = &[
     ("attention", &["elementwise", "formats", "kernels"]),
+    ("buffer", &[]),
     ("elementwise", &["formats", "kernels"]),
     ("encode", &["formats"]),
     ("floor", &["kernels", "team"]),
@@ -16,7 +17,7 @@ const QUANT: Arrows = &[
     ("gguf", &["formats", "map"]),
     ("kernels", &["formats", "team"]),
     ("map", &[]),
-    ("matmul", &["formats", "kernels", "map", "team"]),
+    ("matmul", &["buffer", "formats", "kernels", "map", "team"]),
     ("plan", &["formats", "shape"]),
     ("shape", &["attention", "gguf"]),
     ("synth", &["formats", "gguf", "map", "plan", "shape"]),

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::ops::{Bound, Deref, Range, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use memmap2::{Mmap, MmapOptions};
 
@@ -22,6 +23,15 @@ pub enum How {
 
 /// Read in pieces of this size, so that one system call never takes seconds.
 const CHUNK_BYTES: usize = 16 << 20;
+
+/// Places that are looked at to tell whether a file is in memory.
+const PROBES: usize = 256;
+
+/// Longer than a page takes that is in memory (under 5 microseconds), less than any disk takes.
+const SLOW: Duration = Duration::from_micros(25);
+
+/// No system we run on has smaller pages.
+const PAGE_BYTES: usize = 4096;
 
 enum Store {
     Map(Mmap),
@@ -54,6 +64,14 @@ impl Bytes {
     /// or pipe has no length to hold on to); `FileTooLarge` when the address space is too small; with [`How::Read`],
     /// `UnexpectedEof` or `InvalidData` when the file shrinks or grows meanwhile.
     pub fn open(path: &Path, how: How) -> io::Result<Bytes> {
+        Self::open_watched(path, how, &mut |_| {})
+    }
+
+    /// [`Self::open`], and with [`How::Read`] `on(bytes read so far)` after each piece.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_watched(path: &Path, how: How, on: &mut dyn FnMut(u64)) -> io::Result<Bytes> {
         // Asked before opening: opening a pipe without a writer would block.
         regular(&fs::metadata(path)?)?;
         let mut file = File::open(path)?;
@@ -71,7 +89,7 @@ impl Bytes {
         }
         let map = match how {
             How::Map => map_file(&file, len)?,
-            How::Read => read_file(&mut file, len)?,
+            How::Read => read_file(&mut file, len, on)?,
         };
         Ok(Bytes { store: Arc::new(Store::Map(map)), range: 0..len })
     }
@@ -93,12 +111,58 @@ impl Bytes {
         Ok(Bytes { store: Arc::new(Store::Map(buffer.make_read_only()?)), range: 0..len })
     }
 
-    /// Tells the system that all of these bytes are about to be read, so that it reads ahead. Advice only: a kernel that
-    /// refuses it still serves the pages.
-    pub fn will_need(&self) {
+    /// Brings these bytes in from the file, front to back, `on(bytes so far)` after each piece: what a cold file costs is
+    /// paid here, where somebody can watch, and not by the first token. Gives back at once where they are in memory already.
+    pub fn page_in(&self, on: &mut dyn FnMut(u64)) {
+        if self.seems_cold() {
+            self.fetch(on);
+        }
+    }
+
+    fn fetch(&self, on: &mut dyn FnMut(u64)) {
+        let mut done = 0;
+        self.will_need(0..CHUNK_BYTES);
+        for chunk in self.chunks(CHUNK_BYTES) {
+            // The disk works on the next piece while this one is waited for.
+            self.will_need(done + CHUNK_BYTES..done + 2 * CHUNK_BYTES);
+            for page in chunk.chunks(PAGE_BYTES) {
+                std::hint::black_box(page[0]);
+            }
+            done += chunk.len();
+            on(done as u64);
+        }
+    }
+
+    /// Whether bytes here and there had to be fetched: more than a few took longer than memory ever does.
+    fn seems_cold(&self) -> bool {
+        let slow = (0..PROBES).filter(|i| {
+            let start = Instant::now();
+            std::hint::black_box(self.get(self.len() / PROBES * i));
+            start.elapsed() > SLOW
+        });
+        slow.count() > PROBES / 64
+    }
+
+    /// Tells the system that a part of these bytes is about to be read, what lies past their end aside. Advice only: a
+    /// kernel that refuses it still serves the pages.
+    fn will_need(&self, part: Range<usize>) {
         #[cfg(unix)]
         if let Store::Map(map) = &*self.store {
-            let _ = map.advise_range(memmap2::Advice::WillNeed, self.range.start, self.range.len());
+            let (start, end) = (part.start.min(self.len()), part.end.min(self.len()));
+            let _ = map.advise_range(memmap2::Advice::WillNeed, self.range.start + start, end - start);
+        }
+    }
+
+    /// Keeps the whole mapping or buffer in memory until its last range is dropped: no page of it is dropped or swapped.
+    ///
+    /// # Errors
+    /// What `mlock` says, mostly that the process may not lock so much; `Unsupported` for bytes that were allocated
+    /// elsewhere.
+    pub fn lock(&self) -> io::Result<()> {
+        match &*self.store {
+            #[cfg(unix)]
+            Store::Map(map) => map.lock(),
+            _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -173,8 +237,9 @@ fn map_file(file: &File, len: usize) -> io::Result<Mmap> {
     unsafe { MmapOptions::new().len(len).map(file) }
 }
 
-fn read_file(file: &mut File, len: usize) -> io::Result<Mmap> {
+fn read_file(file: &mut File, len: usize, on: &mut dyn FnMut(u64)) -> io::Result<Mmap> {
     let mut buffer = MmapOptions::new().len(len).map_anon()?;
+    let mut done = 0;
     for chunk in buffer.chunks_mut(CHUNK_BYTES) {
         file.read_exact(chunk).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => {
@@ -182,6 +247,8 @@ fn read_file(file: &mut File, len: usize) -> io::Result<Mmap> {
             }
             _ => e,
         })?;
+        done += chunk.len();
+        on(done as u64);
     }
     if file.read(&mut [0])? != 0 {
         let grew = format!("the file grew past its {len} bytes while it was read");
@@ -210,6 +277,42 @@ mod tests {
             assert!(*bytes == content[..], "{how:?}");
             assert_eq!(bytes.as_ptr() as usize % 4096, 0, "{how:?}");
         }
+    }
+
+    #[test]
+    fn progress_counts_every_byte_once() {
+        let len = (2 * CHUNK_BYTES + 5) as u64;
+        let f = file(&vec![1; len as usize]);
+        let pieces = [CHUNK_BYTES as u64, 2 * CHUNK_BYTES as u64, len];
+        let mut seen = Vec::new();
+        Bytes::open_watched(f.path(), How::Read, &mut |n| seen.push(n)).unwrap();
+        assert_eq!(seen, pieces);
+        for how in [How::Map, How::Read] {
+            seen.clear();
+            Bytes::open(f.path(), how).unwrap().fetch(&mut |n| seen.push(n));
+            assert_eq!(seen, pieces, "{how:?}");
+        }
+        seen.clear();
+        let part = Bytes::open(f.path(), How::Map).unwrap().slice(3..CHUNK_BYTES);
+        part.fetch(&mut |n| seen.push(n));
+        assert_eq!(seen, [part.len() as u64]);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn locked_bytes_are_locked() {
+        let locked = || {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        let f = file(&[1; 40_000]);
+        for how in [How::Map, How::Read] {
+            let bytes = Bytes::open(f.path(), how).unwrap();
+            bytes.lock().unwrap();
+            assert!(locked() >= 40, "{how:?}");
+        }
+        assert_eq!(Bytes::from(vec![0]).lock().unwrap_err().kind(), io::ErrorKind::Unsupported);
     }
 
     #[test]
@@ -265,8 +368,8 @@ mod tests {
     fn a_file_that_is_not_as_long_as_it_was_is_an_error() {
         let f = file(&[1; 100]);
         let mut open = File::open(f.path()).unwrap();
-        assert_eq!(read_file(&mut open, 101).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(read_file(&mut open, 101, &mut |_| {}).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         let mut open = File::open(f.path()).unwrap();
-        assert_eq!(read_file(&mut open, 99).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(read_file(&mut open, 99, &mut |_| {}).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -100,6 +100,9 @@ pub struct LoadArgs {
     /// Read the file into memory instead of mapping it
     #[arg(long, alias = "no_mmap")]
     pub no_mmap: bool,
+    /// Lock the weights in memory: nothing else pushes them out
+    #[arg(long)]
+    pub mlock: bool,
     /// Load even if memory looks too small
     #[arg(long, alias = "no_memory_check")]
     pub no_memory_check: bool,
@@ -505,6 +508,9 @@ pub struct Bench {
     /// Read the file into memory instead of mapping it
     #[arg(long, alias = "no_mmap")]
     pub no_mmap: bool,
+    /// Lock the weights in memory
+    #[arg(long, conflicts_with = "compare")]
+    pub mlock: bool,
     /// Load even if memory looks too small
     #[arg(long, alias = "no_memory_check")]
     pub no_memory_check: bool,

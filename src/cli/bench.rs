@@ -14,7 +14,6 @@ use crate::engine::{Engine, EngineError, KvType, MICRO_BATCH};
 use crate::model::bloom::LOGIT_ROWS;
 use crate::session::catalog;
 use anyhow::Result;
-use huozi_quant::gguf::Reader;
 use huozi_quant::kernels::Isa;
 use huozi_quant::plan::{self, Preset};
 use huozi_quant::shape::Shape;
@@ -93,6 +92,7 @@ fn load_args(args: &args::Bench, threads: Option<usize>) -> LoadArgs {
         flash_attn: args.flash_attn,
         kv_type: args.kv_type,
         no_mmap: args.no_mmap,
+        mlock: args.mlock,
         no_memory_check: args.no_memory_check,
     }
 }
@@ -201,7 +201,7 @@ impl Subject {
     ) -> Result<Floors> {
         let own;
         let reader = if self.on_disk {
-            own = Reader::open(&self.file.path, load::how(&load_args(args, None)))?;
+            own = load::read(&self.file.path, load::how(&load_args(args, None)), args.quiet)?;
             &own
         } else {
             &self.file.reader
@@ -243,6 +243,7 @@ fn describe(args: &args::Bench, subject: &Subject, engine: &dyn Engine, isa: Isa
         "type_v": info.kv.name(),
         "flash_attn": args.flash_attn.map(|f| f.name()),
         "use_mmap": !args.no_mmap && subject.on_disk,
+        "use_mlock": args.mlock,
         "n_prompt": n_prompt,
         "n_gen": n_gen,
         "n_depth": test.depth,

@@ -2,7 +2,9 @@
 
 use super::args::{ChatArgs, EngineKind, LoadArgs, SamplingArgs};
 use super::exit::{self, BadFile};
+use super::printer::bytes;
 use super::settings::{self, Config};
+use super::show::Counter;
 #[cfg(feature = "ggml")]
 use crate::engine::ggml;
 use crate::engine::{Engine, KvType, MICRO_BATCH, Native, Options};
@@ -102,8 +104,14 @@ impl File {
             EngineKind::Native => {
                 let reader = match self.how {
                     How::Map => self.reader.clone(),
-                    How::Read => Reader::open(&self.path, How::Read)?,
+                    How::Read => read(&self.path, How::Read, config.quiet)?,
                 };
+                if let How::Map = self.how {
+                    page_in(&reader, config.quiet);
+                }
+                if load.mlock {
+                    lock(&reader)?;
+                }
                 let options = Options { threads, kv, kv_positions: room.positions };
                 Ok(Box::new(Native::open(&reader, &options)?))
             }
@@ -180,6 +188,11 @@ pub fn known(load: &LoadArgs) -> Result<()> {
     match kind(load) {
         #[cfg(not(feature = "ggml"))]
         EngineKind::Ggml => Err(no_ggml().into()),
+        #[cfg(feature = "ggml")]
+        EngineKind::Ggml if load.mlock => {
+            let what = "--mlock is for our own engine: llama.cpp does not say whether it could lock";
+            Err(exit::Usage(what.into()).into())
+        }
         EngineKind::Native if load.flash_attn.is_some() => {
             let what = "--flash-attn is a choice of llama.cpp's: it goes with --engine ggml";
             Err(exit::Usage(what.into()).into())
@@ -195,6 +208,40 @@ fn no_ggml() -> exit::Usage {
          (cmake and libclang are needed, see README.md)"
             .into(),
     )
+}
+
+/// A model file brought into memory, with progress if that takes time.
+///
+/// # Errors
+/// As [`Reader::open`].
+pub fn read(path: &Path, how: How, quiet: bool) -> Result<Reader> {
+    let bytes = std::fs::metadata(path).map_or(0, |m| m.len());
+    let mut counter = Counter::patient(bytes, quiet);
+    let reader = Reader::open_watched(path, how, &mut |done| counter.set(done, "of the model"))?;
+    if how == How::Map {
+        drop(counter);
+        page_in(&reader, quiet);
+    }
+    Ok(reader)
+}
+
+/// Brings a mapped file in, unless it would push itself out again.
+fn page_in(reader: &Reader, quiet: bool) {
+    if catalog::Memory::now().is_none_or(|memory| reader.file_bytes() <= memory.available) {
+        let mut counter = Counter::patient(reader.file_bytes(), quiet);
+        reader.page_in(&mut |done| counter.set(done, "of the model"));
+    }
+}
+
+fn lock(reader: &Reader) -> Result<()> {
+    reader.lock().map_err(|e| {
+        let (name, size) = (reader.name(), bytes(reader.file_bytes()));
+        let what = format!(
+            "{name}: --mlock: cannot lock {size} in memory: {e}; `ulimit -l` says how much is allowed"
+        );
+        // Whatever the system calls it: there is no room that may be locked.
+        std::io::Error::new(std::io::ErrorKind::OutOfMemory, what).into()
+    })
 }
 
 /// How the file comes into memory.

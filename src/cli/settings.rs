@@ -29,6 +29,8 @@ const DEFAULT_MAX_NEW: usize = 512;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
+    /// `-q` was typed: no progress, no notes.
+    pub quiet: bool,
     /// Model file.
     pub model: Option<PathBuf>,
     /// Threads.
@@ -52,18 +54,20 @@ impl Config {
     pub fn load(quiet: bool) -> Result<Self> {
         let Some(path) = xdg("XDG_CONFIG_HOME", ".config").map(|base| base.join("huozi").join("config.toml"))
         else {
-            return Ok(Self::default());
+            return Ok(Self { quiet, ..Self::default() });
         };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self { quiet, ..Self::default() });
+            }
             Err(e) => return Err(BadFile(format!("{}: cannot read: {e}", path.display())).into()),
         };
         let (config, unknown) = Self::parse(&path, &text)?;
         for key in unknown.iter().filter(|_| !quiet) {
             eprintln!("huozi: {}: unknown key {key:?} is ignored", path.display());
         }
-        Ok(config)
+        Ok(Self { quiet, ..config })
     }
 
     /// The configuration and the keys that mean nothing.

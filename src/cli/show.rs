@@ -7,7 +7,7 @@ use crate::session::{Event, Settings, Stats};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What goes to standard error.
 #[derive(Clone, Copy, Debug)]
@@ -170,11 +170,16 @@ pub fn stats_line(stats: &Stats) -> String {
 /// A counter on standard error: a bar on a terminal, a line every ten seconds elsewhere, nothing when quiet.
 pub struct Counter {
     bar: Option<ProgressBar>,
+    /// Nothing is shown before.
+    from: Instant,
     plain: bool,
-    last: std::time::Instant,
+    last: Instant,
     total: u64,
     bytes: bool,
 }
+
+/// What is done sooner needs no progress.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 impl Counter {
     /// Counts to `total`; `bytes` says what is counted.
@@ -183,7 +188,7 @@ impl Counter {
         let bar = (!quiet && terminal).then(|| {
             let bar = ProgressBar::new(total);
             let template = if is_bytes {
-                "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left"
+                "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left {msg}"
             } else {
                 "{bar:30} {pos}/{len} {eta} left {msg}"
             };
@@ -192,7 +197,15 @@ impl Counter {
             }
             bar
         });
-        Self { bar, plain: !quiet && !terminal, last: std::time::Instant::now(), total, bytes: is_bytes }
+        let now = Instant::now();
+        Self { bar, from: now, plain: !quiet && !terminal, last: now, total, bytes: is_bytes }
+    }
+
+    /// Counts `total` bytes that are mostly there at once: shows nothing unless it takes time.
+    pub fn patient(total: u64, quiet: bool) -> Self {
+        let mut counter = Self::new(total, true, quiet);
+        counter.from += PATIENCE;
+        counter
     }
 
     /// Runs `print`, which writes to a terminal where the bar may stand, without the bar.
@@ -205,11 +218,14 @@ impl Counter {
 
     /// So far.
     pub fn set(&mut self, done: u64, message: &str) {
+        if Instant::now() < self.from {
+            return;
+        }
         if let Some(bar) = &self.bar {
             bar.set_message(message.to_owned());
             bar.set_position(done);
         } else if self.plain && self.last.elapsed() > Duration::from_secs(10) {
-            self.last = std::time::Instant::now();
+            self.last = Instant::now();
             let show = |n| if self.bytes { bytes(n) } else { n.to_string() };
             eprintln!("{}/{} {message}", show(done), show(self.total));
         }

@@ -52,7 +52,6 @@ impl Native {
         let team = Team::new(threads)
             .map_err(|e| Error::System { what: "starting threads", source: Box::new(e) })?;
         let threads = team.threads();
-        reader.will_need();
         let kv_blocks = options.kv_positions.div_ceil(BLOCK);
         let shape = weights.shape;
         let info = Info {

@@ -38,8 +38,16 @@ impl Reader {
     /// # Errors
     /// [`Error::Io`], or the first broken [`Rule`].
     pub fn open(path: &Path, how: How) -> Result<Reader, Error> {
+        Self::open_watched(path, how, &mut |_| {})
+    }
+
+    /// [`Self::open`] with progress; see [`Bytes::open_watched`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_watched(path: &Path, how: How, on: &mut dyn FnMut(u64)) -> Result<Reader, Error> {
         let name = path.display().to_string();
-        match Bytes::open(path, how) {
+        match Bytes::open_watched(path, how, on) {
             Ok(bytes) => Self::new(name, bytes),
             Err(source) => Err(Error::Io { file: name, action: "open", source }),
         }
@@ -66,9 +74,17 @@ impl Reader {
         Ok(Reader(Arc::new(Inner { name, bytes, header })))
     }
 
-    /// Tells the system that the whole file is about to be read; see [`Bytes::will_need`].
-    pub fn will_need(&self) {
-        self.0.bytes.will_need();
+    /// Brings the whole file in; see [`Bytes::page_in`].
+    pub fn page_in(&self, on: &mut dyn FnMut(u64)) {
+        self.0.bytes.page_in(on);
+    }
+
+    /// Keeps the whole file in memory; see [`Bytes::lock`].
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn lock(&self) -> std::io::Result<()> {
+        self.0.bytes.lock()
     }
 
     /// The path, or the name given to [`from_bytes`](Self::from_bytes): for messages.
