@@ -64,3 +64,91 @@ pub(crate) fn verify(
     }
     Ok(losses)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::atomic::AtomicBool;
+
+    use huozi_quant::gguf::{Layout, Reader, TensorSpec, Writer};
+    use huozi_quant::map::How;
+
+    use super::*;
+    use crate::names::{Spelling, assign};
+    use crate::pipeline::{Options, Source, run};
+    use crate::plan::Preset;
+    use crate::work::chunks;
+
+    /// Writes `from` again without sums, its tensors changed by `change`.
+    fn changed(from: &Path, to: &Path, change: impl Fn(&str, &mut Vec<u8>)) {
+        let reader = Reader::open(from, How::Read).unwrap();
+        let spec = |t: &huozi_quant::gguf::TensorInfo| TensorSpec {
+            name: t.name.clone(),
+            format: t.format,
+            dims: t.dims.clone(),
+        };
+        let keep = |key: &str| key != check::SHA256_KEY;
+        let meta = reader.meta().iter().filter(|(k, _)| keep(k)).map(|(k, v)| (k.to_owned(), v.into()));
+        let layout =
+            Layout::new(&meta.collect::<Vec<_>>(), reader.tensors().iter().map(spec).collect()).unwrap();
+        let writer = Writer::create(std::fs::File::create(to).unwrap(), layout).unwrap();
+        for (i, t) in reader.tensors().iter().enumerate() {
+            let mut bytes = reader.bytes(t).to_vec();
+            change(&t.name, &mut bytes);
+            writer.write_at(i, 0, &bytes).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+
+    #[test]
+    fn other_weights_than_the_source_s_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-k256-f16");
+        let checkpoint = Checkpoint::open(&source).unwrap();
+        let json = checkpoint.file("config.json").unwrap().unwrap();
+        let config = crate::config::Config::from_json(&json).unwrap();
+        let list = checkpoint.tensors().iter().map(|t| (t.name.as_str(), t.shape.as_slice()));
+        let tensors = assign(&config, Spelling::HuggingFace, list).unwrap().tensors;
+        let chunks = chunks(tensors.iter().map(|(t, _)| t));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let never = AtomicBool::new(false);
+        let work = Work { checkpoint: &checkpoint, pool: &pool, cancel: &never };
+        for preset in [Preset::F32, Preset::F16, Preset::Q2_K] {
+            let good = path("good.gguf");
+            let options =
+                Options { force: true, ..Options::new(Source::Path(source.clone()), preset, &good) };
+            run(&options, &(), &never).unwrap();
+            let verify = |file: &str| verify(&work, &tensors, &chunks, &path(file), &());
+            let losses = verify("good.gguf").unwrap();
+            assert_eq!(losses.iter().any(|l| l.error > 0.0), preset == Preset::Q2_K);
+            changed(&good, &path("same.gguf"), |_, _| {});
+            assert_eq!(verify("same.gguf").unwrap(), losses);
+            // The last rows of one matrix are missing.
+            changed(&good, &path("hole.gguf"), |name, bytes| {
+                if name == "blk.1.ffn_up.weight" {
+                    let half = bytes.len() / 4;
+                    bytes[half..].fill(0);
+                }
+            });
+            let error = verify("hole.gguf").unwrap_err().to_string();
+            assert!(error.contains("blk.1.ffn_up.weight: rows "), "{preset}: {error}");
+            // Rows in another order.
+            changed(&good, &path("turned.gguf"), |name, bytes| {
+                if name == "blk.0.attn_qkv.weight" {
+                    let third = bytes.len() / 3;
+                    bytes.rotate_left(third);
+                }
+            });
+            let error = verify("turned.gguf").unwrap_err().to_string();
+            assert!(error.contains("blk.0.attn_qkv.weight"), "{preset}: {error}");
+            // The file says itself that it is damaged.
+            let mut bytes = std::fs::read(&good).unwrap();
+            let last = bytes.len() - 40;
+            bytes[last] ^= 1;
+            std::fs::write(path("flipped.gguf"), bytes).unwrap();
+            let error = verify("flipped.gguf").unwrap_err().to_string();
+            assert!(error.contains("output_norm.bias") && error.contains("sum"), "{error}");
+        }
+    }
+}

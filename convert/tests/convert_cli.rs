@@ -73,6 +73,54 @@ fn types_of_single_tensors() {
 }
 
 #[test]
+fn a_dry_run_says_what_a_run_would_do_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (dir.path().join("a.gguf"), dir.path().join("b.gguf"));
+    let (a, b) = (a.to_str().unwrap(), b.to_str().unwrap());
+    let args = ["-t", "q4_k_m", "-o", a, "-t", "q8_0", "-o", b, "--tensor-type", "ffn_up=f16"];
+    let dry = convert(&fixture("tiny-k256-f16"), &[&args[..], &["--dry-run", "--json"]].concat());
+    assert!(dry.status.success() && std::fs::read_dir(dir.path()).unwrap().next().is_none());
+    let dry: serde_json::Value = serde_json::from_slice(&dry.stdout).unwrap();
+    let real = convert(&fixture("tiny-k256-f16"), &[&args[..], &["--json"]].concat());
+    let real: serde_json::Value = serde_json::from_slice(&real.stdout).unwrap();
+    assert_eq!((&dry["schema"], &dry["dry_run"]), (&1.into(), &true.into()));
+    assert!(dry["seconds"].as_f64() > Some(0.0));
+    for i in [0, 1] {
+        let (dry, real) = (&dry["outputs"][i], &real["outputs"][i]);
+        for key in ["path", "type", "bytes", "bits_per_weight", "formats"] {
+            assert_eq!(dry[key], real[key], "{key}");
+        }
+        let tensors = dry["tensors"].as_array().unwrap();
+        let up = tensors.iter().find(|t| t["name"] == "blk.1.ffn_up.weight").unwrap();
+        assert_eq!(
+            (&up["type"], &up["dims"][1], &up["source_type"]),
+            (&"F16".into(), &1024.into(), &"F16".into())
+        );
+        assert!(dry["free_bytes"].as_u64() > Some(1 << 20));
+        let memory: Vec<u64> =
+            dry["memory"].as_array().unwrap().iter().map(|m| m["bytes"].as_u64().unwrap()).collect();
+        // 2 layers, keys and values of 256 numbers, 2048 positions: f32 needs twice what f16 does.
+        assert_eq!(memory[0] - memory[1], 2 * 2 * 256 * 2 * 2048);
+        assert!(memory[2] < memory[1] && memory[2] > dry["bytes"].as_u64().unwrap());
+    }
+    // In words; without a name for a file that will not be; an output that is there is refused as ever.
+    let words = convert(&fixture("tiny-k256-f16"), &["-t", "q4_0", "--dry-run"]);
+    let out = text(&words.stdout);
+    for part in [
+        "blk.0.attn_qkv.weight",
+        "F16 -> Q4_0",
+        "q4_0.gguf: ",
+        "context of 2048",
+        "free on its disk",
+        "nothing was written",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let there = convert(&fixture("tiny-k256-f16"), &["-t", "q4_0", "-o", a, "--dry-run"]);
+    assert_eq!(there.status.code(), Some(2));
+}
+
+#[test]
 fn exit_codes() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("a.gguf");
