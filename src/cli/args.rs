@@ -500,6 +500,9 @@ pub struct Bench {
     /// Generated tokens; 0 is none
     #[arg(short = 'n', long, alias = "n_gen", value_name = "N", value_delimiter = ',', default_value = "128", value_parser = position)]
     pub n_gen: Vec<usize>,
+    /// A prompt and an answer measured together, e.g. 32,64
+    #[arg(long, value_name = "P,N", value_parser = pair)]
+    pub pg: Vec<(usize, usize)>,
     /// Tokens before the measured ones
     #[arg(short = 'd', long, alias = "n_depth", value_name = "N", value_delimiter = ',', default_value = "0", value_parser = position)]
     pub n_depth: Vec<usize>,
@@ -665,6 +668,12 @@ fn context(text: &str) -> Result<usize, String> {
 
 fn position(text: &str) -> Result<usize, String> {
     between(text, 0, MAX_CTX)
+}
+
+/// `32,64`: prompt tokens and generated tokens, both at least 1.
+fn pair(text: &str) -> Result<(usize, usize), String> {
+    let (prompt, n) = text.split_once(',').ok_or("expected PROMPT,GENERATED, e.g. 32,64")?;
+    Ok((between(prompt, 1, MAX_CTX)?, between(n, 1, MAX_CTX)?))
 }
 
 fn batch(text: &str) -> Result<usize, String> {

@@ -68,7 +68,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Verify(args) => verify::run(args, &config, printer),
         Command::Eval(args) => eval::run(args, &config, &signals, printer),
         Command::Bench(args) => bench::run(args, &config, &signals, printer),
-        Command::Doctor(args) => doctor::run(args, &config, printer),
+        Command::Doctor(args) => doctor::run(args, &config, &signals, printer),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args, &config, &signals, printer),
     }

@@ -73,6 +73,9 @@ pub(super) fn run(
     ] {
         common.extend([flag.into(), value.into()]);
     }
+    for (prompt, n) in &args.pg {
+        common.extend(["--pg".into(), format!("{prompt},{n}").into()]);
+    }
     common.extend(["-r", "1", "-o", "jsonl", "-q"].map(OsString::from));
     common.extend(args.no_mmap.then(|| "--no-mmap".into()));
     common.extend(args.no_memory_check.then(|| "--no-memory-check".into()));
