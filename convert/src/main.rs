@@ -89,7 +89,7 @@ Example:
 Stopped half-way (Ctrl+C, power), the same command goes on where it was.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad input file,
-5 not enough disk or memory, 130 / 143 interrupted.";
+5 not enough disk or memory, 129 / 130 / 143 hung up, interrupted, ended.";
 
 /// `KEY=VALUE`.
 fn pair(text: &str) -> Result<(String, String), String> {
