@@ -1,6 +1,7 @@
 //! What a conversion would do: every tensor with its format, the file, the memory to run it, the time. Nothing is written.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -11,10 +12,10 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::model::Model;
-use crate::names::Role;
+use crate::names::{Role, Target};
 use crate::output::{Plan, free_bytes};
 use crate::report::{FormatCount, count};
-use crate::work::{Chunk, How, Work};
+use crate::work::{Chunk, How, Work, row_bytes};
 
 /// The context that memory is told for.
 pub const CONTEXT: usize = 2048;
@@ -131,7 +132,7 @@ pub(crate) fn forecast(
     })
 }
 
-/// Reads one chunk and encodes it in every format that is asked for, and takes the rest to be like it.
+/// Reads a chunk and encodes it in every format that is asked for, and takes the rest to be like it.
 fn seconds(
     model: &Model,
     work: &Work<'_>,
@@ -141,48 +142,43 @@ fn seconds(
 ) -> Result<f64, Error> {
     let mut per_weight: HashMap<Option<Format>, f64> = HashMap::new();
     let mut total = 0.0;
-    for (i, (target, source)) in model.tensors.iter().enumerate().filter(|(_, (t, _))| t.role != Role::Vector)
-    {
-        let weights = (target.rows * target.cols) as f64;
+    for (i, tensor) in model.tensors.iter().enumerate().filter(|(_, (t, _))| t.role != Role::Vector) {
         // `None` stands for reading.
-        let jobs = plans.iter().map(|p| Some(p.layout.tensors()[i].format)).chain([None]);
-        for job in jobs {
-            if !per_weight.contains_key(&job) {
-                // In the middle: the first rows of an embedding are not like the others.
-                let of: Vec<&Chunk> = chunks.iter().filter(|c| c.target == i).collect();
-                let rows = &of[of.len() / 2].rows;
-                let (mut x, mut other) = (Vec::new(), Vec::new());
-                // Twice: the first time warms things up.
-                let mut took = f64::INFINITY;
-                for _ in 0..2 {
-                    let started = Instant::now();
-                    match job {
-                        None => work.read(target, *source, rows, &mut x, &mut other)?,
-                        Some(format) => {
-                            if x.is_empty() {
-                                work.read(target, *source, rows, &mut x, &mut other)?;
-                            }
-                            let started = Instant::now();
-                            let cols = target.cols as usize;
-                            let mut blocks =
-                                vec![0; crate::work::row_bytes(format, target) * (x.len() / cols)];
-                            encode_rows(
-                                format,
-                                &x,
-                                cols,
-                                how.imatrix.and_then(|m| m.of(target)),
-                                &mut blocks,
-                            );
-                            took = took.min(started.elapsed().as_secs_f64());
-                            continue;
-                        }
-                    }
-                    took = took.min(started.elapsed().as_secs_f64());
+        for job in plans.iter().map(|p| Some(p.layout.tensors()[i].format)).chain([None]) {
+            let rate = match per_weight.entry(job) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => {
+                    let of: Vec<&Chunk> = chunks.iter().filter(|c| c.target == i).collect();
+                    // In the middle: the first rows of an embedding are not like the others.
+                    *new.insert(try_out(job, tensor, of[of.len() / 2], work, how)?)
                 }
-                per_weight.insert(job, took / ((rows.end - rows.start) * target.cols) as f64);
-            }
-            total += weights * per_weight[&job];
+            };
+            total += (tensor.0.rows * tensor.0.cols) as f64 * rate;
         }
     }
     Ok(total / work.pool.current_num_threads() as f64)
+}
+
+/// Seconds per weight of encoding a chunk in a format, or of reading it.
+fn try_out(
+    job: Option<Format>,
+    (target, source): &(Target, usize),
+    chunk: &Chunk,
+    work: &Work<'_>,
+    how: How<'_>,
+) -> Result<f64, Error> {
+    let (mut weights, mut other, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut read = || work.read(target, *source, &chunk.rows, &mut weights, &mut other);
+    // The first time warms things up.
+    read()?;
+    let started = Instant::now();
+    match job {
+        None => read()?,
+        Some(format) => {
+            let cols = target.cols as usize;
+            blocks.resize(row_bytes(format, target) * (weights.len() / cols), 0);
+            encode_rows(format, &weights, cols, how.imatrix.and_then(|m| m.of(target)), &mut blocks);
+        }
+    }
+    Ok(started.elapsed().as_secs_f64() / weights.len() as f64)
 }

@@ -12,8 +12,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use huozi_quant::Format;
 use huozi_quant::gguf::check::{hex, sum};
-use huozi_quant::gguf::{MetaValue, Reader};
+use huozi_quant::gguf::{MetaValue, Reader, TensorInfo};
 
 use crate::Error;
 use crate::names::{Role, Target, some_of};
@@ -128,15 +129,17 @@ fn from_gguf(name: &str, bytes: Vec<u8>) -> Result<Imatrix, huozi_quant::gguf::E
     let mut read = Imatrix::new();
     read.chunks = meta.uint("imatrix.chunk_count")?.and_then(|n| u32::try_from(n).ok());
     read.dataset = meta.strings("imatrix.datasets")?.and_then(|all| all.iter().next().map(str::to_owned));
-    let values = |t: &huozi_quant::gguf::TensorInfo| {
+    let values = |t: &TensorInfo| {
         let mut values = vec![0.0; t.rows() * t.cols()];
         t.format.decode(&reader.bytes(t), &mut values);
         values
     };
-    for sums in reader.tensors() {
+    // F32 only: other formats could stand for many more numbers than the file has bytes.
+    for sums in reader.tensors().iter().filter(|t| t.format == Format::F32) {
         let Some(of) = sums.name.strip_suffix(SUMS) else { continue };
         // Several counts are those of experts, which no BLOOM has.
-        let count = reader.tensor(&format!("{of}{COUNTS}")).map(values).filter(|c| c.len() == 1);
+        let count = reader.tensor(&format!("{of}{COUNTS}")).filter(|t| t.format == Format::F32);
+        let count = count.map(values).filter(|c| c.len() == 1);
         let Some(count) = count else { return Err(meta.missing(&format!("{of}{COUNTS}"), "one count")) };
         let mut values = values(sums);
         // As llama-quantize takes a tensor that met no activation.

@@ -14,10 +14,12 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use huozi_quant::gguf::check::{Sum, hex};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-/// The largest journal read: a thousand times that of a 7B model.
-const MAX_BYTES: u64 = 2 << 30;
+/// The largest journal read: that of a 7B model has 3 MB.
+const MAX_BYTES: u64 = 256 << 20;
 
 const TITLE: &str = "huozi-convert journal 1";
 
@@ -137,6 +139,13 @@ impl Journal {
         self.file.write_all(format!("{TITLE} {digest}\n").as_bytes())?;
         self.records = 0;
         self.file.sync_data()
+    }
+
+    /// Takes room on the disk for so many chunks, without changing what is there.
+    pub fn reserve(&self, chunks: usize) -> Result<(), Errno> {
+        // A number, a sum and twice 16 digits; the first line is no longer.
+        let bytes = (chunks as u64 + 1) * 128;
+        fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, bytes)
     }
 
     /// Adds chunks whose data is on the disk.

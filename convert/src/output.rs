@@ -201,11 +201,13 @@ impl<'a> Output<'a> {
 
     /// Takes the room on the disk now, where the file system can: better than to find none at the end.
     fn reserve(&self) -> Result<(), Error> {
-        let bytes = self.writer.layout().file_bytes();
-        match fallocate(&self.partial.file, FallocateFlags::empty(), 0, bytes) {
+        let done = |reserved: Result<(), Errno>| match reserved {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
             Err(e) => Err(Error::io(&self.path, "reserve room for")(e.into())),
-        }
+        };
+        done(fallocate(&self.partial.file, FallocateFlags::empty(), 0, self.file_bytes()))?;
+        let chunks = lock(&self.losses).len();
+        done(lock(&self.partial.journal).reserve(chunks))
     }
 
     /// The tensors, in order.
