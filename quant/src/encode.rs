@@ -4,6 +4,10 @@
 
 use crate::formats::Format;
 
+/// Number of the encoders: another one wherever some rows give other bytes than before, so that a conversion begun by
+/// another program is not gone on with.
+pub const VERSION: u32 = 1;
+
 /// Encodes rows.
 ///
 /// `x`: `(n, cols)` row-major. `importance`: one non-negative weight per column, the expected square of that column's

@@ -44,6 +44,8 @@ pub enum Command {
     Logits(Logits),
     /// Show what a GGUF file holds
     Inspect(Inspect),
+    /// Check a GGUF file: its structure and the SHA-256 of its tensors
+    Verify(Verify),
     /// Measure a model: perplexity, KL divergence
     Eval(Eval),
     /// Measure speed, alone or against llama.cpp
@@ -60,6 +62,7 @@ impl Command {
     pub fn quiet(&self) -> bool {
         match self {
             Self::Run(args) => args.quiet,
+            Self::Verify(args) => args.quiet,
             Self::Chat(args) => args.quiet,
             Self::Bench(args) => args.quiet,
             Self::Eval(Eval { what: EvalWhat::Ppl(args) }) => args.quiet,
@@ -342,6 +345,28 @@ pub struct Inspect {
     /// One JSON object instead
     #[arg(long)]
     pub json: bool,
+}
+
+/// `huozi verify`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  huozi verify huozi.gguf
+A file of huozi-convert carries the SHA-256 of each tensor. Of other files the
+structure is checked. Exit code 4 when something is not what it was.")]
+pub struct Verify {
+    /// GGUF file [env HUOZI_MODEL]
+    #[arg(value_name = "FILE", conflicts_with = "model")]
+    pub path: Option<PathBuf>,
+    /// The same, as in other commands
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// One JSON object instead
+    #[arg(long)]
+    pub json: bool,
+    /// No progress
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// `huozi eval`
