@@ -202,6 +202,40 @@ fn old_exchanges_are_dropped_and_it_is_said() {
 }
 
 #[test]
+fn a_conversation_that_was_warmed_answers_at_once_and_the_same() {
+    let mut w = world(|_| {});
+    assert_eq!(w.session.warm(&w.go, &mut |_| {}).unwrap(), 0);
+    w.say("写一首关于月的诗。");
+    let turns = w.session.turns().to_vec();
+    let again = |warm: bool| {
+        let mut w = world(|_| {});
+        w.session.restore(turns.clone());
+        let mut told = Vec::new();
+        let read = if warm { w.session.warm(&w.go, &mut |event| told.push(event)).unwrap() } else { 0 };
+        assert!(told.iter().all(|event| matches!(event, Event::Prompt { .. })) && told.is_empty() != warm);
+        assert_eq!((w.session.turns(), w.session.settings().max_new), (&turns[..], 12));
+        (read, w.say("再写一首。"))
+    };
+    let ((read, warm), (_, cold)) = (again(true), again(false));
+    assert_eq!((&warm.ids, cold.stats.reused_tokens), (&cold.ids, 0));
+    assert!(read > 60 && warm.stats.prompt_tokens < 12, "{read}: {:?}", warm.stats);
+    // What no longer fits is said now, and not again with the next question.
+    let mut w = world(|s| s.n_ctx = 448);
+    w.session
+        .restore([turns.clone(), turns.clone(), turns.clone(), turns.clone(), turns.clone(), turns].concat());
+    let mut dropped = 0;
+    let mut count = |event: Event| {
+        if let Event::Dropped { exchanges } = event {
+            dropped += exchanges;
+        }
+    };
+    w.session.warm(&w.go, &mut count).unwrap();
+    assert!(dropped > 0 && w.session.dropped() == dropped);
+    let (_, events) = w.ask("再写一首。");
+    assert!(!events.iter().any(|event| matches!(event, Event::Dropped { .. })), "{events:?}");
+}
+
+#[test]
 fn an_over_long_question_is_refused_with_counts() {
     let mut w = world(|s| s.n_ctx = 512);
     w.say("你好");

@@ -12,7 +12,7 @@ use crate::session::{Answer, Error, Session, Stats};
 use crate::token::ChatError;
 use anyhow::{Result, anyhow};
 use std::io::{self, BufRead, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const HELP: &str = "\
 /help           this list
@@ -213,7 +213,7 @@ fn command(session: &mut Session, file: &File, name: &str, rest: &str, state: &m
             let loaded = store::load(&directory()?, rest, &file.fingerprint()?)?;
             let mut said = String::new();
             if state.unsaved && !session.turns().is_empty() {
-                let kept = fresh_name(&directory()?);
+                let kept = store::fresh_name(&directory()?);
                 write(session, file, &kept)?;
                 said = format!("the unsaved conversation is kept as {kept}\n");
             }
@@ -234,7 +234,7 @@ fn save(session: &Session, file: &File, typed: &str, replace: bool, state: &mut 
     let directory = directory()?;
     let name = match (typed, &state.name) {
         ("", Some(name)) => name.clone(),
-        ("", None) => fresh_name(&directory),
+        ("", None) => store::fresh_name(&directory),
         (typed, _) => typed.to_owned(),
     };
     if store::path(&directory, &name)?.exists() {
@@ -258,7 +258,7 @@ fn save(session: &Session, file: &File, typed: &str, replace: bool, state: &mut 
 
 fn write(session: &Session, file: &File, name: &str) -> Result<PathBuf> {
     let system = session.settings().system.clone();
-    let conversation = Conversation { system, turns: session.turns().to_vec() };
+    let conversation = Conversation { system, turns: session.turns().to_vec(), ..Conversation::default() };
     Ok(store::save(&directory()?, name, &conversation, &file.fingerprint()?)?)
 }
 
@@ -270,19 +270,6 @@ fn put(session: &mut Session, conversation: Conversation) {
 fn directory() -> Result<PathBuf> {
     store::directory()
         .ok_or_else(|| Usage("neither XDG_DATA_HOME nor HOME says where to keep it".into()).into())
-}
-
-/// A name that no conversation has: the time in seconds, so that names sort.
-fn fresh_name(directory: &Path) -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let mut seconds = since.map_or(0, |d| d.as_secs());
-    loop {
-        let name = format!("chat-{seconds}");
-        if !store::path(directory, &name).is_ok_and(|path| path.exists()) {
-            return name;
-        }
-        seconds += 1;
-    }
 }
 
 /// What `/set` knows.

@@ -273,7 +273,7 @@ pub fn session(
         n_ctx,
         system: settings::system(chat)?,
         history,
-        seed: sampling.seed.unwrap_or_else(settings::random_seed),
+        seed: sampling.seed.unwrap_or_else(crate::session::open::random_seed),
     };
     let room = Room { positions: n_ctx, sequences: SESSION_SEQUENCES };
     let engine = file.engine(config, load, config.kv(load, KvType::F16), room)?;

@@ -6,12 +6,10 @@ use super::exit::{BadFile, Usage};
 use crate::engine::KvType;
 use crate::sample::Sampling;
 use crate::session::catalog::xdg;
+use crate::session::open::Wanted;
 use anyhow::{Context, Result};
 use huozi_quant::gguf::Meta;
 use std::path::{Path, PathBuf};
-
-/// Tokens of an answer at most, unless something else is said.
-const DEFAULT_MAX_NEW: usize = 512;
 
 /// The configuration file.
 ///
@@ -184,51 +182,22 @@ impl Config {
     /// # Errors
     /// The model file's own settings are of the wrong kind.
     pub fn sampling(&self, typed: &SamplingArgs, meta: Meta<'_>) -> Result<(Sampling, usize)> {
-        let of_file = |key: &str| meta.float(key).map(|x| x.map(|x| x as f32));
-        let default = Sampling::default();
-        let valid = |x: Option<f32>, good: fn(f32) -> bool| x.filter(|&x| x.is_finite() && good(x));
+        Ok(self.wanted(typed).over(meta)?)
+    }
+
+    /// Sampling that was typed or configured.
+    pub fn wanted(&self, typed: &SamplingArgs) -> Wanted {
         // Who types how to draw wants to draw, whatever the configuration prefers.
         let drawn = typed.temperature.is_some() || typed.top_k.is_some() || typed.top_p.is_some();
-        let sampling = Sampling {
-            do_sample: !(typed.greedy || !drawn && self.greedy.unwrap_or(false)),
-            temperature: typed
-                .temperature
-                .or(self.temperature)
-                .or(valid(of_file("general.sampling.temp")?, |x| x >= 0.0))
-                .unwrap_or(default.temperature),
-            top_k: match typed.top_k.or(self.top_k) {
-                Some(k) => k,
-                // llama.cpp writes -1 for off.
-                None => match meta.get("general.sampling.top_k") {
-                    Some(_) => signed(meta, "general.sampling.top_k")?,
-                    None => default.top_k,
-                },
-            },
-            top_p: typed
-                .top_p
-                .or(self.top_p)
-                .or(valid(of_file("general.sampling.top_p")?, |x| x > 0.0 && x <= 1.0))
-                .unwrap_or(default.top_p),
-            repetition_penalty: typed
-                .repetition_penalty
-                .or(self.repetition_penalty)
-                .or(valid(of_file("general.sampling.penalty_repeat")?, |x| x > 0.0))
-                .unwrap_or(default.repetition_penalty),
-        };
-        Ok((sampling, typed.max_new_tokens.or(self.max_new).unwrap_or(DEFAULT_MAX_NEW)))
+        Wanted {
+            greedy: typed.greedy || !drawn && self.greedy.unwrap_or(false),
+            temperature: typed.temperature.or(self.temperature),
+            top_k: typed.top_k.or(self.top_k),
+            top_p: typed.top_p.or(self.top_p),
+            repetition_penalty: typed.repetition_penalty.or(self.repetition_penalty),
+            max_new: typed.max_new_tokens.or(self.max_new),
+        }
     }
-}
-
-fn signed(meta: Meta<'_>, key: &str) -> Result<u32> {
-    use huozi_quant::gguf::Value;
-    let n = match meta.get(key) {
-        Some(Value::I8(n)) => i64::from(n),
-        Some(Value::I16(n)) => i64::from(n),
-        Some(Value::I32(n)) => i64::from(n),
-        Some(Value::I64(n)) => n,
-        _ => return Ok(meta.uint(key)?.map_or(0, |n| u32::try_from(n).unwrap_or(0))),
-    };
-    Ok(u32::try_from(n).unwrap_or(0))
 }
 
 fn needs(key: &str, what: &str) -> String {
@@ -293,12 +262,6 @@ pub fn text(prompt: Option<&str>, file: Option<&Path>, trim: bool) -> Result<Str
     }
     let cut = text.strip_suffix('\n').map(|t| t.strip_suffix('\r').unwrap_or(t));
     Ok(cut.unwrap_or(&text).to_owned())
-}
-
-/// A seed nobody chose, short enough to be typed again.
-pub fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish() >> 32
 }
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ impl<'a> Show<'a> {
     pub fn event(&mut self, event: &Event) {
         match event {
             Event::Prompt { done, total } => self.prompt(*done, *total),
+            Event::Token(_) => {}
             Event::Text(text) => {
                 self.clear();
                 if self.stream

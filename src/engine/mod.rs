@@ -8,6 +8,7 @@ pub mod ggml;
 mod native;
 mod threads;
 
+pub use crate::model::bloom::LOGIT_ROWS;
 pub use crate::model::kv::KvType;
 pub use native::{MICRO_BATCH, Native, Options};
 pub use threads::default as default_threads;

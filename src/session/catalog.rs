@@ -2,6 +2,7 @@
 //!
 //! In: folders, and what the operating system says. Out: sizes and forecasts. No model is run here.
 
+use crate::engine::{KvType, LOGIT_ROWS, MICRO_BATCH};
 use huozi_quant::gguf::{self, Reader};
 use huozi_quant::map::How;
 use huozi_quant::shape::{Forecast, Shape};
@@ -128,6 +129,14 @@ pub fn check_memory(
     }
 }
 
+/// Bytes of memory that this process holds, the mapped pages of its model among them; `None` where `/proc` does not say.
+pub fn resident() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 /// A model file.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -149,6 +158,38 @@ impl Found {
         let shape = shape.map_err(|e: gguf::Error| e.to_string().replacen(&prefix, "", 1));
         Self { path: path.to_owned(), bytes, shape }
     }
+}
+
+impl Found {
+    /// Bytes of memory that it needs for a conversation as long as it was trained with, or why it is no model for us.
+    ///
+    /// # Errors
+    /// As [`Found::shape`].
+    pub fn needs(&self) -> Result<u64, String> {
+        let shape = self.shape.as_ref().map_err(Clone::clone)?;
+        Ok(shape.forecast(self.bytes, shape.n_ctx_train, KvType::F16, MICRO_BATCH, LOGIT_ROWS).total)
+    }
+}
+
+/// Every model file there is: `first`, `HUOZI_MODEL`, those of [`folders`], and those in the local Hugging Face cache
+/// (`HF_HUB_CACHE`, `HF_HOME`, `~/.cache/huggingface`).
+pub fn everywhere(first: &[PathBuf]) -> Vec<PathBuf> {
+    let chosen = std::env::var_os("HUOZI_MODEL").filter(|v| !v.is_empty()).map(PathBuf::from);
+    let mut found: Vec<PathBuf> = first.iter().cloned().chain(chosen).filter(|path| path.is_file()).collect();
+    found.extend(files(&folders()));
+    let hub = std::env::var_os("HF_HUB_CACHE").map(PathBuf::from);
+    let hub = hub.or_else(|| std::env::var_os("HF_HOME").map(|home| PathBuf::from(home).join("hub")));
+    let hub = hub.or_else(|| xdg("XDG_CACHE_HOME", ".cache").map(|base| base.join("huggingface/hub")));
+    let below =
+        |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    for model in hub.into_iter().flat_map(below) {
+        let mut snapshots: Vec<PathBuf> = below(model.join("snapshots")).collect();
+        snapshots.sort();
+        found.extend(files(&snapshots));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    found.retain(|path| seen.insert(fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
+    found
 }
 
 /// The folders that are searched for models: `$XDG_DATA_HOME/huozi` and the current one.

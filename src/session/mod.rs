@@ -6,12 +6,16 @@
 //! is [`catalog`]'s.
 
 pub mod catalog;
+pub mod open;
 pub mod store;
 
+pub use crate::engine::KvType;
+pub use crate::sample::{Sampling, SettingError};
+pub use crate::schedule::Stop;
+
 use crate::engine::EngineError;
-use crate::sample::Sampling;
-use crate::schedule::{self, Refused, Request, Scheduler, Stop, Timings};
-use crate::token::history::fit;
+use crate::schedule::{self, Refused, Request, Scheduler, Timings};
+use crate::token::history::{Prompt, fit};
 use crate::token::{
     ChatError, ChatFormat, DecodeStream, HistoryRule, Kind, Limits, Message, Role, Tokenizer,
 };
@@ -19,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What can be changed between two turns.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// How to choose each token.
     pub sampling: Sampling,
@@ -53,7 +57,7 @@ pub struct Turn {
 
 impl Turn {
     /// Whether the model said nothing at all.
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.ids.as_ref().map_or(self.answer.is_empty(), Vec::is_empty)
     }
 }
@@ -126,6 +130,8 @@ impl std::fmt::Display for Notice {
 /// What happens during a turn.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// The next id of the answer; the text that it completes, if any, follows.
+    Token(u32),
     /// A piece of the answer, whole characters only.
     Text(String),
     /// So much of the prompt is read; comes at least twice a second while it is.
@@ -345,6 +351,33 @@ impl Session {
         result
     }
 
+    /// Reads what was said so far, so that the next answer begins at once; `on` is told how far, and how many exchanges no
+    /// longer fit. Gives the positions filled.
+    ///
+    /// # Errors
+    /// A template that fails, an engine that fails.
+    pub fn warm(&mut self, cancel: &AtomicBool, on: &mut dyn FnMut(Event)) -> Result<usize, Error> {
+        // As in `ask`.
+        let unanswered = self.turns.pop_if(|last| last.is_empty());
+        // The prompt of a question that nobody asked: all before its text is that of the next one, too.
+        let prompt = if self.turns.is_empty() { None } else { Some(self.prompt("?")) };
+        self.turns.extend(unanswered);
+        let Some(prompt) = prompt.transpose()? else { return Ok(0) };
+        if prompt.dropped_exchanges > 0 {
+            self.first += prompt.dropped_exchanges;
+            on(Event::Dropped { exchanges: prompt.dropped_exchanges });
+        }
+        let tokens = prompt.ids.len();
+        let (max_new, warned) = (std::mem::replace(&mut self.settings.max_new, 0), self.warned);
+        let result = self.generate(prompt.ids, 0, cancel, &mut |event| {
+            if let Event::Prompt { .. } = event {
+                on(event);
+            }
+        });
+        (self.settings.max_new, self.warned) = (max_new, warned);
+        result.map(|_| tokens)
+    }
+
     /// Continues `ids` as they are; no part of the conversation.
     ///
     /// # Errors
@@ -383,14 +416,8 @@ impl Session {
         messages
     }
 
-    /// One answer to `question`; on an error nothing of the session has changed.
-    fn attempt_at(
-        &mut self,
-        question: &str,
-        attempt: u64,
-        cancel: &AtomicBool,
-        on: &mut dyn FnMut(Event),
-    ) -> Result<Answer, Error> {
+    /// The prompt with `question` as the current message.
+    fn prompt(&self, question: &str) -> Result<Prompt, Error> {
         let Settings { n_ctx, history, .. } = self.settings;
         let mut limits = Limits::of_context(n_ctx);
         // The rule "context - 248" is for contexts like the original's; a short one still needs room to ask.
@@ -400,9 +427,18 @@ impl Session {
             ChatError::TooLong { tokens, limit } => Error::QueryTooLong { tokens, limit, n_ctx },
             other => Error::Chat(other),
         })?;
-        if prompt.ids.is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
+        if prompt.ids.is_empty() { Err(Error::EmptyPrompt) } else { Ok(prompt) }
+    }
+
+    /// One answer to `question`; on an error nothing of the session has changed.
+    fn attempt_at(
+        &mut self,
+        question: &str,
+        attempt: u64,
+        cancel: &AtomicBool,
+        on: &mut dyn FnMut(Event),
+    ) -> Result<Answer, Error> {
+        let prompt = self.prompt(question)?;
         let first = self.first;
         if prompt.dropped_exchanges > 0 {
             self.first += prompt.dropped_exchanges;
@@ -520,6 +556,7 @@ struct Streaming {
 impl Streaming {
     fn push(&mut self, token: u32, bytes: &[u8], on: &mut dyn FnMut(Event)) {
         self.ids.push(token);
+        on(Event::Token(token));
         let piece = self.stream.push(bytes);
         self.give(piece, on);
     }

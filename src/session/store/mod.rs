@@ -7,7 +7,7 @@
 //! | `message` | the message before it, or null | `role` (`user`, `assistant`), `text`; an answer also `ids`, `model` (fingerprint), `attempt` |
 //! | `part` | the message it goes on | `text`, of an answer also `ids`: what is appended to those of the message |
 //! | `end` | an answer | `stop`: `end`, `length`, `context`, `cancelled` |
-//! | `settings` | null | `system` (null: the format's own) |
+//! | `settings` | null | `system` (null: the format's own), `choices` (see [`Choices`]; absent: as before) |
 //! | `title` | null | `text` |
 //! | `head` | the last message of the conversation, or null | |
 //! | `deleted` | null | the conversation was thrown away: it is neither read nor added to |
@@ -16,10 +16,17 @@
 //! is new as a branch and moves the head. A last line without its line break is a torn write; it is skipped when read
 //! and cut before the next append.
 
-use super::{Turn, stop_name};
-use crate::schedule::Stop;
+mod log;
+mod shelf;
+mod writer;
+
+pub use shelf::{Entry, delete, erase, export, latest, list, markdown, rename, search, undelete};
+pub use writer::Writer;
+
+use super::Turn;
+use crate::sample::Sampling;
+use log::Log;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -96,10 +103,44 @@ pub enum Error {
 /// A conversation as it is stored.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conversation {
+    /// The title; `None` is the one that stands there, or the beginning of the first question.
+    pub title: Option<String>,
     /// The system text; `None` is the format's own.
     pub system: Option<String>,
+    /// Settings that were chosen for it; `None` leaves what stands there.
+    pub choices: Option<Choices>,
     /// The turns, oldest first.
     pub turns: Vec<Turn>,
+}
+
+/// Settings that a conversation keeps. What is absent is as it is wherever the conversation goes on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Choices {
+    /// How to choose each token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Sampling>,
+    /// Tokens of an answer at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_new: Option<usize>,
+    /// Seed of the conversation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Threads that compute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Type of the KV cache by its name: `f32`, `f16`, `q8`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv: Option<String>,
+    /// The engine by its name: `native`, `ggml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+}
+
+impl Choices {
+    fn check(&self) -> Result<(), String> {
+        self.sampling.map_or(Ok(()), |sampling| sampling.check()).map_err(|error| error.to_string())
+    }
 }
 
 /// `$XDG_DATA_HOME/huozi/sessions`, or below `~/.local/share`; `None` without a home.
@@ -122,198 +163,6 @@ pub fn path(directory: &Path, name: &str) -> Result<PathBuf, Error> {
     Ok(directory.join(format!("{name}.jsonl")))
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Speaker {
-    User,
-    Assistant,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Line {
-    schema: u32,
-    id: u64,
-    parent: Option<u64>,
-    kind: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    role: Option<Speaker>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    text: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ids: Option<Vec<u32>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    model: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    attempt: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    stop: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    system: Option<String>,
-}
-
-#[derive(Clone, Debug)]
-struct Said {
-    parent: Option<u64>,
-    role: Speaker,
-    text: String,
-    ids: Option<Vec<u32>>,
-    model: Option<String>,
-    attempt: u64,
-    stop: Stop,
-}
-
-/// What a file holds.
-#[derive(Debug, Default)]
-struct Log {
-    said: BTreeMap<u64, Said>,
-    head: Option<u64>,
-    /// What the last `settings` said; `None` when there was none.
-    system: Option<Option<String>>,
-    titled: bool,
-    deleted: bool,
-    last_id: u64,
-    /// Bytes up to the end of the last whole line.
-    whole: u64,
-}
-
-impl Log {
-    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
-        let mut log = Self::default();
-        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-        log.whole = whole as u64;
-        for (index, line) in bytes[..whole].split_inclusive(|&b| b == b'\n').enumerate() {
-            let line = &line[..line.len() - 1];
-            if line.iter().all(u8::is_ascii_whitespace) {
-                continue;
-            }
-            serde_json::from_slice::<Line>(line)
-                .map_err(|e| e.to_string())
-                .and_then(|line| log.take(line))
-                .map_err(|what| Error::Line { path: path.to_owned(), line: index + 1, what })?;
-        }
-        if log.deleted { Err(Error::Deleted { path: path.to_owned() }) } else { Ok(log) }
-    }
-
-    fn take(&mut self, line: Line) -> Result<(), String> {
-        if line.schema != SCHEMA {
-            return Err(format!("schema {} is not {SCHEMA}", line.schema));
-        }
-        // Growing ids make a loop of parents impossible.
-        if line.id <= self.last_id {
-            return Err(format!("id {} does not follow id {}", line.id, self.last_id));
-        }
-        for (what, number) in [("id", line.id), ("attempt", line.attempt.unwrap_or(0))] {
-            if number > MAX_NUMBER {
-                return Err(format!("{what} {number} is more than {MAX_NUMBER}"));
-            }
-        }
-        self.last_id = line.id;
-        match line.kind.as_str() {
-            "message" => {
-                let role = line.role.ok_or("a message without a role")?;
-                let text = line.text.ok_or("a message without a text")?;
-                let before = line.parent.map(|id| self.message(id)).transpose()?.map(|said| said.role);
-                match (before, role) {
-                    (None | Some(Speaker::Assistant), Speaker::User)
-                    | (Some(Speaker::User), Speaker::Assistant) => {}
-                    _ => return Err("messages must go user, assistant, user, ...".into()),
-                }
-                let said = Said {
-                    parent: line.parent,
-                    role,
-                    text,
-                    ids: line.ids,
-                    model: line.model,
-                    attempt: line.attempt.unwrap_or(0),
-                    stop: Stop::Cancelled,
-                };
-                self.said.insert(line.id, said);
-            }
-            "part" => {
-                let text = line.text.ok_or("a part without a text")?;
-                let id = line.parent.ok_or("a part without a parent")?;
-                self.message(id)?;
-                if let Some(said) = self.said.get_mut(&id) {
-                    said.text.push_str(&text);
-                    // Ids are those of the whole text or none.
-                    said.ids = said.ids.take().zip(line.ids).map(|(ids, more)| [ids, more].concat());
-                }
-            }
-            "end" => {
-                let stop = stop_of(line.stop.as_deref().unwrap_or_default())?;
-                let id = line.parent.ok_or("an end without a parent")?;
-                self.message(id)?;
-                if let Some(said) = self.said.get_mut(&id) {
-                    said.stop = stop;
-                }
-            }
-            "head" => {
-                if let Some(id) = line.parent {
-                    self.message(id)?;
-                }
-                self.head = line.parent;
-            }
-            "settings" => self.system = Some(line.system),
-            "deleted" => self.deleted = true,
-            "title" => self.titled = true,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn message(&self, id: u64) -> Result<&Said, String> {
-        self.said.get(&id).ok_or_else(|| format!("parent {id} is no message above this line"))
-    }
-
-    /// The turns that lead to the head. Ids generated by another model than `model` are left out.
-    fn turns(&self, model: &str) -> Vec<Turn> {
-        let mut chain = Vec::new();
-        let mut at = self.head;
-        while let Some(said) = at.and_then(|id| self.said.get(&id)) {
-            chain.push(said);
-            at = said.parent;
-        }
-        chain.reverse();
-        chain
-            .chunks(2)
-            .map(|pair| {
-                let answer = pair.get(1);
-                Turn {
-                    question: pair[0].text.clone(),
-                    answer: answer.map_or_else(String::new, |said| said.text.clone()),
-                    ids: match answer {
-                        Some(said) if said.model.as_deref() == Some(model) => said.ids.clone(),
-                        Some(_) => None,
-                        None => Some(Vec::new()),
-                    },
-                    attempt: answer.map_or(0, |said| said.attempt),
-                    stop: answer.map_or(Stop::Cancelled, |said| said.stop),
-                }
-            })
-            .collect()
-    }
-
-    /// The child of `parent` that says exactly this.
-    fn find(&self, parent: Option<u64>, role: Speaker, text: &str, ids: Option<&[u32]>) -> Option<u64> {
-        let same = |said: &Said| {
-            said.parent == parent && said.role == role && said.text == text && said.ids.as_deref() == ids
-        };
-        self.said.iter().find(|(_, said)| same(said)).map(|(&id, _)| id)
-    }
-}
-
-fn stop_of(name: &str) -> Result<Stop, String> {
-    match name {
-        // Which token it was is not stored: nothing depends on it later.
-        "end" => Ok(Stop::EndToken(0)),
-        "length" => Ok(Stop::MaxTokens),
-        "context" => Ok(Stop::ContextFull),
-        "cancelled" => Ok(Stop::Cancelled),
-        "broken" => Ok(Stop::BrokenLogits),
-        other => Err(format!("{other:?} is no reason to stop")),
-    }
-}
-
 fn read(path: &Path, file: &mut File) -> Result<Vec<u8>, Error> {
     let io = |source| Error::Io { path: path.to_owned(), action: "read", source };
     let length = file.metadata().map_err(io)?.len();
@@ -333,8 +182,20 @@ pub fn load(directory: &Path, name: &str, model: &str) -> Result<Conversation, E
     let path = path(directory, name)?;
     let mut file =
         File::open(&path).map_err(|source| Error::Io { path: path.clone(), action: "open", source })?;
-    let log = Log::parse(&path, &read(&path, &mut file)?)?;
-    Ok(Conversation { turns: log.turns(model), system: log.system.flatten() })
+    Ok(Log::parse(&path, &read(&path, &mut file)?)?.conversation(model))
+}
+
+/// A name that no conversation has: the time in seconds, so that names sort.
+pub fn fresh_name(directory: &Path) -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let mut seconds = since.map_or(0, |d| d.as_secs());
+    loop {
+        let name = format!("chat-{seconds}");
+        if !path(directory, &name).is_ok_and(|path| path.exists()) {
+            return name;
+        }
+        seconds += 1;
+    }
 }
 
 /// Saves a conversation under `name`, appending to the file if there is one; gives the file's path.
@@ -353,23 +214,12 @@ pub fn save(
         move |source| Error::Io { path, action, source }
     };
     make_private_directory(directory).map_err(io("create its folder"))?;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&path).map_err(io("open"))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => return Err(Error::Busy { path }),
-        // A file system without locks: go on, as one does who has it alone.
-        Err(fs::TryLockError::Error(_)) => {}
-    }
+    let mut file = open_options().create(true).open(&path).map_err(io("open"))?;
+    lock(&file, &path)?;
     let mut log = Log::parse(&path, &read(&path, &mut file)?)?;
     let mut out = Vec::new();
-    let last = log.last_id;
-    append(&mut log, conversation, model, &mut out);
-    if log.last_id > MAX_NUMBER {
-        return Err(Error::Full { path, last });
+    if log.append(conversation, model, &mut out).is_none() {
+        return Err(Error::Full { path, last: log.last_id });
     }
     // Cuts a torn last line, and anything that a reader would not have seen.
     file.set_len(log.whole).map_err(io("cut"))?;
@@ -379,61 +229,20 @@ pub fn save(
     Ok(path)
 }
 
-fn append(log: &mut Log, conversation: &Conversation, model: &str, out: &mut Vec<u8>) {
-    let mut push = |log: &mut Log, line: Line| {
-        log.last_id += 1;
-        let line = Line { schema: SCHEMA, id: log.last_id, ..line };
-        // A struct of strings and numbers always serialises.
-        if serde_json::to_writer(&mut *out, &line).is_ok() {
-            out.push(b'\n');
-        }
-        log.last_id
-    };
-    let kind = |kind: &str| Line { kind: kind.into(), ..Line::default() };
-    if !log.titled
-        && let Some(first) = conversation.turns.first()
-    {
-        let text = first.question.chars().take(40).collect();
-        push(log, Line { text: Some(text), ..kind("title") });
-    }
-    if log.system.as_ref() != Some(&conversation.system) {
-        push(log, Line { system: conversation.system.clone(), ..kind("settings") });
-    }
-    let mut parent = None;
-    for turn in &conversation.turns {
-        let question = log.find(parent, Speaker::User, &turn.question, None).unwrap_or_else(|| {
-            let text = Some(turn.question.clone());
-            push(log, Line { parent, role: Some(Speaker::User), text, ..kind("message") })
-        });
-        parent = Some(question);
-        // An answer that was loaded without its ids is the one that stands there.
-        let known = log
-            .said
-            .iter()
-            .find(|(_, said)| turn.ids.is_none() && said.parent == parent && said.text == turn.answer)
-            .map(|(&id, _)| id);
-        let known = known.or_else(|| log.find(parent, Speaker::Assistant, &turn.answer, turn.ids.as_deref()));
-        let answer = known.unwrap_or_else(|| {
-            let id = push(
-                log,
-                Line {
-                    parent,
-                    role: Some(Speaker::Assistant),
-                    text: Some(turn.answer.clone()),
-                    ids: turn.ids.clone(),
-                    model: turn.ids.as_ref().map(|_| model.to_owned()),
-                    attempt: Some(turn.attempt.min(MAX_NUMBER)),
-                    ..kind("message")
-                },
-            );
-            let stop = Some(stop_name(turn.stop).to_owned());
-            push(log, Line { parent: Some(id), stop, ..kind("end") });
-            id
-        });
-        parent = Some(answer);
-    }
-    if log.head != parent {
-        push(log, Line { parent, ..kind("head") });
+/// To read and write, readable by its owner only.
+fn open_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+fn lock(file: &File, path: &Path) -> Result<(), Error> {
+    match file.try_lock() {
+        Err(fs::TryLockError::WouldBlock) => Err(Error::Busy { path: path.to_owned() }),
+        // A file system without locks: go on, as one does who has it alone.
+        Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(()),
     }
 }
 
@@ -448,6 +257,7 @@ fn make_private_directory(directory: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::Stop;
 
     fn turn(question: &str, answer: &str, ids: &[u32]) -> Turn {
         Turn {
@@ -460,7 +270,7 @@ mod tests {
     }
 
     fn talk(turns: &[Turn]) -> Conversation {
-        Conversation { system: Some("系统".into()), turns: turns.to_vec() }
+        Conversation { system: Some("系统".into()), turns: turns.to_vec(), ..Conversation::default() }
     }
 
     #[test]
@@ -468,7 +278,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let one = talk(&[turn("你好", "再见\n", &[1, 2]), turn("q", "a", &[3])]);
         let path = save(dir.path(), "对话", &one, "m1").unwrap();
-        assert_eq!(load(dir.path(), "对话", "m1").unwrap(), one);
+        let loaded = load(dir.path(), "对话", "m1").unwrap();
+        assert_eq!(loaded, Conversation { title: Some("你好".into()), ..one });
         let other = load(dir.path(), "对话", "m2").unwrap();
         assert!(other.turns.iter().all(|t| t.ids.is_none()), "another model's ids mean nothing");
         assert_eq!(other.turns[0].answer, "再见\n");
@@ -600,9 +411,9 @@ mod tests {
         let whole = first(5);
         assert_eq!((whole.answer.as_str(), &whole.ids), ("春眠不觉", &None), "not all of the text has ids");
         // It is known again when it is saved.
-        let talk = Conversation { system: None, turns: vec![whole] };
+        let talk = Conversation { turns: vec![whole], ..Conversation::default() };
         save(dir.path(), "x", &talk, "m").unwrap();
-        assert_eq!(load(dir.path(), "x", "m").unwrap(), talk);
+        assert_eq!(load(dir.path(), "x", "m").unwrap().turns, talk.turns);
         assert_eq!(fs::read_to_string(dir.path().join("x.jsonl")).unwrap().matches("message").count(), 2);
     }
 

@@ -1,0 +1,191 @@
+//! All conversations of a folder: list, search, rename, throw away and bring back, export.
+
+use super::log::Log;
+use super::{Conversation, Error, Writer, lock, make_private_directory, open_options, path, read};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// A conversation in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Its title; the name where it has none.
+    pub title: String,
+    /// When something was last said.
+    pub modified: SystemTime,
+    /// Length of its file.
+    pub bytes: u64,
+}
+
+fn error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { path, action, source }
+}
+
+/// The conversations in `directory`, the latest first. Files that are no conversations are left out.
+pub fn list(directory: &Path) -> Vec<Entry> {
+    let Ok(files) = fs::read_dir(directory) else { return Vec::new() };
+    let mut found: Vec<Entry> = files.flatten().filter_map(|file| entry(&file.path())).collect();
+    found.sort_by(|a, b| (b.modified, &b.name).cmp(&(a.modified, &a.name)));
+    found
+}
+
+/// The name of the conversation in which something was said last; no file is read.
+pub fn latest(directory: &Path) -> Option<String> {
+    let files = fs::read_dir(directory).ok()?.flatten();
+    let found = files.filter_map(|file| named(&file.path())).map(|(name, meta)| (meta.modified().ok(), name));
+    found.max().map(|(_, name)| name)
+}
+
+/// The name of a conversation's file, and what the system knows of it.
+fn named(path: &Path) -> Option<(String, fs::Metadata)> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".jsonl")?.to_owned();
+    let meta = fs::metadata(path).ok()?;
+    (meta.is_file() && !name.starts_with('.')).then_some((name, meta))
+}
+
+fn entry(path: &Path) -> Option<Entry> {
+    let (name, meta) = named(path)?;
+    let bytes = read(path, &mut File::open(path).ok()?).ok()?;
+    let title = last_title(&bytes).filter(|title| !title.trim().is_empty()).unwrap_or_else(|| name.clone());
+    Some(Entry { name, title, modified: meta.modified().ok()?, bytes: meta.len() })
+}
+
+/// The text of the last `title` line, without a look at the others: a list is made of many long files.
+fn last_title(bytes: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Title {
+        kind: String,
+        text: String,
+    }
+    let mark = b"\"kind\":\"title\"";
+    let lines = bytes.split(|&b| b == b'\n').rev();
+    let mut titles = lines.filter(|line| line.windows(mark.len()).take(96).any(|w| w == mark));
+    titles.find_map(|line| {
+        let title: Title = serde_json::from_slice(line).ok()?;
+        (title.kind == "title").then_some(title.text)
+    })
+}
+
+/// The names of those whose title or messages hold `text`, letter case aside.
+pub fn search(directory: &Path, text: &str) -> Vec<String> {
+    let text = text.to_lowercase();
+    let holds = |entry: &Entry| {
+        let said = || {
+            let path = path(directory, &entry.name).ok()?;
+            let bytes = read(&path, &mut File::open(&path).ok()?).ok()?;
+            let log = Log::parse(&path, &bytes).ok()?;
+            Some(log.texts().any(|said| said.to_lowercase().contains(&text)))
+        };
+        entry.title.to_lowercase().contains(&text) || said().unwrap_or(false)
+    };
+    list(directory).into_iter().filter(holds).map(|entry| entry.name).collect()
+}
+
+/// Gives a conversation another title.
+///
+/// # Errors
+/// No such file; another process writes it.
+pub fn rename(directory: &Path, name: &str, title: &str) -> Result<(), Error> {
+    Writer::open(directory, name, "")?.0.rename(title)
+}
+
+/// Throws a conversation away: it goes to `trash/`, under the name that is given back.
+///
+/// # Errors
+/// No such file; another process writes it.
+pub fn delete(directory: &Path, name: &str) -> Result<String, Error> {
+    let from = path(directory, name)?;
+    let file = open_options().open(&from).map_err(error(&from, "open"))?;
+    lock(&file, &from)?;
+    let trash = directory.join("trash");
+    make_private_directory(&trash).map_err(error(&trash, "create the folder"))?;
+    move_to(&from, &trash, name)
+}
+
+/// Brings back what [`delete`] threw away; gives its name.
+///
+/// # Errors
+/// It is no longer there.
+pub fn undelete(directory: &Path, trashed: &str) -> Result<String, Error> {
+    move_to(&path(&directory.join("trash"), trashed)?, directory, trashed)
+}
+
+/// Moves a file to the first of `name`, `name-1`, ... that is free.
+fn move_to(from: &Path, directory: &Path, name: &str) -> Result<String, Error> {
+    for n in 0..10_000 {
+        let name = if n == 0 { name.to_owned() } else { format!("{name}-{n}") };
+        let to = path(directory, &name)?;
+        // A hard link never replaces what stands there.
+        match fs::hard_link(from, &to) {
+            Ok(()) => {
+                fs::remove_file(from).map_err(error(from, "remove"))?;
+                return Ok(name);
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            // A file system without links.
+            Err(_) if !to.exists() => {
+                fs::rename(from, &to).map_err(error(from, "move"))?;
+                return Ok(name);
+            }
+            Err(_) => {}
+        }
+    }
+    Err(Error::Name { name: name.to_owned() })
+}
+
+/// Removes a conversation for good.
+///
+/// # Errors
+/// What the system says; no such file is none.
+pub fn erase(directory: &Path, name: &str) -> Result<(), Error> {
+    let path = path(directory, name)?;
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error(&path, "remove")(e)),
+        _ => Ok(()),
+    }
+}
+
+/// A conversation as Markdown: the title, then who said what.
+pub fn markdown(title: &str, conversation: &Conversation, user: &str, assistant: &str) -> String {
+    let mut text = format!("# {}\n", title.replace(['\n', '\r'], " "));
+    if let Some(system) = &conversation.system {
+        text.push_str("\n> ");
+        text.push_str(&system.trim_end().replace('\n', "\n> "));
+        text.push('\n');
+    }
+    for turn in &conversation.turns {
+        for (who, said) in [(user, &turn.question), (assistant, &turn.answer)] {
+            text.push_str(&format!("\n## {who}\n\n{}\n", said.trim_end()));
+        }
+    }
+    text
+}
+
+/// Writes `text` to `path`, or beside it with a number if something stands there; whole or not at all.
+///
+/// # Errors
+/// What the system says.
+pub fn export(path: &Path, text: &str) -> Result<PathBuf, Error> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let extension = path.extension().map_or("md".into(), |e| e.to_string_lossy().into_owned());
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(error(path, "write"))?;
+    file.write_all(text.as_bytes()).map_err(error(path, "write"))?;
+    file.as_file().sync_all().map_err(error(path, "sync"))?;
+    for n in 0..10_000 {
+        let to = match n {
+            0 => path.to_owned(),
+            n => folder.join(format!("{stem}-{n}.{extension}")),
+        };
+        match file.persist_noclobber(&to) {
+            Ok(_) => return Ok(to),
+            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => file = e.file,
+            Err(e) => return Err(error(&to, "write")(e.error)),
+        }
+    }
+    Err(error(path, "find a free name for")(io::ErrorKind::AlreadyExists.into()))
+}
