@@ -6,7 +6,7 @@
 //! checkpoint --huozi_convert--> model.gguf
 //! model.gguf --quant::map--> quant::gguf::Reader --> weights where they lie in the file
 //! text --token--> ids --schedule, engine (model, KV blocks)--> logits --sample--> id
-//!   --token::DecodeStream--> text --session::Event--> cli (standard output)
+//!   --token::DecodeStream--> text --session::Event--> cli (standard output) | tui (screen)
 //! ```
 //!
 //! Data only ever moves to the right.
@@ -20,10 +20,11 @@
 //! | [`model`] | the forward pass over mapped weights, KV blocks | `quant` |
 //! | [`engine`] | `trait Engine`: sequences of tokens in, rows of logits out; `Native` is ours, `ggml` (a cargo feature) is llama.cpp | `model`, `quant` |
 //! | [`schedule`] | requests over one engine, a step at a time; prefixes are shared | `engine`, `sample` |
-//! | [`session`] | one conversation; its files on disk; model files and memory | `engine`, `sample`, `schedule`, `token`; its catalog `quant` |
+//! | [`session`] | one conversation; its files on disk; model files and memory; from a file to a session | `demo`, `engine`, `sample`, `schedule`, `token`; its catalog and open `quant` |
 //! | [`mod@bench`] | speed of any engine, floors of the machine, comparisons | `engine`, `quant` |
 //! | [`eval`] | perplexity, KL divergence | `engine` |
 //! | `demo` | the embedded small model, and the only place that sees `huozi_convert` | `convert` |
+//! | `tui` | the terminal chat `huozi-tui`: state, update, view | `session` |
 //! | [`cli`] | the program `huozi`: a file per subcommand, exit codes, the printer | everything |
 //!
 //! `tests/layering.rs` holds these arrows. `huozi_quant` (formats, kernels, matrix products, attention, the GGUF container,
@@ -86,3 +87,5 @@ pub mod sample;
 pub mod schedule;
 pub mod session;
 pub mod token;
+#[cfg(feature = "tui")]
+pub mod tui;

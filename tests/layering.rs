@@ -27,7 +27,14 @@ const QUANT: Arrows = &[
 /// `quant` and `convert` stand for the other packages.
 const ROOT: Arrows = &[
     ("bench", &["engine", "quant"]),
-    ("cli", &["bench", "demo", "engine", "eval", "model", "quant", "sample", "schedule", "session", "token"]),
+    ("bin", &["cli", "tui"]),
+    (
+        "cli",
+        &[
+            "bench", "demo", "engine", "eval", "model", "quant", "sample", "schedule", "session", "token",
+            "tui",
+        ],
+    ),
     ("demo", &["convert"]),
     ("engine", &["model", "quant"]),
     ("eval", &["engine"]),
@@ -35,8 +42,9 @@ const ROOT: Arrows = &[
     ("model", &["quant"]),
     ("sample", &[]),
     ("schedule", &["engine", "sample"]),
-    ("session", &["engine", "quant", "sample", "schedule", "token"]),
+    ("session", &["demo", "engine", "quant", "sample", "schedule", "token"]),
     ("token", &["quant"]),
+    ("tui", &["session"]),
 ];
 
 /// Every `.rs` file below `dir` with its room, the first part of its path without `.rs`; paths in its code that leave

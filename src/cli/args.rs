@@ -619,7 +619,11 @@ pub fn kv_type(text: &str) -> Result<KvType, String> {
     }
 }
 
-fn engine(text: &str) -> Result<EngineKind, String> {
+/// Who computes.
+///
+/// # Errors
+/// No engine has this name.
+pub fn engine(text: &str) -> Result<EngineKind, String> {
     match text {
         "native" => Ok(EngineKind::Native),
         "ggml" | "llama.cpp" => Ok(EngineKind::Ggml),

@@ -20,6 +20,8 @@ mod settings;
 mod show;
 mod signal;
 mod tokenize;
+#[cfg(feature = "tui")]
+pub mod tui;
 mod verify;
 
 use anyhow::Result;

@@ -1,0 +1,313 @@
+//! `huozi-tui`: the terminal, in and out; signals; a panic. What is shown and done is `huozi::tui`'s affair.
+#![forbid(unsafe_code)]
+
+use crossterm::clipboard::CopyToClipboard;
+use crossterm::event::{
+    self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, Event,
+};
+use crossterm::terminal::{
+    BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
+    disable_raw_mode, enable_raw_mode,
+};
+use crossterm::{cursor, execute, queue};
+use huozi::cli;
+use huozi::tui::app::{App, Effect, Start};
+use huozi::tui::update::{Msg, update};
+use huozi::tui::view;
+use huozi::tui::worker::{Setup, Workers};
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+use ratatui::layout::Rect;
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+use std::io::{self, BufWriter, Stdout, Write};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+/// Between two frames, when a key was pressed, and when the model writes.
+const FRAMES: [Duration; 2] = [Duration::from_millis(8), Duration::from_millis(33)];
+/// Between two frames while something moves that nobody reports.
+const TICK: Duration = Duration::from_millis(250);
+/// The longest wait of the thread that reads keys: how soon it lets an editor have them.
+const POLL: Duration = Duration::from_millis(100);
+/// How long the end waits for the last answer to be on disk.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+type Screen = Terminal<CrosstermBackend<BufWriter<Stdout>>>;
+
+fn main() -> ExitCode {
+    let (start, setup) = match cli::tui::start() {
+        Ok(started) => started,
+        Err(code) => return ExitCode::from(code),
+    };
+    let hook = std::panic::take_hook();
+    let main = std::thread::current().id();
+    std::panic::set_hook(Box::new(move |info| {
+        // The model's thread reports its own; whatever else panics ends the program.
+        if std::thread::current().id() == main {
+            leave();
+            hook(info);
+        }
+    }));
+    let code = Arc::new(AtomicU8::new(0));
+    let result = run(start, setup, &code);
+    leave();
+    match result {
+        Ok(()) => ExitCode::from(code.load(Ordering::SeqCst)),
+        Err(error) => {
+            eprintln!("huozi-tui: {error}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn enter(mouse: bool) -> io::Result<()> {
+    enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste)?;
+    if mouse {
+        execute!(io::stdout(), EnableMouseCapture)?;
+    }
+    Ok(())
+}
+
+/// Gives the terminal back as it was; nothing can be done where that fails.
+fn leave() {
+    let _ = execute!(
+        io::stdout(),
+        EndSynchronizedUpdate,
+        DisableMouseCapture,
+        DisableBracketedPaste,
+        LeaveAlternateScreen,
+        cursor::Show
+    );
+    let _ = disable_raw_mode();
+}
+
+fn run(start: Start, setup: Setup, code: &Arc<AtomicU8>) -> io::Result<()> {
+    let (send, messages) = mpsc::channel();
+    enter(start.prefs.mouse)?;
+    let mut terminal = Terminal::new(CrosstermBackend::new(BufWriter::with_capacity(1 << 16, io::stdout())))?;
+    let size = terminal.size()?;
+    let (mut app, effects) = App::new(start, (size.width, size.height), Instant::now());
+    draw(&mut terminal, &mut app)?;
+    let to = send.clone();
+    let workers = Workers::start(setup, Arc::new(move |report| drop(to.send(Msg::Report(report)))))?;
+    let keys = Arc::new(Keys::default());
+    read_keys(keys.clone(), send.clone())?;
+    watch_signals(send, code.clone())?;
+    let result = serve(&mut terminal, &mut app, effects, &workers, &keys, &messages);
+    leave();
+    workers.finish(PATIENCE);
+    result
+}
+
+fn serve(
+    terminal: &mut Screen,
+    app: &mut App,
+    effects: Vec<Effect>,
+    workers: &Workers,
+    keys: &Keys,
+    messages: &Receiver<Msg>,
+) -> io::Result<()> {
+    let mut effects = effects;
+    let mut drawn = Instant::now();
+    // Whether the screen is behind, and whether somebody waits for it.
+    let (mut behind, mut urgent) = (false, false);
+    loop {
+        let mut again = Vec::new();
+        for effect in effects.drain(..) {
+            if matches!(effect, Effect::Quit) {
+                return Ok(());
+            }
+            again.extend(carry_out(effect, terminal, app, workers, keys)?);
+        }
+        for msg in again {
+            effects.extend(update(app, msg, Instant::now()));
+        }
+        if !effects.is_empty() {
+            continue;
+        }
+        let pause = if urgent { FRAMES[0] } else { FRAMES[1] };
+        let wait = match (behind, app.animated()) {
+            (true, _) => pause.saturating_sub(drawn.elapsed()),
+            (false, true) => TICK,
+            (false, false) => Duration::from_secs(3600),
+        };
+        match messages.recv_timeout(wait) {
+            Ok(msg) => {
+                // All that waits, then one frame.
+                for msg in std::iter::once(msg).chain(messages.try_iter().take(1000)) {
+                    urgent |= !matches!(msg, Msg::Report(_) | Msg::Tick);
+                    // Where things are depends on what came before.
+                    if !matches!(msg, Msg::Report(_)) {
+                        view::prepare(app);
+                    }
+                    effects.extend(update(app, msg, Instant::now()));
+                }
+                behind = true;
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                effects.extend(update(app, Msg::Tick, Instant::now()));
+                behind = true;
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+        let pause = if urgent { FRAMES[0] } else { FRAMES[1] };
+        if behind && drawn.elapsed() >= pause {
+            draw(terminal, app)?;
+            drawn = Instant::now();
+            (behind, urgent) = (false, false);
+        }
+    }
+}
+
+/// One frame; afterwards the cursor stands where text goes.
+fn draw(terminal: &mut Screen, app: &mut App) -> io::Result<()> {
+    queue!(terminal.backend_mut(), BeginSynchronizedUpdate)?;
+    terminal.draw(|frame| {
+        let area = frame.area();
+        app.size = (area.width, area.height);
+        view::prepare(app);
+        if let Some(position) = view::render(app, Instant::now(), frame.buffer_mut()) {
+            frame.set_cursor_position(position);
+        }
+    })?;
+    queue!(terminal.backend_mut(), EndSynchronizedUpdate)?;
+    terminal.backend_mut().flush()
+}
+
+fn carry_out(
+    effect: Effect,
+    terminal: &mut Screen,
+    app: &App,
+    workers: &Workers,
+    keys: &Keys,
+) -> io::Result<Option<Msg>> {
+    match effect {
+        Effect::Work(work) => workers.work(work),
+        Effect::Desk(desk) => workers.desk(desk),
+        Effect::Copy(text) => {
+            execute!(terminal.backend_mut(), CopyToClipboard::to_clipboard_from(text))?;
+        }
+        Effect::Mouse(true) => execute!(terminal.backend_mut(), EnableMouseCapture)?,
+        Effect::Mouse(false) => execute!(terminal.backend_mut(), DisableMouseCapture)?,
+        Effect::Redraw => repaint(terminal)?,
+        Effect::Edit(text) => {
+            keys.pause();
+            leave();
+            let edited = edit(&text).map_err(|error| error.to_string());
+            enter(app.prefs.mouse)?;
+            keys.go_on();
+            return Ok(Some(Msg::Edited(edited)));
+        }
+        Effect::Suspend => {
+            leave();
+            signal_hook::low_level::emulate_default_handler(SIGTSTP)?;
+            return Ok(Some(Msg::Continued));
+        }
+        Effect::Enter => {
+            // Whoever had the terminal may have changed its mode.
+            disable_raw_mode()?;
+            enter(app.prefs.mouse)?;
+            repaint(terminal)?;
+        }
+        Effect::Quit => {}
+    }
+    Ok(None)
+}
+
+/// Clears the screen; the next frame paints all of it. (`Terminal::clear` would ask the terminal where its cursor is, and
+/// the answer would go to the thread that reads keys.)
+fn repaint(terminal: &mut Screen) -> io::Result<()> {
+    let size = terminal.size()?;
+    terminal.resize(Rect::new(0, 0, size.width, size.height))
+}
+
+/// Lets a person edit `text` in `$VISUAL` or `$EDITOR`.
+fn edit(text: &str) -> io::Result<String> {
+    let var = |key| std::env::var(key).ok().filter(|value| !value.trim().is_empty());
+    let editor = var("VISUAL").or_else(|| var("EDITOR")).unwrap_or_else(|| "vi".into());
+    let mut file = tempfile::Builder::new().prefix("huozi-").suffix(".md").tempfile()?;
+    file.write_all(text.as_bytes())?;
+    // It may hold arguments of its own.
+    let command = format!("{editor} \"$1\"");
+    let status = Command::new("sh").args(["-c", &command, "sh"]).arg(file.path()).status()?;
+    if !status.success() {
+        return Err(io::Error::other(format!("{editor}: {status}")));
+    }
+    std::fs::read_to_string(file.path())
+}
+
+/// Who may read keys.
+#[derive(Default)]
+struct Keys {
+    paused: AtomicBool,
+    quiet: AtomicBool,
+}
+
+impl Keys {
+    /// Returns when nobody here reads keys.
+    fn pause(&self) {
+        self.paused.store(true, Ordering::SeqCst);
+        let until = Instant::now() + 3 * POLL;
+        while !self.quiet.load(Ordering::SeqCst) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn go_on(&self) {
+        self.paused.store(false, Ordering::SeqCst);
+    }
+}
+
+fn read_keys(keys: Arc<Keys>, send: Sender<Msg>) -> io::Result<()> {
+    std::thread::Builder::new().name("keys".into()).spawn(move || {
+        loop {
+            if keys.paused.load(Ordering::SeqCst) {
+                keys.quiet.store(true, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(20));
+                continue;
+            }
+            keys.quiet.store(false, Ordering::SeqCst);
+            let msg = match event::poll(POLL)
+                .and_then(|there| if there { event::read().map(Some) } else { Ok(None) })
+            {
+                Ok(None) => continue,
+                Ok(Some(Event::Key(key))) => Msg::Key(key),
+                Ok(Some(Event::Mouse(mouse))) => Msg::Mouse(mouse),
+                Ok(Some(Event::Paste(text))) => Msg::Paste(text),
+                Ok(Some(Event::Resize(width, height))) => Msg::Resize(width, height),
+                Ok(Some(Event::FocusGained | Event::FocusLost)) => continue,
+                // The terminal went away.
+                Err(_) => Msg::Terminate,
+            };
+            let last = matches!(msg, Msg::Terminate);
+            if send.send(msg).is_err() || last {
+                break;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn watch_signals(send: Sender<Msg>, code: Arc<AtomicU8>) -> io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGHUP, SIGINT, SIGTSTP, SIGCONT])?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            let msg = match signal {
+                SIGTSTP => Msg::Suspend,
+                SIGCONT => Msg::Continued,
+                signal => {
+                    code.store(128 + signal as u8, Ordering::SeqCst);
+                    Msg::Terminate
+                }
+            };
+            if send.send(msg).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok(())
+}

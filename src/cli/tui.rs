@@ -1,0 +1,147 @@
+//! `huozi-tui`: what was typed and configured, before the screen is taken.
+
+use super::args::{ChatArgs, EngineKind, LoadArgs, SamplingArgs, engine, kv_type, threads};
+use super::exit::{self, Usage};
+use super::settings::{self, Config};
+use crate::engine::KvType;
+use crate::session::catalog::xdg;
+use crate::session::open::{Options, Runs, Source};
+use crate::session::store;
+use crate::tui::app::{Prefs, Start};
+use crate::tui::look::{Lang, Theme};
+use crate::tui::worker::Setup;
+use anyhow::Result;
+use clap::Parser;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+/// Talk to a model, full screen
+#[derive(Debug, Parser)]
+#[command(
+    name = "huozi-tui",
+    version,
+    after_help = "\
+Examples:
+  huozi-tui                     choose among the models that are found
+  huozi-tui -m huozi.gguf       open this one and the last conversation
+  huozi-tui --demo              the small model that is built in
+F1 shows the keys. Conversations are kept in $XDG_DATA_HOME/huozi/sessions."
+)]
+struct Args {
+    /// GGUF file [default: choose among those found]
+    #[arg(short, long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// Open the small model that is built in
+    #[cfg(feature = "demo")]
+    #[arg(long, conflicts_with = "model")]
+    demo: bool,
+    /// Begin a new conversation instead of going on with the last
+    #[arg(long)]
+    new: bool,
+    /// Threads [default: fast physical cores; env HUOZI_THREADS]
+    #[arg(short, long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
+    threads: Option<usize>,
+    /// What runs it: native, or llama.cpp as ggml [default: native]
+    #[arg(long, value_name = "ENGINE", value_parser = engine)]
+    engine: Option<EngineKind>,
+    /// Type of the KV cache: f32, f16, q8 [default: f16]
+    #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_type)]
+    kv_type: Option<KvType>,
+    /// Load even if memory looks too small
+    #[arg(long, alias = "no_memory_check")]
+    no_memory_check: bool,
+    #[command(flatten)]
+    chat: ChatArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// Language of the interface: zh or en [default: of LANG]
+    #[arg(long, value_name = "LANG", value_parser = lang)]
+    lang: Option<Lang>,
+    /// Lines and bars of ASCII only
+    #[arg(long)]
+    ascii: bool,
+}
+
+fn lang(text: &str) -> Result<Lang, String> {
+    match text {
+        "en" => Ok(Lang::En),
+        "zh" => Ok(Lang::Zh),
+        _ => Err("zh or en is needed".into()),
+    }
+}
+
+/// Reads arguments, environment and configuration; what to start with, or the exit code.
+///
+/// # Errors
+/// The exit code, after what was wrong has been said.
+pub fn start() -> Result<(Start, Setup), u8> {
+    let args = Args::try_parse().map_err(|error| {
+        let code = if error.use_stderr() { exit::USAGE } else { exit::DONE };
+        // A closed pipe ends quietly.
+        let _ = error.print();
+        code
+    })?;
+    prepare(args).map_err(|error| {
+        eprintln!("huozi-tui: {}", exit::line(&error));
+        exit::code(&error)
+    })
+}
+
+fn prepare(args: Args) -> Result<(Start, Setup)> {
+    if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+        let what = "a terminal is needed for input and output; `huozi chat` and `huozi run` work in pipes";
+        return Err(Usage(what.into()).into());
+    }
+    let config = Config::load(false)?;
+    let load = LoadArgs { threads: args.threads, engine: args.engine, ..LoadArgs::default() };
+    super::load::known(&load)?;
+    let options = Options {
+        threads: config.threads(&load)?,
+        kv: args.kv_type.or(config.kv),
+        runs: match args.engine.unwrap_or_default() {
+            EngineKind::Native => Runs::Native,
+            #[cfg(feature = "ggml")]
+            EngineKind::Ggml => Runs::Ggml,
+            #[cfg(not(feature = "ggml"))]
+            EngineKind::Ggml => Runs::Native,
+        },
+        n_ctx: args.chat.ctx_size,
+        no_memory_check: args.no_memory_check,
+    };
+    let source = args.model.map(Source::File);
+    #[cfg(feature = "demo")]
+    let source = if args.demo { Some(Source::Demo) } else { source };
+    let var = |key: &str| std::env::var(key).ok();
+    let [all, messages, language] = ["LC_ALL", "LC_MESSAGES", "LANG"].map(var);
+    let locale = [all.as_deref(), messages.as_deref(), language.as_deref()];
+    let term = var("TERM").unwrap_or_default();
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let encoding = [&all, &var("LC_CTYPE"), &language].into_iter().flatten().find(|v| !v.is_empty()).cloned();
+    let utf8 = encoding.is_none_or(|e| e.to_lowercase().replace('-', "").contains("utf8"));
+    let prefs_file = xdg("XDG_STATE_HOME", ".local/state").map(|base| base.join("huozi").join("tui.json"));
+    // Whatever is wrong with it: it is written anew at the next change.
+    let prefs = prefs_file.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+    let mut prefs: Prefs = prefs.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    prefs.lang = args.lang.or(prefs.lang);
+    if no_color {
+        prefs.theme = None;
+    }
+    let start = Start {
+        source,
+        options,
+        fresh: args.new,
+        lang: Lang::from_locale(locale),
+        theme: Theme::from_env(no_color, &term, var("COLORFGBG").as_deref()),
+        ascii: args.ascii || term == "linux" || !utf8,
+        prefs,
+    };
+    let setup = Setup {
+        wanted: config.wanted(&args.sampling),
+        system: settings::system(&args.chat)?,
+        seed: args.sampling.seed,
+        folder: store::directory(),
+        prefs: prefs_file,
+        models: config.model.into_iter().collect(),
+    };
+    Ok((start, setup))
+}

@@ -1,0 +1,405 @@
+//! The state of the program: everything that a frame shows. Changed by [`super::update`] only, shown by [`super::view`].
+
+use super::input::Input;
+use super::look::{Lang, Look, Theme};
+use super::panels::{Choice, Panel};
+use super::transcript::Transcript;
+use super::worker::{Ask, Chosen, Desk, Model, Talk, Work};
+use crate::session::open::{About, Options, Source, Step};
+use crate::session::store::Entry;
+use crate::session::{Stats, Stop};
+use ratatui::layout::Rect;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Speeds that the sparkline shows.
+const RATES: usize = 24;
+/// Questions that the history keeps.
+const HISTORY: usize = 500;
+
+/// What the outside is to do.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Give work to the model.
+    Work(Work),
+    /// Give work to the desk.
+    Desk(Desk),
+    /// Put a text into the clipboard of the terminal.
+    Copy(String),
+    /// Edit a text in `$VISUAL` or `$EDITOR`.
+    Edit(String),
+    /// Capture the mouse, or leave it to the terminal.
+    Mouse(bool),
+    /// Stop this process until it is continued.
+    Suspend,
+    /// Take the terminal again, after something else had it.
+    Enter,
+    /// Paint everything anew.
+    Redraw,
+    /// End.
+    Quit,
+}
+
+/// What a person chose for the interface; kept from one start to the next.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Prefs {
+    /// Language; `None` follows the locale.
+    pub lang: Option<Lang>,
+    /// Colours; `None` follows the terminal.
+    pub theme: Option<Theme>,
+    /// Enter sends; otherwise Alt+Enter does, and Enter begins a new line.
+    pub enter_sends: bool,
+    /// The mouse scrolls and chooses; otherwise the terminal has it.
+    pub mouse: bool,
+    /// Answers are shown as they are instead of as Markdown.
+    pub raw: bool,
+}
+
+impl Default for Prefs {
+    fn default() -> Self {
+        Self { lang: None, theme: None, enter_sends: true, mouse: true, raw: false }
+    }
+}
+
+/// What the program was started with.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// The model to open at once.
+    pub source: Option<Source>,
+    /// How models are opened.
+    pub options: Options,
+    /// Whether to begin a new conversation instead of going on with the last.
+    pub fresh: bool,
+    /// The language of the locale.
+    pub lang: Lang,
+    /// The colours that the terminal seems to want.
+    pub theme: Theme,
+    /// Only ASCII for lines and bars.
+    pub ascii: bool,
+    /// What was chosen before.
+    pub prefs: Prefs,
+}
+
+/// A model that is being opened.
+#[derive(Clone, Debug)]
+pub struct Loading {
+    /// Its name.
+    pub name: String,
+    /// How far: the step, bytes done and of all.
+    pub step: Option<(Step, u64, u64)>,
+    /// When it began.
+    pub since: Instant,
+    /// Ends it.
+    pub cancel: Arc<AtomicBool>,
+}
+
+/// Which part of the program is on the screen.
+#[derive(Clone, Debug)]
+pub enum Screen {
+    /// Choose a model.
+    Choose(Choice),
+    /// One is being opened.
+    Load(Loading),
+    /// Talk.
+    Chat,
+}
+
+/// What the model does.
+#[derive(Clone, Debug)]
+pub enum Busy {
+    /// Nothing.
+    Idle,
+    /// It reads what was said before, so that the next answer begins at once.
+    Warming {
+        /// Tokens read, and of all.
+        done: (usize, usize),
+        /// Since when, and the tokens that were there then.
+        since: Option<(Instant, usize)>,
+        /// Ends it.
+        cancel: Arc<AtomicBool>,
+    },
+    /// It answers.
+    Answering(Box<Live>),
+}
+
+/// An answer on its way.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Which question.
+    pub ask: Ask,
+    /// Its text.
+    pub question: String,
+    /// What was said so far.
+    pub text: String,
+    /// Tokens of it.
+    pub tokens: usize,
+    /// Prompt tokens read, and of all.
+    pub prompt: (usize, usize),
+    /// When reading began, and the tokens that were there then.
+    pub reading: Option<(Instant, usize)>,
+    /// When the first token came, and the last speed was taken: time, tokens.
+    pub first: Option<Instant>,
+    /// When the last speed was taken, and the tokens there were.
+    pub taken: Option<(Instant, usize)>,
+    /// The person wants it to end.
+    pub stopping: bool,
+    /// Ends it.
+    pub cancel: Arc<AtomicBool>,
+}
+
+/// How much a message at the bottom matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// It is nice to know.
+    Note,
+    /// Something did not work.
+    Error,
+}
+
+/// A message at the bottom.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flash {
+    /// What it says.
+    pub text: String,
+    /// How much it matters.
+    pub tone: Tone,
+    /// Until when.
+    pub until: Instant,
+}
+
+/// The state.
+pub struct App {
+    /// What it was started with.
+    pub start: Start,
+    /// What was chosen for the interface.
+    pub prefs: Prefs,
+    /// Cells of the screen.
+    pub size: (u16, u16),
+    /// What is on it.
+    pub screen: Screen,
+    /// What lies over it.
+    pub panel: Option<Panel>,
+    /// The model.
+    pub about: Option<About>,
+    /// Settings of the next answer.
+    pub chosen: Option<Chosen>,
+    /// Settings of a new conversation.
+    pub fresh: Option<Chosen>,
+    /// The conversation.
+    pub talk: Talk,
+    /// Its rows.
+    pub transcript: Transcript,
+    /// What is being written.
+    pub input: Input,
+    /// The input is a new version of the last question.
+    pub editing: bool,
+    /// What the input held before the last question was put into it.
+    pub draft: String,
+    /// Questions, the oldest first.
+    pub history: Vec<String>,
+    /// Which of them is in the input, and what was there before.
+    pub recalled: Option<(usize, String)>,
+    /// What the model does.
+    pub busy: Busy,
+    /// What the last answer cost.
+    pub stats: Option<Stats>,
+    /// Positions filled, as far as is known.
+    pub context_used: usize,
+    /// Tokens per second of the answers, the oldest first.
+    pub rates: VecDeque<f64>,
+    /// Bytes of memory in use.
+    pub memory: Option<u64>,
+    /// Models found, and memory there is.
+    pub models: (Vec<Model>, Option<u64>),
+    /// Whether somebody has looked for them.
+    pub looked: bool,
+    /// Conversations.
+    pub talks: Vec<Entry>,
+    /// A conversation that was thrown away last.
+    pub trashed: Option<String>,
+    /// A message.
+    pub flash: Option<Flash>,
+    /// When Ctrl+C was pressed with nothing to stop.
+    pub interrupted: Option<Instant>,
+    /// A model was opened in this run.
+    pub was_ready: bool,
+    /// The program ends.
+    pub quitting: bool,
+    /// Where a row of the screen can be clicked, as the last frame had it.
+    pub places: Places,
+}
+
+/// Where things are on the screen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// The conversation.
+    pub transcript: Rect,
+    /// The input, without its mark.
+    pub input: Rect,
+}
+
+impl App {
+    /// The state at the start, and what is to be done first.
+    pub fn new(start: Start, size: (u16, u16), now: Instant) -> (Self, Vec<Effect>) {
+        let mut app = Self {
+            prefs: start.prefs.clone(),
+            size,
+            screen: Screen::Choose(Choice::default()),
+            panel: None,
+            about: None,
+            chosen: None,
+            fresh: None,
+            talk: Talk::default(),
+            transcript: Transcript::default(),
+            input: Input::default(),
+            editing: false,
+            draft: String::new(),
+            history: Vec::new(),
+            recalled: None,
+            busy: Busy::Idle,
+            stats: None,
+            context_used: 0,
+            rates: VecDeque::new(),
+            memory: None,
+            models: (Vec::new(), None),
+            looked: false,
+            talks: Vec::new(),
+            trashed: None,
+            flash: None,
+            interrupted: None,
+            was_ready: false,
+            quitting: false,
+            places: Places::default(),
+            start,
+        };
+        let mut effects = vec![Effect::Desk(Desk::Models)];
+        if let Some(source) = app.start.source.clone() {
+            effects.push(app.load(source, now));
+        }
+        (app, effects)
+    }
+
+    /// The language of the interface.
+    pub fn lang(&self) -> Lang {
+        self.prefs.lang.unwrap_or(self.start.lang)
+    }
+
+    /// Text in that language.
+    pub fn say<'a>(&self, en: &'a str, zh: &'a str) -> &'a str {
+        self.lang().of(en, zh)
+    }
+
+    /// How things look.
+    pub fn look(&self) -> Look {
+        Look { theme: self.prefs.theme.unwrap_or(self.start.theme), ascii: self.start.ascii }
+    }
+
+    /// Begins to open a model.
+    pub fn load(&mut self, source: Source, now: Instant) -> Effect {
+        let name = match &source {
+            Source::File(path) => path
+                .file_name()
+                .map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned()),
+            #[cfg(feature = "demo")]
+            Source::Demo => self.say("the built-in demo model", "内置演示模型").to_owned(),
+        };
+        let cancel = Arc::new(AtomicBool::new(false));
+        self.screen = Screen::Load(Loading { name, step: None, since: now, cancel: cancel.clone() });
+        self.panel = None;
+        Effect::Work(Work::Load { source, options: self.start.options.clone(), cancel })
+    }
+
+    /// The models that can be chosen: those found, and the embedded one last.
+    pub fn sources(&self) -> Vec<Source> {
+        let mut sources: Vec<Source> =
+            self.models.0.iter().map(|model| Source::File(PathBuf::from(&model.path))).collect();
+        #[cfg(feature = "demo")]
+        sources.push(Source::Demo);
+        sources
+    }
+
+    /// Shows a message for a while.
+    pub fn flash(&mut self, text: impl Into<String>, tone: Tone, now: Instant) {
+        let text = super::text::one_line(&text.into());
+        // Long enough to be read.
+        let patience = Duration::from_millis(3000 + 60 * text.chars().count().min(100) as u64);
+        self.flash = Some(Flash { text, tone, until: now + patience });
+    }
+
+    /// The answer on its way.
+    pub fn live(&self) -> Option<&Live> {
+        match &self.busy {
+            Busy::Answering(live) => Some(live),
+            _ => None,
+        }
+    }
+
+    /// Tells the model to end what it does.
+    pub fn stop(&mut self) -> bool {
+        match &mut self.busy {
+            Busy::Idle => false,
+            Busy::Warming { cancel, .. } => {
+                cancel.store(true, Ordering::Relaxed);
+                false
+            }
+            Busy::Answering(live) => {
+                live.stopping = true;
+                live.cancel.store(true, Ordering::Relaxed);
+                true
+            }
+        }
+    }
+
+    /// Remembers a question.
+    pub fn remember(&mut self, question: &str) {
+        self.recalled = None;
+        if self.history.last().is_none_or(|last| last != question) {
+            self.history.push(question.to_owned());
+        }
+        if self.history.len() > HISTORY {
+            self.history.remove(0);
+        }
+    }
+
+    /// Takes the speed of the answer.
+    pub fn rate(&mut self, tokens_per_second: f64) {
+        self.rates.push_back(tokens_per_second);
+        if self.rates.len() > RATES {
+            self.rates.pop_front();
+        }
+    }
+
+    /// Whether something moves on the screen without a message.
+    pub fn animated(&self) -> bool {
+        self.flash.is_some() || !matches!(self.busy, Busy::Idle) || matches!(self.screen, Screen::Load(_))
+    }
+
+    /// The positions there are.
+    pub fn context(&self) -> usize {
+        self.chosen.as_ref().map_or(0, |chosen| chosen.settings.n_ctx)
+    }
+
+    /// The title of the conversation.
+    pub fn title(&self) -> String {
+        let first = || self.talk.turns.first().map(|turn| turn.question.as_str());
+        let live = || self.live().map(|live| live.question.as_str());
+        let title = self.talk.title.as_deref().or_else(first).or_else(live);
+        title.map_or_else(|| self.say("New conversation", "新对话").to_owned(), super::text::one_line)
+    }
+}
+
+/// What a person should know about the end of an answer.
+pub fn stop_note(stop: Stop, lang: Lang) -> Option<&'static str> {
+    match stop {
+        Stop::EndToken(_) => None,
+        Stop::MaxTokens => Some(lang.of("stopped: max_new_tokens is reached", "已停止：达到 max_new_tokens")),
+        Stop::ContextFull => Some(lang.of("stopped: the context is full", "已停止：上下文已满")),
+        Stop::Cancelled => Some(lang.of("stopped", "已停止")),
+        Stop::BrokenLogits => Some(lang.of("the model gave no numbers", "模型没有给出数值")),
+    }
+}

@@ -1,0 +1,143 @@
+//! The pane that asks for a line, or whether it is meant.
+
+use super::app::{App, Effect};
+use super::input::Input;
+use super::panels::{Panel, edit, line, place, window};
+use super::worker::{Desk, Work};
+use crate::session::open::Source;
+use crate::session::store;
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+use ratatui::style::Style;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The file to put into the message.
+    Attach,
+    /// The file to export to.
+    Export,
+    /// The model file to open.
+    Model,
+    /// Whether a saved conversation is to leave nothing.
+    Forget,
+}
+
+/// The pane.
+pub struct Ask {
+    /// What is asked for.
+    pub wish: Wish,
+    /// What is typed.
+    pub input: Input,
+}
+
+impl Ask {
+    /// Asks, with a text to begin with.
+    pub fn new(wish: Wish, text: &str) -> Self {
+        Self { wish, input: Input::of(text) }
+    }
+}
+
+/// Takes a key.
+pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
+    let Some(Panel::Ask(ask)) = &mut app.panel else { return Vec::new() };
+    match (key.code, ask.wish) {
+        (KeyCode::Esc, _) => app.panel = None,
+        (KeyCode::Char('y' | 'Y') | KeyCode::Enter, Wish::Forget) => {
+            app.panel = None;
+            app.talk.private = true;
+            return vec![Effect::Work(Work::Private(true))];
+        }
+        (_, Wish::Forget) => app.panel = None,
+        (KeyCode::Enter, wish) => {
+            let text = ask.input.text().trim().to_owned();
+            app.panel = None;
+            if !text.is_empty() {
+                return wish_for(app, wish, &text, now);
+            }
+        }
+        _ => {
+            edit(&mut ask.input, key);
+        }
+    }
+    Vec::new()
+}
+
+/// Does what was asked for with the line that was typed.
+pub fn wish_for(app: &mut App, wish: Wish, text: &str, now: Instant) -> Vec<Effect> {
+    let path = home(text);
+    match wish {
+        Wish::Attach => vec![Effect::Desk(Desk::Attach(path))],
+        Wish::Export => vec![Effect::Desk(Desk::Export(path, markdown(app)))],
+        Wish::Model => vec![app.load(Source::File(path), now)],
+        Wish::Forget => Vec::new(),
+    }
+}
+
+/// The path that was typed; `~` is the home folder, and a file that was dropped onto the terminal may stand in quotes.
+fn home(text: &str) -> PathBuf {
+    let text = text.strip_prefix(['\'', '"']).and_then(|t| t.strip_suffix(['\'', '"'])).unwrap_or(text);
+    let home = std::env::var_os("HOME").filter(|_| text.starts_with("~/"));
+    match home {
+        Some(home) => Path::new(&home).join(&text[2..]),
+        None => PathBuf::from(text),
+    }
+}
+
+/// The conversation as Markdown.
+pub fn markdown(app: &App) -> String {
+    let conversation = store::Conversation {
+        system: app.chosen.as_ref().and_then(|chosen| chosen.settings.system.clone()),
+        turns: app.talk.turns.clone(),
+        ..store::Conversation::default()
+    };
+    store::markdown(&app.title(), &conversation, app.say("You", "你"), app.say("Huozi", "活字"))
+}
+
+/// A file name for an export.
+pub fn export_name(app: &App) -> String {
+    let title = app.title();
+    let safe: String = title.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { ' ' }).collect();
+    let safe = safe.split_whitespace().collect::<Vec<_>>().join("-");
+    let name: String = safe.chars().take(30).collect();
+    format!("{}.md", if name.is_empty() { "huozi" } else { &name })
+}
+
+/// Shows the pane.
+pub fn render(app: &App, state: &Ask, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
+    let area = place(screen, 64, 5);
+    let (title, hint) = match state.wish {
+        Wish::Attach => (
+            app.say("Text file to put into the message", "附加文本文件"),
+            app.say("Enter attaches, Esc closes", "Enter 附加，Esc 关闭"),
+        ),
+        Wish::Export => (
+            app.say("Export to a Markdown file", "导出为 Markdown 文件"),
+            app.say("Enter writes, Esc closes", "Enter 写入，Esc 关闭"),
+        ),
+        Wish::Model => (
+            app.say("Path of a GGUF file", "GGUF 文件路径"),
+            app.say("Enter opens, Esc closes", "Enter 打开，Esc 关闭"),
+        ),
+        Wish::Forget => (
+            app.say("Do not save this conversation?", "不保存此对话？"),
+            app.say("Enter: erase, Esc: keep", "Enter 删除，Esc 保留"),
+        ),
+    };
+    let inner = window(area, title, hint, app.look(), buffer);
+    if state.wish == Wish::Forget {
+        let text = app.say("Its file is erased for good.", "它的文件会被彻底删除。");
+        buffer.set_string(
+            inner.x,
+            inner.y + 1,
+            super::text::fit(text, usize::from(inner.width)),
+            Style::new(),
+        );
+        return None;
+    }
+    let row = Rect { y: inner.y + 1, height: 1, ..inner };
+    Some(line(&state.input, row, Style::new(), buffer))
+}

@@ -1,0 +1,108 @@
+//! Commands: messages that begin with a slash, for terminals without the keys.
+
+use super::app::{App, Effect, Tone};
+use super::ask::{Ask, Wish, export_name, wish_for};
+use super::keys::Action;
+use super::panels::Panel;
+use super::settings::{ITEMS, put};
+use super::update::act;
+use super::worker::Work;
+use std::time::Instant;
+
+/// The command that `text` is and what follows its name; `None` for a message.
+pub fn parse(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim();
+    let rest = text.strip_prefix('/')?;
+    if rest.starts_with('/') || rest.contains('\n') || rest.is_empty() {
+        return None;
+    }
+    let (name, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    // A path or a date is no command.
+    name.chars().all(|c| c.is_ascii_alphabetic()).then_some((name, rest.trim()))
+}
+
+/// The message that `text` is: `//` stands for a slash at its beginning.
+pub fn message(text: &str) -> &str {
+    match text.strip_prefix("//") {
+        Some(_) => &text[1..],
+        None => text,
+    }
+}
+
+/// Does a command; the input is emptied if it is one.
+pub fn run(app: &mut App, name: &str, rest: &str, now: Instant) -> Vec<Effect> {
+    let action = match name {
+        "help" => Action::Help,
+        "new" | "clear" => Action::New,
+        "undo" => Action::Undo,
+        "retry" | "regen" => Action::Retry,
+        "edit" => Action::EditLast,
+        "copy" => Action::Copy,
+        "list" | "load" => Action::Talks,
+        "settings" | "show" => Action::Settings,
+        "model" => Action::Models,
+        "raw" => Action::Raw,
+        "private" => Action::Private,
+        "lang" => Action::Language,
+        "editor" => Action::Editor,
+        "quit" | "bye" | "exit" => Action::Quit,
+        "set" => {
+            let (key, value) = rest.split_once([' ', '=']).unwrap_or((rest, ""));
+            app.input.take();
+            let value = value.trim_start_matches(['=', ' ']);
+            return match ITEMS.iter().find(|item| item.name() == key) {
+                Some(&item) if !value.is_empty() => put(app, item, value, now),
+                _ => act(app, Action::Settings, now),
+            };
+        }
+        "attach" if !rest.is_empty() => {
+            app.input.take();
+            return wish_for(app, Wish::Attach, rest, now);
+        }
+        "attach" => Action::Attach,
+        "export" => {
+            app.input.take();
+            let name = if rest.is_empty() { export_name(app) } else { rest.to_owned() };
+            return wish_for(app, Wish::Export, &name, now);
+        }
+        "save" | "rename" if !rest.is_empty() => {
+            app.input.take();
+            return vec![Effect::Work(Work::Rename(rest.to_owned()))];
+        }
+        _ => {
+            let said = format!(
+                "/{name}: {}",
+                app.say("no such command; /help, or // to send it", "没有此命令；/help 查看，// 可发送")
+            );
+            app.flash(said, Tone::Error, now);
+            return Vec::new();
+        }
+    };
+    app.input.take();
+    if action == Action::Quit {
+        app.stop();
+        app.quitting = true;
+        return vec![Effect::Quit];
+    }
+    if action == Action::Attach {
+        app.panel = Some(Panel::Ask(Ask::new(Wish::Attach, "")));
+        return Vec::new();
+    }
+    act(app, action, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_and_messages() {
+        assert_eq!(parse("/help"), Some(("help", "")));
+        assert_eq!(parse(" /set top_k  3 "), Some(("set", "top_k  3")));
+        for text in ["//help", "/", "a /help", "/usr/bin", "/help\nme", "/1", "春"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        assert_eq!(message("//help"), "/help");
+        assert_eq!(message("a"), "a");
+    }
+}

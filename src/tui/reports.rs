@@ -1,0 +1,217 @@
+//! What the threads tell, to state.
+
+use super::app::{App, Busy, Effect, Screen, Tone};
+use super::look::Lang;
+use super::panels::{Choice, Panel};
+use super::worker::{Ask, Chosen, Desk, Report, Talk, Work};
+use crate::session::Event;
+use crate::session::open::About;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+/// Between two speeds of the sparkline.
+const RATE: Duration = Duration::from_millis(400);
+/// A conversation with fewer bytes is read so fast that nobody waits.
+const WARM_BYTES: usize = 200;
+
+/// Takes a report.
+pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
+    match report {
+        Report::Loading(step, done, total) => {
+            if let Screen::Load(loading) = &mut app.screen {
+                loading.step = Some((step, done, total));
+            }
+        }
+        Report::Ready(about, chosen) => return ready(app, *about, *chosen),
+        Report::LoadFailed(why) => {
+            app.busy = Busy::Idle;
+            app.about = None;
+            app.panel = None;
+            app.screen = Screen::Choose(Choice { at: 0, error: Some(why) });
+            return vec![Effect::Desk(Desk::Models)];
+        }
+        Report::Event(event) => on_event(app, event, now),
+        Report::Talk(talk) => return on_talk(app, *talk, now),
+        Report::Answered(error) => {
+            let ended = std::mem::replace(&mut app.busy, Busy::Idle);
+            app.transcript.live_ended();
+            if let (Busy::Answering(live), Some(error)) = (ended, error) {
+                app.flash(error, Tone::Error, now);
+                // What was asked is not lost.
+                if live.ask != Ask::Retry && app.input.is_empty() {
+                    app.input.set(&live.question);
+                    app.editing = live.ask == Ask::Revise;
+                }
+            }
+        }
+        Report::Warmed(filled) => {
+            if matches!(app.busy, Busy::Warming { .. }) {
+                app.busy = Busy::Idle;
+            }
+            app.context_used = app.context_used.max(filled);
+        }
+        Report::Reopening => {
+            let said = app.say("opening the engine anew ...", "正在重新打开引擎……").to_owned();
+            app.flash(said, Tone::Note, now);
+        }
+        Report::NotSaved(why) => {
+            let said = format!("{}: {why}", app.say("not saved", "没有保存"));
+            app.flash(said, Tone::Error, now);
+        }
+        Report::Memory(bytes) => app.memory = Some(bytes),
+        Report::Models(models, available) => {
+            app.models = (models, available);
+            app.looked = true;
+            let last = app.sources().len();
+            if let Screen::Choose(choice) = &mut app.screen {
+                choice.at = choice.at.min(last);
+            }
+        }
+        Report::Talks(talks) => app.talks = talks,
+        Report::Deleted(name) => {
+            app.trashed = Some(name);
+            let said = app
+                .say("deleted; Ctrl+U in the list brings it back", "已删除；在列表中按 Ctrl+U 恢复")
+                .to_owned();
+            app.flash(said, Tone::Note, now);
+            return relist(app);
+        }
+        Report::Undeleted(_) => return relist(app),
+        Report::Exported(path) => {
+            let said = format!("{} {}", app.say("written:", "已写入："), path.display());
+            app.flash(said, Tone::Note, now);
+        }
+        Report::Attached(path, text) => {
+            let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+            let fence = if text.contains("```") { "~~~~" } else { "```" };
+            let before = if app.input.is_empty() || app.input.before().ends_with('\n') { "" } else { "\n" };
+            app.input.insert(&format!("{before}{name}\n{fence}\n{}\n{fence}\n", text.trim_end()));
+            app.panel = None;
+        }
+        Report::DeskFailed(why) => app.flash(why, Tone::Error, now),
+    }
+    Vec::new()
+}
+
+fn relist(app: &App) -> Vec<Effect> {
+    match &app.panel {
+        Some(Panel::Talks(state)) => vec![Effect::Desk(Desk::List(state.search.text().trim().to_owned()))],
+        _ => Vec::new(),
+    }
+}
+
+fn ready(app: &mut App, about: About, chosen: Chosen) -> Vec<Effect> {
+    app.start.options = chosen.options.clone();
+    app.about = Some(about);
+    if app.fresh.is_none() {
+        app.fresh = Some(chosen.clone());
+    }
+    app.chosen = Some(chosen);
+    // Opened anew for an answer: the chat goes on.
+    if matches!(app.screen, Screen::Chat) {
+        return Vec::new();
+    }
+    app.screen = Screen::Chat;
+    app.stats = None;
+    app.context_used = 0;
+    let first = !std::mem::replace(&mut app.was_ready, true);
+    if first && !app.start.fresh { vec![Effect::Work(Work::Resume)] } else { Vec::new() }
+}
+
+fn on_talk(app: &mut App, mut talk: Talk, now: Instant) -> Vec<Effect> {
+    let switched = std::mem::take(&mut talk.opened);
+    // Rows of turns that are the same stay.
+    let same = app.talk.turns.iter().zip(&talk.turns).take_while(|(a, b)| a == b).count();
+    let same = match app.talk.dropped == talk.dropped {
+        true => same,
+        false => same.min(app.talk.dropped).min(talk.dropped),
+    };
+    app.transcript.changed_from(same);
+    let chosen = talk.chosen.take();
+    let copy = talk.copy;
+    app.talk = talk;
+    // The list shows titles and times.
+    let mut effects = relist(app);
+    if let Some(chosen) = chosen.filter(|_| switched || app.live().is_none()) {
+        app.chosen = Some(chosen);
+    }
+    if switched {
+        app.stats = None;
+        app.context_used = 0;
+        app.transcript.to_end();
+        let questions: Vec<String> = app.talk.turns.iter().map(|turn| turn.question.clone()).collect();
+        questions.iter().for_each(|question| app.remember(question));
+        if copy {
+            let said = app
+                .say(
+                    "another huozi writes it: this goes on in a copy",
+                    "另一个 huozi 正在写入：此处在副本中继续",
+                )
+                .to_owned();
+            app.flash(said, Tone::Note, now);
+        }
+        let bytes: usize = app.talk.turns.iter().map(|t| t.question.len() + t.answer.len()).sum();
+        if bytes > WARM_BYTES && matches!(app.busy, Busy::Idle) {
+            let cancel = Arc::new(AtomicBool::new(false));
+            app.busy = Busy::Warming { done: (0, 0), since: None, cancel: cancel.clone() };
+            effects.push(Effect::Work(Work::Warm(cancel)));
+        }
+    }
+    effects
+}
+
+fn on_event(app: &mut App, event: Event, now: Instant) {
+    if let (Busy::Warming { done, since, .. }, Event::Prompt { done: read, total }) = (&mut app.busy, &event)
+    {
+        since.get_or_insert((now, *read));
+        *done = (*read, *total);
+        return;
+    }
+    let lang = app.lang();
+    match event {
+        Event::Prompt { done, total } => {
+            if let Busy::Answering(live) = &mut app.busy {
+                live.reading.get_or_insert((now, done));
+                live.prompt = (done, total);
+            }
+        }
+        Event::Token(_) => {
+            let mut rate = None;
+            if let Busy::Answering(live) = &mut app.busy {
+                live.tokens += 1;
+                live.first.get_or_insert(now);
+                let (since, tokens) = *live.taken.get_or_insert((now, live.tokens));
+                let elapsed = now.saturating_duration_since(since);
+                if elapsed >= RATE {
+                    rate = Some((live.tokens - tokens) as f64 / elapsed.as_secs_f64());
+                    live.taken = Some((now, live.tokens));
+                }
+            }
+            if let Some(rate) = rate {
+                app.rate(rate);
+            }
+        }
+        Event::Text(text) => {
+            if let Busy::Answering(live) = &mut app.busy {
+                live.text.push_str(&text);
+            }
+        }
+        Event::Dropped { exchanges } => {
+            let said = match lang {
+                Lang::En => {
+                    format!("the oldest {exchanges} exchange(s) no longer fit and are left out of the prompt")
+                }
+                Lang::Zh => format!("最早的 {exchanges} 轮对话放不下，已不在上下文中"),
+            };
+            app.flash(said, Tone::Note, now);
+        }
+        Event::Notice(notice) => app.flash(notice.to_string(), Tone::Note, now),
+        Event::Stopped(_) => {}
+        Event::Stats(stats) => {
+            app.context_used = stats.context_used;
+            app.rate(stats.generate_rate());
+            app.stats = Some(stats);
+        }
+    }
+}

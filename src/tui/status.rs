@@ -1,0 +1,160 @@
+//! The lines around the conversation: the title above it, what the model does below it, and figures in the last row.
+
+use super::app::{App, Busy, Tone};
+use super::look::{bytes, seconds};
+use super::text::{fit, pad, width};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use std::time::Instant;
+
+/// The title, and the model at the right.
+pub fn render_title(app: &App, area: Rect, buffer: &mut Buffer) {
+    let look = app.look();
+    let cells = usize::from(area.width);
+    let mut title = format!(" {}", app.title());
+    let mut mark = |on: bool, text: &str| {
+        if on {
+            title = format!(" [{text}]{title}");
+        }
+    };
+    mark(app.talk.private, app.say("not saved", "不保存"));
+    mark(app.talk.copy, app.say("copy", "副本"));
+    mark(app.editing, app.say("editing", "修改中"));
+    let model =
+        app.about.as_ref().map_or_else(String::new, |about| format!("{} {} ", about.name, about.kind));
+    let model = fit(&model, cells * 2 / 5).into_owned();
+    let room = cells.saturating_sub(width(&model) + 1);
+    buffer.set_string(area.x, area.y, pad(&format!("{} {model}", pad(&title, room)), cells), look.bar());
+}
+
+/// What the model does, between the conversation and the input; a message takes its place for a while.
+pub fn render_state(app: &App, now: Instant, area: Rect, buffer: &mut Buffer) {
+    let look = app.look();
+    let cells = usize::from(area.width);
+    let rule = look.rule();
+    let (text, style) = match &app.flash {
+        Some(flash) => {
+            (flash.text.clone(), if flash.tone == Tone::Error { look.error() } else { look.note() })
+        }
+        None => (state(app, now, cells), look.note()),
+    };
+    let text = fit(&text, cells.saturating_sub(4)).into_owned();
+    let (left, right) = match text.is_empty() {
+        true => (0, cells),
+        false => (2, cells.saturating_sub(width(&text) + 4)),
+    };
+    buffer.set_string(area.x, area.y, rule.repeat(left), look.dim());
+    if !text.is_empty() {
+        buffer.set_string(area.x + 2, area.y, format!(" {text} "), style);
+    }
+    buffer.set_string(area.x + (cells - right) as u16, area.y, rule.repeat(right), look.dim());
+    if !app.transcript.follows() && right > 12 {
+        let more = app.say(" Ctrl+End: latest ", " Ctrl+End 到最新 ");
+        if width(more) + 2 < right {
+            buffer.set_string(area.right() - width(more) as u16 - 1, area.y, more, look.note());
+        }
+    }
+}
+
+/// Idle, reading with progress, or writing.
+fn state(app: &App, now: Instant, cells: usize) -> String {
+    let gauge = |done: usize, total: usize| {
+        let room = if cells >= 60 { 20 } else { 8 };
+        app.look().gauge(done as f64 / total.max(1) as f64, room)
+    };
+    let reading = |what: &str, (done, total): (usize, usize), since: Option<(Instant, usize)>| {
+        let mut text = format!("{what} {} {done}/{total}", gauge(done, total));
+        if let Some((since, from)) = since {
+            let elapsed = now.saturating_duration_since(since).as_secs_f64();
+            let rate = done.saturating_sub(from) as f64 / elapsed.max(1e-3);
+            if elapsed > 0.5 && rate > 0.0 {
+                let left = total.saturating_sub(done) as f64 / rate;
+                text += &format!(" {rate:.0} t/s, {} {}", app.say("left:", "剩余"), seconds(left));
+            }
+        }
+        text
+    };
+    match &app.busy {
+        Busy::Idle => String::new(),
+        Busy::Warming { done, since, .. } => reading(app.say("re-reading", "重读对话"), *done, *since),
+        Busy::Answering(live) if live.stopping => app.say("stopping ...", "正在停止……").to_owned(),
+        Busy::Answering(live) if live.tokens == 0 => {
+            reading(app.say("reading", "阅读中"), live.prompt, live.reading)
+        }
+        Busy::Answering(live) => {
+            let max = app.chosen.as_ref().map_or(0, |chosen| chosen.settings.max_new);
+            let written = format!("{} {}/{max}", app.say("writing", "书写中"), live.tokens);
+            format!("{written}  {}", app.say("Esc stops", "Esc 停止"))
+        }
+    }
+}
+
+/// Figures, as many as there is room for: the most important first.
+pub fn render_figures(app: &App, now: Instant, area: Rect, buffer: &mut Buffer) {
+    let look = app.look();
+    let cells = usize::from(area.width);
+    let mut parts: Vec<(String, Style)> = Vec::new();
+    let context = app.context();
+    if context > 0 {
+        let used = context_used(app);
+        let share = used as f64 / context as f64;
+        let style = if share > 0.9 { look.error() } else { Style::new() };
+        let room = if cells >= 100 { 16 } else { 6 };
+        let label = if cells >= 60 { app.say("context ", "上下文 ") } else { "" };
+        parts.push((format!("{label}{} {used}/{context}", look.gauge(share, room)), style));
+    }
+    let rate = app.live().and_then(|live| {
+        let elapsed = now.saturating_duration_since(live.first?).as_secs_f64();
+        (live.tokens > 1 && elapsed > 0.05).then(|| (live.tokens - 1) as f64 / elapsed)
+    });
+    let last = app.stats.as_ref().map(crate::session::Stats::generate_rate).filter(|&rate| rate > 0.0);
+    if let Some(rate) = rate.or(last) {
+        let spark = if cells >= 60 {
+            look.spark(app.rates.iter().copied().rev().take(12).rev())
+        } else {
+            String::new()
+        };
+        parts.push((format!("{rate:.1} t/s {spark}").trim_end().to_owned(), look.model()));
+    }
+    if let Some(stats) = app.stats.as_ref().filter(|stats| stats.prompt_tokens > 0) {
+        parts.push((format!("{} {:.0} t/s", app.say("prompt", "提示"), stats.prompt_rate()), look.dim()));
+    }
+    if let Some(memory) = app.memory {
+        parts.push((format!("{} {}", app.say("mem", "内存"), bytes(memory)), look.dim()));
+    }
+    if let Some(about) = &app.about
+        && cells >= 120
+    {
+        parts.push((about.runs_on.clone(), look.dim()));
+        parts.push((format!("KV {}", about.kv.name()), look.dim()));
+    }
+    let help = app.say("F1 help", "F1 帮助");
+    let mut x = 1;
+    let side = format!(" {} ", look.side());
+    for (at, (text, style)) in parts.iter().enumerate() {
+        let before = if at == 0 { 0 } else { 3 };
+        // The first is cut rather than left out.
+        if at > 0 && x + before + width(text) + 1 > cells {
+            break;
+        }
+        if at > 0 {
+            buffer.set_string(area.x + x as u16, area.y, &side, look.dim());
+        }
+        let shown = fit(text, cells.saturating_sub(x + before));
+        buffer.set_string(area.x + (x + before) as u16, area.y, &shown, *style);
+        x += before + width(&shown);
+    }
+    if x + width(help) + 3 <= cells {
+        buffer.set_string(area.right() - width(help) as u16 - 1, area.y, help, look.dim());
+    }
+}
+
+/// Positions filled, the answer on its way among them.
+fn context_used(app: &App) -> usize {
+    match &app.busy {
+        Busy::Answering(live) if live.prompt.1 > 0 => live.prompt.0 + live.tokens,
+        Busy::Warming { done, .. } => done.0,
+        _ => app.context_used,
+    }
+}

@@ -1,0 +1,203 @@
+//! The pane of the conversations.
+
+use super::app::{App, Effect, Tone};
+use super::input::Input;
+use super::panels::{Panel, both_ends, edit, line, list, place, window};
+use super::text::one_line;
+use super::worker::{Desk, Work};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+use ratatui::style::Style;
+use ratatui::text::Line;
+use std::time::{Instant, SystemTime};
+
+/// The pane.
+#[derive(Default)]
+pub struct Talks {
+    /// What is searched for.
+    pub search: Input,
+    /// The one that is chosen.
+    pub at: usize,
+    /// Its new title, while it is typed.
+    pub renaming: Option<Input>,
+}
+
+/// Opens the pane.
+pub fn open(app: &mut App) -> Vec<Effect> {
+    app.panel = Some(Panel::Talks(Talks::default()));
+    vec![Effect::Desk(Desk::List(String::new()))]
+}
+
+/// Takes a key.
+pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
+    let Some(Panel::Talks(state)) = &mut app.panel else { return Vec::new() };
+    let last = app.talks.len().saturating_sub(1);
+    state.at = state.at.min(last);
+    let entry = app.talks.get(state.at);
+    if let Some(input) = &mut state.renaming {
+        match key.code {
+            KeyCode::Esc => state.renaming = None,
+            KeyCode::Enter => {
+                let title = one_line(input.text());
+                state.renaming = None;
+                if let Some(entry) = app.talks.get_mut(state.at).filter(|_| !title.is_empty()) {
+                    entry.title.clone_from(&title);
+                    if app.talk.name.as_ref() == Some(&entry.name) {
+                        return vec![Effect::Work(Work::Rename(title))];
+                    }
+                    return vec![Effect::Desk(Desk::Rename(entry.name.clone(), title))];
+                }
+            }
+            _ => {
+                edit(input, key);
+            }
+        }
+        return Vec::new();
+    }
+    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+    match key.code {
+        KeyCode::Esc if !state.search.is_empty() => {
+            state.search = Input::default();
+            return vec![Effect::Desk(Desk::List(String::new()))];
+        }
+        KeyCode::Esc | KeyCode::F(3) => app.panel = None,
+        KeyCode::Up => state.at = state.at.saturating_sub(1),
+        KeyCode::Down => state.at = (state.at + 1).min(last),
+        KeyCode::PageUp => state.at = state.at.saturating_sub(10),
+        KeyCode::PageDown => state.at = (state.at + 10).min(last),
+        KeyCode::Enter => {
+            if let Some(entry) = entry {
+                let name = entry.name.clone();
+                app.panel = None;
+                return switch(app, Work::Open(name));
+            }
+        }
+        KeyCode::Delete => return delete(app),
+        KeyCode::Char('d') if control => return delete(app),
+        KeyCode::Char('z' | 'u') if control => {
+            if let Some(name) = app.trashed.take() {
+                return vec![Effect::Desk(Desk::Undelete(name))];
+            }
+            let none = app.say("nothing was deleted", "没有删除过对话").to_owned();
+            app.flash(none, Tone::Note, now);
+        }
+        KeyCode::F(6) => rename(state, entry.map(|e| e.title.as_str())),
+        KeyCode::Char('r') if control => rename(state, entry.map(|e| e.title.as_str())),
+        KeyCode::Char('n') if control => {
+            app.panel = None;
+            return switch(app, Work::New);
+        }
+        _ => {
+            let before = state.search.text().to_owned();
+            if edit(&mut state.search, key) && state.search.text() != before {
+                state.at = 0;
+                return vec![Effect::Desk(Desk::List(state.search.text().trim().to_owned()))];
+            }
+        }
+    }
+    Vec::new()
+}
+
+fn rename(state: &mut Talks, title: Option<&str>) {
+    state.renaming = title.map(Input::of);
+}
+
+fn delete(app: &mut App) -> Vec<Effect> {
+    let Some(Panel::Talks(state)) = &app.panel else { return Vec::new() };
+    let at = state.at;
+    if at >= app.talks.len() {
+        return Vec::new();
+    }
+    let entry = app.talks.remove(at);
+    if app.talk.name.as_ref() == Some(&entry.name) {
+        return switch(app, Work::Delete);
+    }
+    vec![Effect::Desk(Desk::Delete(entry.name))]
+}
+
+/// Puts another conversation on the screen; an answer on its way ends, and what was said of it stays with its own.
+pub fn switch(app: &mut App, work: Work) -> Vec<Effect> {
+    app.stop();
+    app.editing = false;
+    app.transcript.to_end();
+    vec![Effect::Work(work)]
+}
+
+fn window_place(screen: Rect) -> Rect {
+    place(screen, 76, screen.height.min(24))
+}
+
+/// Where the list is.
+pub fn list_place(screen: Rect) -> Rect {
+    let area = window_place(screen);
+    Rect {
+        x: area.x + 2,
+        y: area.y + 3,
+        width: area.width.saturating_sub(4),
+        height: area.height.saturating_sub(4),
+    }
+}
+
+/// Shows the pane.
+pub fn render(app: &App, state: &Talks, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
+    let look = app.look();
+    let area = window_place(screen);
+    let hint = match (&state.renaming, app.trashed.is_some()) {
+        (Some(_), _) => app.say("Enter renames, Esc leaves it", "Enter 改名，Esc 取消"),
+        (None, true) => app.say("Ctrl+U brings back what was deleted", "Ctrl+U 恢复已删除的对话"),
+        (None, false) => app.say(
+            "Enter open, Ctrl+R rename, Del delete, Esc close",
+            "Enter 打开，Ctrl+R 改名，Del 删除，Esc 关闭",
+        ),
+    };
+    let inner = window(area, app.say("Conversations", "对话"), hint, look, buffer);
+    let label = app.say("Search: ", "搜索：");
+    let cells = super::text::width(label) as u16;
+    buffer.set_string(inner.x, inner.y, label, look.dim());
+    let row = Rect { x: inner.x + cells, y: inner.y, width: inner.width.saturating_sub(cells), height: 1 };
+    let cursor = line(&state.search, row, Style::new(), buffer);
+    let inside = list_place(screen);
+    if app.talks.is_empty() {
+        let none = app.say("none", "没有");
+        buffer.set_string(inside.x, inside.y, none, look.dim());
+        return Some(cursor);
+    }
+    let at = state.at.min(app.talks.len() - 1);
+    let now = SystemTime::now();
+    let rows: Vec<Line<'_>> = app
+        .talks
+        .iter()
+        .map(|entry| {
+            let open = app.talk.name.as_ref() == Some(&entry.name);
+            let mark = if open { "* " } else { "  " };
+            let age = now.duration_since(entry.modified).map_or(0.0, |d| d.as_secs_f64());
+            let title = format!("{mark}{}", one_line(&entry.title));
+            both_ends(&title, &ago(app, age), usize::from(inside.width), [Style::new(), look.dim()])
+        })
+        .collect();
+    let first = list(&rows, Some(at), inside, look, buffer);
+    let Some(input) = &state.renaming else { return Some(cursor) };
+    let y = inside.y + (at - first) as u16;
+    for x in inside.left()..inside.right() {
+        buffer[(x, y)].reset();
+    }
+    Some(line(
+        input,
+        Rect { x: inside.x + 2, y, width: inside.width.saturating_sub(2), height: 1 },
+        Style::new(),
+        buffer,
+    ))
+}
+
+fn ago(app: &App, seconds: f64) -> String {
+    let days = seconds / 86400.0;
+    match (app.lang(), days) {
+        (super::look::Lang::En, d) if d >= 1.0 => format!("{d:.0} d ago"),
+        (super::look::Lang::Zh, d) if d >= 1.0 => format!("{d:.0} 天前"),
+        (super::look::Lang::En, _) => format!("{} ago", super::look::seconds(seconds)),
+        (super::look::Lang::Zh, _) if seconds < 60.0 => "刚刚".into(),
+        (super::look::Lang::Zh, _) if seconds < 3600.0 => format!("{:.0} 分钟前", seconds / 60.0),
+        (super::look::Lang::Zh, _) => format!("{:.0} 小时前", seconds / 3600.0),
+    }
+}

@@ -1,0 +1,434 @@
+//! Message to state. What the outside has to do about it comes back as [`Effect`]s.
+
+use super::app::{App, Busy, Effect, Live, Screen, Tone};
+use super::ask::{Ask as AskPanel, Wish, export_name};
+use super::keys::{Action, action};
+use super::panels::{self, Choice, Panel};
+use super::worker::{Ask, Desk, Report, Work};
+use super::{chooser, commands, reports, settings, talks};
+use crossterm::event::{KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::layout::{Position, Rect};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+/// A second Ctrl+C quits if it comes this soon.
+const TWICE: Duration = Duration::from_secs(2);
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Msg {
+    /// A key.
+    Key(KeyEvent),
+    /// The mouse.
+    Mouse(MouseEvent),
+    /// A text was pasted.
+    Paste(String),
+    /// The screen has another size.
+    Resize(u16, u16),
+    /// Time went by.
+    Tick,
+    /// A thread has something to tell.
+    Report(Report),
+    /// The editor gave this text back, or says why not.
+    Edited(Result<String, String>),
+    /// The process is to end.
+    Terminate,
+    /// The process is to stop until it is continued.
+    Suspend,
+    /// It goes on.
+    Continued,
+}
+
+/// Takes a message.
+pub fn update(app: &mut App, msg: Msg, now: Instant) -> Vec<Effect> {
+    if app.flash.as_ref().is_some_and(|flash| now >= flash.until) {
+        app.flash = None;
+    }
+    match msg {
+        Msg::Key(event) if event.kind != KeyEventKind::Release => key(app, event, now),
+        Msg::Key(_) | Msg::Tick => Vec::new(),
+        Msg::Mouse(event) => mouse(app, event, now),
+        Msg::Paste(text) => paste(app, &text),
+        Msg::Resize(width, height) => {
+            app.size = (width, height);
+            Vec::new()
+        }
+        Msg::Report(report) => reports::take(app, report, now),
+        Msg::Edited(Ok(text)) => {
+            app.input.set(text.strip_suffix('\n').unwrap_or(&text));
+            vec![Effect::Redraw]
+        }
+        Msg::Edited(Err(why)) => {
+            app.flash(why, Tone::Error, now);
+            vec![Effect::Redraw]
+        }
+        Msg::Terminate => quit(app),
+        Msg::Suspend => vec![Effect::Suspend],
+        Msg::Continued => vec![Effect::Enter],
+    }
+}
+
+fn quit(app: &mut App) -> Vec<Effect> {
+    app.stop();
+    app.quitting = true;
+    vec![Effect::Quit]
+}
+
+fn key(app: &mut App, event: KeyEvent, now: Instant) -> Vec<Effect> {
+    let what = action(event, &app.prefs);
+    // These hold wherever one is.
+    match what {
+        Some(Action::Interrupt) => return interrupt(app, now),
+        Some(Action::Quit) => return quit(app),
+        Some(Action::Redraw) => return vec![Effect::Redraw],
+        Some(Action::Suspend) if app.panel.is_none() => return vec![Effect::Suspend],
+        _ => {}
+    }
+    if app.panel.is_some() {
+        return panels::key(app, event, now);
+    }
+    match app.screen {
+        Screen::Chat => match what {
+            Some(what) => act(app, what, now),
+            None => {
+                write(app, event);
+                Vec::new()
+            }
+        },
+        _ => chooser::key(app, event, now),
+    }
+}
+
+/// Ctrl+C: ends the answer; then empties the input; the second time in a row it quits.
+fn interrupt(app: &mut App, now: Instant) -> Vec<Effect> {
+    let again = app.interrupted.is_some_and(|then| now.saturating_duration_since(then) < TWICE);
+    if again {
+        return quit(app);
+    }
+    app.interrupted = Some(now);
+    if !app.stop()
+        && app.panel.take().is_none()
+        && matches!(app.screen, Screen::Chat)
+        && !app.input.is_empty()
+    {
+        app.input.take();
+    }
+    let hint = app.say("Ctrl+C once more quits", "再按一次 Ctrl+C 退出").to_owned();
+    app.flash(hint, Tone::Note, now);
+    Vec::new()
+}
+
+/// A key that edits the message.
+fn write(app: &mut App, event: KeyEvent) {
+    use crossterm::event::KeyCode;
+    let width = usize::from(app.places.input.width);
+    match event.code {
+        KeyCode::Up if event.modifiers.is_empty() => {
+            if !app.input.vertical(true, width) {
+                recall(app, true);
+            }
+        }
+        KeyCode::Down if event.modifiers.is_empty() => {
+            if !app.input.vertical(false, width) {
+                recall(app, false);
+            }
+        }
+        KeyCode::Tab => app.input.insert("\t"),
+        _ => {
+            panels::edit(&mut app.input, event);
+        }
+    }
+}
+
+/// The question before the one in the input, or the one after it.
+fn recall(app: &mut App, older: bool) {
+    let (at, draft) = match app.recalled.take() {
+        Some((at, draft)) => (at, draft),
+        None => (app.history.len(), app.input.text().to_owned()),
+    };
+    let to = if older { at.checked_sub(1) } else { Some(at + 1) };
+    match to.filter(|&to| to <= app.history.len() && at <= app.history.len()) {
+        Some(to) if to == app.history.len() => {
+            if at < app.history.len() {
+                app.input.set(&draft);
+            }
+        }
+        Some(to) => {
+            let text = app.history[to].clone();
+            app.input.set(&text);
+            app.recalled = Some((to, draft));
+        }
+        None => app.recalled = (at < app.history.len()).then_some((at, draft)),
+    }
+}
+
+/// Does what a key of the chat stands for.
+pub fn act(app: &mut App, what: Action, now: Instant) -> Vec<Effect> {
+    match what {
+        Action::Send => return send(app, now),
+        Action::Newline => app.input.insert("\n"),
+        Action::Stop => {
+            if !app.stop() && app.editing {
+                app.editing = false;
+                let draft = std::mem::take(&mut app.draft);
+                app.input.set(&draft);
+            }
+        }
+        Action::EndOfInput if app.input.is_empty() => return quit(app),
+        Action::EndOfInput => app.input.delete(),
+        Action::Help => app.panel = Some(Panel::Help(0)),
+        Action::Settings => app.panel = Some(Panel::Settings(settings::Settings::default())),
+        Action::Talks => return talks::open(app),
+        Action::Models => {
+            if is_free(app, now) {
+                app.screen = Screen::Choose(Choice::default());
+                return vec![Effect::Desk(Desk::Models)];
+            }
+        }
+        Action::Retry => {
+            if is_free(app, now) {
+                match app.talk.turns.last().map(|turn| turn.question.clone()) {
+                    Some(question) => return ask(app, Ask::Retry, question),
+                    None => nothing(app, now),
+                }
+            }
+        }
+        Action::Undo => {
+            if is_free(app, now) {
+                match app.talk.turns.pop() {
+                    Some(turn) => {
+                        app.transcript.changed_from(app.talk.turns.len());
+                        let question = &turn.question;
+                        app.remember(question);
+                        if app.input.is_empty() {
+                            app.input.set(question);
+                        }
+                        app.editing = false;
+                        let said = app
+                            .say("taken back; Up brings the question back", "已撤回；按上键可找回问题")
+                            .to_owned();
+                        app.flash(said, Tone::Note, now);
+                        return vec![Effect::Work(Work::Undo)];
+                    }
+                    None => nothing(app, now),
+                }
+            }
+        }
+        Action::EditLast => match app.talk.turns.last().map(|turn| turn.question.clone()) {
+            Some(question) => {
+                if !app.editing {
+                    app.draft = app.input.text().to_owned();
+                }
+                app.editing = true;
+                app.input.set(&question);
+                let said =
+                    app.say("Enter asks it anew, Esc leaves it", "Enter 重新提问，Esc 取消").to_owned();
+                app.flash(said, Tone::Note, now);
+            }
+            None => nothing(app, now),
+        },
+        Action::Copy => {
+            let live = app.live().map(|live| live.text.clone()).filter(|text| !text.is_empty());
+            match live.or_else(|| app.talk.turns.last().map(|turn| turn.answer.clone())) {
+                Some(text) => {
+                    let said = app
+                        .say("copied, if the terminal allows it (OSC 52)", "已复制（需终端支持 OSC 52）")
+                        .to_owned();
+                    app.flash(said, Tone::Note, now);
+                    return vec![Effect::Copy(text)];
+                }
+                None => nothing(app, now),
+            }
+        }
+        Action::Attach => app.panel = Some(Panel::Ask(AskPanel::new(Wish::Attach, ""))),
+        Action::New => return talks::switch(app, Work::New),
+        Action::Export => {
+            let name = export_name(app);
+            app.panel = Some(Panel::Ask(AskPanel::new(Wish::Export, &name)));
+        }
+        Action::Raw => {
+            app.prefs.raw = !app.prefs.raw;
+            return settings::keep_prefs(app);
+        }
+        Action::Unfold => app.transcript.unfold(),
+        Action::Private => {
+            if is_free(app, now) {
+                if app.talk.private {
+                    return vec![Effect::Work(Work::Private(false))];
+                }
+                if app.talk.name.is_some() {
+                    app.panel = Some(Panel::Ask(AskPanel::new(Wish::Forget, "")));
+                } else {
+                    return vec![Effect::Work(Work::Private(true))];
+                }
+            }
+        }
+        Action::Language => {
+            app.prefs.lang = Some(app.lang().other());
+            return settings::keep_prefs(app);
+        }
+        Action::Editor => return vec![Effect::Edit(app.input.text().to_owned())],
+        Action::PageUp => app.transcript.page(-1),
+        Action::PageDown => app.transcript.page(1),
+        Action::RowUp => app.transcript.scroll(-1),
+        Action::RowDown => app.transcript.scroll(1),
+        Action::Top => app.transcript.to_top(),
+        Action::End => app.transcript.to_end(),
+        Action::InputUndo => app.input.undo(),
+        Action::InputRedo => app.input.redo(),
+        Action::Yank => app.input.yank(),
+        Action::Interrupt | Action::Quit | Action::Redraw | Action::Suspend => {}
+    }
+    Vec::new()
+}
+
+fn nothing(app: &mut App, now: Instant) {
+    let said = app.say("nothing was said yet", "还没有对话内容").to_owned();
+    app.flash(said, Tone::Note, now);
+}
+
+/// Whether the model does nothing; says so if it does.
+fn is_free(app: &mut App, now: Instant) -> bool {
+    match &app.busy {
+        Busy::Idle => true,
+        Busy::Warming { .. } => {
+            app.stop();
+            true
+        }
+        Busy::Answering(_) => {
+            let said = app.say("the model is writing; Esc stops it", "模型正在书写；Esc 停止").to_owned();
+            app.flash(said, Tone::Note, now);
+            false
+        }
+    }
+}
+
+/// Sends the message, or does the command that it is.
+fn send(app: &mut App, now: Instant) -> Vec<Effect> {
+    let text = app.input.text().to_owned();
+    if text.trim().is_empty() {
+        return Vec::new();
+    }
+    if let Some((name, rest)) = commands::parse(&text) {
+        let (name, rest) = (name.to_owned(), rest.to_owned());
+        return commands::run(app, &name, &rest, now);
+    }
+    if !is_free(app, now) {
+        return Vec::new();
+    }
+    app.input.take();
+    let message = commands::message(&text).trim_end().to_owned();
+    let revises = std::mem::take(&mut app.editing) && !app.talk.turns.is_empty();
+    ask(app, if revises { Ask::Revise } else { Ask::New }, message)
+}
+
+fn ask(app: &mut App, ask: Ask, question: String) -> Vec<Effect> {
+    let Some(chosen) = app.chosen.clone() else { return Vec::new() };
+    app.remember(&question);
+    app.transcript.to_end();
+    app.rates.clear();
+    // What the model does is what matters now.
+    app.flash = None;
+    let cancel = Arc::new(AtomicBool::new(false));
+    let live = Live {
+        ask,
+        question: question.clone(),
+        text: String::new(),
+        tokens: 0,
+        prompt: (0, 0),
+        reading: None,
+        first: None,
+        taken: None,
+        stopping: false,
+        cancel: cancel.clone(),
+    };
+    app.busy = Busy::Answering(Box::new(live));
+    app.interrupted = None;
+    vec![Effect::Work(Work::Ask { ask, question, chosen, cancel })]
+}
+
+fn paste(app: &mut App, text: &str) -> Vec<Effect> {
+    match &mut app.panel {
+        Some(Panel::Ask(ask)) if ask.wish != Wish::Forget => ask.input.insert(text.trim_end()),
+        Some(Panel::Settings(state)) => {
+            if let Some(input) = &mut state.editing {
+                input.insert(text);
+            }
+        }
+        Some(Panel::Talks(state)) => {
+            let line = super::text::one_line(text);
+            if let Some(input) = &mut state.renaming {
+                input.insert(&line);
+            } else {
+                state.search.insert(&line);
+                return vec![Effect::Desk(Desk::List(state.search.text().trim().to_owned()))];
+            }
+        }
+        Some(_) => {}
+        None if matches!(app.screen, Screen::Chat) => app.input.insert(text),
+        None => {}
+    }
+    Vec::new()
+}
+
+fn mouse(app: &mut App, event: MouseEvent, now: Instant) -> Vec<Effect> {
+    use crossterm::event::KeyCode;
+    let at = Position { x: event.column, y: event.row };
+    let screen = Rect { x: 0, y: 0, width: app.size.0, height: app.size.1 };
+    let wheel = match event.kind {
+        MouseEventKind::ScrollUp => Some((-3, KeyCode::Up)),
+        MouseEventKind::ScrollDown => Some((3, KeyCode::Down)),
+        _ => None,
+    };
+    if let Some((rows, code)) = wheel {
+        if app.panel.is_some() || !matches!(app.screen, Screen::Chat) {
+            return match app.panel {
+                Some(_) => panels::key(app, code.into(), now),
+                None => chooser::key(app, code.into(), now),
+            };
+        }
+        app.transcript.scroll(rows);
+        return Vec::new();
+    }
+    if event.kind != MouseEventKind::Down(MouseButton::Left) {
+        return Vec::new();
+    }
+    // A click chooses; a click on what is chosen opens it.
+    match (&mut app.panel, &app.screen) {
+        (Some(Panel::Talks(state)), _) => {
+            let place = talks::list_place(screen);
+            if state.renaming.is_none() && place.contains(at) {
+                let chosen = state.at.min(app.talks.len().saturating_sub(1));
+                let first = panels::first_of(app.talks.len(), Some(chosen), usize::from(place.height));
+                let row = first + usize::from(at.y - place.y);
+                if row == state.at {
+                    return talks::key(app, KeyCode::Enter.into(), now);
+                }
+                state.at = row.min(app.talks.len().saturating_sub(1));
+            }
+        }
+        (Some(_), _) => {}
+        (None, Screen::Choose(choice)) => {
+            let place = chooser::list_place(app, screen, choice);
+            let rows = app.sources().len() + 1;
+            let first = panels::first_of(rows, Some(choice.at), usize::from(place.height));
+            let row = first + usize::from(at.y.saturating_sub(place.y));
+            if place.contains(at) && row < rows {
+                if row == choice.at {
+                    return chooser::open(app, now);
+                }
+                if let Screen::Choose(choice) = &mut app.screen {
+                    choice.at = row;
+                }
+            }
+        }
+        (None, Screen::Chat) if app.places.input.contains(at) => {
+            let place = app.places.input;
+            let row = app.input.scroll + usize::from(at.y - place.y);
+            app.input.click(row, usize::from(at.x - place.x), usize::from(place.width));
+        }
+        (None, Screen::Chat | Screen::Load(_)) => {}
+    }
+    Vec::new()
+}

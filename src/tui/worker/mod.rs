@@ -1,0 +1,252 @@
+//! The two threads behind the screen: one owns the model and the conversation that is open, the other does what takes a
+//! moment on disk. In: [`Work`] and [`Desk`]. Out: [`Report`]s. Neither knows the screen.
+
+mod desk;
+mod model;
+
+use crate::session::open::{About, Options, Source, Step, Wanted};
+use crate::session::store;
+use crate::session::{Event, Settings, Turn};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What is asked of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// A new question.
+    New,
+    /// The last question once more.
+    Retry,
+    /// A question in place of the last.
+    Revise,
+}
+
+/// Work of the model's thread.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Open a model; what is being said goes on with it.
+    Load {
+        /// Which.
+        source: Source,
+        /// How.
+        options: Options,
+        /// Ends a conversion.
+        cancel: Arc<AtomicBool>,
+    },
+    /// Open the conversation that was used last, if nobody else has it.
+    Resume,
+    /// Open this conversation.
+    Open(String),
+    /// A new conversation.
+    New,
+    /// Answer.
+    Ask {
+        /// Which question.
+        ask: Ask,
+        /// Its text.
+        question: String,
+        /// The settings.
+        chosen: Chosen,
+        /// Ends the answer.
+        cancel: Arc<AtomicBool>,
+    },
+    /// Take the last exchange back.
+    Undo,
+    /// Read what was said, so that the next answer begins at once.
+    Warm(Arc<AtomicBool>),
+    /// Keep settings with the conversation.
+    Keep(Chosen),
+    /// Give the open conversation another title.
+    Rename(String),
+    /// Leave nothing of the open conversation on disk, or keep it again.
+    Private(bool),
+    /// Throw the open conversation away and begin a new one.
+    Delete,
+    /// End.
+    Quit,
+}
+
+/// Work of the other thread.
+#[derive(Clone, Debug)]
+pub enum Desk {
+    /// Look for models.
+    Models,
+    /// Look at the conversations; only those that hold this text, unless it is empty.
+    List(String),
+    /// Give another title to a conversation that is not open.
+    Rename(String, String),
+    /// Throw away a conversation that is not open.
+    Delete(String),
+    /// Bring back what was thrown away under this name.
+    Undelete(String),
+    /// Write a text file.
+    Export(PathBuf, String),
+    /// Read a text file.
+    Attach(PathBuf),
+    /// Keep what was chosen for the interface.
+    Prefs(String),
+}
+
+/// All that can be changed about an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chosen {
+    /// Of the session.
+    pub settings: Settings,
+    /// Of the engine.
+    pub options: Options,
+}
+
+/// What the threads tell.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// A model is being opened.
+    Loading(Step, u64, u64),
+    /// The model is there, with these settings.
+    Ready(Box<About>, Box<Chosen>),
+    /// It is not, and why.
+    LoadFailed(String),
+    /// Something of an answer.
+    Event(Event),
+    /// The answer ended, or failed for a reason. A [`Report::Talk`] comes before.
+    Answered(Option<String>),
+    /// The conversation as it is now.
+    Talk(Box<Talk>),
+    /// The conversation was read, or as much as was wanted; so many positions are filled.
+    Warmed(usize),
+    /// Something could not be saved.
+    NotSaved(String),
+    /// The engine is opened anew, as the settings want it.
+    Reopening,
+    /// Bytes of memory this process holds.
+    Memory(u64),
+    /// Models found; memory there is.
+    Models(Vec<Model>, Option<u64>),
+    /// Conversations, the latest first.
+    Talks(Vec<store::Entry>),
+    /// A conversation was thrown away, and lies in the trash under this name.
+    Deleted(String),
+    /// It is back, under this name.
+    Undeleted(String),
+    /// A file was written.
+    Exported(PathBuf),
+    /// A text file was read.
+    Attached(PathBuf, String),
+    /// Something of the desk failed.
+    DeskFailed(String),
+}
+
+/// A model file in the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// Bytes of memory it needs, or why it is no model for us.
+    pub needs: Result<u64, String>,
+}
+
+/// A conversation as the screen shows it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Talk {
+    /// Its name on disk; `None` while it is not there.
+    pub name: Option<String>,
+    /// Its title.
+    pub title: Option<String>,
+    /// What was said.
+    pub turns: Vec<Turn>,
+    /// How many of the oldest turns are no longer part of the prompt.
+    pub dropped: usize,
+    /// Nothing of it is kept.
+    pub private: bool,
+    /// Another process writes the original: it goes on in a copy.
+    pub copy: bool,
+    /// It is another one than before.
+    pub opened: bool,
+    /// Its settings.
+    pub chosen: Option<Chosen>,
+}
+
+/// What the threads are started with.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// Sampling that was asked for.
+    pub wanted: Wanted,
+    /// System text of new conversations.
+    pub system: Option<String>,
+    /// Seed of new conversations.
+    pub seed: Option<u64>,
+    /// Where conversations are kept.
+    pub folder: Option<PathBuf>,
+    /// Where is kept what was chosen for the interface.
+    pub prefs: Option<PathBuf>,
+    /// Model files to offer first.
+    pub models: Vec<PathBuf>,
+}
+
+/// Both threads.
+pub struct Workers {
+    work: Sender<Work>,
+    desk: Sender<Desk>,
+    handle: Option<JoinHandle<()>>,
+}
+
+/// Where reports go.
+pub type Send = Arc<dyn Fn(Report) + std::marker::Send + Sync>;
+
+impl Workers {
+    /// Starts both.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn start(setup: Setup, send: Send) -> std::io::Result<Self> {
+        let (work, works) = mpsc::channel();
+        let (desk, desks) = mpsc::channel();
+        let (to, at) = (send.clone(), setup.clone());
+        let handle = std::thread::Builder::new().name("model".into()).spawn(move || {
+            model::Worker::new(at, to).run(&works);
+        })?;
+        std::thread::Builder::new().name("desk".into()).spawn(move || {
+            let mut waiting = VecDeque::new();
+            while let Some(task) = waiting.pop_front().or_else(|| desks.recv().ok()) {
+                waiting.extend(desks.try_iter());
+                // While a word is typed only the last search matters.
+                let is_list = |task: &Desk| matches!(task, Desk::List(_));
+                if is_list(&task) && waiting.iter().any(is_list) {
+                    continue;
+                }
+                if let Some(report) = desk::work(task, &setup) {
+                    send(report);
+                }
+            }
+        })?;
+        Ok(Self { work, desk, handle: Some(handle) })
+    }
+
+    /// Gives work to the model's thread.
+    pub fn work(&self, work: Work) {
+        // It ends only when this does.
+        let _ = self.work.send(work);
+    }
+
+    /// Gives work to the other thread.
+    pub fn desk(&self, desk: Desk) {
+        let _ = self.desk.send(desk);
+    }
+
+    /// Waits until all that was said is on disk; not longer than `patience`.
+    pub fn finish(mut self, patience: Duration) {
+        self.work(Work::Quit);
+        let until = Instant::now() + patience;
+        if let Some(handle) = self.handle.take() {
+            while !handle.is_finished() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
