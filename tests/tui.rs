@@ -1,0 +1,643 @@
+//! The terminal chat, without terminal and model: every key, whole screens, and events that nobody would send.
+
+mod tui_support;
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use huozi::session::{Event, Stop, Turn};
+use huozi::tui::app::{Busy, Effect, Screen};
+use huozi::tui::keys::BINDINGS;
+use huozi::tui::look::Lang;
+use huozi::tui::update::Msg;
+use huozi::tui::worker::{Ask, Desk, Report, Talk, Work};
+use tui_support::{World, about, chosen, conversation, entries, models, stats, text, turn};
+
+const SIZES: [(u16, u16); 3] = [(40, 12), (80, 24), (200, 60)];
+
+fn asked(effects: &[Effect]) -> Option<(Ask, String)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Work(Work::Ask { ask, question, .. }) => Some((*ask, question.clone())),
+        _ => None,
+    })
+}
+
+/// Answers what was asked last, as the worker would.
+fn answer(world: &mut World, said: &str, stop: Stop) {
+    let (ask, question) = asked(&world.effects).expect("something was asked");
+    world.effects.clear();
+    let mut turns = world.app.talk.turns.clone();
+    if ask != Ask::New {
+        turns.pop();
+    }
+    turns.push(Turn { stop, ..turn(&question, said) });
+    world.event(Event::Prompt { done: 20, total: 20 });
+    for piece in said.split_inclusive('\n') {
+        world.event(Event::Token(1));
+        world.event(Event::Text(piece.into()));
+    }
+    world.event(Event::Stopped(stop));
+    world.event(Event::Stats(stats()));
+    let talk = Talk { name: Some("chat-1".into()), turns, chosen: Some(chosen()), ..Talk::default() };
+    world.report(Report::Talk(Box::new(talk)));
+    world.report(Report::Answered(None));
+}
+
+#[test]
+fn ask_stop_retry_edit_undo() {
+    let mut world = World::chat((80, 24), Lang::Zh, Vec::new());
+    assert!(world.key(KeyCode::Enter).is_empty(), "nothing is written");
+    world.write("你好");
+    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((Ask::New, "你好".into())));
+    assert!(world.app.input.is_empty());
+    // While it answers one can write, not send.
+    world.write("下一个");
+    assert_eq!(asked(&world.key(KeyCode::Enter)), None);
+    assert_eq!(world.app.input.text(), "下一个");
+    world.key(KeyCode::Esc);
+    assert!(world.app.live().is_some_and(|live| live.stopping));
+    answer(&mut world, "再见", Stop::Cancelled);
+    assert!(matches!(world.app.busy, Busy::Idle) && world.screen().contains("[已停止]"));
+
+    assert_eq!(asked(&world.key(KeyCode::F(5))), Some((Ask::Retry, "你好".into())));
+    answer(&mut world, "您好", Stop::EndToken(0));
+    assert_eq!(world.app.talk.turns.len(), 1);
+
+    world.key(KeyCode::F(7));
+    assert_eq!((world.app.input.text(), world.app.editing), ("你好", true));
+    world.key(KeyCode::Esc);
+    assert_eq!((world.app.input.text(), world.app.editing), ("下一个", false), "the draft is back");
+    world.alt('e');
+    world.write("吗");
+    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((Ask::Revise, "你好吗".into())));
+    answer(&mut world, "好", Stop::EndToken(0));
+    assert!(!world.app.editing);
+
+    let undone = world.key(KeyCode::F(6));
+    assert!(matches!(undone[..], [Effect::Work(Work::Undo)]));
+    assert_eq!(world.app.input.text(), "你好吗", "the question is not lost");
+    world.talk(Vec::new());
+    assert!(world.key(KeyCode::F(5)).is_empty() && world.screen().contains("还没有对话内容"));
+}
+
+#[test]
+fn a_question_that_failed_is_back_in_the_input() {
+    let mut world = World::chat((80, 24), Lang::En, Vec::new());
+    world.write("too long");
+    world.key(KeyCode::Enter);
+    world.report(Report::Talk(Box::default()));
+    world.report(Report::Answered(Some("the message is too long".into())));
+    assert_eq!(world.app.input.text(), "too long");
+    assert!(world.screen().contains("the message is too long"));
+}
+
+#[test]
+fn every_key_of_the_table_does_something() {
+    for binding in BINDINGS {
+        for name in binding.keys.split(' ') {
+            let mut world = World::chat((80, 24), Lang::En, conversation());
+            world.write("ab");
+            world.effects.clear();
+            let before = (world.screen(), world.app.input.text().to_owned(), world.app.prefs.clone());
+            let mut modifiers = KeyModifiers::NONE;
+            let mut rest = name;
+            for (prefix, modifier) in [
+                ("Ctrl+", KeyModifiers::CONTROL),
+                ("Alt+", KeyModifiers::ALT),
+                ("Shift+", KeyModifiers::SHIFT),
+            ] {
+                if let Some(after) = rest.strip_prefix(prefix) {
+                    (modifiers, rest) = (modifiers | modifier, after);
+                }
+            }
+            let code = match rest {
+                "Enter" => KeyCode::Enter,
+                "Esc" => KeyCode::Esc,
+                "PageUp" => KeyCode::PageUp,
+                "PageDown" => KeyCode::PageDown,
+                "Home" => KeyCode::Home,
+                "End" => KeyCode::End,
+                "Up" => KeyCode::Up,
+                "Down" => KeyCode::Down,
+                f if f.len() > 1 => KeyCode::F(f[1..].parse().unwrap()),
+                c => KeyCode::Char(c.chars().next().unwrap().to_ascii_lowercase()),
+            };
+            // What goes down, closes, deletes or repeats needs something to do it to.
+            match name {
+                "Esc" => drop(world.key(KeyCode::F(7))),
+                "PageDown" | "Alt+Down" | "Ctrl+End" => drop(world.key(KeyCode::PageUp)),
+                "Alt+_" | "Alt+/" => drop(world.ctrl('_')),
+                "Ctrl+Y" => drop(world.ctrl('u')),
+                "Ctrl+D" => drop(world.key(KeyCode::Home)),
+                "Alt+O" => world.talk(vec![turn(&"a\n".repeat(30), "b")]),
+                _ => {}
+            }
+            let before = if world.app.input.text() == before.1 {
+                before
+            } else {
+                (world.screen(), world.app.input.text().to_owned(), world.app.prefs.clone())
+            };
+            let screen = world.screen();
+            let effects = world.send(Msg::Key(KeyEvent::new(code, modifiers)));
+            let after = (world.screen(), world.app.input.text().to_owned(), world.app.prefs.clone());
+            assert!(!effects.is_empty() || screen != after.0 || before.1 != after.1, "{name} does nothing");
+        }
+    }
+}
+
+#[test]
+fn ctrl_c_stops_then_empties_then_quits() {
+    let mut world = World::chat((80, 24), Lang::En, Vec::new());
+    world.write("hello");
+    world.key(KeyCode::Enter);
+    world.write("next");
+    assert!(world.ctrl('c').is_empty());
+    assert!(world.app.live().is_some_and(|live| live.stopping));
+    assert_eq!(world.app.input.text(), "next");
+    answer(&mut world, "x", Stop::Cancelled);
+    world.pass(3000);
+    assert!(world.ctrl('c').is_empty() && world.app.input.is_empty());
+    world.pass(3000);
+    assert!(world.ctrl('c').is_empty(), "the first one only warns");
+    assert!(matches!(world.ctrl('c')[..], [Effect::Quit]));
+    // Ctrl+D quits only with nothing written.
+    let mut world = World::chat((80, 24), Lang::En, Vec::new());
+    world.write("ab");
+    assert!(world.ctrl('d').is_empty());
+    world.ctrl('u');
+    assert!(matches!(world.ctrl('d')[..], [Effect::Quit]));
+}
+
+#[test]
+fn history_is_walked_from_the_first_and_the_last_row() {
+    let mut world = World::chat((80, 24), Lang::En, conversation());
+    world.write("draft");
+    world.key(KeyCode::Up);
+    assert!(world.app.input.text().starts_with("比较李白"));
+    world.key(KeyCode::Up);
+    assert_eq!(world.app.input.text(), "写一首关于月的诗。");
+    world.key(KeyCode::Up);
+    assert_eq!(world.app.input.text(), "写一首关于月的诗。", "there is no older one");
+    world.key(KeyCode::Down);
+    world.key(KeyCode::Down);
+    assert_eq!(world.app.input.text(), "draft");
+    world.key(KeyCode::Down);
+    assert_eq!(world.app.input.text(), "draft");
+}
+
+#[test]
+fn the_send_key_can_be_changed_and_is_kept() {
+    let mut world = World::chat((80, 24), Lang::En, Vec::new());
+    world.app.prefs.enter_sends = false;
+    world.write("a");
+    assert_eq!(asked(&world.key(KeyCode::Enter)), None);
+    world.write("b");
+    let sent = world.send(Msg::Key(KeyEvent::new(KeyCode::Enter, KeyModifiers::ALT)));
+    assert_eq!(asked(&sent), Some((Ask::New, "a\nb".into())));
+}
+
+#[test]
+fn settings_are_changed_typed_refused_and_reset() {
+    let mut world = World::chat((80, 24), Lang::En, Vec::new());
+    world.key(KeyCode::F(2));
+    let kept = |effects: &[Effect]| matches!(effects, [Effect::Work(Work::Keep(_))]);
+    assert!(kept(&world.key(KeyCode::Right)));
+    assert_eq!(world.app.chosen.as_ref().unwrap().settings.max_new, 576);
+    world.key(KeyCode::Down);
+    world.key(KeyCode::Enter);
+    world.ctrl('u');
+    world.write("1.25");
+    let (_, cursor) = world.frame();
+    assert!(cursor.is_some_and(|at| at.y < 23));
+    assert!(kept(&world.key(KeyCode::Enter)));
+    assert_eq!(world.app.chosen.as_ref().unwrap().settings.sampling.temperature, 1.25);
+    world.key(KeyCode::Enter);
+    world.ctrl('u');
+    world.write("-3");
+    assert!(world.key(KeyCode::Enter).is_empty());
+    assert_eq!(world.app.chosen.as_ref().unwrap().settings.sampling.temperature, 1.25);
+    assert!(world.screen().contains("temperature is -3"));
+    assert!(kept(&world.key(KeyCode::Delete)));
+    assert_eq!(world.app.chosen.as_ref().unwrap().settings.sampling.temperature, 0.5);
+    // The next answer has them.
+    world.key(KeyCode::Esc);
+    world.write("x");
+    let effects = world.key(KeyCode::Enter);
+    assert!(
+        matches!(&effects[..], [Effect::Work(Work::Ask { chosen, .. })] if chosen.settings.max_new == 576)
+    );
+    // By command.
+    answer(&mut world, "y", Stop::EndToken(0));
+    world.write("/set top_k 7");
+    assert!(kept(&world.key(KeyCode::Enter)) && world.app.input.is_empty());
+    assert_eq!(world.app.chosen.as_ref().unwrap().settings.sampling.top_k, 7);
+}
+
+#[test]
+fn conversations_are_found_opened_renamed_deleted_and_brought_back() {
+    let mut world = World::chat((80, 24), Lang::En, conversation());
+    assert!(matches!(world.key(KeyCode::F(3))[..], [Effect::Desk(Desk::List(_))]));
+    world.report(Report::Talks(entries()));
+    world.key(KeyCode::Down);
+    world.ctrl('r');
+    world.ctrl('u');
+    world.write("租借");
+    assert!(
+        matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(Desk::Rename(name, title))] if name == "chat-2" && title == "租借")
+    );
+    assert!(
+        matches!(&world.key(KeyCode::Delete)[..], [Effect::Desk(Desk::Delete(name))] if name == "chat-2")
+    );
+    world.report(Report::Deleted("chat-2-1".into()));
+    assert!(matches!(&world.ctrl('u')[..], [Effect::Desk(Desk::Undelete(name))] if name == "chat-2-1"));
+    world.report(Report::Talks(entries()));
+    world.write("月");
+    assert!(matches!(world.effects.last(), Some(Effect::Desk(Desk::List(text))) if text == "月"));
+    world.report(Report::Talks(entries()[..1].to_vec()));
+    // The open one is the model thread's to rename and delete.
+    assert!(matches!(&world.key(KeyCode::Delete)[..], [Effect::Work(Work::Delete)]));
+    world.report(Report::Talks(entries()));
+    world.key(KeyCode::Esc);
+    world.report(Report::Talks(entries()));
+    world.key(KeyCode::End);
+    world.key(KeyCode::Down);
+    world.key(KeyCode::Down);
+    assert!(matches!(&world.key(KeyCode::Enter)[..], [Effect::Work(Work::Open(name))] if name == "chat-3"));
+    assert!(world.app.panel.is_none());
+}
+
+#[test]
+fn a_conversation_is_read_again_in_the_background_and_gives_way() {
+    let mut world = World::chat((80, 24), Lang::En, Vec::new());
+    let long = vec![turn(&"床前明月光".repeat(40), "疑是地上霜")];
+    let talk = Talk { name: Some("chat-9".into()), turns: long, opened: true, ..Talk::default() };
+    world.report(Report::Talk(Box::new(talk)));
+    assert!(matches!(world.effects.last(), Some(Effect::Work(Work::Warm(_)))));
+    world.event(Event::Prompt { done: 100, total: 400 });
+    world.pass(1000);
+    world.event(Event::Prompt { done: 200, total: 400 });
+    let screen = world.screen();
+    assert!(screen.contains("200/400") && screen.contains("100 t/s, left: 2 s"), "{screen}");
+    world.write("x");
+    assert!(asked(&world.key(KeyCode::Enter)).is_some());
+    world.report(Report::Warmed(250));
+    assert!(world.app.live().is_some(), "the answer is on its way");
+}
+
+#[test]
+fn a_model_that_does_not_open_leads_back() {
+    let mut world = World::new((80, 24), Lang::En);
+    world.report(Report::Models(models(), Some(16 << 30)));
+    world.key(KeyCode::Down);
+    world.key(KeyCode::Down);
+    assert!(world.screen().contains("not a GGUF file"));
+    assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(Work::Load { .. })]));
+    assert!(matches!(world.app.screen, Screen::Load(_)));
+    world.report(Report::LoadFailed("./broken.gguf: not a GGUF file".into()));
+    let screen = world.screen();
+    assert!(
+        screen.contains("./broken.gguf: not a GGUF file") && screen.contains("huozi-7b-rlhf"),
+        "{screen}"
+    );
+    world.key(KeyCode::Home);
+    world.key(KeyCode::Enter);
+    world.ready();
+    assert!(matches!(world.app.screen, Screen::Chat));
+    assert!(
+        matches!(world.effects.last(), Some(Effect::Work(Work::Resume))),
+        "the last conversation opens again"
+    );
+}
+
+#[test]
+fn turns_that_left_the_window_are_marked() {
+    let mut world = World::chat((60, 20), Lang::Zh, Vec::new());
+    let turns = vec![turn("一", "甲"), turn("二", "乙"), turn("三", "丙")];
+    let talk = Talk { name: Some("x".into()), turns, dropped: 2, ..Talk::default() };
+    world.report(Report::Talk(Box::new(talk)));
+    let screen = world.screen();
+    let mark = screen.find("以上 2 轮已不在上下文中").expect("a mark");
+    assert!(screen.find('乙').unwrap() < mark && mark < screen.find('三').unwrap());
+}
+
+#[test]
+fn nothing_that_a_model_says_reaches_the_terminal_as_control() {
+    let evil = "a\u{1b}]0;title\u{7}\u{1b}[2J\u{9b}31m\u{202e}b\u{200b}c\u{85}d\r\u{8}e";
+    let mut world = World::chat(
+        (80, 24),
+        Lang::En,
+        vec![turn(evil, evil), turn("q", &format!("```{evil}\n{evil}\n```\n|{evil}|x|\n|-|-|\n|{evil}|y|"))],
+    );
+    let mut entry = entries();
+    entry[0].title = evil.into();
+    for step in 0..4 {
+        match step {
+            0 => {}
+            1 => drop(world.alt('r')),
+            2 => {
+                world.key(KeyCode::F(3));
+                world.report(Report::Talks(entry.clone()));
+            }
+            _ => {
+                world.key(KeyCode::Esc);
+                world.key(KeyCode::F(7));
+            }
+        }
+        let (buffer, _) = world.frame();
+        for cell in buffer.content() {
+            let bad = |c: char| {
+                c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}')
+            };
+            assert!(!cell.symbol().chars().any(bad), "{step}: {:?}", cell.symbol());
+        }
+    }
+}
+
+#[test]
+fn the_cursor_stands_in_the_input_and_never_on_the_last_row() {
+    for size in SIZES {
+        for n in 0..size.0 as usize * 2 + 3 {
+            let mut world = World::chat(size, Lang::Zh, conversation());
+            world.send(Msg::Paste("x".repeat(n) + "汉"));
+            let (buffer, cursor) = world.frame();
+            let at = cursor.expect("a cursor");
+            assert!(at.y + 1 < size.1 && at.x < size.0, "{n} at {size:?}: {at:?}");
+            assert_eq!(buffer[(at.x - 2, at.y)].symbol(), "汉", "{n} at {size:?}");
+            assert_eq!(buffer[(at.x - 1, at.y)].symbol(), " ");
+        }
+    }
+}
+
+#[test]
+fn thousands_of_pasted_lines_stay_whole() {
+    let mut world = World::chat((80, 24), Lang::En, Vec::new());
+    let pasted: String = (0..5000).map(|n| format!("第 {n} 行 line\r\n")).collect();
+    world.send(Msg::Paste(pasted.clone()));
+    let (_, cursor) = world.frame();
+    assert!(cursor.is_some_and(|at| at.y < 23));
+    let asked = asked(&world.key(KeyCode::Enter)).unwrap();
+    assert_eq!(asked.1, pasted.replace("\r\n", "\n").trim_end());
+    world.ctrl('_');
+    assert_eq!(world.app.input.text().lines().count(), 5000, "undo brings it back");
+}
+
+#[test]
+fn the_mouse_scrolls_and_chooses() {
+    let mut world = World::chat((80, 24), Lang::En, vec![turn("q", &"line\n\n".repeat(100))]);
+    let mouse =
+        |kind, column, row| Msg::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE });
+    world.frame();
+    let end = world.app.transcript.first();
+    world.send(mouse(MouseEventKind::ScrollUp, 3, 3));
+    assert_eq!(world.app.transcript.first(), end - 3);
+    world.send(mouse(MouseEventKind::ScrollDown, 3, 3));
+    assert!(world.app.transcript.follows());
+    world.send(Msg::Paste("床前明月光".into()));
+    world.frame();
+    let input = world.app.places.input;
+    world.send(mouse(MouseEventKind::Down(MouseButton::Left), input.x + 4, input.y));
+    world.write("x");
+    assert_eq!(world.app.input.text(), "床前x明月光");
+    world.key(KeyCode::F(3));
+    world.report(Report::Talks(entries()));
+    let screen = world.screen();
+    let row = screen.lines().position(|line| line.contains("borrow checker")).unwrap() as u16;
+    world.send(mouse(MouseEventKind::Down(MouseButton::Left), 20, row));
+    let opened = world.send(mouse(MouseEventKind::Down(MouseButton::Left), 20, row));
+    assert!(matches!(&opened[..], [Effect::Work(Work::Open(name))] if name == "chat-2"), "{opened:?}");
+}
+
+#[test]
+fn commands_work_without_function_keys() {
+    let mut world = World::chat((80, 24), Lang::En, conversation());
+    for (typed, what) in [
+        ("/retry", "Ask"),
+        ("/undo", "Undo"),
+        ("/new", "New"),
+        ("/export a.md", "Export"),
+        ("/attach b.txt", "Attach"),
+        ("/quit", "Quit"),
+    ] {
+        let mut world = World::chat((80, 24), Lang::En, conversation());
+        world.write(typed);
+        let effects = world.key(KeyCode::Enter);
+        assert!(format!("{effects:?}").contains(what), "{typed}: {effects:?}");
+    }
+    world.write("/nonsense");
+    assert!(world.key(KeyCode::Enter).is_empty() && world.app.input.text() == "/nonsense");
+    world.ctrl('u');
+    world.write("//slash");
+    assert_eq!(asked(&world.key(KeyCode::Enter)).unwrap().1, "/slash");
+}
+
+/// Screens are compared with what they were when somebody looked at them.
+fn look(name: &str, world: &mut World) {
+    for size in SIZES {
+        world.resize(size);
+        insta::assert_snapshot!(format!("{name}_{}x{}", size.0, size.1), world.screen());
+    }
+}
+
+#[test]
+fn screens() {
+    for lang in [Lang::Zh, Lang::En] {
+        let name = |name: &str| format!("{name}_{}", lang.of("en", "zh"));
+        let mut world = World::new((80, 24), lang);
+        world.report(Report::Models(models(), Some(8_100_000_000)));
+        look(&name("chooser"), &mut world);
+
+        let mut world = World::chat((80, 24), lang, conversation());
+        world.write("下一个问题");
+        look(&name("chat"), &mut world);
+        world.key(KeyCode::F(1));
+        look(&name("help"), &mut world);
+        world.key(KeyCode::Esc);
+        world.key(KeyCode::F(2));
+        look(&name("settings"), &mut world);
+        world.key(KeyCode::Esc);
+        world.key(KeyCode::F(3));
+        world.report(Report::Talks(entries()));
+        look(&name("talks"), &mut world);
+        world.key(KeyCode::Esc);
+        world.key(KeyCode::Enter);
+        world.event(Event::Prompt { done: 60, total: 120 });
+        look(&name("reading"), &mut world);
+        for n in 0..40 {
+            world.event(Event::Token(n));
+            world.event(Event::Text("春眠不觉晓，".into()));
+            world.now += std::time::Duration::from_millis(50 + u64::from(n));
+        }
+        world.report(Report::Memory(5_400_000_000));
+        look(&name("writing"), &mut world);
+    }
+}
+
+#[test]
+fn ascii_screens_hold_no_characters_of_ambiguous_width() {
+    let mut world = World::chat((80, 24), Lang::En, conversation());
+    world.app.start.ascii = true;
+    for key in [KeyCode::F(1), KeyCode::F(2), KeyCode::F(3)] {
+        world.key(key);
+        let screen = world.screen();
+        assert!(!screen.contains(|c| "─│┌┐└┘█░▁•…".contains(c)), "{screen}");
+        world.key(KeyCode::Esc);
+    }
+}
+
+#[test]
+fn ten_thousand_random_events_lose_nothing() {
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    let mut world = World::chat((80, 24), Lang::Zh, conversation());
+    // What the worker would know: the turns, and every question that was ever sent.
+    let mut turns = conversation();
+    let mut pending: Option<(Ask, String, String)> = None;
+    let mut sent = 0;
+    for step in 0..10_000 {
+        let codes = [
+            KeyCode::Enter,
+            KeyCode::Esc,
+            KeyCode::Up,
+            KeyCode::Down,
+            KeyCode::Left,
+            KeyCode::Right,
+            KeyCode::Home,
+            KeyCode::End,
+            KeyCode::PageUp,
+            KeyCode::PageDown,
+            KeyCode::Backspace,
+            KeyCode::Delete,
+            KeyCode::Tab,
+            KeyCode::BackTab,
+            KeyCode::Insert,
+            KeyCode::Null,
+        ];
+        let letters: Vec<char> = "ab汉字，👧\u{301}\u{200d}\t /!\u{7f}egrnuksotxplmyz_".chars().collect();
+        let code = match random(6) {
+            2 => [KeyCode::Enter, KeyCode::Esc][random(2) as usize],
+            0 => codes[random(codes.len() as u64) as usize],
+            1 => KeyCode::F(1 + random(12) as u8),
+            _ => KeyCode::Char(letters[random(letters.len() as u64) as usize]),
+        };
+        let modifiers = [
+            KeyModifiers::NONE,
+            KeyModifiers::NONE,
+            KeyModifiers::CONTROL,
+            KeyModifiers::ALT,
+            KeyModifiers::SHIFT,
+        ][random(5) as usize];
+        let kinds = [
+            MouseEventKind::ScrollUp,
+            MouseEventKind::ScrollDown,
+            MouseEventKind::Down(MouseButton::Left),
+            MouseEventKind::Moved,
+        ];
+        let msg = match random(12) {
+            0 => Msg::Resize(1 + random(210) as u16, 1 + random(70) as u16),
+            1 => Msg::Paste(
+                letters
+                    .iter()
+                    .cycle()
+                    .skip(random(20) as usize)
+                    .take(random(300) as usize)
+                    .collect::<String>()
+                    .replace('a', "\n"),
+            ),
+            2 => Msg::Mouse(MouseEvent {
+                kind: kinds[random(4) as usize],
+                column: random(220) as u16,
+                row: random(80) as u16,
+                modifiers,
+            }),
+            _ => Msg::Key(KeyEvent::new(code, modifiers)),
+        };
+        world.now += std::time::Duration::from_millis(random(300));
+        let effects = world.send(msg);
+        for effect in effects {
+            match effect {
+                Effect::Work(Work::Ask { ask, question, .. }) => {
+                    assert!(pending.is_none(), "two answers at a time");
+                    sent += 1;
+                    pending = Some((ask, question, String::new()));
+                }
+                Effect::Work(Work::Undo) => {
+                    assert!(pending.is_none());
+                    turns.pop();
+                    tell(&mut world, &turns);
+                }
+                Effect::Work(Work::New | Work::Delete | Work::Open(_)) => {
+                    end(&mut world, &mut turns, &mut pending);
+                    turns.clear();
+                    tell(&mut world, &turns);
+                }
+                Effect::Work(Work::Warm(_)) => world.report(Report::Warmed(3)),
+                Effect::Work(Work::Load { .. }) => {
+                    if random(3) == 0 {
+                        world.report(Report::LoadFailed("no".into()));
+                    } else {
+                        world.ready();
+                        tell(&mut world, &turns);
+                    }
+                }
+                Effect::Desk(Desk::List(_)) => world.report(Report::Talks(entries())),
+                Effect::Desk(Desk::Models) => world.report(Report::Models(models(), Some(1 << 33))),
+                Effect::Desk(Desk::Delete(name)) => world.report(Report::Deleted(name)),
+                Effect::Edit(text) => drop(world.send(Msg::Edited(Ok(text)))),
+                _ => {}
+            }
+        }
+        if pending.is_some() {
+            match random(6) {
+                0 => end(&mut world, &mut turns, &mut pending),
+                1 => world.event(Event::Prompt { done: random(100) as usize, total: 100 }),
+                _ => {
+                    let piece = ["春", "眠\n", "**不", "```\n", "觉** ", "|a|b|\n"][random(6) as usize];
+                    world.event(Event::Token(7));
+                    world.event(Event::Text(piece.into()));
+                    if let Some((_, _, said)) = &mut pending {
+                        said.push_str(piece);
+                    }
+                }
+            }
+        }
+        let (buffer, cursor) = world.frame();
+        let (width, height) = world.app.size;
+        if let Some(at) = cursor {
+            assert!(at.x < width && at.y + 1 < height, "{step}: {at:?} in {width}x{height}");
+        }
+        // No half of a wide character anywhere: its second cell is empty.
+        if step % 50 == 0 && text(&buffer).contains('\u{1b}') {
+            panic!("{step}: an escape on the screen");
+        }
+        if pending.is_none() {
+            assert_eq!(world.app.talk.turns, turns, "{step}");
+        }
+    }
+    assert!(sent > 40, "only {sent} questions were sent");
+}
+
+fn tell(world: &mut World, turns: &[Turn]) {
+    let name = (!turns.is_empty()).then(|| format!("chat-{}", turns.len()));
+    let talk = Talk { name, turns: turns.to_vec(), opened: turns.is_empty(), ..Talk::default() };
+    world.report(Report::Talk(Box::new(talk)));
+}
+
+fn end(world: &mut World, turns: &mut Vec<Turn>, pending: &mut Option<(Ask, String, String)>) {
+    let Some((ask, question, said)) = pending.take() else { return };
+    if ask != Ask::New || turns.last().is_some_and(Turn::is_empty) {
+        turns.pop();
+    }
+    turns.push(turn(&question, &said));
+    tell(world, turns);
+    world.report(Report::Answered(None));
+}
+
+#[test]
+fn about_is_shown_in_an_empty_conversation() {
+    let mut world = World::chat((80, 24), Lang::En, Vec::new());
+    let screen = world.screen();
+    assert!(screen.contains(&about().name) && screen.contains("5.4 GiB"), "{screen}");
+}

@@ -1,0 +1,201 @@
+//! A chat without terminal and model: what its tests, its benchmark and the pictures of its screens share.
+#![allow(dead_code)] // every user takes a part of it
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use huozi::session::open::{About, Options};
+use huozi::session::store::Entry;
+use huozi::session::{Event, KvType, Settings, Stats, Stop, Turn};
+use huozi::token::HistoryRule;
+use huozi::tui::app::{App, Effect, Start};
+use huozi::tui::look::Lang;
+use huozi::tui::update::{Msg, update};
+use huozi::tui::view;
+use huozi::tui::worker::{Chosen, Model, Report, Talk};
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+use std::time::{Duration, Instant, SystemTime};
+
+/// The state and a clock of its own.
+pub struct World {
+    pub app: App,
+    pub now: Instant,
+    pub effects: Vec<Effect>,
+}
+
+pub fn chosen() -> Chosen {
+    let settings = Settings {
+        sampling: Default::default(),
+        max_new: 512,
+        n_ctx: 2048,
+        system: None,
+        history: HistoryRule::TwoThirds,
+        seed: 20240,
+    };
+    Chosen { settings, options: Options { threads: Some(4), kv: Some(KvType::F16), ..Options::default() } }
+}
+
+pub fn about() -> About {
+    About {
+        name: "huozi-7b-rlhf".into(),
+        kind: "q4_k".into(),
+        runs_on: "avx2, 4 threads".into(),
+        threads: 4,
+        kv: KvType::F16,
+        fingerprint: "0123456789abcdef".into(),
+        n_ctx_train: 2048,
+        forecast_bytes: 5_800_000_000,
+    }
+}
+
+pub fn turn(question: &str, answer: &str) -> Turn {
+    let ids = Some(answer.bytes().map(u32::from).collect());
+    Turn { question: question.into(), answer: answer.into(), ids, attempt: 0, stop: Stop::EndToken(0) }
+}
+
+pub fn stats() -> Stats {
+    Stats {
+        prompt_tokens: 120,
+        reused_tokens: 30,
+        prompt_seconds: 2.0,
+        generated_tokens: 88,
+        generate_seconds: 20.0,
+        context_used: 238,
+        context: 2048,
+        seed: 20240,
+        attempt: 0,
+    }
+}
+
+impl World {
+    /// At the choice of a model.
+    pub fn new(size: (u16, u16), lang: Lang) -> Self {
+        let now = Instant::now();
+        let (app, effects) = App::new(Start { lang, ..Start::default() }, size, now);
+        Self { app, now, effects }
+    }
+
+    /// In the chat, with this conversation.
+    pub fn chat(size: (u16, u16), lang: Lang, turns: Vec<Turn>) -> Self {
+        let mut world = Self::new(size, lang);
+        world.ready();
+        world.talk(turns);
+        world
+    }
+
+    pub fn ready(&mut self) {
+        self.report(Report::Loading(huozi::session::open::Step::Build, 1, 1));
+        self.report(Report::Ready(Box::new(about()), Box::new(chosen())));
+    }
+
+    pub fn talk(&mut self, turns: Vec<Turn>) {
+        let name = (!turns.is_empty()).then(|| "chat-1".to_owned());
+        self.report(Report::Talk(Box::new(Talk { name, turns, opened: true, ..Talk::default() })));
+        self.report(Report::Warmed(0));
+    }
+
+    pub fn report(&mut self, report: Report) {
+        self.send(Msg::Report(report));
+    }
+
+    pub fn event(&mut self, event: Event) {
+        self.report(Report::Event(event));
+    }
+
+    /// Gives a message, after the layout that a frame would have made.
+    pub fn send(&mut self, msg: Msg) -> Vec<Effect> {
+        view::prepare(&mut self.app);
+        let effects = update(&mut self.app, msg, self.now);
+        self.effects.extend(effects.iter().cloned());
+        effects
+    }
+
+    pub fn key(&mut self, code: KeyCode) -> Vec<Effect> {
+        self.send(Msg::Key(KeyEvent::new(code, KeyModifiers::NONE)))
+    }
+
+    pub fn alt(&mut self, c: char) -> Vec<Effect> {
+        self.send(Msg::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::ALT)))
+    }
+
+    pub fn ctrl(&mut self, c: char) -> Vec<Effect> {
+        self.send(Msg::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL)))
+    }
+
+    pub fn write(&mut self, text: &str) {
+        text.chars().for_each(|c| drop(self.key(KeyCode::Char(c))));
+    }
+
+    pub fn pass(&mut self, ms: u64) {
+        self.now += Duration::from_millis(ms);
+        self.send(Msg::Tick);
+    }
+
+    pub fn resize(&mut self, size: (u16, u16)) {
+        self.send(Msg::Resize(size.0, size.1));
+    }
+
+    /// A frame, and where the cursor stands.
+    pub fn frame(&mut self) -> (Buffer, Option<Position>) {
+        view::prepare(&mut self.app);
+        let mut buffer = Buffer::empty(Rect::new(0, 0, self.app.size.0, self.app.size.1));
+        let cursor = view::render(&self.app, self.now, &mut buffer);
+        (buffer, cursor)
+    }
+
+    /// A frame as text; the cell of the cursor is named below it.
+    pub fn screen(&mut self) -> String {
+        let (buffer, cursor) = self.frame();
+        let at = cursor.map_or("none".into(), |p| format!("{},{}", p.x, p.y));
+        format!("{}\ncursor {at}", text(&buffer))
+    }
+}
+
+/// The text of a buffer, a line for each row; the second cell of a wide character is left out.
+pub fn text(buffer: &Buffer) -> String {
+    let area = buffer.area();
+    let row = |y: u16| {
+        let mut line = String::new();
+        let mut x = 0;
+        while x < area.width {
+            let symbol = buffer[(x, y)].symbol();
+            line.push_str(symbol);
+            x += (huozi::tui::text::width(symbol).max(1)) as u16;
+        }
+        line.trim_end().to_owned()
+    };
+    (0..area.height).map(row).collect::<Vec<_>>().join("\n")
+}
+
+/// A conversation with Chinese text and every kind of block.
+pub fn conversation() -> Vec<Turn> {
+    let poem = "静夜思\n\n床前明月光，疑是地上霜。\n举头望明月，低头思故乡。";
+    let table = "下面是一个**对比**：\n\n| 诗人 | 代表作 | 年代 |\n|---|---|---:|\n| 李白 | 静夜思 | 726 |\n| 杜甫 | 春望 | 757 |\n\n\
+                 1. 李白的诗*飘逸*。\n2. 杜甫的诗沉郁，`fn main()` 与诗无关。\n\n```rust\nfn main() {\n    println!(\"你好，世界\");\n}\n```";
+    vec![turn("写一首关于月的诗。", poem), turn("比较李白和杜甫，并给出一个 Rust 的例子。", table)]
+}
+
+/// Conversations of a list.
+pub fn entries() -> Vec<Entry> {
+    let entry = |name: &str, title: &str, hours: u64| Entry {
+        name: name.into(),
+        title: title.into(),
+        modified: SystemTime::now() - Duration::from_secs(hours * 3600 + 1),
+        bytes: 1000,
+    };
+    vec![
+        entry("chat-1", "写一首关于月的诗。", 2),
+        entry("chat-2", "Explain the borrow checker", 30),
+        entry("chat-3", "昨天的对话：一个很长很长很长很长很长很长很长很长很长的标题", 80),
+    ]
+}
+
+/// Models of a list.
+pub fn models() -> Vec<Model> {
+    let model =
+        |path: &str, bytes: u64, needs: Result<u64, String>| Model { path: path.into(), bytes, needs };
+    vec![
+        model("/home/li/.local/share/huozi/huozi-7b-rlhf-q4_k_m.gguf", 4_670_000_000, Ok(5_800_000_000)),
+        model("/data/huozi-7b-sft-q8_0.gguf", 7_510_000_000, Ok(8_600_000_000)),
+        model("./broken.gguf", 12_000, Err("not a GGUF file: begins with \"<htm\"".into())),
+    ]
+}

@@ -1,0 +1,422 @@
+//! `huozi-tui` in a terminal of its own, with the embedded model: what a person types, and what then stands there.
+#![cfg(target_os = "linux")]
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::num::NonZero;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn cells(n: u16) -> NonZero<u16> {
+    NonZero::new(n).unwrap()
+}
+
+struct Terminal {
+    master: File,
+    child: Child,
+    screen: Arc<Mutex<vt100::Parser>>,
+}
+
+impl Terminal {
+    /// Starts the program in `home`, in a terminal of `size` columns and rows.
+    fn start(home: &Path, size: (u16, u16), args: &[&str]) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let slave = OpenOptions::new().read(true).write(true).open(name).unwrap();
+        let master = File::from(master);
+        let winsize = |(columns, rows)| Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&master, winsize(size)).unwrap();
+        let stdio = || Stdio::from(slave.try_clone().unwrap());
+        // A session of its own, with this terminal: then it is told of changes of size.
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", env!("CARGO_BIN_EXE_huozi-tui"), "--demo", "-t", "1"]).args(args);
+        for key in [
+            "HUOZI_MODEL",
+            "HUOZI_THREADS",
+            "XDG_CONFIG_HOME",
+            "XDG_DATA_HOME",
+            "XDG_STATE_HOME",
+            "NO_COLOR",
+            "LC_ALL",
+            "LC_CTYPE",
+            "LC_MESSAGES",
+            "COLORFGBG",
+        ] {
+            command.env_remove(key);
+        }
+        // The embedded model is converted once for all tests.
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tui-cache");
+        command
+            .env("HOME", home)
+            .env("XDG_CACHE_HOME", cache)
+            .env("LANG", "zh_CN.UTF-8")
+            .env("TERM", "xterm-256color");
+        let child = command.current_dir(home).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(size.1), cells(size.0), 0)));
+        let (mut reader, to) = (master.try_clone().unwrap(), screen.clone());
+        std::thread::spawn(move || {
+            let mut bytes = [0; 65536];
+            while let Ok(n) = reader.read(&mut bytes) {
+                if n == 0 {
+                    break;
+                }
+                to.lock().unwrap().process(&bytes[..n]);
+            }
+        });
+        Self { master, child, screen }
+    }
+
+    /// Starts it and waits for the chat.
+    fn chat(home: &Path, size: (u16, u16), args: &[&str]) -> Self {
+        let mut terminal = Self::start(home, size, args);
+        terminal.wait("the chat", |screen| screen.contains("0/2048") || screen.contains("/2048"));
+        terminal
+    }
+
+    fn contents(&self) -> String {
+        self.screen.lock().unwrap().screen().contents()
+    }
+
+    #[track_caller]
+    fn wait(&mut self, what: &str, found: impl Fn(&str) -> bool) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let contents = self.contents();
+            if found(&contents) {
+                return contents;
+            }
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < until, "no {what} ({ended:?}):\n{contents}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until the screen has been the same for a while.
+    fn settle(&mut self) -> String {
+        let mut last = self.contents();
+        let mut since = Instant::now();
+        while since.elapsed() < Duration::from_millis(400) {
+            std::thread::sleep(Duration::from_millis(20));
+            let now = self.contents();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+        }
+        last
+    }
+
+    fn send(&mut self, text: &str) {
+        // The program may be slow to read: all of it is written, piece by piece.
+        self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn paste(&mut self, text: &str) {
+        self.send(&format!("\u{1b}[200~{text}\u{1b}[201~"));
+    }
+
+    fn resize(&mut self, size: (u16, u16)) {
+        self.screen.lock().unwrap().screen_mut().set_size(cells(size.1), cells(size.0));
+        let winsize = Winsize { ws_row: size.1, ws_col: size.0, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.master, winsize).unwrap();
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "it goes on:\n{}", self.contents());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn quit(mut self) {
+        self.send("\u{11}");
+        assert_eq!(self.ended().code(), Some(0));
+        self.is_restored();
+    }
+
+    /// The terminal is as it was before.
+    fn is_restored(&self) {
+        std::thread::sleep(Duration::from_millis(100));
+        let parser = self.screen.lock().unwrap();
+        let screen = parser.screen();
+        assert!(!screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste());
+        assert_eq!(screen.mouse_protocol_mode(), vt100::MouseProtocolMode::None);
+    }
+
+    /// Waits until the cursor is where text goes: a frame may be on its way.
+    fn wait_for_cursor(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        let good = |parser: &vt100::Parser| {
+            let screen = parser.screen();
+            let row = screen.cursor_position().0;
+            let line = screen.rows(0, screen.size().1.get()).nth(usize::from(row)).unwrap_or_default();
+            !screen.hide_cursor() && row + 1 < screen.size().0.get() && line.starts_with('>')
+        };
+        while !good(&self.screen.lock().unwrap()) {
+            assert!(Instant::now() < until, "no cursor:\n{}", self.contents());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Where the cursor is, column and row; it is shown, and not on the last row.
+    fn cursor(&self) -> (u16, u16) {
+        let parser = self.screen.lock().unwrap();
+        let screen = parser.screen();
+        let (row, column) = screen.cursor_position();
+        assert!(
+            !screen.hide_cursor() && row + 1 < screen.size().0.get(),
+            "row {row}:\n{}",
+            screen.contents()
+        );
+        (column, row)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// With [`ENDLESS`] the model writes on and on.
+const LONG: [&str; 4] = ["-n", "1700", "--greedy", "--new"];
+const ENDLESS: &str = "写";
+const IDLE: fn(&str) -> bool =
+    |screen| !screen.contains("书写中") && !screen.contains("阅读中") && screen.contains("t/s");
+
+/// Whether `text` was sent and is answered.
+fn sent(text: &str) -> impl Fn(&str) -> bool {
+    move |screen: &str| screen.contains(text) && !screen.contains(&format!("> {text}")) && IDLE(screen)
+}
+
+fn sessions(home: &Path) -> Vec<String> {
+    let folder = home.join(".local/share/huozi/sessions");
+    let files = fs::read_dir(folder).into_iter().flatten().flatten().filter(|file| file.path().is_file());
+    files.map(|file| fs::read_to_string(file.path()).unwrap()).collect()
+}
+
+#[test]
+fn ask_stop_retry_edit_and_switch() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = Terminal::chat(home.path(), (80, 24), &LONG);
+    t.send(ENDLESS);
+    t.wait("text", |screen| screen.contains("> 写"));
+    assert_eq!(t.cursor(), (2 + 2, 22));
+    t.send("\r");
+    let first = t.wait("a stream", |screen| screen.contains("书写中"));
+    t.wait("more of it", |screen| screen.contains("书写中") && screen != first);
+    t.wait_for_cursor();
+    t.send("\u{1b}");
+    t.wait("a stop", |screen| screen.contains("[已停止]") && IDLE(screen));
+    let written = t.settle();
+    assert_eq!(t.settle(), written, "it has ended");
+
+    t.send("\u{12}");
+    t.wait("another answer", |screen| screen.contains("书写中") && !screen.contains("[已停止]"));
+    t.send("\u{1b}");
+    t.wait("a stop", |screen| screen.contains("[已停止]") && IDLE(screen));
+
+    t.send("/set max_new_tokens 8\r");
+    t.wait("an empty input", |screen| !screen.contains("/set"));
+    t.send("\u{1b}e");
+    t.wait("the question", |screen| screen.contains("> 写"));
+    t.send("\u{15}填一首词。\r");
+    let shown = t.wait("an answer to it", sent("填一首词。"));
+    assert!(!shown.contains("\n写"), "{shown}");
+
+    // A second conversation, and back to the first.
+    t.send("\u{e}");
+    t.wait("an empty one", |screen| screen.contains("新对话"));
+    t.send("/set max_new_tokens 8\r第二个对话\r");
+    t.wait("an answer", sent("第二个对话"));
+    t.send("\u{f}");
+    t.wait("the list", |screen| screen.contains("* 第二个对话") && screen.contains("  写"));
+    t.send("填一首词");
+    t.wait("what was found", |screen| screen.contains("搜索：填一首词") && !screen.contains("* 第二个对话"));
+    t.send("\r");
+    t.wait("the first", |screen| screen.contains("填一首词。") && !screen.contains("搜索："));
+    // Every answer and question that was ever given is in a file.
+    let all = sessions(home.path()).concat();
+    for said in [ENDLESS, "填一首词。", "第二个对话"] {
+        assert!(all.contains(said), "{said}");
+    }
+    t.quit();
+    // It opens again.
+    let mut t = Terminal::chat(home.path(), (80, 24), &[]);
+    t.wait("yesterday", |screen| screen.contains("第二个对话") || screen.contains("填一首词"));
+    t.quit();
+}
+
+#[test]
+fn killed_while_it_writes_it_has_lost_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = Terminal::chat(home.path(), (80, 24), &LONG);
+    t.send("写\r");
+    t.wait("a stream", |screen| screen.contains("书写中"));
+    // Two pieces are on disk.
+    let until = Instant::now() + PATIENCE;
+    while sessions(home.path()).concat().matches("\"part\"").count() < 2 {
+        assert!(Instant::now() < until, "nothing is written:\n{}", t.contents());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    t.child.kill().unwrap();
+    assert_eq!(t.ended().signal(), Some(9));
+    let file = sessions(home.path()).concat();
+    let part: serde_json::Value = file
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .find(|line: &serde_json::Value| line["kind"] == "part")
+        .unwrap();
+    let begun: String =
+        part["text"].as_str().unwrap().trim().chars().take_while(|c| *c != '\n').take(6).collect();
+    let mut t = Terminal::chat(home.path(), (80, 24), &["-n", "1800"]);
+    t.wait("the question", |screen| screen.contains(ENDLESS));
+    t.send("\u{1b}[1;5H");
+    t.wait("what was written", |screen| screen.contains(&begun));
+    t.send("\u{1b}[1;5F");
+    t.wait("the end", |screen| screen.contains("[已停止]"));
+    t.quit();
+}
+
+#[test]
+fn resized_while_it_writes() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = Terminal::chat(home.path(), (80, 24), &LONG);
+    t.send("写\r");
+    t.wait("a stream", |screen| screen.contains("书写中"));
+    for size in [(40, 12), (200, 60), (21, 7), (10, 3), (80, 24), (40, 12)] {
+        t.resize(size);
+        std::thread::sleep(Duration::from_millis(150));
+        if size.1 > 6 {
+            t.wait("the state", |screen| screen.contains("书写中") || screen.contains("t/s"));
+            t.wait_for_cursor();
+        }
+    }
+    t.send("\u{1b}");
+    t.wait("a stop", |screen| !screen.contains("书写中"));
+    t.quit();
+}
+
+#[test]
+fn five_thousand_pasted_lines() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = Terminal::chat(home.path(), (80, 24), &["--new"]);
+    let text: String = (1..=5000).map(|n| format!("第 {n} 行\r")).collect();
+    t.paste(&text);
+    t.wait("the last line", |screen| screen.contains("5001/5001") && screen.contains("第 5000 行"));
+    t.cursor();
+    // More than a context holds: it says so, and the text is still there.
+    t.send("\r");
+    t.wait("a reason", |screen| screen.contains("too long"));
+    t.wait("the text", |screen| screen.contains("第 5000 行"));
+    t.quit();
+}
+
+#[test]
+fn a_wide_character_at_every_column() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = Terminal::chat(home.path(), (40, 12), &["--new"]);
+    for n in 0..42 {
+        t.paste(&format!("{}汉", "x".repeat(n)));
+        t.wait("it", |screen| screen.matches('x').count() >= n && screen.contains('汉'));
+        t.settle();
+        let (column, row) = t.cursor();
+        let parser = t.screen.lock().unwrap();
+        let cell = parser.screen().cell(row, column - 2).unwrap();
+        assert!(cell.contents() == "汉" && cell.is_wide(), "{n}: {cell:?}");
+        drop(parser);
+        t.send("\u{15}");
+        t.wait("nothing", |screen| !screen.contains('汉'));
+    }
+    t.quit();
+}
+
+#[test]
+fn signals_restore_the_terminal() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = Terminal::chat(home.path(), (80, 24), &LONG);
+    t.send("写\r");
+    t.wait("a stream", |screen| screen.contains("书写中"));
+    t.signal("-TSTP");
+    let until = Instant::now() + PATIENCE;
+    let stopped = |t: &Terminal| {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", t.child.id())).unwrap();
+        stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+    };
+    while !stopped(&t) {
+        assert!(Instant::now() < until, "it goes on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    t.is_restored();
+    t.signal("-CONT");
+    t.wait("the chat", |screen| screen.contains("t/s"));
+    assert!(t.screen.lock().unwrap().screen().alternate_screen());
+    t.signal("-TERM");
+    assert_eq!(t.ended().code(), Some(143));
+    t.is_restored();
+    assert!(
+        sessions(home.path()).concat().contains("\"stop\":\"cancelled\""),
+        "the end of the answer is on disk"
+    );
+}
+
+#[test]
+fn two_at_a_time_and_what_is_not_saved() {
+    let home = tempfile::tempdir().unwrap();
+    let mut one = Terminal::chat(home.path(), (80, 24), &["--new", "-n", "8"]);
+    one.send("第一个问题\r");
+    one.wait("an answer", sent("第一个问题"));
+    let mut two = Terminal::chat(home.path(), (80, 24), &["-n", "8"]);
+    two.wait("a new conversation", |screen| screen.contains("新对话"));
+    two.send("\u{f}");
+    two.wait("the list", |screen| screen.contains("第一个问题"));
+    two.send("\r");
+    two.wait("a copy", |screen| screen.contains("[副本]") && screen.contains("第一个问题"));
+    two.send("第二个问题\r");
+    two.wait("an answer", |screen| sent("第二个问题")(screen) && !screen.contains("[副本]"));
+    one.send("第三个问题\r");
+    one.wait("an answer", sent("第三个问题"));
+    let files = sessions(home.path());
+    assert_eq!(files.len(), 2);
+    assert!(files.iter().all(|file| file.contains("第一个问题")));
+    assert!(files.iter().all(|file| file.contains("第二个问题") != file.contains("第三个问题")));
+    one.quit();
+    // Marked before, and marked after it was saved.
+    two.send("\u{e}");
+    two.wait("a new one", |screen| screen.contains("新对话"));
+    two.send("\u{1b}p");
+    two.wait("the mark", |screen| screen.contains("[不保存]"));
+    two.send("秘密一\r");
+    two.wait("an answer", sent("秘密一"));
+    two.send("\u{e}");
+    two.wait("a new one", |screen| screen.contains("新对话") && !screen.contains("[不保存]"));
+    two.send("秘密二\r");
+    two.wait("an answer", sent("秘密二"));
+    assert_eq!(sessions(home.path()).len(), 3);
+    two.send("\u{1b}p");
+    two.wait("whether it is meant", |screen| screen.contains("不保存此对话？"));
+    two.send("\r");
+    two.wait("the mark", |screen| screen.contains("[不保存]"));
+    two.quit();
+    let files = sessions(home.path());
+    assert!(files.len() == 2 && !files.concat().contains("秘密"), "{files:?}");
+}
