@@ -13,6 +13,7 @@ pub mod plan {
     pub use huozi_quant::plan::{Preset, Wishes, format};
 }
 pub mod source;
+pub mod synth;
 pub mod vocab;
 mod work;
 

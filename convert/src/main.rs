@@ -1,6 +1,8 @@
 //! `huozi-convert`: parses, runs, prints.
 #![forbid(unsafe_code)]
 
+mod make_checkpoint;
+
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,6 +71,8 @@ Types: f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q5_1 q5_0 q4_k_m q4_k_s q4_1 q4_0
 Example:
   huozi-convert HIT-SCIR/huozi-7b-rlhf -t q4_k_m -o huozi.gguf
 
+huozi-convert make-checkpoint SHAPE DIR writes a random checkpoint to try this with (--help tells more).
+
 Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad input file,
 5 not enough disk or memory, 130 / 143 interrupted.";
 
@@ -81,6 +85,9 @@ fn format(name: &str) -> Result<Format, String> {
 }
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|first| first == make_checkpoint::NAME) {
+        return make_checkpoint::main();
+    }
     let args = Args::parse();
     let (types, outputs) = (args.types.len(), args.outputs.len());
     if types != outputs {
