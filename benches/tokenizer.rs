@@ -61,7 +61,7 @@ fn main() {
     println!("| --- | ---: | ---: | ---: | ---: | ---: |");
 
     let demo =
-        huozi::demo::prepare(Some(folder.path()), &|_| true, &(), &cancel).expect("the embedded model");
+        huozi::demo::prepare(Some(folder.path()), &(), &cancel).expect("the embedded model");
     let poems = include_str!("../tests/fixtures/nano-sampled.txt");
     bench("Chinese poems", &demo.path, &poems.repeat(16));
 
