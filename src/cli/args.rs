@@ -463,6 +463,9 @@ pub struct Kl {
     /// Arithmetic: given (a prompt) or generated (token by token) [default: given]
     #[arg(long, value_name = "PHASE", value_parser = phase)]
     pub phase: Option<Phase>,
+    /// Arithmetic of the base [default: as --phase]
+    #[arg(long, alias = "base_phase", value_name = "PHASE", value_parser = phase)]
+    pub base_phase: Option<Phase>,
     /// One JSON object instead
     #[arg(long)]
     pub json: bool,
