@@ -570,7 +570,8 @@ fn malicious_pickles_run_nothing() {
     let stack_global = vec![0x93];
     let od = || global("collections", "OrderedDict");
     // (what, everything up to the opcode that names the function, the rest, the name)
-    let cases: Vec<(&str, Vec<Vec<u8>>, Vec<Vec<u8>>, &str)> = vec![
+    type Opcodes = Vec<Vec<u8>>;
+    let cases: Vec<(&str, Opcodes, Opcodes, &str)> = vec![
         ("REDUCE", vec![], vec![global("os", "system"), call()], "os.system"),
         ("as os is called inside", vec![], vec![global("posix", "system"), call()], "posix.system"),
         (

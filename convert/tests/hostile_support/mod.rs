@@ -10,9 +10,11 @@ use huozi_convert::source::Checkpoint;
 use huozi_quant::gguf::{Reader, Value};
 use huozi_quant::shape::Shape;
 
+/// Whether the bytes were taken.
+pub type Parser = fn(&[u8]) -> bool;
+
 /// The parsers by name, as the folders of the corpus are called.
-pub const PARSERS: [(&str, fn(&[u8]) -> bool); 3] =
-    [("gguf", gguf), ("safetensors", safetensors), ("bin", bin)];
+pub const PARSERS: [(&str, Parser); 3] = [("gguf", gguf), ("safetensors", safetensors), ("bin", bin)];
 
 /// A GGUF file: its metadata, its shape, a row of each tensor. Whether it is one.
 pub fn gguf(bytes: &[u8]) -> bool {
