@@ -273,9 +273,8 @@ pub fn open(
         #[cfg(feature = "demo")]
         Source::Demo => {
             let cache = catalog::xdg("XDG_CACHE_HOME", ".cache").map(|base| base.join("huozi"));
-            let usable = |path: &Path| Reader::open(path, How::Map).is_ok();
             let watch = Converting { progress, state: std::sync::Mutex::new((0, 0)) };
-            let model = demo::prepare(cache.as_deref(), &usable, &watch, cancel)?;
+            let model = demo::prepare(cache.as_deref(), &watch, cancel)?;
             let path = model.path.clone();
             file(&path, options, wanted, progress, Some(model))
         }
