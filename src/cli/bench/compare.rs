@@ -350,7 +350,7 @@ mod tests {
         let v = describe(&lines[1], &lines[1].pairs.verdict());
         assert_eq!(
             (v["peer_flash_attn"].as_str(), v["peer_other_median_ts"].as_f64()),
-            (Some("on"), Some(2.0))
+            (Some("on"), Some(2.15))
         );
         assert!(take(&mut lines, off, vec![row("pp9", 5.0)], 1).is_err(), "another row");
         assert!(take(&mut lines, off, vec![row("pp8", 0.0)], 1).is_err(), "no rate");
