@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use huozi_quant::gguf::{Layout, MetaValue, Reader, TensorSpec};
+use huozi_quant::kernels::Isa;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -151,7 +152,8 @@ pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> R
         options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
     let pool = pool.map_err(|e| Error::Usage(format!("can not start {threads} threads: {e}")))?;
-    let work = Work { checkpoint: &checkpoint, pool: &pool, cancel };
+    let isa = Isa::from_env().map_err(|e| Error::Usage(e.to_string()))?;
+    let work = Work { checkpoint: &checkpoint, pool: &pool, cancel, isa };
 
     let mut model = Model::read(options, &work)?;
     let mut layouts = Vec::new();

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use huozi_quant::Format;
 use huozi_quant::encode::encode_rows;
+use huozi_quant::kernels::Isa;
 
 use crate::Error;
 use crate::names::{Role, Target};
@@ -52,6 +53,7 @@ pub(crate) struct Work<'a> {
     pub checkpoint: &'a Checkpoint,
     pub pool: &'a rayon::ThreadPool,
     pub cancel: &'a AtomicBool,
+    pub isa: Isa,
 }
 
 impl Work<'_> {
@@ -125,7 +127,7 @@ impl Work<'_> {
                     format.row_bytes(cols).expect("the plan chose a format whose blocks divide the row");
                 blocks.clear();
                 blocks.resize(row_bytes * (rows.end - rows.start) as usize, 0);
-                encode_rows(format, weights, cols, None, blocks);
+                encode_rows(self.isa, format, weights, cols, None, blocks);
                 output.write(*index, rows.start * row_bytes as u64, blocks)?;
             }
             let bytes = self.checkpoint.tensors()[*source].bytes;

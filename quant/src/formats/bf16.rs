@@ -28,6 +28,7 @@ pub fn decode(blocks: &[BlockBf16], out: &mut [f32]) {
 }
 
 /// Encodes `x` (n) into `out` (n); importance changes nothing where there is no scale to choose.
+#[inline(always)]
 pub fn encode(x: &[f32], _importance: Option<&[f32]>, out: &mut [BlockBf16]) {
     for (o, &x) in out.iter_mut().zip(x) {
         *o = BlockBf16::from_f32(x);
