@@ -15,7 +15,11 @@ impl BlockBf16 {
     /// Rounds to nearest, ties to even.
     #[inline(always)]
     pub fn from_f32(x: f32) -> Self {
-        Self(half::bf16::from_f32(x).to_le_bytes())
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        // A NaN could become an infinity: it is made quiet instead.
+        let h = if bits & 0x7fff_ffff > 0x7f80_0000 { (bits >> 16) | 0x40 } else { rounded };
+        Self((h as u16).to_le_bytes())
     }
 }
 

@@ -248,7 +248,10 @@ fn encoders_are_as_good_as_measured() {
             relative_error(f, &positive, None),
         ];
         println!("{f}: {measured:.5?}");
-        let _ = limits;
+        for (got, limit) in measured.iter().zip(limits) {
+            assert!(*got <= limit * 1.002 + 5e-6, "{f}: {got}, was {limit}");
+            assert!(*got >= limit * 0.98, "{f}: {got}, was {limit}: set the new figure");
+        }
     }
 }
 
