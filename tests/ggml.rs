@@ -149,7 +149,9 @@ fn encoders_err_no_more_than_llama_cpps() {
     let importance: Vec<f32> = (0..COLS).map(|_| r.gauss().exp() as f32).collect();
     let isa = Isa::from_env().unwrap();
     let mut worse = Vec::new();
-    eprintln!("per cent, ours / llama.cpp's  plain            by square        importance, plain  by importance");
+    eprintln!(
+        "per cent, ours / llama.cpp's  plain            by square        importance, plain  by importance"
+    );
     for &format in Format::ALL.iter().filter(|f| f.block_weights() > 1) {
         for (name, x) in [("Gaussian", &gauss), ("heavy", &heavy), ("nano", &nano)] {
             let mut line = format!("{:7} {name:8}", format.name());

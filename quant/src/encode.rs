@@ -172,7 +172,8 @@ mod tests {
             }
         }
         // There a block keeps its bytes when others change places, so that their lanes change.
-        for format in [Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q8_0, Format::IQ4_NL, Format::IQ4_XS] {
+        for format in [Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q8_0, Format::IQ4_NL, Format::IQ4_XS]
+        {
             let turned: Vec<f32> = x.chunks(256).rev().flatten().copied().collect();
             let size = format.row_bytes(256).unwrap();
             let (a, b) = (

@@ -41,6 +41,12 @@ pub(super) fn limit(x: f32, lo: f32, hi: f32) -> f32 {
     if x < hi { x } else { hi }
 }
 
+/// `a` where `condition` holds, else `b`. An `if` on lanes becomes a branch for each of them.
+#[inline(always)]
+pub(super) fn pick<T>(condition: bool, a: T, b: T) -> T {
+    std::hint::select_unpredictable(condition, a, b)
+}
+
 /// The smallest positive f16, 2^-24.
 pub(super) const SMALLEST_F16: f32 = 1.0 / 16_777_216.0;
 
@@ -48,9 +54,9 @@ pub(super) const SMALLEST_F16: f32 = 1.0 / 16_777_216.0;
 #[inline(always)]
 pub(super) fn storable(x: f32) -> f32 {
     let a = x.abs();
-    let a = if a < 65504.0 { a } else { 65504.0 };
-    let a = if a > 0.0 && a < SMALLEST_F16 { SMALLEST_F16 } else { a };
-    F16::from_f32(if x < 0.0 { -a } else { a }).to_f32()
+    let a = pick(a < 65504.0, a, 65504.0);
+    let a = pick(a > 0.0 && a < SMALLEST_F16, SMALLEST_F16, a);
+    F16::from_f32(pick(x < 0.0, -a, a)).to_f32()
 }
 
 /// One over each, zero for zero.
@@ -58,7 +64,7 @@ pub(super) fn storable(x: f32) -> f32 {
 pub(super) fn inverses(x: &Lane) -> Lane {
     let mut out = [0.0; WIDE];
     for s in 0..WIDE {
-        out[s] = if x[s] != 0.0 { 1.0 / x[s] } else { 0.0 };
+        out[s] = pick(x[s] != 0.0, 1.0 / x[s], 0.0);
     }
     out
 }
@@ -101,7 +107,7 @@ pub(super) fn group_max<const G: usize>(x: &Lane) -> Lane {
     while half > 0 {
         let before = max;
         for s in 0..WIDE {
-            max[s] = if before[s ^ half] > before[s] { before[s ^ half] } else { before[s] };
+            max[s] = pick(before[s ^ half] > before[s], before[s ^ half], before[s]);
         }
         half /= 2;
     }

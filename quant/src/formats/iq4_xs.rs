@@ -17,7 +17,7 @@
 )]
 
 use super::F16;
-use super::batch::{Lane, WIDE, group_max, group_sum, inverses, limit, nearest};
+use super::batch::{Lane, WIDE, group_max, group_sum, inverses, limit, nearest, pick};
 use super::iq4_nl::{PEAKS, Table, values};
 use super::q4_0::pack;
 use super::q8_k::BlockQ8K;
@@ -96,9 +96,9 @@ impl Choice {
     fn take(&mut self, other: &Self) {
         for s in 0..WIDE {
             let better = other.error[s] < self.error[s];
-            self.error[s] = if better { other.error[s] } else { self.error[s] };
-            self.d[s] = if better { other.d[s] } else { self.d[s] };
-            self.scales[s] = if better { other.scales[s] } else { self.scales[s] };
+            self.error[s] = pick(better, other.error[s], self.error[s]);
+            self.d[s] = pick(better, other.d[s], self.d[s]);
+            self.scales[s] = pick(better, other.scales[s], self.scales[s]);
         }
     }
 }
@@ -122,8 +122,8 @@ fn settle(b: &Batch, free: &[Lane; 2], d: &Lane) -> Choice {
         for k in 0..3 {
             for s in 0..WIDE {
                 let better = errors[k][s] < least[s];
-                least[s] = if better { errors[k][s] } else { least[s] };
-                choice.scales[s] = if better { tried[k][s] } else { choice.scales[s] };
+                least[s] = pick(better, errors[k][s], least[s]);
+                choice.scales[s] = pick(better, tried[k][s], choice.scales[s]);
             }
         }
     }
@@ -149,7 +149,7 @@ fn refit(b: &Batch, choice: &Choice) -> Lane {
     let (lx, ll) = (group_sum::<SUBS>(&lx), group_sum::<SUBS>(&ll));
     let mut d = choice.d;
     for s in 0..WIDE {
-        d[s] = if ll[s] > 0.0 { search::half(lx[s] / ll[s]) } else { d[s] };
+        d[s] = pick(ll[s] > 0.0, search::half(lx[s] / ll[s]), d[s]);
     }
     d
 }
@@ -163,19 +163,19 @@ fn choose(b: &Batch) -> Choice {
     let (mut minds, mut size) = ([0.0; WIDE], [0.0; WIDE]);
     for s in 0..WIDE {
         let best = free[0][s];
-        free[1][s] = if own.scores[1][s] > 0.0 { own.items[1][0][s] } else { best };
-        minds[s] = if best != 0.0 { b.unit[s] * own.scores[0][s] / (best * best) } else { 0.0 };
+        free[1][s] = pick(own.scores[1][s] > 0.0, own.items[1][0][s], best);
+        minds[s] = pick(best != 0.0, b.unit[s] * own.scores[0][s] / (best * best), 0.0);
         size[s] = best.abs();
     }
     // The largest, with its sign; of two the positive.
     let size = group_max::<SUBS>(&size);
     let mut top = [0.0; WIDE];
     for s in 0..WIDE {
-        top[s] = if free[0][s] == size[s] { 1.0 } else { 0.0 };
+        top[s] = pick(free[0][s] == size[s], 1.0, 0.0);
     }
     let mut top = group_max::<SUBS>(&top);
     for s in 0..WIDE {
-        top[s] = if top[s] > 0.0 { size[s] } else { -size[s] };
+        top[s] = pick(top[s] > 0.0, size[s], -size[s]);
     }
     // The largest sub-block scale on -32 (or on up to a third less): which grid suits the others.
     let mut best = Best::<TRIED, 1>::new();
@@ -243,7 +243,7 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockIq4Xs]) {
             }
             let mut integers = [0; SUBS];
             for s in 0..SUBS {
-                integers[s] = if b.kind(first + s) == Kind::Zero { 0 } else { scales[first + s] as i32 };
+                integers[s] = pick(b.kind(first + s) == Kind::Zero, 0, scales[first + s] as i32);
             }
             *out = BlockIq4Xs::new(F16::from_f32(d[first]), integers);
             for (s, qs) in out.qs.as_chunks_mut().0.iter_mut().enumerate() {

@@ -22,9 +22,9 @@ impl F16 {
         // Below 2^-14: adding 0.5 rounds at 2^-24 and leaves the integer in the low bits.
         let subnormal = (f32::from_bits(a) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
         // Infinity, or NaN made quiet.
-        let special = if a > 0x7f80_0000 { 0x7e00 | ((a >> 13) & 0x3ff) } else { 0x7c00 };
-        let finite = if a < 113 << 23 { subnormal } else { normal };
-        let h = if a >= 143 << 23 { special } else { finite };
+        let special = batch::pick(a > 0x7f80_0000, 0x7e00 | ((a >> 13) & 0x3ff), 0x7c00);
+        let finite = batch::pick(a < 113 << 23, subnormal, normal);
+        let h = batch::pick(a >= 143 << 23, special, finite);
         Self(((h | sign) as u16).to_le_bytes())
     }
 

@@ -48,13 +48,16 @@ pub fn decode(blocks: &[BlockQ2K], out: &mut [f32]) {
 
 const PLAN: Plan<Reach> = Plan {
     emphasis: 10.0,
+    square: 1.0,
     flatness: 1.0,
-    floor: 0.0,
+    floor: 0.05,
     grid: &[-0.9, -0.75, -0.6, -0.45, -0.3, -0.15, 0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.1, 1.3, 1.6],
-    rounds: &[REACH; 5],
+    rounds: &[REACH, REACH, NEAR, NEAR],
 };
 
 const REACH: Reach = &[(0, [0, -1, 1]), (0, [0, -2, 2]), (-1, [-1, 0, 1]), (1, [-1, 0, 1]), (-2, [-2, -1, 0]), (2, [0, 1, 2])];
+
+const NEAR: Reach = &[(0, [0, -1, 1]), (-1, [-1, 0, 1]), (1, [-1, 0, 1])];
 
 /// Encodes one row `x` (256 n) into `out` (n); see `search_k.rs`. `importance`: per column, or `None`.
 #[inline(always)]

@@ -89,15 +89,18 @@ pub fn decode(blocks: &[BlockQ3K], out: &mut [f32]) {
 
 const PLAN: Plan<&[(i8, i8)]> = Plan {
     emphasis: 5.0,
+    square: 0.0,
     flatness: 2.0,
-    floor: 0.0,
+    floor: 0.1,
     grid: &[
         3.0, 3.15, 3.3, 3.45, 3.6, 3.75, 3.9, 4.05, 4.2, 4.35, 4.5, 4.65, 4.8, 5.0, 5.3, -2.6, -2.8, -3.0, -3.15, -3.3, -3.45, -3.6, -3.8, -4.0, -4.3, 
     ],
-    rounds: &[REACH; 4],
+    rounds: &[REACH, NEAR, NEAR],
 };
 
 const REACH: &[(i8, i8)] = &[(0, 0), (-1, 0), (1, 0), (-2, 0), (2, 0), (-3, 0), (3, 0), (0, -1), (-1, -1), (1, -1)];
+
+const NEAR: &[(i8, i8)] = &[(0, 0), (-1, 0), (1, 0)];
 
 /// Encodes one row `x` (256 n) into `out` (n); see `search_k.rs`. `importance`: per column, or `None`.
 #[inline(always)]

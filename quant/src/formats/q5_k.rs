@@ -72,13 +72,16 @@ pub fn decode(blocks: &[BlockQ5K], out: &mut [f32]) {
 
 const PLAN: Plan<Reach> = Plan {
     emphasis: 1.0,
+    square: 0.0,
     flatness: 2.0,
-    floor: 0.0,
-    grid: &[-0.9, -0.75, -0.6, -0.45, -0.3, -0.15, 0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.1, 1.3, 1.6, 2.0, 2.5],
-    rounds: &[REACH; 4],
+    floor: 0.05,
+    grid: &[-0.9, -0.6, -0.3, 0.0, 0.3, 0.6, 0.9, 1.2, 1.6, 2.0],
+    rounds: &[REACH, NEAR, NEAR],
 };
 
 const REACH: Reach = &[(0, [0, -1, 1]), (0, [0, -2, 2]), (-1, [-1, 0, 1]), (1, [-1, 0, 1]), (-2, [-2, -1, 0]), (2, [0, 1, 2])];
+
+const NEAR: Reach = &[(0, [0, -1, 1]), (-1, [-1, 0, 1]), (1, [-1, 0, 1])];
 
 /// Encodes one row `x` (256 n) into `out` (n); see `search_k.rs`. `importance`: per column, or `None`.
 #[inline(always)]

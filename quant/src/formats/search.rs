@@ -13,7 +13,7 @@
 )]
 
 use super::F16;
-use super::batch::{self, Lane, WIDE, group_max, inverses, limit, nearest};
+use super::batch::{self, Lane, WIDE, group_max, inverses, limit, nearest, pick};
 use super::lanes;
 
 /// Weights in a block.
@@ -37,8 +37,8 @@ pub(super) fn half(v: f32) -> f32 {
 fn neighbour(h: f32, steps: i32) -> f32 {
     let bits = F16::from_f32(h).to_bits();
     let moved = i32::from(bits & 0x7fff) + steps;
-    let moved = if moved < 0 { 0 } else { moved };
-    let moved = if moved > 0x7bff { 0x7bff } else { moved };
+    let moved = pick(moved < 0, 0, moved);
+    let moved = pick(moved > 0x7bff, 0x7bff, moved);
     F16((moved as u16 | (bits & 0x8000)).to_le_bytes()).to_f32()
 }
 
@@ -82,7 +82,7 @@ impl Row {
         let mut squares = [0.0f32; WIDE];
         for x in x.as_chunks::<WIDE>().0 {
             for s in 0..WIDE {
-                let v = if x[s].abs() <= f32::MAX { limit(x[s], -LARGEST, LARGEST) } else { 0.0 };
+                let v = pick(x[s].abs() <= f32::MAX, limit(x[s], -LARGEST, LARGEST), 0.0);
                 squares[s] += v * v;
             }
         }
@@ -91,7 +91,7 @@ impl Row {
         let mut top = [0.0f32; WIDE];
         for p in importance {
             for s in 0..WIDE {
-                top[s] = if p[s] > top[s] && p[s] < f32::INFINITY { p[s] } else { top[s] };
+                top[s] = pick(p[s] > top[s] && p[s] < f32::INFINITY, p[s], top[s]);
             }
         }
         let top = group_max::<WIDE>(&top)[0];
@@ -132,7 +132,7 @@ const EMPHASIS_OF_IMPORTANT: f32 = 0.1;
 
 /// What is added to the importance of a column, in parts of the row's mean: takes more from the plain error than it
 /// adds to the weighted one.
-const FLOOR: f32 = 0.05;
+const FLOOR: f32 = 0.08;
 
 impl Batch {
     /// Looks at blocks and weighs their errors.
@@ -151,9 +151,9 @@ impl Batch {
         for xs in &mut b.x {
             for s in 0..WIDE {
                 // Also of a NaN.
-                b.odd[s] = if xs[s].abs() <= f32::MAX { b.odd[s] } else { 1.0 };
+                b.odd[s] = pick(xs[s].abs() <= f32::MAX, b.odd[s], 1.0);
                 let v = limit(xs[s], -LARGEST, LARGEST);
-                b.peak[s] = if v.abs() > b.peak[s].abs() { v } else { b.peak[s] };
+                b.peak[s] = pick(v.abs() > b.peak[s].abs(), v, b.peak[s]);
                 xs[s] = v;
             }
         }
@@ -171,12 +171,12 @@ impl Batch {
         for (cost, xs) in b.cost.iter_mut().zip(&b.x) {
             for s in 0..WIDE {
                 cost[s] *= row.sigma2 + emphasis * (xs[s] * xs[s]);
-                b.unit[s] = if cost[s] > b.unit[s] { cost[s] } else { b.unit[s] };
+                b.unit[s] = pick(cost[s] > b.unit[s], cost[s], b.unit[s]);
             }
         }
         for cost in &mut b.cost {
             for s in 0..WIDE {
-                cost[s] = if b.unit[s] > 0.0 { cost[s] / b.unit[s] } else { 1.0 };
+                cost[s] = pick(b.unit[s] > 0.0, cost[s] / b.unit[s], 1.0);
             }
         }
         b
@@ -279,12 +279,12 @@ impl<const K: usize, const I: usize> Best<K, I> {
             for s in 0..WIDE {
                 let better = score[s] > self.scores[k][s];
                 let old = self.scores[k][s];
-                self.scores[k][s] = if better { score[s] } else { old };
-                score[s] = if better { old } else { score[s] };
+                self.scores[k][s] = pick(better, score[s], old);
+                score[s] = pick(better, old, score[s]);
                 for i in 0..I {
                     let old = self.items[k][i][s];
-                    self.items[k][i][s] = if better { item[i][s] } else { old };
-                    item[i][s] = if better { old } else { item[i][s] };
+                    self.items[k][i][s] = pick(better, item[i][s], old);
+                    item[i][s] = pick(better, old, item[i][s]);
                 }
             }
         }
@@ -305,8 +305,8 @@ pub(super) fn candidates<T: Levels, const K: usize>(b: &Batch, peaks: &[f32]) ->
         let (mut score, mut d) = ([-1.0; WIDE], [0.0; WIDE]);
         for s in 0..WIDE {
             let found = ll[s] > 0.0;
-            d[s] = if found { lx[s] / ll[s] } else { 0.0 };
-            score[s] = if found { lx[s] * d[s] } else { -1.0 };
+            d[s] = pick(found, lx[s] / ll[s], 0.0);
+            score[s] = pick(found, lx[s] * d[s], -1.0);
         }
         best.offer(&score, &[d]);
     }
@@ -332,12 +332,12 @@ pub(super) fn scale<T: Levels>(b: &Batch, peaks: &[f32]) -> Lane {
             let mut moving = [0.0; WIDE];
             for s in 0..WIDE {
                 let better = error[s] < least[s];
-                least[s] = if better { error[s] } else { least[s] };
-                d[s] = if better { tried[s] } else { d[s] };
+                least[s] = pick(better, error[s], least[s]);
+                d[s] = pick(better, tried[s], d[s]);
                 let goes_on = error[s] < before[s] && ll[s] > 0.0;
                 before[s] = error[s];
-                let next = if goes_on { half(lx[s] / ll[s]) } else { tried[s] };
-                moving[s] = if next != tried[s] { 1.0 } else { 0.0 };
+                let next = pick(goes_on, half(lx[s] / ll[s]), tried[s]);
+                moving[s] = pick(next != tried[s], 1.0, 0.0);
                 tried[s] = next;
             }
             if group_max::<WIDE>(&moving)[0] == 0.0 {
@@ -357,8 +357,8 @@ pub(super) fn scale<T: Levels>(b: &Batch, peaks: &[f32]) -> Lane {
         for k in 0..2 {
             for s in 0..WIDE {
                 let better = errors[k][s] < least[s];
-                least[s] = if better { errors[k][s] } else { least[s] };
-                d[s] = if better { around[k][s] } else { d[s] };
+                least[s] = pick(better, errors[k][s], least[s]);
+                d[s] = pick(better, around[k][s], d[s]);
             }
         }
     }
@@ -411,9 +411,9 @@ impl Affine<'_> {
             let part = lx[s] - l1[s] * self.first[s] / self.cost[s];
             let scale = self.cost[s] * part / determinant;
             let found = determinant > 0.0;
-            d[s] = if found { scale } else { 0.0 };
+            d[s] = pick(found, scale, 0.0);
             m[s] = self.lo[s] + (self.first[s] - d[s] * l1[s]) / self.cost[s];
-            explained[s] = if found { scale * part } else { -1.0 };
+            explained[s] = pick(found, scale * part, -1.0);
         }
         [explained, d, m]
     }
@@ -457,9 +457,9 @@ impl Affine<'_> {
 fn take(least: &mut Lane, chosen: &mut [Lane; 2], error: &Lane, d: &Lane, m: &Lane) {
     for s in 0..WIDE {
         let better = error[s] < least[s];
-        least[s] = if better { error[s] } else { least[s] };
-        chosen[0][s] = if better { d[s] } else { chosen[0][s] };
-        chosen[1][s] = if better { m[s] } else { chosen[1][s] };
+        least[s] = pick(better, error[s], least[s]);
+        chosen[0][s] = pick(better, d[s], chosen[0][s]);
+        chosen[1][s] = pick(better, m[s], chosen[1][s]);
     }
 }
 
@@ -471,8 +471,8 @@ pub(super) fn affine(b: &Batch, top: f32, cuts: &[f32]) -> [Lane; 2] {
     let (mut lo, mut hi) = ([f32::INFINITY; WIDE], [f32::NEG_INFINITY; WIDE]);
     for xs in &b.x {
         for s in 0..WIDE {
-            lo[s] = if xs[s] < lo[s] { xs[s] } else { lo[s] };
-            hi[s] = if xs[s] > hi[s] { xs[s] } else { hi[s] };
+            lo[s] = pick(xs[s] < lo[s], xs[s], lo[s]);
+            hi[s] = pick(xs[s] > hi[s], xs[s], hi[s]);
         }
     }
     let (mut cost, mut first) = ([0.0f32; WIDE], [0.0f32; WIDE]);
@@ -514,8 +514,8 @@ pub(super) fn affine(b: &Batch, top: f32, cuts: &[f32]) -> [Lane; 2] {
             take(&mut least, &mut chosen, &sums[0], &d, &m);
             let [explained, d1, m1] = a.solve(&sums);
             for s in 0..WIDE {
-                d[s] = if explained[s] >= 0.0 { d1[s] } else { d[s] };
-                m[s] = if explained[s] >= 0.0 { m1[s] } else { m[s] };
+                d[s] = pick(explained[s] >= 0.0, d1[s], d[s]);
+                m[s] = pick(explained[s] >= 0.0, m1[s], m[s]);
             }
         }
     }
@@ -576,7 +576,7 @@ pub(super) fn walk<T: Levels>(b: &Batch, (most, least, stride): (f32, f32, i32))
         for k in 0..2 {
             for s in 0..WIDE {
                 // Past the end it stays there: the same error again changes nothing.
-                let bits = if at[s] < end[s] { at[s] } else { end[s] };
+                let bits = pick(at[s] < end[s], at[s], end[s]);
                 tried[k][s] = F16((bits as u16).to_le_bytes()).to_f32();
                 at[s] = bits + stride;
             }
@@ -585,12 +585,12 @@ pub(super) fn walk<T: Levels>(b: &Batch, (most, least, stride): (f32, f32, i32))
         for k in 0..2 {
             for s in 0..WIDE {
                 let better = errors[k][s] < smallest[s];
-                smallest[s] = if better { errors[k][s] } else { smallest[s] };
-                d[s] = if better { tried[k][s] } else { d[s] };
+                smallest[s] = pick(better, errors[k][s], smallest[s]);
+                d[s] = pick(better, tried[k][s], d[s]);
             }
         }
         for s in 0..WIDE {
-            left[s] = if at[s] <= end[s] { 1.0 } else { 0.0 };
+            left[s] = pick(at[s] <= end[s], 1.0, 0.0);
         }
         if group_max::<WIDE>(&left)[0] == 0.0 {
             return d;

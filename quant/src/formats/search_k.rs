@@ -26,7 +26,8 @@
 
 use super::F16;
 use super::batch::{
-    self, Lane, SMALLEST_F16, WIDE, group_max, group_sum, group_sum_f64, inverses, limit, nearest, storable,
+    self, Lane, SMALLEST_F16, WIDE, group_max, group_sum, group_sum_f64, inverses, limit, nearest, pick,
+    storable,
 };
 
 /// Weights in a super-block.
@@ -40,9 +41,11 @@ pub(super) type Reach = &'static [(i8, [i8; 3])];
 
 /// How the default weights grow with `|x|`, and how wide the search is.
 pub(super) struct Plan<R: 'static> {
-    /// `w = 1 + emphasis * |x| / rms` without importance. Measured as KL divergence of a trained model: the fewer the
+    /// `w = 1 + emphasis * |x| / rms + square * (x / rms)^2` without importance. Measured as KL divergence of a trained model: the fewer the
     /// bits, the more the large weights should count, although plain RMSE then grows a little.
     pub emphasis: f32,
+    /// See `emphasis`.
+    pub square: f32,
     /// `w = importance * sqrt(1 + (x / rms)^2 / flatness)` with importance.
     pub flatness: f32,
     /// What is added to the importance of a column, in parts of the super-block's mean.
@@ -73,9 +76,9 @@ fn prepare<const S: usize, const L: usize, R>(
     for xs in &mut lanes.x {
         for s in 0..WIDE {
             // NaN has no nearest weight; zero does the least harm.
-            let v = if xs[s].is_nan() { 0.0 } else { limit(xs[s], -LARGEST, LARGEST) };
+            let v = pick(xs[s].is_nan(), 0.0, limit(xs[s], -LARGEST, LARGEST));
             xs[s] = v;
-            largest[s] = if v.abs() > largest[s] { v.abs() } else { largest[s] };
+            largest[s] = pick(v.abs() > largest[s], v.abs(), largest[s]);
             squares[s] += v * v;
         }
     }
@@ -84,17 +87,18 @@ fn prepare<const S: usize, const L: usize, R>(
     let (mut live, mut inv_mean) = ([0.0; WIDE], [0.0; WIDE]);
     for s in 0..WIDE {
         // Below half the smallest weight any block can hold, and far above where a square underflows to nothing.
-        live[s] = if largest[s] < SMALLEST_F16 / 2.0 { 0.0 } else { 1.0 };
-        inv_mean[s] = if largest[s] < SMALLEST_F16 / 2.0 { 0.0 } else { N as f32 / squares[s] };
+        live[s] = pick(largest[s] < SMALLEST_F16 / 2.0, 0.0, 1.0);
+        inv_mean[s] = pick(largest[s] < SMALLEST_F16 / 2.0, 0.0, N as f32 / squares[s]);
     }
     let Some(importance) = importance else {
-        let mut by = [0.0; WIDE];
+        let (mut by, mut square) = ([0.0; WIDE], [0.0; WIDE]);
         for s in 0..WIDE {
             by[s] = plan.emphasis * inv_mean[s].sqrt();
+            square[s] = plan.square * inv_mean[s];
         }
         for (ws, xs) in lanes.w.iter_mut().zip(&lanes.x) {
             for s in 0..WIDE {
-                ws[s] = 1.0 + by[s] * xs[s].abs();
+                ws[s] = 1.0 + (by[s] + square[s] * xs[s].abs()) * xs[s].abs();
             }
         }
         return (lanes, live);
@@ -103,7 +107,7 @@ fn prepare<const S: usize, const L: usize, R>(
     let mut top = [0.0f32; WIDE];
     for ws in &lanes.w {
         for s in 0..WIDE {
-            top[s] = if ws[s] > top[s] && ws[s] < f32::INFINITY { ws[s] } else { top[s] };
+            top[s] = pick(ws[s] > top[s] && ws[s] < f32::INFINITY, ws[s], top[s]);
         }
     }
     let top = group_max::<S>(&top);
@@ -112,7 +116,7 @@ fn prepare<const S: usize, const L: usize, R>(
         for s in 0..WIDE {
             // NaN to nothing. Where no column is ever active all count alike.
             let v = limit(ws[s] / top[s], 0.0, 1.0);
-            ws[s] = if top[s] > 0.0 { v } else { 1.0 };
+            ws[s] = pick(top[s] > 0.0, v, 1.0);
             sum[s] += ws[s];
         }
     }
@@ -205,8 +209,8 @@ fn affine_alone<const L: usize>(b: &Lanes<L>, levels: f32, grid: &[f32]) -> (Lan
     let (mut lo, mut hi) = ([0.0f32; WIDE], b.x[0]);
     for xs in &b.x {
         for s in 0..WIDE {
-            lo[s] = if xs[s] < lo[s] { xs[s] } else { lo[s] };
-            hi[s] = if xs[s] > hi[s] { xs[s] } else { hi[s] };
+            lo[s] = pick(xs[s] < lo[s], xs[s], lo[s]);
+            hi[s] = pick(xs[s] > hi[s], xs[s], hi[s]);
         }
     }
     // From here on weights are measured from `lo`: none is negative.
@@ -224,7 +228,7 @@ fn affine_alone<const L: usize>(b: &Lanes<L>, levels: f32, grid: &[f32]) -> (Lan
     let mut inv_range = [0.0; WIDE];
     for s in 0..WIDE {
         let range = hi[s] - lo[s];
-        inv_range[s] = if range > 0.0 { 1.0 / range } else { 0.0 };
+        inv_range[s] = pick(range > 0.0, 1.0 / range, 0.0);
     }
     // The best so far: what it explains and its scale, both times its determinant, its determinant.
     let (mut gain, mut slope, mut by) = ([0.0f32; WIDE], [0.0f32; WIDE], [1.0f32; WIDE]);
@@ -248,24 +252,24 @@ fn affine_alone<const L: usize>(b: &Lanes<L>, levels: f32, grid: &[f32]) -> (Lan
         for s in 0..WIDE {
             // A min can not be negative: where no weight is, the best scale without one.
             let free = lo[s] < 0.0;
-            let a = if free { sw[s] * syq[s] - sy[s] * sq[s] } else { syq[s] };
-            let o = if free { sqq[s] * sy[s] - sq[s] * syq[s] } else { 0.0 };
-            let det = if free { sw[s] * sqq[s] - sq[s] * sq[s] } else { sqq[s] };
+            let a = pick(free, sw[s] * syq[s] - sy[s] * sq[s], syq[s]);
+            let o = pick(free, sqq[s] * sy[s] - sq[s] * syq[s], 0.0);
+            let det = pick(free, sw[s] * sqq[s] - sq[s] * sq[s], sqq[s]);
             let g = a * syq[s] + o * sy[s];
             let better = det > 0.0 && g * by[s] > gain[s] * det;
-            gain[s] = if better { g } else { gain[s] };
-            slope[s] = if better { a } else { slope[s] };
-            offset[s] = if better { o } else { offset[s] };
-            by[s] = if better { det } else { by[s] };
-            seen[s] = if better { 1.0 } else { seen[s] };
+            gain[s] = pick(better, g, gain[s]);
+            slope[s] = pick(better, a, slope[s]);
+            offset[s] = pick(better, o, offset[s]);
+            by[s] = pick(better, det, by[s]);
+            seen[s] = pick(better, 1.0, seen[s]);
         }
     }
     let (mut scale, mut min) = ([0.0; WIDE], [0.0; WIDE]);
     for s in 0..WIDE {
         let found = seen[s] > 0.0;
-        scale[s] = if found { slope[s] / by[s] } else { (hi[s] - lo[s]) / levels };
-        let m = if found { -(lo[s] + offset[s] / by[s]) } else { -lo[s] };
-        min[s] = if m > 0.0 { m } else { 0.0 };
+        scale[s] = pick(found, slope[s] / by[s], (hi[s] - lo[s]) / levels);
+        let m = pick(found, -(lo[s] + offset[s] / by[s]), -lo[s]);
+        min[s] = pick(m > 0.0, m, 0.0);
     }
     (scale, min)
 }
@@ -344,23 +348,23 @@ pub(super) fn affine<const S: usize, const L: usize>(
                     // Without a scale all weights become the min.
                     let flat = sxx[s] + min[k][s] * (2.0 * sx[s] + min[k][s] * sw[s]);
                     let e = errors[k][s] * (scale[s] * scale[s]);
-                    let e = if scale[s] > 0.0 { e } else { flat };
+                    let e = pick(scale[s] > 0.0, e, flat);
                     let better = e < best[s];
-                    best[s] = if better { e } else { best[s] };
-                    ls[s] = if better { cs[s] } else { ls[s] };
-                    lm[s] = if better { cm[k][s] } else { lm[s] };
+                    best[s] = pick(better, e, best[s]);
+                    ls[s] = pick(better, cs[s], ls[s]);
+                    lm[s] = pick(better, cm[k][s], lm[s]);
                 }
             }
         }
         let total = group_sum::<S>(&best);
         for s in 0..WIDE {
             let better = active[s] > 0.0 && total[s] < least[s];
-            active[s] = if better { 1.0 } else { 0.0 };
-            least[s] = if better { total[s] } else { least[s] };
-            kept.0[s] = if better { d[s] } else { kept.0[s] };
-            kept.1[s] = if better { dmin[s] } else { kept.1[s] };
-            kept.2[s] = if better { ls[s] } else { kept.2[s] };
-            kept.3[s] = if better { lm[s] } else { kept.3[s] };
+            active[s] = pick(better, 1.0, 0.0);
+            least[s] = pick(better, total[s], least[s]);
+            kept.0[s] = pick(better, d[s], kept.0[s]);
+            kept.1[s] = pick(better, dmin[s], kept.1[s]);
+            kept.2[s] = pick(better, ls[s], kept.2[s]);
+            kept.3[s] = pick(better, lm[s], kept.3[s]);
         }
         if round + 1 == plan.rounds.len() || !any(&active) {
             break;
@@ -369,7 +373,7 @@ pub(super) fn affine<const S: usize, const L: usize>(
         let (d1, dmin1) = refit_affine::<S, L>(&b, &d, &dmin, &ls, &lm, &sw, &sx, levels);
         for s in 0..WIDE {
             let same = d1[s] == d[s] && dmin1[s] == dmin[s];
-            active[s] = if same { 0.0 } else { active[s] };
+            active[s] = pick(same, 0.0, active[s]);
         }
         if !any(&active) {
             break;
@@ -428,13 +432,13 @@ fn refit_affine<const S: usize, const L: usize>(
     for s in 0..WIDE {
         let det = uu[s] * vv[s] - uv[s] * uv[s];
         let joint = det > 1e-9 * uu[s] * vv[s];
-        let a = if joint { vv[s] * xu[s] - uv[s] * xv[s] } else { xu[s] + f64::from(dmin[s]) * uv[s] };
-        let a = a / if joint { det } else { uu[s] };
+        let a = pick(joint, vv[s] * xu[s] - uv[s] * xv[s], xu[s] + f64::from(dmin[s]) * uv[s]);
+        let a = a / pick(joint, det, uu[s]);
         let m = (uv[s] * xu[s] - uu[s] * xv[s]) / det;
         let (a, m) = (a as f32, m as f32);
         // Neither can be negative; where the fit wants that, or there is none (NaN), it stays.
-        d1[s] = if a > 0.0 { storable(a) } else { d[s] };
-        dmin1[s] = if joint && m > 0.0 { storable(m) } else { dmin[s] };
+        d1[s] = pick(a > 0.0, storable(a), d[s]);
+        dmin1[s] = pick(joint && m > 0.0, storable(m), dmin[s]);
     }
     (d1, dmin1)
 }
@@ -455,16 +459,16 @@ fn symmetric_alone<const L: usize>(b: &Lanes<L>, half: f32, grid: &[f32]) -> Lan
     for i in 0..L {
         for s in 0..WIDE {
             let v = b.x[i][s];
-            lo[s] = if v < lo[s] { v } else { lo[s] };
-            hi[s] = if v > hi[s] { v } else { hi[s] };
+            lo[s] = pick(v < lo[s], v, lo[s]);
+            hi[s] = pick(v > hi[s], v, hi[s]);
             wx[i][s] = b.w[i][s] * v;
         }
     }
     // The weight of largest magnitude goes to the end that reaches further: -half.
     let (mut end, mut inv_end) = ([0.0; WIDE], [0.0; WIDE]);
     for s in 0..WIDE {
-        end[s] = if hi[s] > -lo[s] { hi[s] } else { lo[s] };
-        inv_end[s] = if end[s] != 0.0 { -1.0 / end[s] } else { 0.0 };
+        end[s] = pick(hi[s] > -lo[s], hi[s], lo[s]);
+        inv_end[s] = pick(end[s] != 0.0, -1.0 / end[s], 0.0);
     }
     // Sums of the best so far; what they explain is `xq^2 / qq`.
     let (mut xq, mut qq, mut seen) = ([0.0f32; WIDE], [1.0f32; WIDE], [0.0f32; WIDE]);
@@ -483,14 +487,14 @@ fn symmetric_alone<const L: usize>(b: &Lanes<L>, half: f32, grid: &[f32]) -> Lan
         }
         for s in 0..WIDE {
             let better = sxq[s] * sxq[s] * qq[s] > xq[s] * xq[s] * sqq[s];
-            xq[s] = if better { sxq[s] } else { xq[s] };
-            qq[s] = if better { sqq[s] } else { qq[s] };
-            seen[s] = if better { 1.0 } else { seen[s] };
+            xq[s] = pick(better, sxq[s], xq[s]);
+            qq[s] = pick(better, sqq[s], qq[s]);
+            seen[s] = pick(better, 1.0, seen[s]);
         }
     }
     let mut scale = [0.0; WIDE];
     for s in 0..WIDE {
-        scale[s] = if seen[s] > 0.0 { xq[s] / qq[s] } else { -end[s] / half };
+        scale[s] = pick(seen[s] > 0.0, xq[s] / qq[s], -end[s] / half);
     }
     scale
 }
@@ -530,10 +534,10 @@ pub(super) fn symmetric(
             let [errors] = b.errors(&inverses(&scale), &[[0.0; WIDE]], -half, half - 1.0);
             for s in 0..WIDE {
                 let e = errors[s] * (scale[s] * scale[s]);
-                let e = if scale[s] != 0.0 { e } else { sxx[s] };
+                let e = pick(scale[s] != 0.0, e, sxx[s]);
                 let better = e < best[s];
-                best[s] = if better { e } else { best[s] };
-                ls[s] = if better { cs[s] } else { ls[s] };
+                best[s] = pick(better, e, best[s]);
+                ls[s] = pick(better, cs[s], ls[s]);
             }
         }
         let total = group_sum::<WIDE>(&best)[0];
