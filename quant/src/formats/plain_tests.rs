@@ -310,6 +310,7 @@ fn errors_stay_where_they_were_measured() {
         |draw: fn(&mut Random) -> f64| (0..32).map(|_| r.row(1024, 0.02, draw)).collect::<Vec<_>>();
     let data = [rows(Random::gauss), rows(Random::laplace), rows(Random::student4), real_rows()];
     let importance: Vec<f32> = (0..1024).map(|_| r.gauss().exp() as f32).collect();
+    let mut other = Vec::new();
     for (f, measured) in MEASURED {
         for ((rows, measured), name) in data.iter().zip(measured).zip(["gauss", "laplace", "student", "real"])
         {
@@ -320,11 +321,13 @@ fn errors_stay_where_they_were_measured() {
             ];
             eprintln!("{f:7} {name:8} {got:.4?}");
             for (got, measured) in got.iter().zip(measured) {
-                assert!(*got <= measured * 1.002 + 5e-5, "{f} {name}: {got}, was {measured}");
-                assert!(*got >= measured * 0.9, "{f} {name}: {got}, was {measured}: set the new figure");
+                if *got > measured * 1.002 + 5e-5 || *got < measured * 0.98 {
+                    other.push(format!("{f} {name}: {got}, was {measured}"));
+                }
             }
         }
     }
+    assert!(other.is_empty(), "{other:#?}");
 }
 
 #[test]
@@ -549,6 +552,21 @@ fn halves_of_every_bit_pattern() {
     assert_eq!([f16(2f32.powi(-25)), f16(2f32.powi(-25) * 1.01)], [0, 1]);
     let bf16 = |x: u32| encode(Format::BF16, &[f32::from_bits(x)], None);
     assert_eq!([bf16(0x3f80_8000), bf16(0x3f81_8000)], [vec![0x80, 0x3f], vec![0x82, 0x3f]]);
+}
+
+#[test]
+fn narrowing_is_that_of_the_half_crate() {
+    let mut r = Random(10);
+    for i in 0..1 << 21 {
+        // Any bits, then magnitudes around and inside what F16 holds.
+        let any = r.bits() as u32;
+        let bits =
+            if i % 2 == 0 { any } else { (any & 0x83ff_ffff) | (0x3000_0000 + (any >> 4 & 0x1c00_0000)) };
+        let x = f32::from_bits(bits);
+        assert_eq!(F16::from_f32(x).to_bits(), half::f16::from_f32_const(x).to_bits(), "F16 of {bits:#010x}");
+        let bf16 = bf16::BlockBf16::from_f32(x).0;
+        assert_eq!(bf16, half::bf16::from_f32(x).to_le_bytes(), "BF16 of {bits:#010x}");
+    }
 }
 
 #[test]

@@ -64,7 +64,7 @@ const PLAN: Plan<&[(i8, i8)]> = Plan {
     flatness: 4.0,
     floor: 0.05,
     grid: &[31.0, 31.2, 31.4, 31.6, 31.8, 32.0, 32.2, 32.4, 32.6, 32.8, 33.0, 33.5, 34.0, -31.0, -31.3],
-    rounds: &[REACH, NEAR, NEAR],
+    rounds: &[REACH, REACH, NEAR],
 };
 
 const REACH: &[(i8, i8)] = &[(0, 0), (-1, 0), (1, 0), (-2, 0), (2, 0), (-3, 0), (3, 0)];
