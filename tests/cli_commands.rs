@@ -222,6 +222,27 @@ fn inspect_shows_the_file() {
 }
 
 #[test]
+fn verify_finds_a_flipped_bit() {
+    let m = nano();
+    let sound = run(&["verify", &m], "");
+    assert!(sound.ok().contains("sound, 77 tensors") && sound.stderr.is_empty(), "{sound:?}");
+    let json = &run(&["verify", "-m", &m, "--json"], "").json()[0];
+    assert_eq!((&json["ok"], &json["sums"], &json["tensors"]), (&true.into(), &true.into(), &77.into()));
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("flipped.gguf");
+    let mut bytes = fs::read(&m).unwrap();
+    let last = bytes.len() - 40;
+    bytes[last] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    run(&["verify", &arg(&path)], "").fails(4, "1 of 77 tensors are not what was written: output_norm.bias");
+    let damaged = run(&["verify", &arg(&path), "--json"], "");
+    assert_eq!(damaged.code, Some(4));
+    assert!(damaged.out().contains("\"damaged\":[\"output_norm.bias\"]"), "{damaged:?}");
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    run(&["verify", &arg(&path)], "").fails(4, "flipped.gguf");
+}
+
+#[test]
 fn eval_measures() {
     let text = arg(&fixture("famous-poems.txt"));
     let (f16, q8) = (nano(), arg(&model("nano", Preset::Q8_0)));

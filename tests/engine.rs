@@ -4,6 +4,8 @@ mod common;
 
 use common::NEVER;
 use huozi::engine::{Engine, EngineError, Item, KvType, Native, Phase, Seq, Want};
+use huozi::eval::{Cut, divergence};
+use huozi::token::{Specials, Tokenizer};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn engine(fixture: &str, preset: &str, kv: KvType, kv_positions: usize, threads: usize) -> Native {
@@ -163,4 +165,28 @@ fn a_cancel_takes_effect_within_200_ms_while_a_long_prompt_is_read() {
     let late = asked.get().unwrap().elapsed();
     assert!(late < std::time::Duration::from_millis(200), "{late:?}");
     assert_eq!(e.seq_len(seq), 0);
+}
+
+/// Given tokens are read in the wide arithmetic, generated ones in the narrow: how far apart they are, beside what the
+/// format itself costs.
+#[test]
+fn the_two_phases_differ_by_a_tenth_of_what_the_format_costs() {
+    let text = std::fs::read_to_string(common::fixture("nano-sampled.txt")).unwrap();
+    let open =
+        |preset: &str| common::open(&common::model("nano", preset.parse().unwrap()), KvType::F32, 1024, 2);
+    let (reader, mut truth) = open("f16");
+    let ids = Tokenizer::from_gguf(reader.meta()).unwrap().encode(&text, Specials::Plain);
+    for preset in ["q4_k_m", "q6_k"] {
+        let (mut one, mut other) = (open(preset).1, open(preset).1);
+        let mut kl = |base: &mut Native, base_phase| {
+            let cut = Cut { max_chunks: 24, second_half: true, phase: Phase::Given, ..Cut::plain(256) };
+            let result = divergence(&mut one, base, &ids, &cut, base_phase, &NEVER, &mut |_| {});
+            result.unwrap().kl_mean
+        };
+        assert_eq!(kl(&mut other, Phase::Given), 0.0, "{preset}: the same bits");
+        let (phases, format) = (kl(&mut other, Phase::Generated), kl(&mut truth, Phase::Given));
+        eprintln!("{preset}: KL divergence {phases:.2e} between the phases, {format:.2e} from f16");
+        // 0 where the portable code has no wide arithmetic of its own would be no measurement.
+        assert!(phases > 0.0 && phases < 0.1 * format, "{preset}: {phases} of {format}");
+    }
 }

@@ -76,6 +76,25 @@ pub enum Error {
         /// Bytes the file system still gives.
         free: u64,
     },
+    /// A finished file that is not what it should be.
+    #[error("the file written is not what the source has: tensor {tensor}: {what}; nothing was given a name")]
+    Verify {
+        /// Its name in the file.
+        tensor: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The source changed while it was read.
+    #[error("{0} changed while it was read; nothing was written")]
+    Changed(String),
+    /// `--imatrix`.
+    #[error("{}: {what}", file.display())]
+    Imatrix {
+        /// The file.
+        file: PathBuf,
+        /// Entry, expectation.
+        what: String,
+    },
     /// Reading the source.
     #[error(transparent)]
     Source(#[from] source::Error),
@@ -105,8 +124,8 @@ pub enum Error {
         /// What went wrong after that.
         source: Box<Error>,
     },
-    /// The cancel flag was set; nothing is left behind.
-    #[error("interrupted; nothing was written")]
+    /// The cancel flag was set. What is done lies in `OUT.partial`, if anything is.
+    #[error("interrupted; the same command goes on where it stopped")]
     Interrupted,
 }
 
@@ -137,10 +156,11 @@ impl Error {
                 Kind::BadInput
             }
             Self::NotFinite { .. } | Self::Overflow { .. } => Kind::BadInput,
+            Self::Changed(_) | Self::Imatrix { .. } => Kind::BadInput,
             Self::DiskFull { .. } => Kind::NoRoom,
             Self::Interrupted => Kind::Interrupted,
             Self::Partly { source, .. } => source.kind(),
-            Self::Busy(_) | Self::Gguf { .. } | Self::Io { .. } => Kind::Failed,
+            Self::Busy(_) | Self::Verify { .. } | Self::Gguf { .. } | Self::Io { .. } => Kind::Failed,
         }
     }
 

@@ -4,15 +4,18 @@
 pub mod chat;
 pub mod config;
 mod error;
+mod forecast;
+mod imatrix;
+mod journal;
 mod meta;
+mod model;
 pub mod names;
 mod output;
 pub mod pipeline;
-/// Tensor -> format for each preset; what `--dry-run` prints.
-pub mod plan {
-    pub use huozi_quant::plan::{Preset, Wishes, format};
-}
+pub mod plan;
+mod report;
 pub mod source;
+mod verify;
 pub mod vocab;
 mod work;
 

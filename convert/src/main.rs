@@ -1,20 +1,19 @@
 //! `huozi-convert`: parses, runs, prints.
 #![forbid(unsafe_code)]
 
-use std::io::{self, IsTerminal, Write};
+mod print;
+
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use clap::Parser;
-use huozi_convert::pipeline::{Options, Progress, Report, Source, run};
-use huozi_convert::plan::{Preset, Wishes};
+use huozi_convert::pipeline::{self, Options, Source};
+use huozi_convert::plan::{Preset, TensorType, Wishes, named_format};
 use huozi_convert::{Error, Kind};
 use huozi_quant::Format;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Converts a BLOOM or Huozi checkpoint, or a GGUF file, to one quantised GGUF file.
 #[derive(Parser)]
@@ -27,7 +26,8 @@ struct Args {
     #[arg(short = 't', long = "type", alias = "outtype", required = true, hide_possible_values = true)]
     types: Vec<Preset>,
     /// File to write; once per type
-    #[arg(short = 'o', long = "output", alias = "outfile", required = true, value_name = "OUT.gguf")]
+    #[arg(short = 'o', long = "output", alias = "outfile", value_name = "OUT.gguf")]
+    #[arg(required_unless_present = "dry_run")]
     outputs: Vec<PathBuf>,
     /// Threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -48,14 +48,32 @@ struct Args {
     #[arg(long)]
     pure: bool,
     /// Format of the output, and of a tied embedding unless the next option is given
-    #[arg(long, alias = "output_tensor_type", value_name = "TYPE", value_parser = format)]
+    #[arg(long, alias = "output_tensor_type", value_name = "TYPE", value_parser = named_format)]
     output_tensor_type: Option<Format>,
     /// Format of the embedding
-    #[arg(long, alias = "token_embedding_type", value_name = "TYPE", value_parser = format)]
+    #[arg(long, alias = "token_embedding_type", value_name = "TYPE", value_parser = named_format)]
     token_embedding_type: Option<Format>,
+    /// Format of the matrices whose GGUF name it finds, e.g. ffn_down=q6_k; may be repeated
+    #[arg(long = "tensor-type", alias = "tensor_type", value_name = "REGEX=TYPE")]
+    tensor_types: Vec<TensorType>,
+    /// Importance matrix of llama-imatrix, .dat or .gguf
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+    /// Chat template (Jinja) in place of the checkpoint's
+    #[arg(long, alias = "chat_template", value_name = "FILE")]
+    chat_template: Option<PathBuf>,
+    /// Set a key of the file's metadata; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    metadata: Vec<(String, String)>,
     /// Convert NaN and infinite weights too (0 where the type can not hold them)
     #[arg(long, alias = "allow_nan")]
     allow_nan: bool,
+    /// Read the finished file beside the source before it gets its name
+    #[arg(long)]
+    verify: bool,
+    /// Say what would be done: types, size, memory, time; write nothing
+    #[arg(long, alias = "dry_run")]
+    dry_run: bool,
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
@@ -68,22 +86,26 @@ Types: f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q5_1 q5_0 q4_k_m q4_k_s q4_1 q4_0
 
 Example:
   huozi-convert HIT-SCIR/huozi-7b-rlhf -t q4_k_m -o huozi.gguf
+Stopped half-way (Ctrl+C, power), the same command goes on where it was.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad input file,
-5 not enough disk or memory, 130 / 143 interrupted.";
+5 not enough disk or memory, 129 / 130 / 143 hung up, interrupted, ended.";
 
-/// A format of single tensors: no mixtures.
-fn format(name: &str) -> Result<Format, String> {
-    Format::from_name(name).ok_or_else(|| {
-        let all: Vec<String> = Format::ALL.iter().map(|f| f.name().to_lowercase()).collect();
-        format!("{name} is no format of a tensor; there are {}", all.join(", "))
-    })
+/// `KEY=VALUE`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let (types, outputs) = (args.types.len(), args.outputs.len());
-    if types != outputs {
+    let mut paths = args.outputs;
+    let unnamed = args.dry_run && paths.is_empty();
+    if unnamed {
+        paths = args.types.iter().map(|t| format!("{}.gguf", t.name().to_lowercase()).into()).collect();
+    }
+    if types != paths.len() {
         eprintln!("error: -t is given {types} times and -o {outputs} times; give them in pairs");
         return ExitCode::from(2);
     }
@@ -96,9 +118,10 @@ fn main() -> ExitCode {
     };
     let options = Options {
         source: Source::Path(args.source),
-        outputs: args.types.into_iter().zip(args.outputs).collect(),
+        outputs: args.types.into_iter().zip(paths).collect(),
         threads: args.threads.map(usize::from),
-        force: args.force,
+        // A name nobody asked for is in nobody's way.
+        force: args.force || unnamed,
         name: args.name,
         context_length: args.context_length,
         duplicate_output: args.duplicate_output,
@@ -106,26 +129,39 @@ fn main() -> ExitCode {
             pure: args.pure,
             output: args.output_tensor_type,
             embedding: args.token_embedding_type,
+            ..Wishes::default()
         },
+        tensor_types: args.tensor_types,
+        metadata: args.metadata,
+        chat_template: args.chat_template,
+        imatrix: args.imatrix,
+        verify: args.verify,
         allow_nan: args.allow_nan,
     };
-    let progress = Shown::new();
-    let result = run(&options, &progress, &cancel);
-    progress.end();
-    match result {
-        Ok(report) => {
-            for note in &report.notes {
-                eprintln!("note: {note}");
-            }
-            match print(&report, args.json) {
-                // A reader that went away has what it wanted.
-                Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-                    eprintln!("error: can not print the report: {e}");
-                    ExitCode::from(1)
-                }
-                _ => ExitCode::SUCCESS,
-            }
+    let (result, notes) = if args.dry_run {
+        match pipeline::forecast(&options, &cancel) {
+            Ok(forecast) => (Ok(print::forecast(&forecast, args.json)), forecast.notes),
+            Err(error) => (Err(error), Vec::new()),
         }
+    } else {
+        let progress = print::Shown::new();
+        let result = pipeline::run(&options, &progress, &cancel);
+        progress.end();
+        match result {
+            Ok(report) => (Ok(print::report(&report, args.json)), report.notes),
+            Err(error) => (Err(error), Vec::new()),
+        }
+    };
+    for note in notes {
+        eprintln!("note: {note}");
+    }
+    match result {
+        // A reader that went away has what it wanted.
+        Ok(Err(e)) if e.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("error: can not print the report: {e}");
+            ExitCode::from(if e.kind() == io::ErrorKind::StorageFull { 5 } else { 1 })
+        }
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             let code = exit_code(&error, signal.load(Relaxed));
             eprintln!("error: {:#}", anyhow::Error::new(error));
@@ -145,124 +181,29 @@ fn exit_code(error: &Error, signal: usize) -> u8 {
     }
 }
 
-/// A flag that SIGINT and SIGTERM set, and the number of the signal that came last.
+/// A flag that SIGINT, SIGTERM and SIGHUP set, and the number of the signal that came last.
 fn watch_signals() -> io::Result<(Arc<AtomicBool>, Arc<AtomicUsize>)> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
     let cancel = Arc::new(AtomicBool::new(false));
     let number = Arc::new(AtomicUsize::new(0));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    let ignored = ignored_signals();
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // Whoever started us with `nohup` or in the background of a script wants it so.
+        if ignored & (1 << (signal - 1)) != 0 {
+            continue;
+        }
         // The number first: whoever sees the flag finds it.
         signal_hook::flag::register_usize(signal, number.clone(), signal as usize)?;
         signal_hook::flag::register(signal, cancel.clone())?;
     }
+    // A file larger than the process may write is an error of the write, then, and not the end of the process.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     Ok((cancel, number))
 }
 
-fn print(report: &Report, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if json {
-        let mut object = serde_json::json!({ "schema": 1 });
-        if let (Some(object), serde_json::Value::Object(fields)) =
-            (object.as_object_mut(), serde_json::to_value(report)?)
-        {
-            object.extend(fields);
-        }
-        writeln!(out, "{object}")?;
-    } else {
-        for file in &report.outputs {
-            let formats: Vec<String> =
-                file.formats.iter().map(|f| format!("{} {}", f.tensors, f.format)).collect();
-            writeln!(
-                out,
-                "{}: {} {}, {:.2} MiB, {:.2} bits per weight, {:.1} s ({} tensors)",
-                file.path.display(),
-                report.name,
-                file.preset,
-                file.bytes as f64 / (1 << 20) as f64,
-                file.bits_per_weight,
-                report.seconds,
-                formats.join(", ")
-            )?;
-        }
-    }
-    out.flush()
-}
-
-/// Progress on standard error: a bar on a terminal, else a line every ten seconds.
-struct Shown {
-    bar: Option<ProgressBar>,
-    lines: Mutex<Lines>,
-    done: AtomicU64,
-    total: AtomicU64,
-}
-
-struct Lines {
-    started: Instant,
-    last: Instant,
-}
-
-const EVERY: Duration = Duration::from_secs(10);
-
-impl Shown {
-    fn new() -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(5));
-            let style = "{bar:30} {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {msg}";
-            bar.set_style(
-                ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
-            );
-            bar
-        });
-        let now = Instant::now();
-        let lines = Mutex::new(Lines { started: now, last: now });
-        Self { bar, lines, done: AtomicU64::new(0), total: AtomicU64::new(0) }
-    }
-
-    fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-impl Progress for Shown {
-    fn start(&self, bytes: u64) {
-        self.total.store(bytes, Relaxed);
-        if let Ok(mut lines) = self.lines.lock() {
-            lines.started = Instant::now();
-            lines.last = lines.started;
-        }
-        if let Some(bar) = &self.bar {
-            bar.set_length(bytes);
-            bar.reset_eta();
-        }
-    }
-
-    fn advance(&self, bytes: u64) {
-        if let Some(bar) = &self.bar {
-            bar.inc(bytes);
-            return;
-        }
-        let done = self.done.fetch_add(bytes, Relaxed) + bytes;
-        // Whoever does not get the lock has nothing to say: another thread is just looking.
-        let Ok(mut lines) = self.lines.try_lock() else { return };
-        if lines.last.elapsed() < EVERY {
-            return;
-        }
-        lines.last = Instant::now();
-        let (seconds, total) = (lines.started.elapsed().as_secs_f64(), self.total.load(Relaxed));
-        let rate = done as f64 / seconds;
-        eprintln!(
-            "{:.0} of {:.0} MB, {:.0} MB/s, {:.0} s left",
-            done as f64 / 1e6,
-            total as f64 / 1e6,
-            rate / 1e6,
-            (total.saturating_sub(done)) as f64 / rate
-        );
-    }
-
-    fn sync(&self) {
-        if let Some(bar) = &self.bar {
-            bar.set_message("writing to disk");
-        }
-    }
+/// The signals that are ignored, bit 0 for the first; none where the system does not say.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

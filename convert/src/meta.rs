@@ -1,5 +1,6 @@
 //! The metadata of the file to be written: from a checkpoint's files, or copied from a GGUF source.
 
+use huozi_quant::gguf::check::SHA256_KEY;
 use huozi_quant::gguf::{Meta, MetaValue};
 
 use crate::chat::Chat;
@@ -8,12 +9,14 @@ use crate::plan::Preset;
 use crate::vocab::Vocabulary;
 
 /// What a person may set by hand.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Given<'a> {
     pub name: Option<&'a str>,
     pub n_ctx: Option<u64>,
+    pub template: Option<String>,
 }
 
+const TEMPLATE: &str = "tokenizer.chat_template";
 const FILE_TYPE: &str = "general.file_type";
 const CONTEXT: &str = "bloom.context_length";
 const PENALTY: &str = "general.sampling.penalty_last_n";
@@ -84,7 +87,7 @@ pub(crate) fn from_checkpoint(
         put("tokenizer.ggml.suppress_tokens", I32s(suppress));
     }
     if let Some(template) = &chat.template {
-        put("tokenizer.chat_template", Str(template.clone()));
+        put(TEMPLATE, Str(template.clone()));
     }
     meta
 }
@@ -95,7 +98,7 @@ pub(crate) fn from_gguf(source: Meta<'_>, given: Given<'_>, config: &Config) -> 
     let stale = |key: &str| {
         key == "general.alignment"
             || key == FILE_TYPE
-            || key == "huozi.tensor_sha256"
+            || key == SHA256_KEY
             || key.starts_with("split.")
             || key.starts_with("quantize.imatrix.")
     };
@@ -107,6 +110,9 @@ pub(crate) fn from_gguf(source: Meta<'_>, given: Given<'_>, config: &Config) -> 
     set(&mut meta, "general.quantization_version", MetaValue::U32(2));
     if let Some(name) = given.name {
         set(&mut meta, "general.name", MetaValue::Str(name.into()));
+    }
+    if let Some(template) = given.template {
+        set(&mut meta, TEMPLATE, MetaValue::Str(template));
     }
     let n_ctx = config.n_ctx;
     // Absent means a default here, but other programs want it said.
@@ -125,6 +131,70 @@ pub(crate) fn for_preset(meta: &[(String, MetaValue)], preset: Preset) -> Vec<(S
     let mut meta = meta.to_vec();
     set(&mut meta, FILE_TYPE, MetaValue::U32(preset.file_type()));
     meta
+}
+
+/// Sets `key` to what was typed. A key that is there keeps its type; for a new one `true` and `false`, whole numbers and
+/// numbers are taken as such, everything else, and what follows `str:`, as a string.
+///
+/// `Err`: why not, for whoever typed it.
+pub(crate) fn set_by_hand(meta: &mut Vec<(String, MetaValue)>, key: &str, text: &str) -> Result<(), String> {
+    use MetaValue::{Bool, F32, F64, I8, I16, I32, I64, Str, U8, U16, U32, U64};
+    let refuse = |why: &str| Err(format!("--metadata {key}: {why}"));
+    let own = [
+        ("bloom.", "the sizes of the model are read from the source; there is --context-length"),
+        ("huozi.", "written by the converter itself"),
+        ("split.", "the file is whole"),
+        ("general.alignment", "fixed"),
+        ("general.architecture", "always bloom"),
+        ("general.file_type", "follows from the type"),
+        ("general.quantization_version", "follows from the formats"),
+    ];
+    if let Some((_, why)) = own.iter().find(|(own, _)| key.starts_with(own)) {
+        return refuse(why);
+    }
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-.".contains(c);
+    if key.is_empty() || key.len() > 255 || !key.chars().all(plain) {
+        return refuse("a key has small letters, digits, points, lines and hyphens");
+    }
+    let string = || Str(text.strip_prefix("str:").unwrap_or(text).to_owned());
+    macro_rules! number {
+        ($of:ident) => {
+            match text.parse() {
+                Ok(x) => $of(x),
+                Err(_) => {
+                    return refuse(&format!(
+                        "{text:?} is not what it holds (a number of type {})",
+                        stringify!($of)
+                    ))
+                }
+            }
+        };
+    }
+    let value = match meta.iter().find(|(k, _)| k == key).map(|(_, v)| v) {
+        Some(Str(_)) => string(),
+        Some(Bool(_)) => match text.parse() {
+            Ok(x) => Bool(x),
+            Err(_) => return refuse("holds true or false"),
+        },
+        Some(U8(_)) => number!(U8),
+        Some(I8(_)) => number!(I8),
+        Some(U16(_)) => number!(U16),
+        Some(I16(_)) => number!(I16),
+        Some(U32(_)) => number!(U32),
+        Some(I32(_)) => number!(I32),
+        Some(U64(_)) => number!(U64),
+        Some(I64(_)) => number!(I64),
+        Some(F32(_)) => number!(F32),
+        Some(F64(_)) => number!(F64),
+        Some(_) => return refuse("holds a list, which can not be typed"),
+        None => {
+            let whole = text.parse().map(U32).or_else(|_| text.parse().map(I64));
+            let finite = || text.parse().ok().filter(|x: &f32| x.is_finite()).map(F32);
+            text.parse().map(Bool).ok().or(whole.ok()).or_else(finite).unwrap_or_else(string)
+        }
+    };
+    set(meta, key, value);
+    Ok(())
 }
 
 /// The license that a model card names: `license:` in the YAML between two `---` lines at its very beginning.
@@ -194,6 +264,45 @@ mod tests {
             assert_eq!(license(card.as_bytes()).as_deref(), expected, "{card:?}");
         }
         assert_eq!(license(b"---\n\xff\xfe\nlicense: mit\n---").as_deref(), Some("mit"));
+    }
+
+    #[test]
+    fn keys_by_hand() {
+        let mut meta = vec![
+            ("general.name".to_owned(), MetaValue::Str("old".into())),
+            ("tokenizer.ggml.eos_token_id".into(), MetaValue::U32(2)),
+            ("general.sampling.temp".into(), MetaValue::F32(0.5)),
+            ("tokenizer.ggml.tokens".into(), MetaValue::Strings(vec![])),
+        ];
+        for (key, text, expected) in [
+            ("general.name", "1", MetaValue::Str("1".into())),
+            ("tokenizer.ggml.eos_token_id", "7", MetaValue::U32(7)),
+            ("general.sampling.temp", "1", MetaValue::F32(1.0)),
+            ("general.author", "HIT = 哈工大", MetaValue::Str("HIT = 哈工大".into())),
+            ("general.version", "str:2", MetaValue::Str("2".into())),
+            ("my.count", "2", MetaValue::U32(2)),
+            ("my.debt", "-2", MetaValue::I64(-2)),
+            ("my.share", "0.25", MetaValue::F32(0.25)),
+            ("my.flag", "true", MetaValue::Bool(true)),
+            ("my.nan", "nan", MetaValue::Str("nan".into())),
+        ] {
+            set_by_hand(&mut meta, key, text).unwrap();
+            let set: Vec<_> = meta.iter().filter(|(k, _)| k == key).map(|(_, v)| v).collect();
+            assert_eq!(set, [&expected], "{key}");
+        }
+        for (key, text) in [
+            ("tokenizer.ggml.eos_token_id", "-1"),
+            ("general.sampling.temp", "warm"),
+            ("tokenizer.ggml.tokens", "a"),
+            ("bloom.block_count", "1"),
+            ("general.architecture", "llama"),
+            ("huozi.tensor_sha256", "0"),
+            ("", "x"),
+            ("Big Key", "x"),
+        ] {
+            let error = set_by_hand(&mut meta, key, text).unwrap_err();
+            assert!(error.starts_with(&format!("--metadata {key}: ")), "{error}");
+        }
     }
 
     #[test]

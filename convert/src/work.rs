@@ -1,43 +1,63 @@
 //! The threads: claim some rows, read, permute, encode, write. A few MiB per thread, whatever the model.
+//!
+//! Beside them one thread puts what is finished on the disk and notes it in the journals.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use huozi_quant::Format;
 use huozi_quant::encode::encode_rows;
 use huozi_quant::kernels::Isa;
 
 use crate::Error;
+use crate::imatrix::Imatrix;
+use crate::journal::Loss;
 use crate::names::{Role, Target};
 use crate::output::Output;
 use crate::pipeline::Progress;
-use crate::source::Checkpoint;
+use crate::source::{Checkpoint, Dtype};
 
-/// Weights per work item: 1 MiB as `f32`.
-const CHUNK: u64 = 1 << 18;
+/// Weights per chunk: 1 MiB as `f32`.
+pub(crate) const CHUNK: u64 = 1 << 18;
+/// Every so many rows one is decoded again, for the report of what encoding lost.
+const SAMPLE: u64 = 16;
+/// Time between two looks at what is to be noted in the journals, at the least.
+const NOTE_EVERY: Duration = Duration::from_millis(50);
+/// Waiting for the disk takes at most this share of the time.
+const NOTE_SHARE: u32 = 20;
 /// The smallest magnitude that rounds to infinity in F16.
 const F16_OVERFLOW: f32 = 65520.0;
 
-/// Some rows of one target.
+/// Some rows of one target: what is read, encoded, written and noted as a whole.
 #[derive(Clone, Debug)]
-struct Item {
-    target: usize,
-    rows: Range<u64>,
+pub(crate) struct Chunk {
+    pub target: usize,
+    pub rows: Range<u64>,
 }
 
-fn items<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Vec<Item> {
-    let mut items = Vec::new();
+impl Chunk {
+    /// Where in the tensor it lies when that has rows of `row_bytes`: offset and length.
+    fn place(&self, row_bytes: usize) -> (u64, usize) {
+        (self.rows.start * row_bytes as u64, row_bytes * (self.rows.end - self.rows.start) as usize)
+    }
+}
+
+/// The chunks of all targets, in order. They depend on the shapes only.
+pub(crate) fn chunks<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Vec<Chunk> {
+    let mut chunks = Vec::new();
     for (target, t) in targets.into_iter().enumerate() {
         let step = (CHUNK / t.cols).max(1);
         let mut start = 0;
         while start < t.rows {
             let end = (start + step).min(t.rows);
-            items.push(Item { target, rows: start..end });
+            chunks.push(Chunk { target, rows: start..end });
             start = end;
         }
     }
-    items
+    chunks
 }
 
 /// Buffers of one thread.
@@ -45,6 +65,7 @@ fn items<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Vec<Item> {
 struct Scratch {
     rows: Vec<f32>,
     other: Vec<f32>,
+    row: Vec<f32>,
     blocks: Vec<u8>,
 }
 
@@ -92,60 +113,169 @@ impl Work<'_> {
         }
     }
 
+    /// Looks at what the journals say is there, and takes as done what is. Gives back how many chunks.
+    pub(crate) fn resume(
+        &self,
+        tensors: &[(Target, usize)],
+        chunks: &[Chunk],
+        output: &Output<'_>,
+    ) -> Result<usize, Error> {
+        let found = output.found();
+        let done = AtomicUsize::new(0);
+        let looked = self.each(found.len(), |scratch, i| {
+            let record = &found[i];
+            let Some(chunk) = chunks.get(record.chunk) else { return Ok(()) };
+            let row_bytes = row_bytes(output.format(chunk.target), &tensors[chunk.target].0);
+            let (offset, bytes) = chunk.place(row_bytes);
+            scratch.blocks.resize(bytes, 0);
+            output.accept(record, chunk.target, offset, &mut scratch.blocks)?;
+            done.fetch_add(usize::from(output.is_done(record.chunk)), Relaxed);
+            Ok(())
+        });
+        looked.map_err(|(_, e)| e)?;
+        Ok(done.into_inner())
+    }
+
     /// Encodes everything into every output; gives back how many weights were replaced by 0.
     pub(crate) fn convert(
         &self,
         tensors: &[(Target, usize)],
-        outputs: &[Output],
-        allow_nan: bool,
+        chunks: &[Chunk],
+        outputs: &[Output<'_>],
+        how: How<'_>,
         progress: &dyn Progress,
     ) -> Result<u64, Error> {
-        let items = items(tensors.iter().map(|(t, _)| t));
         let zeroed = AtomicU64::new(0);
-        let done = self.each(items.len(), |scratch, i| {
-            let Item { target: index, rows } = &items[i];
-            let (target, source) = &tensors[*index];
-            let Scratch { rows: weights, other, blocks } = scratch;
-            self.read(target, *source, rows, weights, other)?;
-            let weights = weights.as_slice();
-            let has = |p: fn(Format) -> bool| outputs.iter().any(|o| p(o.format(*index)));
-            // What goes into formats that keep NaN, and what goes into those whose scales it would spoil.
-            let mut clean = weights;
-            if !allow_nan {
-                self.refuse_unfit(target, *source, weights, has(|f| f == Format::F16))?;
-            } else if has(|f| f.block_weights() > 1) && weights.iter().any(|x| !x.is_finite()) {
-                zeroed.fetch_add(weights.iter().filter(|x| !x.is_finite()).count() as u64, Relaxed);
-                other.clear();
-                other.extend(weights.iter().map(|x| if x.is_finite() { *x } else { 0.0 }));
-                clean = other;
-            }
-            let cols = target.cols as usize;
-            for output in outputs {
-                let format = output.format(*index);
-                let weights = if format.block_weights() > 1 { clean } else { weights };
-                let row_bytes =
-                    format.row_bytes(cols).expect("the plan chose a format whose blocks divide the row");
-                blocks.clear();
-                blocks.resize(row_bytes * (rows.end - rows.start) as usize, 0);
-                encode_rows(self.isa, format, weights, cols, None, blocks);
-                output.write(*index, rows.start * row_bytes as u64, blocks)?;
-            }
-            let bytes = self.checkpoint.tensors()[*source].bytes;
-            progress.advance(share(bytes, target.rows, rows));
-            Ok(())
+        let broken = AtomicBool::new(false);
+        let (done, noted) = std::thread::scope(|scope| {
+            let (end, ended) = mpsc::channel::<()>();
+            let notes = scope.spawn(|| {
+                let noted = note_all(outputs, ended);
+                broken.store(noted.is_err(), Relaxed);
+                noted
+            });
+            let done = self.each(chunks.len(), |scratch, i| {
+                if broken.load(Relaxed) {
+                    // What is broken is told by the other thread.
+                    return Err(Error::Interrupted);
+                }
+                let (target, source) = &tensors[chunks[i].target];
+                zeroed.fetch_add(self.chunk(target, *source, i, &chunks[i], outputs, how, scratch)?, Relaxed);
+                let bytes = self.checkpoint.tensors()[*source].bytes;
+                progress.advance(share(bytes, target.rows, &chunks[i].rows));
+                Ok(())
+            });
+            drop(end);
+            (done, notes.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
+        noted?;
         match done {
             Ok(()) => Ok(zeroed.into_inner()),
-            Err((item, error @ (Error::NotFinite { .. } | Error::Overflow { .. }))) => {
-                let (target, source) = &tensors[items[item].target];
+            Err((i, error @ (Error::NotFinite { .. } | Error::Overflow { .. }))) => {
+                let (target, source) = &tensors[chunks[i].target];
                 Err(self.count_whole(target, *source, error)?)
             }
             Err((_, error)) => Err(error),
         }
     }
 
+    /// Encodes one chunk into the outputs that lack it; gives back how many weights were replaced by 0.
+    #[allow(clippy::too_many_arguments, reason = "what a chunk is, where it goes, how, with what")]
+    fn chunk(
+        &self,
+        target: &Target,
+        source: usize,
+        number: usize,
+        chunk: &Chunk,
+        outputs: &[Output<'_>],
+        how: How<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<u64, Error> {
+        let lacking = || outputs.iter().filter(|o| !o.is_done(number));
+        if lacking().next().is_none() {
+            return Ok(0);
+        }
+        let Scratch { rows: weights, other, row, blocks } = scratch;
+        self.read(target, source, &chunk.rows, weights, other)?;
+        let weights = weights.as_slice();
+        // Of all outputs, not of those that lack it: what is refused does not depend on what is there.
+        let has = |p: fn(Format) -> bool| outputs.iter().any(|o| p(o.format(chunk.target)));
+        // What goes into formats that keep NaN, and what goes into those whose scales it would spoil.
+        let (mut clean, mut zeroed) = (weights, 0);
+        if !how.allow_nan {
+            self.refuse_unfit(target, source, weights, has(|f| f == Format::F16))?;
+        } else if has(|f| f.block_weights() > 1) && weights.iter().any(|x| !x.is_finite()) {
+            zeroed = weights.iter().filter(|x| !x.is_finite()).count() as u64;
+            other.clear();
+            other.extend(weights.iter().map(|x| if x.is_finite() { *x } else { 0.0 }));
+            clean = other;
+        }
+        let cols = target.cols as usize;
+        for output in lacking() {
+            let format = output.format(chunk.target);
+            let row_bytes = row_bytes(format, target);
+            let (offset, bytes) = chunk.place(row_bytes);
+            blocks.clear();
+            blocks.resize(bytes, 0);
+            let mut loss = Loss::default();
+            if self.checkpoint.tensors()[source].dtype == Dtype::Quantised(format) {
+                // As it is: encoding again would add an error, however small.
+                self.checkpoint.read_blocks(source, chunk.rows.clone(), blocks)?;
+            } else {
+                let weights = if format.block_weights() > 1 { clean } else { weights };
+                encode_rows(self.isa, format, weights, cols, how.imatrix.and_then(|m| m.of(target)), blocks);
+                row.resize(cols, 0.0);
+                let all = weights.chunks_exact(cols).zip(blocks.chunks_exact(row_bytes));
+                for (_, (weights, blocks)) in
+                    chunk.rows.clone().zip(all).filter(|(at, _)| at.is_multiple_of(SAMPLE))
+                {
+                    format.decode(blocks, row);
+                    loss.add(Loss::of(weights, row));
+                }
+            }
+            output.write(number, chunk.target, offset, blocks, loss)?;
+        }
+        Ok(zeroed)
+    }
+
+    /// Reads a finished file beside the source: what each tensor lost, in whole.
+    ///
+    /// # Errors
+    /// [`Error::Verify`] names the first tensor that is not what the source has, to the precision of its format.
+    pub(crate) fn compare(
+        &self,
+        tensors: &[(Target, usize)],
+        chunks: &[Chunk],
+        file: &Checkpoint,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Loss>, Error> {
+        let losses: Mutex<Vec<Loss>> = Mutex::new(vec![Loss::default(); chunks.len()]);
+        let compared = self.each(chunks.len(), |scratch, i| {
+            let (target, source) = &tensors[chunks[i].target];
+            let Scratch { rows, other, row, .. } = scratch;
+            self.read(target, *source, &chunks[i].rows, rows, other)?;
+            let at = file.find(&target.name).ok_or_else(|| Error::Verify {
+                tensor: target.name.clone(),
+                what: "it is not in the file".into(),
+            })?;
+            row.resize(rows.len(), 0.0);
+            file.read_rows(at, chunks[i].rows.clone(), row)?;
+            // Infinite and missing numbers have no error; they were asked for.
+            rows.iter_mut()
+                .zip(row.iter_mut())
+                .filter(|(x, _)| !x.is_finite())
+                .for_each(|(x, y)| (*x, *y) = (0.0, 0.0));
+            let loss = Loss::of(rows, row);
+            losses.lock().unwrap_or_else(PoisonError::into_inner)[i] = loss;
+            progress.advance(share(self.checkpoint.tensors()[*source].bytes, target.rows, &chunks[i].rows));
+            Ok(())
+        });
+        compared.map_err(|(_, e)| e)?;
+        Ok(losses.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Rows `rows` of the target, in GGUF's row order.
-    fn read(
+    pub(crate) fn read(
         &self,
         target: &Target,
         source: usize,
@@ -199,7 +329,7 @@ impl Work<'_> {
     /// The error of one chunk, told for the whole tensor.
     fn count_whole(&self, target: &Target, source: usize, error: Error) -> Result<Error, Error> {
         let (bad, large) = (AtomicU64::new(0), AtomicU64::new(0));
-        let parts = items([target]);
+        let parts = chunks([target]);
         let counted = self.each(parts.len(), |scratch, i| {
             let Scratch { rows, other, .. } = scratch;
             self.read(target, source, &parts[i].rows, rows, other)?;
@@ -222,7 +352,7 @@ impl Work<'_> {
 
     /// Whether two tensors of the target's shape hold the same bits.
     pub(crate) fn equal(&self, target: &Target, a: usize, b: usize) -> Result<bool, Error> {
-        let parts = items([target]);
+        let parts = chunks([target]);
         let differs = AtomicBool::new(false);
         let compared = self.each(parts.len(), |scratch, i| {
             if differs.load(Relaxed) {
@@ -242,6 +372,34 @@ impl Work<'_> {
         });
         compared.map_err(|(_, e)| e)?;
         Ok(!differs.into_inner())
+    }
+}
+
+/// How chunks are made.
+#[derive(Clone, Copy)]
+pub(crate) struct How<'a> {
+    pub allow_nan: bool,
+    pub imatrix: Option<&'a Imatrix>,
+}
+
+/// Bytes of a row of the target.
+pub(crate) fn row_bytes(format: Format, target: &Target) -> usize {
+    format.row_bytes(target.cols as usize).expect("the plan chose a format whose blocks divide the row")
+}
+
+/// Notes what is finished now and then until the other end is dropped, and once more then.
+fn note_all(outputs: &[Output<'_>], ended: mpsc::Receiver<()>) -> Result<(), Error> {
+    let mut wait = NOTE_EVERY;
+    loop {
+        let end = ended.recv_timeout(wait) != Err(RecvTimeoutError::Timeout);
+        let started = Instant::now();
+        for output in outputs {
+            output.note()?;
+        }
+        if end {
+            return Ok(());
+        }
+        wait = NOTE_EVERY.max(started.elapsed() * NOTE_SHARE);
     }
 }
 

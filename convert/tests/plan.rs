@@ -7,7 +7,7 @@ use huozi_convert::names::{Role, targets};
 use huozi_convert::plan::{Preset, Wishes, format};
 use huozi_quant::formats::Format;
 
-const NONE: Wishes = Wishes { pure: false, output: None, embedding: None };
+const NONE: Wishes = Wishes { pure: false, output: None, embedding: None, imatrix: false };
 
 fn config(n_embd: u64, n_layer: u64, n_head: u64, n_vocab: u64) -> Config {
     Config { n_vocab, n_embd, n_layer, n_head, n_ctx: 2048, eps: 1e-5, tied: None, name: None }
@@ -229,7 +229,7 @@ fn types_of_output_and_embedding() {
         (Some(F32), None, [F32, Q4_K, F32]),
     ];
     for (output, embedding, expected) in table {
-        let wishes = Wishes { pure: false, output, embedding };
+        let wishes = Wishes { output, embedding, ..NONE };
         let all = |wishes, preset, cols| {
             [(Role::TokenEmbd, true), (Role::TokenEmbd, false), (Role::Output, false)]
                 .map(|(role, tied)| format(preset, wishes, role, 30, cols, tied))

@@ -39,6 +39,10 @@ encoders! {
     BF16 bf16::BlockBf16;
 }
 
+/// Number of the encoders: another one wherever some rows give other bytes than before, so that a conversion begun by
+/// another program is not gone on with.
+pub const VERSION: u32 = 2;
+
 /// Encodes rows; the bytes are those of [`Format::encode`] on every ISA.
 ///
 /// `x`: `(n, cols)` row-major. `importance`: one non-negative weight per column, the expected square of that column's

@@ -240,6 +240,8 @@ pub struct Wishes {
     pub output: Option<Format>,
     /// The format of the embedding.
     pub embedding: Option<Format>,
+    /// An importance matrix is at hand: it makes some of the mixtures' cautions unnecessary, others necessary.
+    pub imatrix: bool,
 }
 
 /// The format of one tensor.
@@ -254,13 +256,17 @@ pub fn format(preset: Preset, wishes: Wishes, role: Role, n_layer: u64, cols: u6
         _ => None,
     };
     let chosen = || {
-        if wishes.pure || preset.is_float() { preset.plain() } else { wanted(preset, role, n_layer, tied) }
+        if wishes.pure || preset.is_float() {
+            preset.plain()
+        } else {
+            wanted(preset, role, n_layer, tied, wishes.imatrix)
+        }
     };
     fit(named.unwrap_or_else(chosen), cols)
 }
 
 /// The mixture, for rows of any length.
-fn wanted(preset: Preset, role: Role, n: u64, tied: bool) -> Format {
+fn wanted(preset: Preset, role: Role, n: u64, tied: bool, imatrix: bool) -> Format {
     use Format::{Q3_K, Q4_K, Q5_K, Q6_K, Q8_0};
     use Preset as P;
     // Integer divisions: with 6 layers n / 8 is 0 and 7 * n / 8 is 5.
@@ -289,13 +295,15 @@ fn wanted(preset: Preset, role: Role, n: u64, tied: bool) -> Format {
         (P::Q4_K_S, Role::AttnQkv(i)) if i < 4 => Q5_K,
         (P::Q4_K_S, Role::FfnDown(i)) if i < n / 8 => Q5_K,
         (P::Q4_K_M | P::Q5_K_M, Role::AttnQkv(i) | Role::FfnDown(i)) if more_bits(i) => Q6_K,
-        (P::IQ4_NL | P::IQ4_XS, Role::FfnDown(i)) if i < n / 8 => Q5_K,
+        (P::IQ4_NL | P::IQ4_XS, Role::FfnDown(i)) if i < n / 8 && !imatrix => Q5_K,
+        (P::Q4_0, Role::FfnDown(i)) if i < n / 8 && imatrix => Format::Q4_1,
+        (P::Q5_0, Role::FfnDown(i)) if i < n / 8 && imatrix => Format::Q5_1,
         _ => preset.plain(),
     }
 }
 
-/// The format itself, or the nearest one whose blocks divide a row.
-fn fit(format: Format, cols: u64) -> Format {
+/// The format itself, or the nearest one whose blocks divide a row of `cols` weights.
+pub fn fit(format: Format, cols: u64) -> Format {
     let fits = |f: Format| cols.is_multiple_of(f.block_weights() as u64);
     if fits(format) {
         return format;

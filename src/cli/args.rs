@@ -44,6 +44,8 @@ pub enum Command {
     Logits(Logits),
     /// Show what a GGUF file holds
     Inspect(Inspect),
+    /// Check a GGUF file: its structure and the SHA-256 of its tensors
+    Verify(Verify),
     /// Measure a model: perplexity, KL divergence
     Eval(Eval),
     /// Measure speed, alone or against llama.cpp
@@ -60,6 +62,7 @@ impl Command {
     pub fn quiet(&self) -> bool {
         match self {
             Self::Run(args) => args.quiet,
+            Self::Verify(args) => args.quiet,
             Self::Chat(args) => args.quiet,
             Self::Bench(args) => args.quiet,
             Self::Eval(Eval { what: EvalWhat::Ppl(args) }) => args.quiet,
@@ -344,6 +347,28 @@ pub struct Inspect {
     pub json: bool,
 }
 
+/// `huozi verify`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  huozi verify huozi.gguf
+A file of huozi-convert carries the SHA-256 of each tensor. Of other files the
+structure is checked. Exit code 4 when something is not what it was.")]
+pub struct Verify {
+    /// GGUF file [env HUOZI_MODEL]
+    #[arg(value_name = "FILE", conflicts_with = "model")]
+    pub path: Option<PathBuf>,
+    /// The same, as in other commands
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// One JSON object instead
+    #[arg(long)]
+    pub json: bool,
+    /// No progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
 /// `huozi eval`
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -438,6 +463,9 @@ pub struct Kl {
     /// Arithmetic: given (a prompt) or generated (token by token) [default: given]
     #[arg(long, value_name = "PHASE", value_parser = phase)]
     pub phase: Option<Phase>,
+    /// Arithmetic of the base [default: as --phase]
+    #[arg(long, alias = "base_phase", value_name = "PHASE", value_parser = phase)]
+    pub base_phase: Option<Phase>,
     /// One JSON object instead
     #[arg(long)]
     pub json: bool,
@@ -475,6 +503,9 @@ pub struct Bench {
     /// Generated tokens; 0 is none
     #[arg(short = 'n', long, alias = "n_gen", value_name = "N", value_delimiter = ',', default_value = "128", value_parser = position)]
     pub n_gen: Vec<usize>,
+    /// A prompt and an answer measured together, e.g. 32,64
+    #[arg(long, value_name = "P,N", value_parser = pair)]
+    pub pg: Vec<(usize, usize)>,
     /// Tokens before the measured ones
     #[arg(short = 'd', long, alias = "n_depth", value_name = "N", value_delimiter = ',', default_value = "0", value_parser = position)]
     pub n_depth: Vec<usize>,
@@ -640,6 +671,12 @@ fn context(text: &str) -> Result<usize, String> {
 
 fn position(text: &str) -> Result<usize, String> {
     between(text, 0, MAX_CTX)
+}
+
+/// `32,64`: prompt tokens and generated tokens, both at least 1.
+fn pair(text: &str) -> Result<(usize, usize), String> {
+    let (prompt, n) = text.split_once(',').ok_or("expected PROMPT,GENERATED, e.g. 32,64")?;
+    Ok((between(prompt, 1, MAX_CTX)?, between(n, 1, MAX_CTX)?))
 }
 
 fn batch(text: &str) -> Result<usize, String> {

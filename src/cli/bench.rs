@@ -9,7 +9,7 @@ use super::printer::{Printer, bytes};
 use super::settings::Config;
 use super::show::Counter;
 use super::signal::Signals;
-use crate::bench::{self, Bound, Cost, Floors, Row, Test, Work};
+use crate::bench::{self, Bound, Cost, Floors, Row, Test};
 use crate::engine::{Engine, EngineError, KvType, MICRO_BATCH};
 use crate::model::bloom::LOGIT_ROWS;
 use crate::session::catalog;
@@ -31,9 +31,9 @@ pub fn run(args: &args::Bench, config: &Config, signals: &Signals, printer: &mut
     if let (Some(shape), Some(path)) = (&args.shape, &args.write) {
         return write(args, shape, path, signals);
     }
-    let tests = Test::all(&args.n_prompt, &args.n_gen, &args.n_depth, &args.batch);
+    let tests = Test::all(&args.n_prompt, &args.n_gen, &args.pg, &args.n_depth, &args.batch);
     if tests.is_empty() {
-        return Err(Usage("nothing to measure: -p and -n are 0".into()).into());
+        return Err(Usage("nothing to measure: -p and -n are 0, and there is no --pg".into()).into());
     }
     let threads = match &args.threads[..] {
         [] => vec![config.threads(&LoadArgs::default())?],
@@ -218,10 +218,7 @@ fn describe(args: &args::Bench, subject: &Subject, engine: &dyn Engine, isa: Isa
     let (least, most) = bench::range(&rates);
     let ns = |s: f64| (s * 1e9).round() as u64;
     let (mean_s, deviation_s) = bench::mean_deviation(&row.seconds);
-    let (n_prompt, n_gen) = match test.work {
-        Work::Prompt(n) => (n, 0),
-        Work::Generate(n) => (0, n),
-    };
+    let (n_prompt, n_gen) = test.work.tokens();
     let (bound, share) = row.share();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     json!({

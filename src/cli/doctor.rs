@@ -4,6 +4,8 @@ use super::args::Doctor;
 use super::exit::Usage;
 use super::printer::{Printer, bytes, escaped};
 use super::settings::Config;
+use super::signal::Signals;
+use crate::bench::{Cost, Floors};
 use crate::engine::{KvType, MICRO_BATCH};
 use crate::model::bloom::LOGIT_ROWS;
 use crate::session::catalog::{self, Found, Memory};
@@ -17,11 +19,21 @@ use std::io::Write;
 /// The columns of the table: the presets people use.
 const PRESETS: [Preset; 5] = [Preset::F16, Preset::Q8_0, Preset::Q5_K_M, Preset::Q4_K_M, Preset::Q4_0];
 
+/// Bytes that are read to learn how fast memory is: more than the caches of most machines hold.
+const READ_BYTES: u64 = 512 << 20;
+
+/// What the machine's floors allow a model of `shape` in `preset`: tokens per second of an answer and of a prompt.
+fn at_most(floors: &Floors, shape: &Shape, preset: Preset) -> (f64, f64) {
+    let cost = Cost::of_shape(shape, preset);
+    let macs = if cost.float { floors.f32 } else { floors.int8 };
+    (floors.read / cost.step_bytes as f64, macs.per_second / cost.layer_macs as f64)
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// See [`super::exit`].
-pub fn run(args: &Doctor, config: &Config, printer: &mut Printer) -> Result<()> {
+pub fn run(args: &Doctor, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let isa = Isa::from_env().map_err(|e| Usage(e.to_string()))?;
     let available: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -29,6 +41,17 @@ pub fn run(args: &Doctor, config: &Config, printer: &mut Printer) -> Result<()> 
         config.threads(&super::args::LoadArgs::default())?.unwrap_or_else(crate::engine::default_threads);
     let memory = Memory::now();
     let features = cpu_features();
+    // No more than an eighth of what is free: whoever asks this may have little.
+    let read = memory.map_or(READ_BYTES, |m| (m.available / 8).clamp(1 << 20, READ_BYTES));
+    let floors = signals.while_busy(|cancel| {
+        // Written, or every page would be the one page of zeros.
+        let bytes = vec![1u8; usize::try_from(read)?];
+        anyhow::Ok(Floors::measure(&bytes, threads, isa, cancel)?)
+    });
+    if floors.is_err() {
+        signals.check()?;
+    }
+    let floors = floors?;
     let mut paths: Vec<_> = std::env::var_os("HUOZI_MODEL")
         .filter(|v| !v.is_empty())
         .map(std::path::PathBuf::from)
@@ -48,7 +71,9 @@ pub fn run(args: &Doctor, config: &Config, printer: &mut Printer) -> Result<()> 
             .flat_map(|(name, shape)| PRESETS.iter().map(move |preset| (name, shape, preset)))
             .map(|(name, shape, preset)| {
                 let f = forecast(&shape, tensor_bytes(&shape, *preset, true));
-                json!({ "shape": name, "type": preset.name().to_lowercase(), "file_bytes": f.file, "total_bytes": f.total, "fits": fits(f.total) })
+                let (answer, prompt) = at_most(&floors, &shape, *preset);
+                json!({ "shape": name, "type": preset.name().to_lowercase(), "file_bytes": f.file,
+                    "total_bytes": f.total, "fits": fits(f.total), "answer_ts_at_most": answer, "prompt_ts_at_most": prompt })
             })
             .collect();
         let models: Vec<_> = models
@@ -74,6 +99,12 @@ pub fn run(args: &Doctor, config: &Config, printer: &mut Printer) -> Result<()> 
             "memory_total": memory.map(|m| m.total),
             "memory_available": memory.map(|m| m.available),
             "memory_limit": memory.and_then(|m| m.limit),
+            "read_bytes_per_s": floors.read,
+            "read_bytes": floors.read_bytes,
+            "int8_macs_per_s": floors.int8.per_second,
+            "int8_macs_by": floors.int8.how,
+            "f32_macs_per_s": floors.f32.per_second,
+            "f32_macs_by": floors.f32.how,
             "context": args.ctx_size,
             "fits": table,
             "models": models,
@@ -103,22 +134,28 @@ pub fn run(args: &Doctor, config: &Config, printer: &mut Printer) -> Result<()> 
         }
         None => writeln!(out, "memory    unknown on this system")?,
     }
+    writeln!(
+        out,
+        "speed     reads {:.1} GB/s; {:.0} GMAC/s int8 ({}), {:.0} f32 ({})",
+        floors.read / 1e9,
+        floors.int8.per_second / 1e9,
+        floors.int8.how,
+        floors.f32.per_second / 1e9,
+        floors.f32.how,
+    )?;
     writeln!(out, "\nmemory needed with a context of {} tokens (- does not fit now)", args.ctx_size)?;
-    write!(out, "  {:<12}", "")?;
-    for preset in &PRESETS {
-        write!(out, " {:>11}", preset.name().to_lowercase())?;
-    }
-    writeln!(out)?;
-    for name in Shape::NAMES {
-        let Some(shape) = Shape::named(name) else { continue };
-        write!(out, "  {name:<12}")?;
-        for preset in &PRESETS {
-            let total = forecast(&shape, tensor_bytes(&shape, *preset, true)).total;
-            let mark = if fits(total) == Some(false) { "-" } else { "" };
-            write!(out, " {:>11}", format!("{mark}{}", bytes(total)))?;
-        }
-        writeln!(out)?;
-    }
+    table(&mut out, |shape, preset| {
+        let total = forecast(shape, tensor_bytes(shape, preset, true)).total;
+        let mark = if fits(total) == Some(false) { "-" } else { "" };
+        format!("{mark}{}", bytes(total))
+    })?;
+    writeln!(out, "\ntokens per second of an answer / of a prompt, at most")?;
+    table(&mut out, |shape, preset| {
+        let (answer, prompt) = at_most(&floors, shape, preset);
+        let places = if answer < 10.0 { 1 } else { 0 };
+        format!("{answer:.places$} / {prompt:.0}")
+    })?;
+    writeln!(out, "  `huozi bench` measures what is reached.")?;
     writeln!(out, "  Huozi 1.0 and 2.0 have the shape of bloom-7b1.")?;
     if models.is_empty() {
         writeln!(out, "\nno model files found; `huozi demo` needs none")?;
@@ -141,6 +178,24 @@ pub fn run(args: &Doctor, config: &Config, printer: &mut Printer) -> Result<()> 
         }
     }
     out.flush()?;
+    Ok(())
+}
+
+/// A line for each published shape, a column for each of [`PRESETS`].
+fn table(out: &mut impl Write, cell: impl Fn(&Shape, Preset) -> String) -> std::io::Result<()> {
+    write!(out, "  {:<12}", "")?;
+    for preset in &PRESETS {
+        write!(out, " {:>11}", preset.name().to_lowercase())?;
+    }
+    writeln!(out)?;
+    for name in Shape::NAMES {
+        let Some(shape) = Shape::named(name) else { continue };
+        write!(out, "  {name:<12}")?;
+        for &preset in &PRESETS {
+            write!(out, " {:>11}", cell(&shape, preset))?;
+        }
+        writeln!(out)?;
+    }
     Ok(())
 }
 

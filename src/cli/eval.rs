@@ -95,6 +95,7 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
         phase: args.phase.unwrap_or(Phase::Given),
         ..Cut::plain(args.chunk)
     };
+    let base_phase = args.base_phase.unwrap_or(cut.phase);
     warn_long(cut.chunk, file.shape.n_ctx_train, args.quiet);
     let text = settings::read_text(&args.text)?;
     let ids = file.tokenizer()?.encode(&text, Specials::Plain);
@@ -115,7 +116,7 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
     let mut counter = Counter::new(cut.chunks(ids.len()) as u64, false, args.quiet);
     let result = signals.while_busy(|cancel| {
         let mut on = |p: Progress| counter.set(p.done as u64, &format!("kl {:.6}", p.value));
-        eval::divergence(engine.as_mut(), base.as_mut(), &ids, &cut, cancel, &mut on)
+        eval::divergence(engine.as_mut(), base.as_mut(), &ids, &cut, base_phase, cancel, &mut on)
     });
     drop(counter);
     let d = checked(result, signals)?;
@@ -131,6 +132,7 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
             "same_top": d.same_top,
             "margin_max": d.margins.last(),
             "phase": phase_name(cut.phase),
+            "base_phase": phase_name(base_phase),
             "ppl": d.nll.exp(),
             "ppl_base": d.nll_base.exp(),
             "tokens": d.tokens,

@@ -20,6 +20,7 @@ mod settings;
 mod show;
 mod signal;
 mod tokenize;
+mod verify;
 
 use anyhow::Result;
 use args::{Cli, Command};
@@ -64,9 +65,10 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Tokenize(args) => tokenize::run(args, &config, printer),
         Command::Logits(args) => logits::run(args, &config, &signals, printer),
         Command::Inspect(args) => inspect::run(args, &config, printer),
+        Command::Verify(args) => verify::run(args, &config, printer),
         Command::Eval(args) => eval::run(args, &config, &signals, printer),
         Command::Bench(args) => bench::run(args, &config, &signals, printer),
-        Command::Doctor(args) => doctor::run(args, &config, printer),
+        Command::Doctor(args) => doctor::run(args, &config, &signals, printer),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args, &config, &signals, printer),
     }

@@ -259,7 +259,7 @@ impl Comparison {
 /// Floats of base logits kept at a time (32 MiB).
 const KEPT_FLOATS: usize = 8 << 20;
 
-/// KL divergence of `model` from `base` over `ids`.
+/// KL divergence of `model` from `base` over `ids`; the base reads them in the arithmetic of `base_phase`.
 ///
 /// Chunks side by side, whatever the stride says. With [`Cut::second_half`] it is what llama-perplexity does: the rows
 /// at positions `chunk / 2 ..= chunk - 2` are compared, each predicting the next token; without, every row but the last.
@@ -271,6 +271,7 @@ pub fn divergence(
     base: &mut dyn Engine,
     ids: &[u32],
     cut: &Cut,
+    base_phase: Phase,
     cancel: &AtomicBool,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Divergence, Error> {
@@ -291,13 +292,21 @@ pub fn divergence(
         with_sequence(model, |model, seq| {
             with_sequence(base, |base, base_seq| {
                 append(model, seq, &chunk[..first], cut.phase, Want::None, cancel, &mut |_, _| {})?;
-                append(base, base_seq, &chunk[..first], cut.phase, Want::None, cancel, &mut |_, _| {})?;
+                append(base, base_seq, &chunk[..first], base_phase, Want::None, cancel, &mut |_, _| {})?;
                 let mut at = first;
                 while at < cut.chunk - 1 {
                     let tokens = &chunk[at..(at + group).min(cut.chunk - 1)];
-                    append(base, base_seq, tokens, cut.phase, Want::All, cancel, &mut |position, logits| {
-                        rows[(position - at) * n_vocab..][..n_vocab].copy_from_slice(logits);
-                    })?;
+                    append(
+                        base,
+                        base_seq,
+                        tokens,
+                        base_phase,
+                        Want::All,
+                        cancel,
+                        &mut |position, logits| {
+                            rows[(position - at) * n_vocab..][..n_vocab].copy_from_slice(logits);
+                        },
+                    )?;
                     append(model, seq, tokens, cut.phase, Want::All, cancel, &mut |position, logits| {
                         let base_row = &rows[(position - at) * n_vocab..][..n_vocab];
                         if !comparison.add(base_row, logits, chunk[position + 1]) {

@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use huozi_quant::gguf::check::{hex, sum};
 
 use super::error::{Error, shown};
 
@@ -48,6 +50,20 @@ impl Input {
 
     pub(super) fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Name without folders, size and time of change as they are now; of bytes in memory their sum. One line.
+    pub(super) fn identity(&self) -> Result<String, Error> {
+        let name = self.name.rsplit('/').next().unwrap_or_default();
+        let rest = match &self.data {
+            Data::File(file) => {
+                let fail = |source| Error::Io { file: self.name.clone(), doing: "look at".into(), source };
+                let meta = file.metadata().map_err(fail)?;
+                format!("{} bytes, changed {}.{:09}", meta.len(), meta.mtime(), meta.mtime_nsec())
+            }
+            Data::Memory(bytes) => hex(&sum(bytes)),
+        };
+        Ok(format!("{name:?} {rest}\n"))
     }
 
     /// Fills `out` from `at`.

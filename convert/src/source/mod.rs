@@ -330,6 +330,49 @@ impl Checkpoint {
         place.read(&self.inputs[place.input], format, &t.shape, rows, out)
     }
 
+    /// Reads rows of tensor number `tensor`, whose type is [`Dtype::Quantised`], as they are stored.
+    ///
+    /// `out`: whole rows of the format's blocks.
+    ///
+    /// # Errors
+    /// As [`read_rows`](Self::read_rows).
+    pub fn read_blocks(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<(), Error> {
+        let row_bytes = self.tensors.get(tensor).and_then(|t| match t.dtype {
+            Dtype::Quantised(format) => format.row_bytes(usize::try_from(t.cols()).ok()?),
+            _ => None,
+        });
+        let whole = row_bytes.filter(|bytes| {
+            let rows_there = rows.start <= rows.end && rows.end <= self.tensors[tensor].rows();
+            rows_there && (rows.end - rows.start).checked_mul(*bytes as u64) == Some(out.len() as u64)
+        });
+        let Some(row_bytes) = whole else {
+            let tensor = self.tensors.get(tensor).map_or("unknown".into(), |t| shown(&t.name));
+            let (expected, found) =
+                ("rows of blocks that it has".into(), format!("{rows:?} in {} bytes", out.len()));
+            return Err(Error::Rows { tensor, expected, found });
+        };
+        let place = &self.places[tensor];
+        self.inputs[place.input].read_at(place.base + rows.start * row_bytes as u64, out)
+    }
+
+    /// What tells this source from another, and from itself at another time: each file with its size and its time of
+    /// change, each tensor with its type and place. One line each; asked of the system at every call.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn identity(&self) -> Result<String, Error> {
+        use std::fmt::Write;
+        let mut text = String::new();
+        for input in &self.inputs {
+            text.push_str(&input.identity()?);
+        }
+        for (t, place) in self.tensors.iter().zip(&self.places) {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{:?} {} {:?} {place:?}", t.name, t.dtype.name(), t.shape);
+        }
+        Ok(text)
+    }
+
     /// The content of a small file beside the weights, e.g. `config.json`; `None` when there is none.
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 //! A file is checked as a whole when it is opened: the limits are in [`limits`], and [`Rule`] names each check. After
 //! that no access can fail, except a typed look-up of a value that has another type.
 
+pub mod check;
 pub mod limits;
 mod meta;
 mod owned;

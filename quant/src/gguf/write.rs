@@ -7,6 +7,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
+use rayon::prelude::*;
+
+use super::check::{self, SHA256_KEY, SUM_CHARS};
 use super::limits::{self, align_up};
 use super::owned::encode_string;
 use super::{Error, MetaValue, Place, Rule, TensorInfo, read};
@@ -32,11 +35,14 @@ pub struct Layout {
     header: Vec<u8>,
     file_bytes: u64,
     tensors: Vec<TensorInfo>,
+    /// Where in the header the sums of the tensors go, if it has room for them.
+    sums_at: Option<usize>,
 }
 
 impl Layout {
     /// Lays out a version 3 file: tensors in the given order, each padded to the alignment (32, or what a
-    /// `general.alignment` among `meta` says), the last one too.
+    /// `general.alignment` among `meta` says), the last one too. With a [`check::placeholder`] under
+    /// [`SHA256_KEY`] the file will carry the sums of its tensors.
     ///
     /// # Errors
     /// The first [`Rule`] that the file would break: what is written here can be read.
@@ -46,7 +52,12 @@ impl Layout {
         header.extend(3u32.to_le_bytes());
         header.extend((tensors.len() as u64).to_le_bytes());
         header.extend((meta.len() as u64).to_le_bytes());
+        let mut sums_at = None;
         for (key, value) in meta {
+            if key == SHA256_KEY && *value == check::placeholder(tensors.len()) {
+                // Behind the key, the type of the value, that of the elements and their number.
+                sums_at = Some(header.len() + 8 + key.len() + 4 + 4 + 8);
+            }
             encode_string(key, &mut header);
             header.extend(value.value_type().id().to_le_bytes());
             value.encode(&mut header).map_err(|other| {
@@ -97,7 +108,7 @@ impl Layout {
         })?;
         // Every rule of the reader holds for what is written, checked by the reader itself.
         let tensors = read::parse(FILE, &header, file_bytes)?.tensors;
-        Ok(Layout { header, file_bytes, tensors })
+        Ok(Layout { header, file_bytes, tensors, sums_at })
     }
 
     /// The bytes the file begins with, without the padding before the data.
@@ -137,6 +148,48 @@ impl Writer {
         Ok(Writer { file, layout, written })
     }
 
+    /// Goes on with a file that [`create`](Self::create) made with the same layout and that was not finished; what of it
+    /// is written already is said by [`keep`](Self::keep).
+    ///
+    /// # Errors
+    /// [`Rule::Truncated`] when it has another length, [`Error::Io`].
+    pub fn resume(file: File, layout: Layout) -> Result<Writer, Error> {
+        let found = file.metadata().map_err(io("look at"))?.len();
+        if found != layout.file_bytes {
+            let expected = format!("{} bytes", layout.file_bytes);
+            return Err(Error::malformed(
+                Rule::Truncated,
+                FILE,
+                Place::Header,
+                None,
+                expected,
+                found.to_string(),
+            ));
+        }
+        // A header that is there already would vouch for data that is not.
+        file.write_all_at(&vec![0; layout.header.len()], 0).map_err(io("write"))?;
+        let written = layout.tensors.iter().map(|_| Mutex::default()).collect();
+        Ok(Writer { file, layout, written })
+    }
+
+    /// Takes bytes of a tensor as written, without writing them.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    pub fn keep(&self, tensor: usize, offset: u64, bytes: u64) -> Result<(), Error> {
+        let Some(part) = self.part(tensor, offset, bytes)? else { return Ok(()) };
+        lock(part.written).add(offset, part.end).map_err(|()| part.twice(offset))
+    }
+
+    /// Reads bytes of a tensor back.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    pub fn read_at(&self, tensor: usize, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let Some(part) = self.part(tensor, offset, out.len() as u64)? else { return Ok(()) };
+        self.file.read_exact_at(out, part.info.offset + offset).map_err(io("read back"))
+    }
+
     /// What is being written.
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -150,6 +203,15 @@ impl Writer {
     /// [`Rule::WriteRange`] when there is no such tensor or it is too short, [`Rule::WrittenTwice`] for bytes that
     /// are already there, [`Error::Io`].
     pub fn write_at(&self, tensor: usize, offset: u64, data: &[u8]) -> Result<(), Error> {
+        let Some(part) = self.part(tensor, offset, data.len() as u64)? else { return Ok(()) };
+        // Asked before, so that nothing good is overwritten; noted after, so that a failed write can be repeated.
+        lock(part.written).free(offset, part.end).map_err(|()| part.twice(offset))?;
+        self.file.write_all_at(data, part.info.offset + offset).map_err(io("write"))?;
+        lock(part.written).add(offset, part.end).map_err(|()| part.twice(offset))
+    }
+
+    /// Some bytes of a tensor; `None` for none.
+    fn part(&self, tensor: usize, offset: u64, bytes: u64) -> Result<Option<Part<'_>>, Error> {
         let outside = |place, expected: String, found: String| {
             Err(Error::malformed(Rule::WriteRange, FILE, place, None, expected, found))
         };
@@ -157,33 +219,30 @@ impl Writer {
             let expected = format!("one of {} tensors", self.layout.tensors.len());
             return outside(Place::Header, expected, format!("number {tensor}"));
         };
-        let place = || Place::Tensor(info.name.clone());
-        let len = data.len() as u64;
-        let Some(end) = offset.checked_add(len).filter(|&end| end <= info.bytes) else {
+        let Some(end) = offset.checked_add(bytes).filter(|&end| end <= info.bytes) else {
+            let place = Place::Tensor(info.name.clone());
             return outside(
-                place(),
+                place,
                 format!("at most {} bytes", info.bytes),
-                format!("{len} bytes at {offset}"),
+                format!("{bytes} bytes at {offset}"),
             );
         };
-        if data.is_empty() {
-            return Ok(());
-        }
-        let twice = |()| {
-            let found = format!("some of {offset}..{end} a second time");
-            Error::malformed(Rule::WrittenTwice, FILE, place(), None, "every byte once", found)
-        };
-        // Asked before, so that nothing good is overwritten; noted after, so that a failed write can be repeated.
-        lock(written).free(offset, end).map_err(twice)?;
-        self.file.write_all_at(data, info.offset + offset).map_err(io("write"))?;
-        lock(written).add(offset, end).map_err(twice)
+        Ok((bytes > 0).then_some(Part { info, written, end }))
     }
 
-    /// Writes the header and waits until everything is on the disk.
+    /// The sum of every tensor, read back from the file.
+    fn sums(&self) -> Result<Vec<check::Sum>, Error> {
+        let sum = |t: &TensorInfo| check::sum_of(&self.file, t.offset, t.bytes, &|_| Ok(()));
+        self.layout.tensors.par_iter().map(sum).collect::<Result<_, _>>().map_err(io("read back"))
+    }
+
+    /// Writes the header and waits until everything is on the disk. The sums of the tensors, where the layout has room
+    /// for them, are taken of what the file gives back (so `file` must be open for reading too), by the threads of the
+    /// current rayon pool.
     ///
     /// # Errors
     /// [`Rule::Incomplete`] when a byte of a tensor is missing, [`Error::Io`].
-    pub fn finish(self) -> Result<File, Error> {
+    pub fn finish(mut self) -> Result<File, Error> {
         for (info, written) in self.layout.tensors.iter().zip(&self.written) {
             let written = lock(written).total();
             if written != info.bytes {
@@ -194,9 +253,30 @@ impl Writer {
         }
         // The data first: after a crash a header never vouches for data that did not arrive.
         self.file.sync_data().map_err(io("sync"))?;
+        if let Some(at) = self.layout.sums_at {
+            for (i, sum) in self.sums()?.iter().enumerate() {
+                let at = at + i * (8 + SUM_CHARS) + 8;
+                self.layout.header[at..at + SUM_CHARS].copy_from_slice(check::hex(sum).as_bytes());
+            }
+        }
         self.file.write_all_at(&self.layout.header, 0).map_err(io("write"))?;
         self.file.sync_all().map_err(io("sync"))?;
         Ok(self.file)
+    }
+}
+
+/// Some bytes of a tensor that is being written.
+struct Part<'a> {
+    info: &'a TensorInfo,
+    written: &'a Mutex<Ranges>,
+    end: u64,
+}
+
+impl Part<'_> {
+    fn twice(&self, offset: u64) -> Error {
+        let (place, found) =
+            (Place::Tensor(self.info.name.clone()), format!("some of {offset}..{} a second time", self.end));
+        Error::malformed(Rule::WrittenTwice, FILE, place, None, "every byte once", found)
     }
 }
 

@@ -1,0 +1,280 @@
+//! What is known before the first weight is read: names, shapes, vocabulary, metadata, and which tensor gets which format.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use huozi_quant::Format;
+use huozi_quant::gguf::{MetaValue, Reader, TensorSpec, check};
+use serde_json::Value;
+
+use crate::Error;
+use crate::chat::{self, Chat};
+use crate::config::Config;
+use crate::imatrix::Imatrix;
+use crate::meta::{self, Given};
+use crate::names::{self, Role, Spelling, Target};
+use crate::pipeline::{Options, Source};
+use crate::plan::{self, Preset, Wishes};
+use crate::source::{Checkpoint, Dtype, Kind};
+use crate::vocab::Vocabulary;
+use crate::work::Work;
+
+/// The small files beside the weights.
+const TEXT_FILES: [&str; 6] = [
+    "README.md",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+];
+
+/// How much of a model card is looked at.
+const CARD_BYTES: u64 = 1 << 16;
+
+/// Every file of the source that must not become an output.
+pub(crate) fn source_files(checkpoint: &Checkpoint) -> Vec<PathBuf> {
+    let base = Path::new(checkpoint.name());
+    let mut files: Vec<PathBuf> = vec![base.to_owned()];
+    files.extend(TEXT_FILES.map(|f| base.join(f)));
+    for tensor in checkpoint.tensors() {
+        // As named by the source: a path already, or an entry of the directory. The one that does not exist is harmless.
+        for path in [PathBuf::from(&tensor.file), base.join(&tensor.file)] {
+            if files.last() != Some(&path) && !files.contains(&path) {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+/// What is known before the first weight is converted.
+pub(crate) struct Model {
+    pub name: String,
+    pub config: Config,
+    /// Each target with the index of its source tensor.
+    pub tensors: Vec<(Target, usize)>,
+    meta: Vec<(String, MetaValue)>,
+    pub notes: Vec<String>,
+    duplicated: bool,
+    pub imatrix: Option<Imatrix>,
+}
+
+impl Model {
+    pub(crate) fn read(options: &Options, work: &Work<'_>) -> Result<Self, Error> {
+        let checkpoint = work.checkpoint;
+        let mut notes = Vec::new();
+        let reader = gguf_reader(checkpoint);
+        let (mut config, spelling) = match reader {
+            Some(reader) => (Config::from_gguf(reader.name(), reader.meta())?, Spelling::Gguf),
+            None => (Config::from_json(&need(checkpoint, "config.json")?)?, Spelling::HuggingFace),
+        };
+        if let Some(n_ctx) = options.context_length {
+            if n_ctx == 0 || n_ctx > 1 << 24 {
+                return Err(Error::Usage(format!("--context-length {n_ctx}: expected 1 to {}", 1 << 24)));
+            }
+            config.n_ctx = n_ctx;
+        }
+        let sources = checkpoint.tensors().iter().map(|t| (t.name.as_str(), t.shape.as_slice()));
+        let names::Assignment { mut tensors, ignored } = names::assign(&config, spelling, sources)?;
+        if !ignored.is_empty() {
+            notes.push(format!("buffers without weights left out: {}", names::some_of(&ignored)));
+        }
+        if spelling == Spelling::Gguf {
+            // Already in GGUF's row order.
+            tensors.iter_mut().for_each(|(target, _)| target.qkv = None);
+        }
+        if let Some(first) = checkpoint.quantised().find(|t| t.dtype != Dtype::Quantised(Format::Q8_0)) {
+            let what = "the source is quantised already: its error is added to that of the new type";
+            notes.push(format!("{what} (e.g. {} is {})", first.name, first.dtype.name()));
+        }
+        let duplicated = resolve_output(&mut tensors, &config, options, work, &mut notes)?;
+        let name = options.name.clone().unwrap_or_else(|| match (reader, &config.name) {
+            (Some(_), Some(name)) => name.clone(),
+            _ => name_of(&options.source, config.name.as_deref()),
+        });
+        let imatrix = options.imatrix.as_deref().map(Imatrix::read).transpose()?;
+        if let (Some(imatrix), Some(path)) = (&imatrix, &options.imatrix) {
+            notes.extend(imatrix.missing(path, tensors.iter().map(|(t, _)| t))?);
+        }
+        let template = options.chat_template.as_deref().map(read_template).transpose()?;
+        let mut model = Self { name, config, tensors, meta: Vec::new(), notes, duplicated, imatrix };
+        model.meta = match reader {
+            Some(reader) => {
+                let name = options.name.as_deref();
+                let given = Given { name, n_ctx: options.context_length, template };
+                meta::from_gguf(reader.meta(), given, &model.config)
+            }
+            None => {
+                let mut json = Json::read(checkpoint)?;
+                json.chat_template = template.or(json.chat_template);
+                let tokenizer = need(checkpoint, "tokenizer.json")?;
+                let vocab =
+                    Vocabulary::read(&tokenizer, json.tokenizer_config.as_ref(), model.config.n_vocab)?;
+                let chat = Chat::read(&json.files(), &vocab)?;
+                model.notes.extend(vocab.notes.iter().chain(&chat.notes).cloned());
+                // A card is for people: one that can not be read is none.
+                let card = checkpoint.file_start("README.md", CARD_BYTES).ok().flatten();
+                let license = card.and_then(|card| meta::license(&card));
+                let (config, params) = (&model.config, model.weights());
+                meta::from_checkpoint(config, vocab, &chat, &model.name, params, license.as_deref())
+            }
+        };
+        for (key, value) in &options.metadata {
+            meta::set_by_hand(&mut model.meta, key, value).map_err(Error::Usage)?;
+        }
+        Ok(model)
+    }
+
+    /// A separate output is part of the model, a duplicate of the embedding is not.
+    pub(crate) fn weights(&self) -> u64 {
+        let own = self.tensors.iter().filter(|(t, _)| !(self.duplicated && t.role == Role::Output));
+        own.map(|(t, _)| t.rows * t.cols).sum()
+    }
+
+    /// The file's tensors for one preset.
+    pub(crate) fn specs(&self, preset: Preset, options: &Options) -> Vec<TensorSpec> {
+        let tied = !self.tensors.iter().any(|(t, _)| t.role == Role::Output);
+        let wishes = Wishes { imatrix: self.imatrix.is_some(), ..options.wishes };
+        let format = |t: &Target| match plan::named(&options.tensor_types, t) {
+            Some(format) => plan::fit(format, t.cols),
+            None => plan::format(preset, wishes, t.role, self.config.n_layer, t.cols, tied),
+        };
+        let spec =
+            |(t, _): &(Target, usize)| TensorSpec { name: t.name.clone(), format: format(t), dims: t.dims() };
+        self.tensors.iter().map(spec).collect()
+    }
+
+    /// The file's metadata for one preset.
+    pub(crate) fn meta(&self, preset: Preset) -> Vec<(String, MetaValue)> {
+        let mut meta = meta::for_preset(&self.meta, preset);
+        if let Some(imatrix) = &self.imatrix {
+            meta.extend(imatrix.meta());
+        }
+        meta.push((check::SHA256_KEY.to_owned(), check::placeholder(self.tensors.len())));
+        meta
+    }
+
+    /// Where each tensor comes from, one line each.
+    pub(crate) fn mapping(&self, checkpoint: &Checkpoint) -> String {
+        let line = |(t, source): &(Target, usize)| {
+            let from = &checkpoint.tensors()[*source];
+            format!("{} {:?} {} {:?}\n", t.name, t.qkv, from.name, from.file.rsplit('/').next())
+        };
+        self.tensors.iter().map(line).collect()
+    }
+}
+
+/// Drops an output equal to the embedding, or adds one on request. Says whether the file will have a duplicate.
+fn resolve_output(
+    tensors: &mut Vec<(Target, usize)>,
+    config: &Config,
+    options: &Options,
+    work: &Work<'_>,
+    notes: &mut Vec<String>,
+) -> Result<bool, Error> {
+    let embd = tensors.iter().find(|(t, _)| t.role == Role::TokenEmbd).map(|(_, source)| *source);
+    let embd = embd.expect("names::assign gives every target");
+    let stored = tensors.iter().position(|(t, _)| t.role == Role::Output);
+    if let Some(at) = stored {
+        let (target, source) = &tensors[at];
+        if !work.equal(target, embd, *source)? {
+            if config.tied == Some(true) {
+                notes.push(
+                    "the configuration says tied, but the stored output differs from the embedding: kept"
+                        .into(),
+                );
+            }
+            return Ok(false);
+        }
+        tensors.remove(at);
+        if !options.duplicate_output {
+            notes.push("the stored output equals the embedding: written once".into());
+        }
+    } else if config.tied == Some(false) {
+        return Err(Error::Tensors("tie_word_embeddings is false, but there is no lm_head.weight".into()));
+    }
+    if options.duplicate_output {
+        let target = names::targets(config, true).pop().expect("the output is the last target");
+        tensors.push((target, embd));
+    }
+    Ok(options.duplicate_output)
+}
+
+/// The last part of a path that is a name; a snapshot in the Hugging Face cache is named by its repository.
+fn name_of(source: &Source, given: Option<&str>) -> String {
+    let last = |text: &str| text.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+    let from_path = match source {
+        Source::Memory(_) => None,
+        Source::Path(path) => {
+            let full = path.canonicalize().unwrap_or_else(|_| path.clone());
+            let parts: Vec<Cow<'_, str>> = full.iter().map(|p| p.to_string_lossy()).collect();
+            let repository = parts.iter().rev().find_map(|p| p.strip_prefix("models--")?.rsplit("--").next());
+            match repository {
+                Some(name) => Some(name.to_owned()),
+                None if full.extension().is_some_and(|e| e == "gguf") => None,
+                None => full.file_name().map(|n| n.to_string_lossy().into_owned()),
+            }
+        }
+    };
+    from_path.or_else(|| given.map(last)).filter(|n| !n.is_empty()).unwrap_or_else(|| "bloom".into())
+}
+
+/// The texts that say something about the chat.
+struct Json {
+    config: Option<Value>,
+    tokenizer_config: Option<Value>,
+    generation_config: Option<Value>,
+    chat_template: Option<String>,
+}
+
+impl Json {
+    fn read(checkpoint: &Checkpoint) -> Result<Self, Error> {
+        let json = |file: &'static str| -> Result<Option<Value>, Error> {
+            let Some(text) = checkpoint.file(file)? else { return Ok(None) };
+            let parsed = serde_json::from_slice(&text);
+            parsed.map(Some).map_err(|e| Error::Config { file: file.into(), what: format!("not JSON: {e}") })
+        };
+        Ok(Self {
+            config: json("config.json")?,
+            tokenizer_config: json("tokenizer_config.json")?,
+            generation_config: json("generation_config.json")?,
+            chat_template: checkpoint.text("chat_template.jinja")?,
+        })
+    }
+
+    fn files(&self) -> chat::Files<'_> {
+        chat::Files {
+            config: self.config.as_ref(),
+            tokenizer_config: self.tokenizer_config.as_ref(),
+            generation_config: self.generation_config.as_ref(),
+            chat_template: self.chat_template.as_deref(),
+        }
+    }
+}
+
+/// The text of `--chat-template`.
+fn read_template(path: &Path) -> Result<String, Error> {
+    const MAX_BYTES: u64 = 1 << 20;
+    let open = Error::io(path, "read the chat template");
+    let size = std::fs::metadata(path).map_err(open)?.len();
+    if size > MAX_BYTES {
+        return Err(Error::Usage(format!("{}: a chat template of {size} bytes", path.display())));
+    }
+    std::fs::read_to_string(path).map_err(Error::io(path, "read the chat template"))
+}
+
+fn gguf_reader(checkpoint: &Checkpoint) -> Option<&Reader> {
+    match checkpoint.kind() {
+        Kind::Gguf(reader) => Some(reader),
+        _ => None,
+    }
+}
+
+fn need(checkpoint: &Checkpoint, file: &'static str) -> Result<Vec<u8>, Error> {
+    let missing = || Error::Config {
+        file: file.into(),
+        what: format!("not found beside the weights in {}", checkpoint.name()),
+    };
+    checkpoint.file(file)?.ok_or_else(missing)
+}

@@ -1,0 +1,48 @@
+//! Tensor -> format: the presets' choice, and what a person asks for instead.
+
+pub use huozi_quant::plan::{Preset, Wishes, fit, format};
+
+use huozi_quant::Format;
+use regex_lite::Regex;
+
+use crate::names::{Role, Target};
+
+/// A format for all matrices whose GGUF names a pattern finds, e.g. `ffn_down=q6_k` or `blk\.[0-3]\.=q8_0`.
+#[derive(Clone, Debug)]
+pub struct TensorType {
+    /// Found anywhere in the name.
+    pub pattern: Regex,
+    /// The format.
+    pub format: Format,
+}
+
+impl std::str::FromStr for TensorType {
+    type Err = String;
+
+    /// Reads `REGEX=TYPE`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (pattern, format) = text.rsplit_once('=').ok_or("expected REGEX=TYPE, e.g. ffn_down=q6_k")?;
+        if pattern.is_empty() {
+            return Err("no pattern before the =".into());
+        }
+        let pattern = Regex::new(pattern).map_err(|e| format!("{pattern}: {e}"))?;
+        Ok(Self { pattern, format: named_format(format)? })
+    }
+}
+
+/// A format of single tensors by its name: no mixtures.
+///
+/// # Errors
+/// Another name; says which there are.
+pub fn named_format(name: &str) -> Result<Format, String> {
+    Format::from_name(name).ok_or_else(|| {
+        let all: Vec<String> = Format::ALL.iter().map(|f| f.name().to_lowercase()).collect();
+        format!("{name} is no format of a tensor; there are {}", all.join(", "))
+    })
+}
+
+/// The format of the first that finds the target's name; none for vectors, which are always F32.
+pub(crate) fn named(types: &[TensorType], target: &Target) -> Option<Format> {
+    let found = types.iter().find(|t| t.pattern.is_match(&target.name));
+    found.filter(|_| target.role != Role::Vector).map(|t| t.format)
+}

@@ -1,0 +1,203 @@
+//! What the program says: results on standard output, progress on standard error.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use huozi_convert::pipeline::{Forecast, FormatCount, Progress, Report};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// One JSON object on one line, with its schema first.
+fn line(out: &mut impl Write, what: &impl Serialize, dry: bool) -> io::Result<()> {
+    let mut object = serde_json::json!({ "schema": 1 });
+    if let (Some(object), serde_json::Value::Object(fields)) =
+        (object.as_object_mut(), serde_json::to_value(what)?)
+    {
+        if dry {
+            object.insert("dry_run".into(), true.into());
+        }
+        object.extend(fields);
+    }
+    writeln!(out, "{object}")
+}
+
+fn counts(formats: &[FormatCount]) -> String {
+    formats.iter().map(|f| format!("{} {}", f.tensors, f.format)).collect::<Vec<_>>().join(", ")
+}
+
+/// What was written.
+pub fn report(report: &Report, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        line(&mut out, report, false)?;
+        return out.flush();
+    }
+    for file in &report.outputs {
+        writeln!(
+            out,
+            "{}: {} {}, {:.2} MiB, {:.2} bits per weight, {:.1} s ({} tensors)",
+            file.path.display(),
+            report.name,
+            file.preset,
+            file.bytes as f64 / MIB,
+            file.bits_per_weight,
+            report.seconds,
+            counts(&file.formats)
+        )?;
+        let worst: Vec<String> = file
+            .worst
+            .iter()
+            .map(|w| format!("{} {} {:.2} %", w.tensor, w.format, w.relative_error * 100.0))
+            .collect();
+        if !worst.is_empty() {
+            let how = if file.verified { "compared with the source, " } else { "" };
+            writeln!(out, "  {how}largest relative errors: {}", worst.join(", "))?;
+        } else if file.verified {
+            writeln!(out, "  compared with the source, no error")?;
+        }
+    }
+    out.flush()
+}
+
+/// What would be written.
+pub fn forecast(forecast: &Forecast, json: bool) -> io::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    if json {
+        line(&mut out, forecast, true)?;
+        return out.flush();
+    }
+    for file in &forecast.outputs {
+        for t in &file.tensors {
+            let dims = t.dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
+            let size = t.bytes as f64 / MIB;
+            writeln!(
+                out,
+                "{:<28} {dims:<16} {:>5} -> {:<7} {size:>9.2} MiB",
+                t.name, t.source_type, t.format
+            )?;
+        }
+        writeln!(
+            out,
+            "{}: {} {}, {:.2} MiB, {:.2} bits per weight ({} tensors)",
+            file.path.display(),
+            forecast.name,
+            file.preset,
+            file.bytes as f64 / MIB,
+            file.bits_per_weight,
+            counts(&file.formats)
+        )?;
+        let memory: Vec<String> = file
+            .memory
+            .iter()
+            .map(|m| format!("{:.0} MiB with {} keys and values", m.bytes as f64 / MIB, m.kv_type))
+            .collect();
+        writeln!(out, "  to run it at a context of 2048 tokens: {}", memory.join(", "))?;
+        if let Some(free) = file.free_bytes {
+            let short = if free < file.bytes { ", too little" } else { "" };
+            writeln!(out, "  free on its disk: {:.0} MiB{short}", free as f64 / MIB)?;
+        }
+    }
+    writeln!(
+        out,
+        "reads {:.0} MiB, about {:.0} s; nothing was written",
+        forecast.source_bytes as f64 / MIB,
+        forecast.seconds.max(1.0)
+    )?;
+    out.flush()
+}
+
+/// Progress on standard error: a bar on a terminal, else a line every ten seconds.
+pub struct Shown {
+    bar: Option<ProgressBar>,
+    lines: Mutex<Lines>,
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+struct Lines {
+    started: Instant,
+    last: Instant,
+}
+
+const EVERY: Duration = Duration::from_secs(10);
+
+impl Shown {
+    pub fn new() -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(5));
+            let style = "{bar:30} {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {msg}";
+            bar.set_style(
+                ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
+            bar
+        });
+        let now = Instant::now();
+        let lines = Mutex::new(Lines { started: now, last: now });
+        Self { bar, lines, done: AtomicU64::new(0), total: AtomicU64::new(0) }
+    }
+
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Shown {
+    fn start(&self, bytes: u64) {
+        self.total.store(bytes, Relaxed);
+        if let Ok(mut lines) = self.lines.lock() {
+            lines.started = Instant::now();
+            lines.last = lines.started;
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_length(bytes);
+            bar.reset_eta();
+        }
+    }
+
+    fn advance(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+            return;
+        }
+        let done = self.done.fetch_add(bytes, Relaxed) + bytes;
+        // Whoever does not get the lock has nothing to say: another thread is just looking.
+        let Ok(mut lines) = self.lines.try_lock() else { return };
+        if lines.last.elapsed() < EVERY {
+            return;
+        }
+        lines.last = Instant::now();
+        let (seconds, total) = (lines.started.elapsed().as_secs_f64(), self.total.load(Relaxed));
+        let rate = done as f64 / seconds;
+        eprintln!(
+            "{:.0} of {:.0} MB, {:.0} MB/s, {:.0} s left",
+            done as f64 / 1e6,
+            total as f64 / 1e6,
+            rate / 1e6,
+            (total.saturating_sub(done)) as f64 / rate
+        );
+    }
+
+    fn sync(&self) {
+        if let Some(bar) = &self.bar {
+            bar.set_message("writing to disk");
+        }
+    }
+
+    fn verify(&self, bytes: u64) {
+        if self.bar.is_none() {
+            eprintln!("comparing with the source");
+        }
+        self.done.store(0, Relaxed);
+        self.start(bytes);
+        if let Some(bar) = &self.bar {
+            bar.reset();
+            bar.set_message("comparing with the source");
+        }
+    }
+}

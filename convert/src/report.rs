@@ -1,0 +1,133 @@
+//! What was written, for people and programs.
+
+use std::path::PathBuf;
+
+use huozi_quant::Format;
+use huozi_quant::gguf::TensorInfo;
+use serde::Serialize;
+
+use crate::journal::Loss;
+use crate::output::Output;
+use crate::work::Chunk;
+
+/// How many of the worst tensors are told.
+const WORST: usize = 5;
+
+/// What was written.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// `general.name`.
+    pub name: String,
+    /// Weights of the model, a duplicated output not counted.
+    pub weights: u64,
+    /// Bytes of source tensors read.
+    pub source_bytes: u64,
+    /// From the first byte read to the last rename.
+    pub seconds: f64,
+    /// One per output, in the order asked for.
+    pub outputs: Vec<Written>,
+    /// What a person may want to know.
+    pub notes: Vec<String>,
+}
+
+/// One file written.
+#[derive(Clone, Debug, Serialize)]
+pub struct Written {
+    /// Its final name.
+    pub path: PathBuf,
+    /// The preset.
+    #[serde(rename = "type")]
+    pub preset: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Bits of tensor data per weight of the model.
+    pub bits_per_weight: f64,
+    /// How many tensors each format has, in the order of their GGUF ids.
+    pub formats: Vec<FormatCount>,
+    /// The tensors that lost most, the worst first.
+    pub worst: Vec<Worst>,
+    /// Whether the file was read beside the source; the errors are then of all weights, else of every 16th row.
+    pub verified: bool,
+    #[serde(skip)]
+    tensors: Vec<TensorInfo>,
+}
+
+/// A format's share of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FormatCount {
+    /// Its name.
+    pub format: &'static str,
+    /// Tensors.
+    pub tensors: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A tensor and what it lost.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Worst {
+    /// Its name.
+    pub tensor: String,
+    /// Its format.
+    pub format: &'static str,
+    /// Root of the sum of squared errors over that of squared weights.
+    pub relative_error: f64,
+}
+
+/// How many tensors of each format there are.
+pub(crate) fn count(tensors: &[TensorInfo]) -> Vec<FormatCount> {
+    let one = |format: &Format| {
+        let of = tensors.iter().filter(|t| t.format == *format);
+        let (bytes, tensors) = (of.clone().map(|t| t.bytes).sum(), of.count());
+        FormatCount { format: format.name(), tensors, bytes }
+    };
+    Format::ALL.iter().map(one).filter(|c| c.tensors > 0).collect()
+}
+
+/// The losses of a tensor's chunks, summed in their order.
+pub(crate) fn per_tensor(chunks: &[Chunk], losses: &[Loss], tensors: usize) -> Vec<Loss> {
+    let mut sums = vec![Loss::default(); tensors];
+    chunks.iter().zip(losses).for_each(|(chunk, loss)| sums[chunk.target].add(*loss));
+    sums
+}
+
+impl Written {
+    /// What `output` will be; `weights`: those of the model.
+    pub(crate) fn new(output: &Output<'_>, chunks: &[Chunk], weights: u64) -> Self {
+        let tensors = output.tensors().to_vec();
+        let formats = count(&tensors);
+        let bytes: u64 = formats.iter().map(|f| f.bytes).sum();
+        let mut written = Self {
+            path: output.path().to_owned(),
+            preset: output.preset().name().into(),
+            bytes: output.file_bytes(),
+            bits_per_weight: bytes as f64 * 8.0 / weights as f64,
+            formats,
+            worst: Vec::new(),
+            verified: false,
+            tensors,
+        };
+        written.set_losses(chunks, &output.losses(), false);
+        written
+    }
+
+    /// Which tensors are the worst.
+    pub(crate) fn set_losses(&mut self, chunks: &[Chunk], losses: &[Loss], verified: bool) {
+        let sums = per_tensor(chunks, losses, self.tensors.len());
+        let mut all: Vec<(f64, &TensorInfo)> = sums
+            .into_iter()
+            .map(Loss::relative)
+            .zip(&self.tensors)
+            .filter(|(error, _)| *error > 0.0)
+            .collect();
+        // Stable: among equals the first in the file.
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let worst = |(relative_error, t): &(f64, &TensorInfo)| Worst {
+            tensor: t.name.clone(),
+            format: t.format.name(),
+            relative_error: *relative_error,
+        };
+        self.worst = all.iter().take(WORST).map(worst).collect();
+        self.verified = verified;
+    }
+}

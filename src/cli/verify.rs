@@ -1,0 +1,68 @@
+//! `huozi verify`: whether a GGUF file still is what its writer made.
+
+use super::args::Verify;
+use super::exit::BadFile;
+use super::printer::{Printer, bytes, escaped};
+use super::settings::Config;
+use super::show::Counter;
+use crate::model::Weights;
+use anyhow::Result;
+use huozi_quant::gguf::{Reader, check};
+use huozi_quant::map::How;
+use serde_json::json;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Damaged tensors that are named.
+const SHOWN: usize = 8;
+
+/// Runs the command.
+///
+/// # Errors
+/// See [`super::exit`]; [`BadFile`] for tensors that are not what they were.
+pub fn run(args: &Verify, config: &Config, printer: &mut Printer) -> Result<()> {
+    let path = config.model(args.path.as_deref().or(args.model.as_deref()))?;
+    let reader = Reader::open(&path, How::Map)?;
+    // What a model needs is there, in the right shapes.
+    Weights::from_gguf(&reader)?;
+    let counter = Mutex::new(Counter::patient(reader.tensors().iter().map(|t| t.bytes).sum(), args.quiet));
+    let done = AtomicU64::new(0);
+    let checked = check::check(&path, &|n| {
+        let done = done.fetch_add(n, Relaxed) + n;
+        // Whoever does not get the lock has nothing to say: another thread is just looking.
+        if let Ok(mut counter) = counter.try_lock() {
+            counter.set(done, "of the tensors");
+        }
+        Ok(())
+    })?;
+    drop(counter);
+    let name = escaped(reader.name().as_bytes());
+    if args.json {
+        printer.json(&json!({
+            "schema": 1,
+            "file": reader.name(),
+            "bytes": reader.file_bytes(),
+            "tensors": checked.tensors,
+            "sums": checked.sums,
+            "damaged": checked.damaged,
+            "ok": checked.damaged.is_empty(),
+        }))?;
+    } else if checked.damaged.is_empty() {
+        let (n, size) = (checked.tensors, bytes(checked.bytes));
+        printer.line(&if checked.sums {
+            format!(
+                "{name}: the structure is sound, {n} tensors ({size}) have the SHA-256 that the file carries"
+            )
+        } else {
+            format!("{name}: the structure is sound; the file carries no SHA-256 of its {n} tensors ({size})")
+        })?;
+    }
+    if checked.damaged.is_empty() {
+        return Ok(());
+    }
+    let n = checked.damaged.len();
+    let first: Vec<String> = checked.damaged.iter().take(SHOWN).map(|t| escaped(t.as_bytes())).collect();
+    let more = if n > SHOWN { format!(" and {} more", n - SHOWN) } else { String::new() };
+    let (of, list) = (checked.tensors, first.join(", "));
+    Err(BadFile(format!("{name}: {n} of {of} tensors are not what was written: {list}{more}")).into())
+}
