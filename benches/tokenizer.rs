@@ -60,8 +60,7 @@ fn main() {
     println!("| text | vocabulary | load, ms | encode, MB/s | million tokens/s | decode, MB/s |");
     println!("| --- | ---: | ---: | ---: | ---: | ---: |");
 
-    let demo =
-        huozi::demo::prepare(Some(folder.path()), &|_| true, &(), &cancel).expect("the embedded model");
+    let demo = huozi::demo::prepare(Some(folder.path()), &(), &cancel).expect("the embedded model");
     let poems = include_str!("../tests/fixtures/nano-sampled.txt");
     bench("Chinese poems", &demo.path, &poems.repeat(16));
 

@@ -307,10 +307,18 @@ fn demo_converts_once_and_answers() {
     let fourth = finish(huozi(other.path()).args(args), "");
     assert_eq!(fourth.ok(), first.out());
     assert!(fourth.stderr.contains("not kept for next time"), "{}", third.stderr);
-    // A damaged file is made again.
+    // A damaged file is made again, also one that is as long as it was and looks like a model.
     let file = fs::read_dir(home.path().join(".cache/huozi")).unwrap().next().unwrap().unwrap().path();
-    fs::write(&file, "damaged").unwrap();
-    assert_eq!(finish(huozi(home.path()).args(["demo", "-q", "-s", "1", "-n", "20"]), ASK).ok(), first.out());
+    let good = fs::read(&file).unwrap();
+    let mut flipped = good.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for damaged in [&b"damaged"[..], &flipped] {
+        fs::write(&file, damaged).unwrap();
+        let again = finish(huozi(home.path()).args(args), "");
+        assert_eq!(again.ok(), first.out());
+        assert!(again.stderr.contains("converted the built-in model"), "{}", again.stderr);
+        assert_eq!(fs::read(&file).unwrap(), good);
+    }
 }
 
 #[test]

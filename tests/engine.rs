@@ -167,6 +167,23 @@ fn a_cancel_takes_effect_within_200_ms_while_a_long_prompt_is_read() {
     assert_eq!(e.seq_len(seq), 0);
 }
 
+#[test]
+fn a_file_that_shrinks_between_steps_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    std::fs::copy(common::model("tiny-k256-f16", "q8_0".parse().unwrap()), &path).unwrap();
+    let (_, mut engine) = common::open(&path, KvType::F16, 256, 1);
+    let seq = engine.seq_new();
+    append(&mut engine, seq, &ids(3));
+    // By less than a page, which the test itself survives.
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    let item = Item { seq, tokens: &ids(1), phase: Phase::Generated, want: Want::Last };
+    let error = engine.step(&[item], &mut |_, _, _| panic!("no row"), &NEVER).unwrap_err();
+    assert!(matches!(&error, EngineError::File(what) if what.contains("m.gguf: the file was shortened")));
+    assert_eq!(engine.seq_len(seq), 3, "as before the step");
+}
+
 /// Given tokens are read in the wide arithmetic, generated ones in the narrow: how far apart they are, beside what the
 /// format itself costs.
 #[test]

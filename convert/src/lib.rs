@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod plan;
 mod report;
 pub mod source;
+pub mod synth;
 mod verify;
 pub mod vocab;
 mod work;

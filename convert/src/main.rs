@@ -1,6 +1,7 @@
 //! `huozi-convert`: parses, runs, prints.
 #![forbid(unsafe_code)]
 
+mod make_checkpoint;
 mod print;
 
 use std::io;
@@ -88,6 +89,8 @@ Example:
   huozi-convert HIT-SCIR/huozi-7b-rlhf -t q4_k_m -o huozi.gguf
 Stopped half-way (Ctrl+C, power), the same command goes on where it was.
 
+make-checkpoint SHAPE DIR instead writes a random checkpoint to try this with.
+
 Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad input file,
 5 not enough disk or memory, 129 / 130 / 143 hung up, interrupted, ended.";
 
@@ -98,6 +101,9 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|first| first == make_checkpoint::NAME) {
+        return make_checkpoint::main();
+    }
     let args = Args::parse();
     let (types, outputs) = (args.types.len(), args.outputs.len());
     let mut paths = args.outputs;

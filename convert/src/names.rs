@@ -112,27 +112,45 @@ pub fn gguf_name(name: &str) -> Option<Known> {
             return Some(Known::Buffer);
         }
         let (module, part) = rest.rsplit_once('.')?;
-        let module = match module {
-            "input_layernorm" => "attn_norm",
-            "self_attention.query_key_value" => "attn_qkv",
-            "self_attention.dense" => "attn_output",
-            "post_attention_layernorm" => "ffn_norm",
-            "mlp.dense_h_to_4h" => "ffn_up",
-            "mlp.dense_4h_to_h" => "ffn_down",
-            _ => return None,
-        };
+        let (_, module) = IN_LAYERS.into_iter().find(|(theirs, _)| *theirs == module)?;
         return matches!(part, "weight" | "bias").then(|| Known::Tensor(format!("blk.{i}.{module}.{part}")));
     }
-    let known = match name {
-        "word_embeddings.weight" => "token_embd.weight",
-        "word_embeddings_layernorm.weight" => "token_embd_norm.weight",
-        "word_embeddings_layernorm.bias" => "token_embd_norm.bias",
-        "ln_f.weight" => "output_norm.weight",
-        "ln_f.bias" => "output_norm.bias",
-        _ => return None,
-    };
+    let (_, known) = OUTSIDE.into_iter().find(|(theirs, _)| *theirs == name)?;
     Some(Known::Tensor(known.into()))
 }
+
+/// The Hugging Face name of the tensor that a GGUF file calls `name`; `None` for one that no BLOOM has.
+pub fn hf_name(name: &str) -> Option<String> {
+    if name == "output.weight" {
+        return Some("lm_head.weight".into());
+    }
+    if let Some((theirs, _)) = OUTSIDE.into_iter().find(|(_, ours)| *ours == name) {
+        return Some(format!("transformer.{theirs}"));
+    }
+    let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+    let (module, part) = rest.split_once('.')?;
+    let (theirs, _) = IN_LAYERS.into_iter().find(|(_, ours)| *ours == module)?;
+    Some(format!("transformer.h.{layer}.{theirs}.{part}"))
+}
+
+/// Modules of a layer: Hugging Face's names and GGUF's.
+const IN_LAYERS: [(&str, &str); 6] = [
+    ("input_layernorm", "attn_norm"),
+    ("self_attention.query_key_value", "attn_qkv"),
+    ("self_attention.dense", "attn_output"),
+    ("post_attention_layernorm", "ffn_norm"),
+    ("mlp.dense_h_to_4h", "ffn_up"),
+    ("mlp.dense_4h_to_h", "ffn_down"),
+];
+
+/// Tensors outside the layers: Hugging Face's names and GGUF's.
+const OUTSIDE: [(&str, &str); 5] = [
+    ("word_embeddings.weight", "token_embd.weight"),
+    ("word_embeddings_layernorm.weight", "token_embd_norm.weight"),
+    ("word_embeddings_layernorm.bias", "token_embd_norm.bias"),
+    ("ln_f.weight", "output_norm.weight"),
+    ("ln_f.bias", "output_norm.bias"),
+];
 
 /// Where every target comes from.
 #[derive(Clone, Debug)]
@@ -292,6 +310,15 @@ mod tests {
             // Layers are written in order, whatever order the shards have them in.
             assert!(done.tensors[3].0.name.starts_with("blk.0."));
         }
+    }
+
+    #[test]
+    fn names_go_there_and_back() {
+        for target in targets(&config(), true) {
+            let theirs = hf_name(&target.name).unwrap();
+            assert_eq!(gguf_name(&theirs), Some(Known::Tensor(target.name)));
+        }
+        assert_eq!(hf_name("blk.0.attn_q.weight"), None);
     }
 
     #[test]

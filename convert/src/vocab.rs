@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::Error;
 
 /// BLOOM's split, as `tokenizer.json` spells it; readers of GGUF know it as `tokenizer.ggml.pre = bloom`.
-const SPLIT: &str = r" ?[^(\s|[.,!?…。，、।۔،])]+";
+pub(crate) const SPLIT: &str = r" ?[^(\s|[.,!?…。，、।۔،])]+";
 
 /// Starts a turn in Huozi's format.
 pub const BEGIN: &str = "<|beginofutterance|>";

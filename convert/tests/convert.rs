@@ -690,3 +690,44 @@ fn missing_and_foreign_parts_are_bad_input() {
     assert!(error.kind() == Kind::BadInput && error.to_string().contains("gpt2"), "{error}");
     assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
 }
+
+#[test]
+fn doubled_and_misshapen_tensors_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a.gguf");
+    let refused = |files, says: &[&str]| {
+        let error = go(&from_memory(files, Preset::F16, &out)).unwrap_err();
+        assert_eq!(error.kind(), Kind::BadInput, "{error}");
+        for part in says {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    };
+    // One tensor under both spellings, one whose sides are swapped, one of a layer that the configuration has not.
+    let doubled = with_weights("tiny-f32", |list| {
+        let (name, shape, data) = list.iter().find(|t| t.0.ends_with("ln_f.bias")).unwrap().clone();
+        let other = name.strip_prefix("transformer.").map_or(format!("transformer.{name}"), str::to_owned);
+        list.push((other, shape, data));
+    });
+    refused(doubled, &["stored twice", "ln_f.bias and "]);
+    let swapped = with_weights("tiny-f32", |list| {
+        list.iter_mut().find(|t| t.0.ends_with("h.1.mlp.dense_4h_to_h.weight")).unwrap().1.reverse();
+    });
+    refused(swapped, &["wrong shape", "h.1.mlp.dense_4h_to_h.weight is [256, 64], expected [64, 256]"]);
+    let foreign = with_weights("tiny-f32", |list| {
+        let (_, shape, data) = list.iter().find(|t| t.0.ends_with("ln_f.bias")).unwrap().clone();
+        list.push(("transformer.h.2.input_layernorm.bias".into(), shape, data));
+    });
+    refused(foreign, &["no BLOOM of this configuration", "h.2.input_layernorm.bias"]);
+    // More layers, or a larger vocabulary, than the weights have.
+    for (key, value, says) in
+        [("n_layer", 3, "blk.2.attn_norm.weight"), ("vocab_size", 2000, "expected [2000, 64]")]
+    {
+        let mut files = in_memory("tiny-f32");
+        let config = files.iter_mut().find(|(n, _)| n == "config.json").unwrap();
+        let mut json: serde_json::Value = serde_json::from_slice(&config.1).unwrap();
+        json[key] = value.into();
+        config.1 = Cow::Owned(json.to_string().into_bytes());
+        refused(files, &[says]);
+    }
+    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
+}

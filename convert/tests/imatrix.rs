@@ -30,7 +30,7 @@ fn entries() -> BTreeMap<String, Vec<f32>> {
     let mut all = BTreeMap::new();
     for i in 0..6 {
         for (name, cols) in [("attn_qkv", 256), ("attn_output", 256), ("ffn_up", 256), ("ffn_down", 1024)] {
-            let value = |c: usize| if (c + i) % 7 == 0 { 40.0 } else { 0.5 + c as f32 / 256.0 };
+            let value = |c: usize| if (c + i).is_multiple_of(7) { 40.0 } else { 0.5 + c as f32 / 256.0 };
             all.insert(format!("blk.{i}.{name}.weight"), (0..cols).map(value).collect());
         }
     }

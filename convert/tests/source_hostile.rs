@@ -555,3 +555,114 @@ fn archives() {
         }
     }
 }
+
+/// Pickles that run `touch MARK` where Python's `pickle.loads` reads them (all that end in a call were tried with Python
+/// 3.11), each with the place where this reader stops: before the call, and so before anything that follows.
+#[test]
+fn malicious_pickles_run_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = dir.path().join("mark");
+    let command = text(&format!("touch {}", mark.display()));
+    let after = |prefix: &[Vec<u8>]| 2 + prefix.concat().len();
+    let put = |n: u8| vec![b'q', n];
+    let get = |n: u8| vec![b'h', n];
+    let call = || [command.clone(), b"\x85R".to_vec()].concat();
+    let stack_global = vec![0x93];
+    let od = || global("collections", "OrderedDict");
+    // (what, everything up to the opcode that names the function, the rest, the name)
+    type Opcodes = Vec<Vec<u8>>;
+    let cases: Vec<(&str, Opcodes, Opcodes, &str)> = vec![
+        ("REDUCE", vec![], vec![global("os", "system"), call()], "os.system"),
+        ("as os is called inside", vec![], vec![global("posix", "system"), call()], "posix.system"),
+        (
+            "between tensors",
+            vec![b"}".to_vec(), text("w"), good(), b"s".to_vec(), text("x")],
+            vec![global("os", "system"), call(), b"s".to_vec()],
+            "os.system",
+        ),
+        (
+            "and thrown away",
+            vec![b"}".to_vec()],
+            vec![global("os", "system"), call(), b"0".to_vec()],
+            "os.system",
+        ),
+        // A module reached through a harmless one.
+        (
+            "a nested module",
+            vec![],
+            vec![global("torch._utils", "sys.modules"), b"0".to_vec()],
+            "torch._utils.sys.modules",
+        ),
+        (
+            "a nested module by STACK_GLOBAL",
+            vec![text("torch.serialization"), text("os.system")],
+            vec![stack_global.clone(), call()],
+            "torch.serialization.os.system",
+        ),
+        ("a function that gives functions", vec![], vec![global("builtins", "getattr")], "builtins.getattr"),
+        // The harmless name is memorised, the other is put under its number, and the number is called.
+        (
+            "a memo written over",
+            vec![od(), put(0), b")R".to_vec()],
+            vec![global("os", "system"), put(0), get(0), call()],
+            "os.system",
+        ),
+        // The name is never in one piece in the file: module and function come out of the memo.
+        (
+            "names out of the memo",
+            vec![b"}".to_vec(), text("os"), put(1), text("system"), put(2), b"s".to_vec(), get(1), get(2)],
+            vec![stack_global.clone(), call(), b"0".to_vec()],
+            "os.system",
+        ),
+        ("INST", vec![b"(".to_vec(), command.clone()], vec![b"ios\nsystem\n".to_vec()], "opcode INST"),
+        (
+            "OBJ",
+            vec![b"(".to_vec()],
+            vec![global("os", "system"), command.clone(), b"o".to_vec()],
+            "os.system",
+        ),
+    ];
+    for (what, before, rest, name) in cases {
+        let at = after(&before);
+        let whole = pickle([before.concat(), rest.concat()].concat());
+        refused(what, open_pickle(whole), &["a/data.pkl", &format!("refused at byte {at}:"), name]);
+    }
+    assert!(!mark.exists());
+}
+
+/// A storage of 4 GiB and a bit, and one behind it: sizes and offsets that 32 bits do not hold. Sparse: no room is taken.
+#[test]
+fn archives_over_4_gib() {
+    use std::os::unix::fs::FileExt;
+    const LARGE: u64 = (4 << 30) + 64;
+    let n = (LARGE / 4) as i64;
+    let pickle = pickle(dict(&[
+        ("large", tensor(storage("FloatStorage", "0", n), 0, &[n / 16, 16], &[16, 1])),
+        ("view", tensor(storage("FloatStorage", "0", n), n - 16, &[16], &[1])),
+        ("w", tensor(storage("FloatStorage", "1", 12), 0, &[3, 4], &[4, 1])),
+    ]));
+    let large = Member { size: LARGE, wide: true, hole: LARGE, ..member("a/data/0", "") };
+    let behind = Member { wide: true, ..member("a/data/1", f32s((0..12).map(|i| i as f32))) };
+    let dir = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(dir.path().join("pytorch_model.bin")).unwrap();
+    let pieces = zip_pieces(&[member("a/data.pkl", pickle), large, behind], true);
+    for (at, bytes) in &pieces {
+        file.write_all_at(bytes, *at).unwrap();
+    }
+    // The last 16 numbers of the large one, just before the next member.
+    let last: Vec<f32> = (1..=16).map(|i| i as f32).collect();
+    file.write_all_at(&f32s(last.clone()), pieces[2].0 - 64).unwrap();
+    let c = huozi_convert::source::Checkpoint::open(dir.path()).unwrap();
+    let rows = LARGE / 64;
+    let mut out = [f32::NAN; 32];
+    c.read_rows(c.find("large").unwrap(), rows - 2..rows, &mut out).unwrap();
+    assert_eq!((&out[..16], &out[16..]), (&[0.0; 16][..], &last[..]));
+    assert_eq!(values(&c, "view"), last);
+    assert_eq!(values(&c, "w"), (0..12).map(|i| i as f32).collect::<Vec<_>>());
+    // Cut short by a byte of its end, or by its last GiB.
+    let len = file.metadata().unwrap().len();
+    for cut in [len - 1, len - (1 << 30)] {
+        file.set_len(cut).unwrap();
+        refused("cut", huozi_convert::source::Checkpoint::open(dir.path()), &["is the file complete?"]);
+    }
+}

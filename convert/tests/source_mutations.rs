@@ -2,59 +2,13 @@
 //!
 //! One test in a binary of its own: it watches the peak of the process's address space.
 
+mod hostile_support;
 mod source_support;
 
 use std::time::{Duration, Instant};
 
+use hostile_support::damage::{Random, peak_kib};
 use source_support::*;
-
-/// xorshift64*
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % below
-    }
-
-    /// One to four changes of single bytes, whole words, cuts, or copies.
-    fn damage(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut out = bytes.to_vec();
-        for _ in 0..1 + self.next(4) {
-            let at = self.next(out.len().max(1));
-            match self.next(8) {
-                _ if out.is_empty() => {}
-                0..=2 => out[at] = self.next(256) as u8,
-                3 => out[at] ^= 1 << self.next(8),
-                4 => {
-                    let extreme = [[0xff; 8], [0; 8], [0x7f; 8], (1u64 << 40).to_le_bytes()][self.next(4)];
-                    let n = (1 << self.next(4)).min(out.len() - at);
-                    out[at..at + n].copy_from_slice(&extreme[..n]);
-                }
-                5 => out.truncate(at),
-                6 => {
-                    let n = self.next(16).min(out.len() - at);
-                    let copy = out[at..at + n].to_vec();
-                    let to = self.next(out.len());
-                    out.splice(to..to, copy);
-                }
-                _ => {
-                    let n = self.next(16).min(out.len() - at);
-                    out.drain(at..at + n);
-                }
-            }
-        }
-        out
-    }
-}
-
-fn peak_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmPeak:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
 
 #[test]
 fn damaged_files_give_errors() {
@@ -87,7 +41,7 @@ fn damaged_files_give_errors() {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let (mut opened, mut failed, mut slowest) = (0, 0, Duration::ZERO);
         for _ in 0..*count {
-            let files = make(random.damage(bytes));
+            let files = make(random.damage(bytes, usize::MAX));
             let start = Instant::now();
             match open(&files) {
                 Err(e) => {

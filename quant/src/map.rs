@@ -34,6 +34,8 @@ const SLOW: Duration = Duration::from_micros(25);
 const PAGE_BYTES: usize = 4096;
 
 enum Store {
+    /// Kept open, to ask for its length.
+    File(Mmap, File),
     Map(Mmap),
     Vec(Vec<u8>),
 }
@@ -41,7 +43,7 @@ enum Store {
 impl Store {
     fn bytes(&self) -> &[u8] {
         match self {
-            Store::Map(map) => map,
+            Store::File(map, _) | Store::Map(map) => map,
             Store::Vec(vec) => vec,
         }
     }
@@ -87,11 +89,11 @@ impl Bytes {
         if len == 0 {
             return Ok(Bytes::from(Vec::new()));
         }
-        let map = match how {
-            How::Map => map_file(&file, len)?,
-            How::Read => read_file(&mut file, len, on)?,
+        let store = match how {
+            How::Map => Store::File(map_file(&file, len)?, file),
+            How::Read => Store::Map(read_file(&mut file, len, on)?),
         };
-        Ok(Bytes { store: Arc::new(Store::Map(map)), range: 0..len })
+        Ok(Bytes { store: Arc::new(store), range: 0..len })
     }
 
     /// `len` bytes in anonymous memory, page-aligned, zero before `fill` writes them and fixed afterwards.
@@ -147,7 +149,7 @@ impl Bytes {
     /// kernel that refuses it still serves the pages.
     fn will_need(&self, part: Range<usize>) {
         #[cfg(unix)]
-        if let Store::Map(map) = &*self.store {
+        if let Store::File(map, _) | Store::Map(map) = &*self.store {
             let (start, end) = (part.start.min(self.len()), part.end.min(self.len()));
             let _ = map.advise_range(memmap2::Advice::WillNeed, self.range.start + start, end - start);
         }
@@ -161,9 +163,24 @@ impl Bytes {
     pub fn lock(&self) -> io::Result<()> {
         match &*self.store {
             #[cfg(unix)]
-            Store::Map(map) => map.lock(),
+            Store::File(map, _) | Store::Map(map) => map.lock(),
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+
+    /// Whether a mapped file still is as long as the mapping: a page past its end could only end the process. A look at
+    /// the length, no promise for the next moment. Bytes that are no mapped file are whole always.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when it is shorter, what the system says when it does not tell.
+    pub fn check_length(&self) -> io::Result<()> {
+        let Store::File(map, file) = &*self.store else { return Ok(()) };
+        let (len, was) = (file.metadata()?.len(), map.len());
+        if len < was as u64 {
+            let what = format!("the file was shortened from {was} to {len} bytes while it was in use");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+        }
+        Ok(())
     }
 
     /// A part of these bytes, sharing them.
@@ -209,7 +226,7 @@ impl std::fmt::Debug for Bytes {
     /// Says the length and the kind only: the content may be gigabytes.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match *self.store {
-            Store::Map(_) => "mapped",
+            Store::File(..) | Store::Map(_) => "mapped",
             Store::Vec(_) => "owned",
         };
         write!(f, "Bytes({} bytes, {kind})", self.range.len())
@@ -231,8 +248,8 @@ fn map_file(file: &File, len: usize) -> io::Result<Mmap> {
     // and then bytes behind a `&[u8]` change, which Rust's memory model does not allow for. No lock of ours can
     // prevent either. What we do: nothing in this workspace writes a model file in place (a new file is written
     // under another name and renamed over), readers of `gguf` re-check every length they take from the mapping,
-    // so changed bytes give wrong text or wrong numbers but no access outside the mapping, and whoever cannot trust
-    // the file's other users has `How::Read`. As with ripgrep's use of memory maps, this reasoning should be
+    // so changed bytes give wrong text or wrong numbers but no access outside the mapping, `Bytes::check_length` finds
+    // a file that was shortened between two steps, and whoever cannot trust the file's other users has `How::Read`. As with ripgrep's use of memory maps, this reasoning should be
     // treated as suspect.
     unsafe { MmapOptions::new().len(len).map(file) }
 }
@@ -362,6 +379,19 @@ mod tests {
     #[should_panic(expected = "out of range")]
     fn a_slice_past_its_own_end_panics_although_the_buffer_goes_on() {
         Bytes::from(vec![0; 100]).slice(10..20).slice(0..11);
+    }
+
+    #[test]
+    fn a_mapped_file_that_shrinks_is_noticed() {
+        let f = file(&[1; 100]);
+        let [map, read] = [How::Map, How::Read].map(|how| Bytes::open(f.path(), how).unwrap().slice(1..));
+        File::options().append(true).open(f.path()).unwrap().set_len(101).unwrap();
+        assert!(map.check_length().is_ok());
+        File::options().append(true).open(f.path()).unwrap().set_len(99).unwrap();
+        let error = map.check_length().unwrap_err();
+        assert!(error.kind() == io::ErrorKind::UnexpectedEof && error.to_string().contains("100 to 99"));
+        assert!(read.check_length().is_ok());
+        assert!(Bytes::from(vec![1]).check_length().is_ok());
     }
 
     #[test]

@@ -117,6 +117,7 @@ impl Page {
         });
     }
 
+    /// Bytes that are filled with one seed.
     fn piece(&self) -> usize {
         PIECE_UNITS * self.unit()
     }
@@ -128,6 +129,63 @@ impl Page {
             let at = random.below(units) as usize * unit;
             out.copy_from_slice(&self.blocks[at..at + out.len()]);
         }
+    }
+}
+
+/// The weights of the tensors of a model, each with the spread that a tensor of its kind has in a trained one.
+pub struct Weights {
+    kinds: Vec<Kind>,
+    pages: HashMap<Kind, Page>,
+    seed: u64,
+}
+
+impl Weights {
+    /// For `tensors` of a model of this shape, each in a format. Equal seeds give equal weights.
+    pub fn new<'a>(
+        shape: &Shape,
+        tensors: impl IntoIterator<Item = (&'a Tensor, Format)>,
+        seed: u64,
+    ) -> Self {
+        let (mut kinds, mut pages) = (Vec::new(), HashMap::new());
+        for (tensor, format) in tensors {
+            let kind = Kind::of(shape, tensor, format);
+            kinds.push(kind);
+            pages.entry(kind).or_insert_with(|| {
+                let (mean, deviation) = (f32::from_bits(kind.mean), f32::from_bits(kind.deviation));
+                let seed = seed ^ u64::from(kind.mean) ^ u64::from(kind.deviation);
+                Page::new(format, mean, deviation, seed)
+            });
+        }
+        Self { kinds, pages, seed }
+    }
+
+    /// Fills `out` with the whole of tensor number `tensor`.
+    ///
+    /// # Panics
+    /// When there is no such tensor, or `out` is no whole number of blocks.
+    pub fn fill(&self, tensor: usize, out: &mut [u8]) {
+        self.page(tensor).fill(self.seed, tensor as u64, out);
+    }
+
+    /// Bytes of each piece of tensor number `tensor` but the last.
+    ///
+    /// # Panics
+    /// When there is no such tensor.
+    pub fn piece_bytes(&self, tensor: usize) -> u64 {
+        self.page(tensor).piece() as u64
+    }
+
+    /// Fills `out` with piece number `piece` of tensor number `tensor`: whole blocks, at most
+    /// [`piece_bytes`](Self::piece_bytes). The pieces in order are what [`fill`](Self::fill) gives.
+    ///
+    /// # Panics
+    /// When there is no such tensor.
+    pub fn fill_piece(&self, tensor: usize, piece: u64, out: &mut [u8]) {
+        self.page(tensor).fill_piece(Random::of(self.seed, [tensor as u64, piece]), out);
+    }
+
+    fn page(&self, tensor: usize) -> &Page {
+        &self.pages[&self.kinds[tensor]]
     }
 }
 
@@ -195,13 +253,12 @@ impl Model {
         let bytes = layout.file_bytes();
         let len = usize::try_from(bytes)
             .map_err(|_| Error::Memory { bytes, source: io::ErrorKind::FileTooLarge.into() })?;
-        let pages = self.pages(&tensors);
+        let weights = self.weights(&layout, &tensors);
         let made = Bytes::anonymous(len, |whole| {
             whole[..layout.header().len()].copy_from_slice(layout.header());
-            for (i, (info, tensor)) in layout.tensors().iter().zip(&tensors).enumerate() {
+            for (i, info) in layout.tensors().iter().enumerate() {
                 // Fits: the end of every tensor is at most `len`.
-                let out = &mut whole[info.offset as usize..][..info.bytes as usize];
-                pages[&Kind::of(&self.shape, tensor, info.format)].fill(self.seed, i as u64, out);
+                weights.fill(i, &mut whole[info.offset as usize..][..info.bytes as usize]);
             }
         });
         let made = made.map_err(|source| Error::Memory { bytes, source })?;
@@ -238,20 +295,18 @@ impl Model {
     fn write_into(&self, file: File, cancel: &AtomicBool, progress: &Progress<'_>) -> Result<(), Error> {
         let (layout, tensors) = self.layout(true)?;
         let total = layout.file_bytes();
-        let pages = self.pages(&tensors);
+        let weights = self.weights(&layout, &tensors);
         let writer = Writer::create(file, layout)?;
         let done = AtomicU64::new(0);
-        let infos = writer.layout().tensors();
-        for (i, (info, tensor)) in infos.iter().zip(&tensors).enumerate() {
-            let page = &pages[&Kind::of(&self.shape, tensor, info.format)];
-            let piece = page.piece() as u64;
+        for (i, info) in writer.layout().tensors().iter().enumerate() {
+            let piece = weights.piece_bytes(i);
             (0..info.bytes.div_ceil(piece)).into_par_iter().try_for_each(|part| {
                 if cancel.load(Ordering::Relaxed) {
                     return Err(Error::Interrupted);
                 }
                 let offset = part * piece;
                 let mut out = vec![0; (info.bytes - offset).min(piece) as usize];
-                page.fill_piece(Random::of(self.seed, [i as u64, part]), &mut out);
+                weights.fill_piece(i, part, &mut out);
                 writer.write_at(i, offset, &out)?;
                 let len = out.len() as u64;
                 progress(done.fetch_add(len, Ordering::Relaxed) + len, total);
@@ -275,24 +330,9 @@ impl Model {
         Ok((Layout::new(&self.meta(vocabulary)?, specs)?, tensors))
     }
 
-    /// A page for every kind of tensor there is.
-    fn pages(&self, tensors: &[Tensor]) -> HashMap<Kind, Page> {
-        let n_layer = self.shape.n_layer as u64;
-        let mut pages = HashMap::new();
-        for t in tensors {
-            let format = plan::format(self.preset, Wishes::default(), t.role, n_layer, t.cols as u64, true);
-            let kind = Kind::of(&self.shape, t, format);
-            pages.entry(kind).or_insert_with(|| {
-                let (mean, deviation) = (f32::from_bits(kind.mean), f32::from_bits(kind.deviation));
-                Page::new(
-                    format,
-                    mean,
-                    deviation,
-                    self.seed ^ u64::from(kind.mean) ^ u64::from(kind.deviation),
-                )
-            });
-        }
-        pages
+    fn weights(&self, layout: &Layout, tensors: &[Tensor]) -> Weights {
+        let formats = layout.tensors().iter().map(|info| info.format);
+        Weights::new(&self.shape, tensors.iter().zip(formats), self.seed)
     }
 
     fn meta(&self, vocabulary: bool) -> Result<Vec<(String, MetaValue)>, Error> {
@@ -365,14 +405,22 @@ pub const MIN_VOCAB: usize = 4 + 256;
 
 /// Tokens and merges of a BPE vocabulary that is valid and means nothing: special tokens, bytes, then words over
 /// the letters a to z, shorter ones first, each merged from the word without its last letter and that letter.
-struct Vocabulary {
-    tokens: Vec<String>,
-    types: Vec<i32>,
-    merges: Vec<String>,
+#[derive(Clone, Debug)]
+pub struct Vocabulary {
+    /// By id, in the byte-level alphabet.
+    pub tokens: Vec<String>,
+    /// `tokenizer.ggml.token_type` of each.
+    pub types: Vec<i32>,
+    /// `"a b"` in order of rank.
+    pub merges: Vec<String>,
 }
 
 impl Vocabulary {
-    fn new(n_vocab: usize) -> Result<Self, Error> {
+    /// A vocabulary of `n_vocab` tokens.
+    ///
+    /// # Errors
+    /// Fewer than [`MIN_VOCAB`].
+    pub fn new(n_vocab: usize) -> Result<Self, Error> {
         const UNKNOWN: i32 = 2;
         const CONTROL: i32 = 3;
         const NORMAL: i32 = 1;

@@ -13,8 +13,6 @@ use crate::demo::{self, Kind, Progress};
 use crate::session::catalog::xdg;
 use crate::token::HistoryRule;
 use anyhow::Result;
-use huozi_quant::gguf::Reader;
-use huozi_quant::map::How;
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 
@@ -30,8 +28,7 @@ pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printe
     }
     let cache = xdg("XDG_CACHE_HOME", ".cache").map(|base| base.join("huozi"));
     let bar = Bar { quiet: args.quiet, counter: Mutex::new(None) };
-    let usable = |path: &std::path::Path| Reader::open(path, How::Map).is_ok();
-    let model = match signals.while_busy(|cancel| demo::prepare(cache.as_deref(), &usable, &bar, cancel)) {
+    let model = match signals.while_busy(|cancel| demo::prepare(cache.as_deref(), &bar, cancel)) {
         Err(demo::Error::Convert(error)) if error.kind() == Kind::Interrupted => {
             signals.check()?;
             return Err(Interrupted(super::exit::INTERRUPTED).into());

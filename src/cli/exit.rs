@@ -104,7 +104,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return of_synth(error);
     }
     match cause.downcast_ref() {
-        Some(store::Error::Name { .. }) => return Some(USAGE),
+        Some(store::Error::Name { .. } | store::Error::Unknown { .. }) => return Some(USAGE),
         Some(store::Error::Busy { .. }) => return Some(FAILED),
         _ => {}
     }
@@ -151,6 +151,7 @@ fn of_engine(error: &EngineError) -> Option<u8> {
     match error {
         EngineError::KvFull { .. } => Some(NO_ROOM),
         EngineError::Cancelled => Some(INTERRUPTED),
+        EngineError::File(_) => Some(BAD_FILE),
         _ => None,
     }
 }

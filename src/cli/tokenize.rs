@@ -7,7 +7,7 @@ use super::settings::{self, Config};
 use crate::token::{Specials, Tokenizer};
 use anyhow::Result;
 use huozi_quant::map::How;
-use serde_json::json;
+use serde::{Serialize, Serializer};
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -24,14 +24,18 @@ pub fn run(args: &Tokenize, config: &Config, printer: &mut Printer) -> Result<()
         load::check_ids(&ids, tokenizer.vocab().n_vocab())?;
     }
     if args.json {
-        let tokens: Vec<_> = ids.iter().map(|&id| token(&tokenizer, id)).collect();
-        printer.json(&json!({
-            "schema": 1,
-            "n_tokens": ids.len(),
-            "ids": ids,
-            "tokens": tokens,
-            "text": tokenizer.decode(&ids, true),
-        }))?;
+        // Written token by token: as values of JSON they would take 2 KB each.
+        let tokenized = Tokenized {
+            schema: 1,
+            n_tokens: ids.len(),
+            ids: &ids,
+            tokens: Tokens(&tokenizer, &ids),
+            text: tokenizer.decode(&ids, true),
+        };
+        let mut out = printer.bulk();
+        serde_json::to_writer(&mut out, &tokenized).map_err(std::io::Error::from)?;
+        out.write_all(b"\n")?;
+        out.flush()?;
     } else if decoding {
         printer.text(&tokenizer.decode(&ids, true))?;
         printer.end_line()?;
@@ -58,17 +62,45 @@ pub fn ids(args: &TextArgs, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     Ok(tokenizer.encode(&text, specials))
 }
 
-/// A token as JSON: `piece` may hold U+FFFD where the bytes are no whole character, `bytes` is exact.
-pub fn token(tokenizer: &Tokenizer, id: u32) -> serde_json::Value {
+#[derive(Serialize)]
+struct Tokenized<'a> {
+    schema: u32,
+    n_tokens: usize,
+    ids: &'a [u32],
+    tokens: Tokens<'a>,
+    text: String,
+}
+
+struct Tokens<'a>(&'a Tokenizer, &'a [u32]);
+
+impl Serialize for Tokens<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.1.iter().map(|&id| token(self.0, id)))
+    }
+}
+
+/// A token as JSON.
+#[derive(Serialize)]
+struct Token {
+    id: u32,
+    /// Holds U+FFFD where the bytes are no whole character.
+    piece: String,
+    /// Exact, in hexadecimal.
+    bytes: String,
+    kind: String,
+}
+
+/// The token of this id.
+fn token(tokenizer: &Tokenizer, id: u32) -> Token {
     let bytes = tokenizer.vocab().bytes(id);
     let hex = bytes.iter().fold(String::new(), |mut hex, b| {
         let _ = write!(hex, "{b:02x}");
         hex
     });
-    json!({
-        "id": id,
-        "piece": String::from_utf8_lossy(bytes),
-        "bytes": hex,
-        "kind": format!("{:?}", tokenizer.vocab().kind(id)).to_lowercase(),
-    })
+    Token {
+        id,
+        piece: String::from_utf8_lossy(bytes).into_owned(),
+        bytes: hex,
+        kind: format!("{:?}", tokenizer.vocab().kind(id)).to_lowercase(),
+    }
 }

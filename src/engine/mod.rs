@@ -166,6 +166,9 @@ pub enum EngineError {
         /// Sequences it was built for.
         max: usize,
     },
+    /// The model file is not what it was when it was opened.
+    #[error("{0}")]
+    File(String),
     /// The library below failed.
     #[error("{0}")]
     Failed(String),

@@ -32,6 +32,8 @@ pub struct Native {
     info: Info,
     isa: Isa,
     team: Team,
+    /// The file that the weights lie in.
+    file: Reader,
     weights: Weights,
     pool: Pool,
     tables: BTreeMap<Seq, Table>,
@@ -73,6 +75,7 @@ impl Native {
             info,
             isa,
             team,
+            file: reader.clone(),
             pool: Pool::new(&shape, options.kv, kv_blocks),
             weights,
             tables: BTreeMap::new(),
@@ -163,6 +166,8 @@ impl Engine for Native {
         cancel: &AtomicBool,
     ) -> Result<StepStats, EngineError> {
         self.check(items)?;
+        // A microsecond, and most of what would end the process with SIGBUS is an error instead.
+        self.file.check_length().map_err(|e| EngineError::File(format!("{}: {e}", self.file.name())))?;
         for item in items {
             let table = self.tables.get_mut(&item.seq).expect("checked");
             self.pool.reserve(table, item.tokens.len());

@@ -45,6 +45,18 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+    /// No conversation has this name.
+    #[error("there is no conversation called {name:?}")]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// The file has no line that was written to its end.
+    #[error("{}: holds no conversation: not one line of it is whole", path.display())]
+    Torn {
+        /// The file.
+        path: PathBuf,
+    },
     /// A line is not what it should be.
     #[error("{}:{line}: {what}", path.display())]
     Line {
@@ -331,9 +343,14 @@ fn read(path: &Path, file: &mut File) -> Result<Vec<u8>, Error> {
 /// No such file, or a line (named by its number) that is not what it should be.
 pub fn load(directory: &Path, name: &str, model: &str) -> Result<Conversation, Error> {
     let path = path(directory, name)?;
-    let mut file =
-        File::open(&path).map_err(|source| Error::Io { path: path.clone(), action: "open", source })?;
+    let mut file = File::open(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => Error::Unknown { name: name.to_owned() },
+        _ => Error::Io { path: path.clone(), action: "open", source },
+    })?;
     let log = Log::parse(&path, &read(&path, &mut file)?)?;
+    if log.whole == 0 {
+        return Err(Error::Torn { path });
+    }
     Ok(Conversation { turns: log.turns(model), system: log.system.flatten() })
 }
 
@@ -519,6 +536,21 @@ mod tests {
         save(dir.path(), "x", &talk(&turns), "m").unwrap();
         assert_eq!(load(dir.path(), "x", "m").unwrap().turns, turns);
         assert!(fs::read(&path).unwrap().starts_with(&whole));
+    }
+
+    #[test]
+    fn what_holds_no_conversation_is_no_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = load(dir.path(), "x", "m").unwrap_err();
+        assert_eq!(error.to_string(), "there is no conversation called \"x\"");
+        for torn in ["", r#"{"schema":1,"id":1,"parent":nu"#] {
+            fs::write(dir.path().join("x.jsonl"), torn).unwrap();
+            let error = load(dir.path(), "x", "m").unwrap_err();
+            assert!(matches!(error, Error::Torn { .. }), "{error}");
+            // It is no obstacle to a new one.
+            save(dir.path(), "x", &talk(&[turn("a", "b", &[1])]), "m").unwrap();
+            assert_eq!(load(dir.path(), "x", "m").unwrap().turns.len(), 1);
+        }
     }
 
     #[test]

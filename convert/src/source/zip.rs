@@ -332,31 +332,3 @@ impl<'a, 'b> Wide<'a, 'b> {
         Ok(u64::from_le_bytes(*value))
     }
 }
-
-/// CRC-32 as zip counts it.
-pub(super) fn crc32(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut i = 0;
-        while i < 256 {
-            let mut c = i as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                c = if c & 1 != 0 { 0xedb8_8320 ^ (c >> 1) } else { c >> 1 };
-                bit += 1;
-            }
-            table[i] = c;
-            i += 1;
-        }
-        table
-    };
-    !bytes.iter().fold(!0, |c, &b| TABLE[usize::from(c as u8 ^ b)] ^ (c >> 8))
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn crc_of_the_check_string() {
-        assert_eq!(super::crc32(b"123456789"), 0xcbf4_3926);
-    }
-}

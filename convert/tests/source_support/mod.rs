@@ -47,12 +47,14 @@ pub struct Member {
     pub size: u64,
     /// Put sizes and offset into zip64 fields.
     pub wide: bool,
+    /// Zeros behind `data` that belong to the member and are written nowhere.
+    pub hole: u64,
 }
 
 pub fn member(name: &str, data: impl Into<Vec<u8>>) -> Member {
     let data = data.into();
     let (crc, size) = (crc32(&data), data.len() as u64);
-    Member { name: name.into(), local_name: None, data, method: 0, flags: 0, crc, size, wide: false }
+    Member { name: name.into(), local_name: None, data, method: 0, flags: 0, crc, size, wide: false, hole: 0 }
 }
 
 pub fn zip(members: &[Member]) -> Vec<u8> {
@@ -60,9 +62,14 @@ pub fn zip(members: &[Member]) -> Vec<u8> {
 }
 
 pub fn zip_with(members: &[Member], zip64: bool) -> Vec<u8> {
-    let (mut out, mut directory) = (Vec::new(), Vec::new());
+    zip_pieces(members, zip64).into_iter().flat_map(|(_, bytes)| bytes).collect()
+}
+
+/// The parts of an archive and where they lie: what is between them is a hole.
+pub fn zip_pieces(members: &[Member], zip64: bool) -> Vec<(u64, Vec<u8>)> {
+    let (mut pieces, mut at, mut directory) = (Vec::new(), 0, Vec::new());
     for m in members {
-        let offset = out.len() as u64;
+        let (offset, mut out) = (at, Vec::new());
         let narrow = if m.wide { u32::MAX } else { m.size as u32 };
         let sizes = [m.size.to_le_bytes(), m.size.to_le_bytes()].concat();
         let wide = |values: &[u8]| {
@@ -89,6 +96,8 @@ pub fn zip_with(members: &[Member], zip64: bool) -> Vec<u8> {
         out.extend(local.as_bytes());
         out.extend(extra);
         out.extend(&m.data);
+        at += out.len() as u64 + m.hole;
+        pieces.push((offset, out));
         let extra = wide(&[&sizes[..], &offset.to_le_bytes()].concat());
         directory.extend(b"PK\x01\x02\x2d\x00");
         directory.extend(common(&extra, &m.name));
@@ -97,10 +106,10 @@ pub fn zip_with(members: &[Member], zip64: bool) -> Vec<u8> {
         directory.extend(m.name.as_bytes());
         directory.extend(extra);
     }
-    let (at, n) = (out.len() as u64, members.len() as u64);
-    out.extend(&directory);
+    let n = members.len() as u64;
+    let mut out = directory.clone();
     if zip64 {
-        let record = out.len() as u64;
+        let record = at + out.len() as u64;
         out.extend(b"PK\x06\x06");
         out.extend(44u64.to_le_bytes());
         out.extend([45, 0, 45, 0]);
@@ -113,14 +122,15 @@ pub fn zip_with(members: &[Member], zip64: bool) -> Vec<u8> {
         out.extend(record.to_le_bytes());
         out.extend(1u32.to_le_bytes());
     }
-    let (n, len, at) =
+    let (n, len, start) =
         if zip64 { (u16::MAX, u32::MAX, u32::MAX) } else { (n as u16, directory.len() as u32, at as u32) };
     out.extend(b"PK\x05\x06\0\0\0\0");
     out.extend([n.to_le_bytes(), n.to_le_bytes()].concat());
     out.extend(len.to_le_bytes());
-    out.extend(at.to_le_bytes());
+    out.extend(start.to_le_bytes());
     out.extend([0, 0]);
-    out
+    pieces.push((at, out));
+    pieces
 }
 
 /// Pickle opcodes: an integer, a string, a tuple of what `parts` push, a global.

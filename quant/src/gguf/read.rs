@@ -87,6 +87,14 @@ impl Reader {
         self.0.bytes.lock()
     }
 
+    /// Whether the file still is as long as it was; see [`Bytes::check_length`].
+    ///
+    /// # Errors
+    /// It is shorter, or the system does not tell.
+    pub fn check_length(&self) -> std::io::Result<()> {
+        self.0.bytes.check_length()
+    }
+
     /// The path, or the name given to [`from_bytes`](Self::from_bytes): for messages.
     pub fn name(&self) -> &str {
         &self.0.name

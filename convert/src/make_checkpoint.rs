@@ -1,0 +1,121 @@
+//! `huozi-convert make-checkpoint`: parses, runs, prints.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use clap::{Parser, ValueEnum};
+use huozi_convert::Error;
+use huozi_convert::synth::{self, Made, Recipe};
+use huozi_quant::shape::Shape;
+
+use crate::print::Shown;
+use crate::{exit_code, watch_signals};
+
+/// The first argument that leads here. A checkpoint of this name is `./make-checkpoint`.
+pub(crate) const NAME: &str = "make-checkpoint";
+
+/// Writes a random checkpoint of a real shape, to try the whole line before a large download.
+///
+/// Weights in F16 of a trained model's scale, the full vocabulary, Huozi's chat markers. What it says means nothing.
+#[derive(Parser)]
+#[command(name = "huozi-convert make-checkpoint", version, max_term_width = 100, after_help = HELP)]
+struct Args {
+    /// bloom-7b1, bloom-3b, bloom-1b7, bloom-1b1, bloom-560m, or sizes LAYERSxHIDDENxHEADS[xVOCAB]
+    #[arg(value_parser = shape)]
+    shape: Shape,
+    /// Directory to make; one that is there has to be empty
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Kind of the files with the weights
+    #[arg(long, value_enum, default_value = "safetensors")]
+    layout: Layout,
+    /// Equal seeds give equal weights
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+const HELP: &str = "\
+bloom-7b1 takes 14.1 GB on the disk, bloom-560m 1.1 GB.
+
+Example:
+  huozi-convert make-checkpoint bloom-560m random
+  huozi-convert random -t q4_k_m -o random.gguf
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 5 not enough disk or memory,
+129 / 130 / 143 hung up, interrupted, ended.";
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Layout {
+    /// model*.safetensors, shards of 5 GB
+    Safetensors,
+    /// pytorch_model*.bin, shards of 10 GB
+    Bin,
+}
+
+fn shape(text: &str) -> Result<Shape, String> {
+    let known = Shape::named(text).or_else(|| Shape::named(&format!("bloom-{text}")));
+    known
+        .or_else(|| Shape::from_sizes(text))
+        .ok_or_else(|| format!("expected {}, or sizes such as 2x256x4x1000", Shape::NAMES.join(", ")))
+}
+
+pub(crate) fn main() -> ExitCode {
+    let name = format!("huozi-convert {NAME}");
+    let args = Args::parse_from([name.into()].into_iter().chain(std::env::args_os().skip(2)));
+    let (cancel, signal) = match watch_signals() {
+        Ok(watched) => watched,
+        Err(e) => {
+            eprintln!("error: can not watch signals: {e}");
+            return ExitCode::from(1);
+        }
+    };
+    let layout = match args.layout {
+        Layout::Safetensors => synth::Layout::Safetensors,
+        Layout::Bin => synth::Layout::Bin,
+    };
+    let started = Instant::now();
+    let progress = Shown::new();
+    let result = Recipe::new(args.shape, layout, args.seed).write(&args.dir, &progress, &cancel);
+    progress.end();
+    match result {
+        Ok(made) => match print(&made, started.elapsed().as_secs_f64(), args.json) {
+            // A reader that went away has what it wanted.
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+                eprintln!("error: can not print the report: {e}");
+                ExitCode::from(1)
+            }
+            _ => ExitCode::SUCCESS,
+        },
+        Err(error) => {
+            let code = exit_code(&error, signal.load(Relaxed));
+            match error {
+                // A conversion that was stopped can go on, this can not.
+                Error::Interrupted => eprintln!("error: interrupted; nothing was written"),
+                error => eprintln!("error: {:#}", anyhow::Error::new(error)),
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn print(made: &Made, seconds: f64, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let Made { path, shards, bytes, .. } = made;
+    if json {
+        let object = serde_json::json!({
+            "schema": 1, "path": path, "shards": shards, "bytes": bytes, "seconds": seconds,
+        });
+        writeln!(out, "{object}")?;
+    } else {
+        let files = if *shards == 1 { "file" } else { "files" };
+        let gb = *bytes as f64 / 1e9;
+        writeln!(out, "{}: {gb:.2} GB of weights in {shards} {files}, {seconds:.1} s", path.display())?;
+    }
+    out.flush()
+}
