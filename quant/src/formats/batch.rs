@@ -59,6 +59,16 @@ pub(super) fn storable(x: f32) -> f32 {
     F16::from_f32(pick(x < 0.0, -a, a)).to_f32()
 }
 
+/// The f16 `steps` away from the f16 `h` (away from zero when positive), never across zero or past the largest.
+#[inline(always)]
+pub(super) fn neighbour(h: f32, steps: i32) -> f32 {
+    let bits = F16::from_f32(h).to_bits();
+    let moved = i32::from(bits & 0x7fff) + steps;
+    let moved = pick(moved < 0, 0, moved);
+    let moved = pick(moved > 0x7bff, 0x7bff, moved);
+    F16((moved as u16 | (bits & 0x8000)).to_le_bytes()).to_f32()
+}
+
 /// One over each, zero for zero.
 #[inline(always)]
 pub(super) fn inverses(x: &Lane) -> Lane {

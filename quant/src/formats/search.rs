@@ -13,7 +13,7 @@
 )]
 
 use super::F16;
-use super::batch::{self, Lane, WIDE, group_max, inverses, limit, nearest, pick};
+use super::batch::{self, Lane, WIDE, group_max, inverses, limit, nearest, neighbour, pick};
 use super::lanes;
 
 /// Weights in a block.
@@ -30,16 +30,6 @@ const SMALLEST: f32 = 1.0 / (1u64 << 25) as f32;
 #[inline(always)]
 pub(super) fn half(v: f32) -> f32 {
     F16::from_f32(limit(v, -65504.0, 65504.0)).to_f32()
-}
-
-/// The f16 `steps` away from the f16 `h` (away from zero when positive), never across zero or past the largest.
-#[inline(always)]
-fn neighbour(h: f32, steps: i32) -> f32 {
-    let bits = F16::from_f32(h).to_bits();
-    let moved = i32::from(bits & 0x7fff) + steps;
-    let moved = pick(moved < 0, 0, moved);
-    let moved = pick(moved > 0x7bff, 0x7bff, moved);
-    F16((moved as u16 | (bits & 0x8000)).to_le_bytes()).to_f32()
 }
 
 /// An f16 that is not a number: the scale of a block with a weight that is not finite, so that it decodes to NaN

@@ -9,7 +9,7 @@
 //! 1. each sub-block alone: integers for a grid of candidate scales, weighted least squares for scale (and min)
 //!    given the integers, the candidate with the least error wins;
 //! 2. the super-scales that let the largest scale and the largest min reach the ends of their integer range, rounded
-//!    to f16;
+//!    to f16 (away from zero where there are no mins);
 //! 3. each sub-block again, now with what can be stored: the neighbours of the rounded integer scale and min are
 //!    tried, each with integers and error of its own;
 //! 4. super-scales by weighted least squares given all integers, rounded to f16; then 3 again. The best of the
@@ -26,8 +26,8 @@
 
 use super::F16;
 use super::batch::{
-    self, Lane, SMALLEST_F16, WIDE, group_max, group_sum, group_sum_f64, inverses, limit, nearest, pick,
-    storable,
+    self, Lane, SMALLEST_F16, WIDE, group_max, group_sum, group_sum_f64, inverses, limit, nearest, neighbour,
+    pick, storable,
 };
 
 /// Weights in a super-block.
@@ -518,7 +518,11 @@ pub(super) fn symmetric(
     let [_, _, sxx] = b.moments();
     let scale = symmetric_alone(&b, half, plan.grid);
     let largest = scale.iter().fold(0.0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
-    let mut d = storable(-largest / top);
+    // Never below what was asked for: f16 is coarse where weights are small, and then no integer would reach the
+    // largest scale.
+    let wanted = -largest / top;
+    let mut d = storable(wanted);
+    d = if d.abs() < wanted.abs() { neighbour(d, 1) } else { d };
     let mut ls = ratios(&scale, &[d; WIDE], -top, top - 1.0);
     let (mut least, mut kept) = (f32::INFINITY, (d, ls));
     for (round, reach) in plan.rounds.iter().enumerate() {
