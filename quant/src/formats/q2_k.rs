@@ -63,7 +63,7 @@ const NEAR: Reach = &[(0, [0, -1, 1]), (-1, [-1, 0, 1]), (1, [-1, 0, 1])];
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ2K]) {
     for (i, (x, out)) in x.as_chunks::<N>().0.chunks(1).zip(out.chunks_mut(1)).enumerate() {
-        let importance = importance.map(|w| &w.as_chunks::<N>().0[1 * i..][..x.len()]);
+        let importance = importance.map(|w| &w.as_chunks::<N>().0[i..][..x.len()]);
         let found = search_k::affine::<16, 16>(x, importance, 3.0, 15.0, &PLAN);
         for (f, out) in found.iter().zip(out) {
             let mut scales = [0; 16];
