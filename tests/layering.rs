@@ -11,7 +11,7 @@ const QUANT: Arrows = &[
     ("attention", &["elementwise", "formats", "kernels"]),
     ("buffer", &[]),
     ("elementwise", &["formats", "kernels"]),
-    ("encode", &["formats"]),
+    ("encode", &["formats", "kernels"]),
     ("floor", &["kernels", "team"]),
     ("formats", &[]),
     ("gguf", &["formats", "map"]),

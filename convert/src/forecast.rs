@@ -177,7 +177,8 @@ fn try_out(
         Some(format) => {
             let cols = target.cols as usize;
             blocks.resize(row_bytes(format, target) * (weights.len() / cols), 0);
-            encode_rows(format, &weights, cols, how.imatrix.and_then(|m| m.of(target)), &mut blocks);
+            let importance = how.imatrix.and_then(|m| m.of(target));
+            encode_rows(work.isa, format, &weights, cols, importance, &mut blocks);
         }
     }
     Ok(started.elapsed().as_secs_f64() / weights.len() as f64)

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use huozi_quant::encode;
 use huozi_quant::gguf::Layout;
+use huozi_quant::kernels::Isa;
 
 use crate::Error;
 use crate::forecast;
@@ -122,8 +123,8 @@ pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> R
     if options.outputs.is_empty() {
         return Err(Error::Usage("no output: -t TYPE -o OUT.gguf".into()));
     }
-    let Opened { checkpoint, pool } = Opened::new(options)?;
-    let work = Work { checkpoint: &checkpoint, pool: &pool, cancel };
+    let Opened { checkpoint, pool, isa } = Opened::new(options)?;
+    let work = Work { checkpoint: &checkpoint, pool: &pool, cancel, isa };
     let mut model = Model::read(options, &work)?;
     let chunks = chunks(model.tensors.iter().map(|(t, _)| t));
     let identity = checkpoint.identity()?;
@@ -175,8 +176,8 @@ pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> R
 /// Those that `run` would meet before it reads the first weight, but for an output that is one of its sources.
 pub fn forecast(options: &Options, cancel: &AtomicBool) -> Result<Forecast, Error> {
     output::check_paths(&options.outputs, options.force)?;
-    let Opened { checkpoint, pool } = Opened::new(options)?;
-    let work = Work { checkpoint: &checkpoint, pool: &pool, cancel };
+    let Opened { checkpoint, pool, isa } = Opened::new(options)?;
+    let work = Work { checkpoint: &checkpoint, pool: &pool, cancel, isa };
     let model = Model::read(options, &work)?;
     let chunks = chunks(model.tensors.iter().map(|(t, _)| t));
     let plans = plans(options, &model, &work, &chunks, "")?;
@@ -188,6 +189,7 @@ pub fn forecast(options: &Options, cancel: &AtomicBool) -> Result<Forecast, Erro
 struct Opened {
     checkpoint: Checkpoint,
     pool: rayon::ThreadPool,
+    isa: Isa,
 }
 
 impl Opened {
@@ -200,7 +202,8 @@ impl Opened {
             options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
         let pool = pool.map_err(|e| Error::Usage(format!("can not start {threads} threads: {e}")))?;
-        Ok(Self { checkpoint, pool })
+        let isa = Isa::from_env().map_err(|e| Error::Usage(e.to_string()))?;
+        Ok(Self { checkpoint, pool, isa })
     }
 }
 

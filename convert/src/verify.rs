@@ -113,7 +113,12 @@ mod tests {
         let chunks = chunks(tensors.iter().map(|(t, _)| t));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
         let never = AtomicBool::new(false);
-        let work = Work { checkpoint: &checkpoint, pool: &pool, cancel: &never };
+        let work = Work {
+            checkpoint: &checkpoint,
+            pool: &pool,
+            cancel: &never,
+            isa: huozi_quant::kernels::Isa::SCALAR,
+        };
         for preset in [Preset::F32, Preset::F16, Preset::Q2_K] {
             let good = path("good.gguf");
             let options =

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use huozi_quant::Format;
 use huozi_quant::encode::encode_rows;
+use huozi_quant::kernels::Isa;
 
 use crate::Error;
 use crate::imatrix::Imatrix;
@@ -73,6 +74,7 @@ pub(crate) struct Work<'a> {
     pub checkpoint: &'a Checkpoint,
     pub pool: &'a rayon::ThreadPool,
     pub cancel: &'a AtomicBool,
+    pub isa: Isa,
 }
 
 impl Work<'_> {
@@ -221,7 +223,7 @@ impl Work<'_> {
                 self.checkpoint.read_blocks(source, chunk.rows.clone(), blocks)?;
             } else {
                 let weights = if format.block_weights() > 1 { clean } else { weights };
-                encode_rows(format, weights, cols, how.imatrix.and_then(|m| m.of(target)), blocks);
+                encode_rows(self.isa, format, weights, cols, how.imatrix.and_then(|m| m.of(target)), blocks);
                 row.resize(cols, 0.0);
                 let all = weights.chunks_exact(cols).zip(blocks.chunks_exact(row_bytes));
                 for (_, (weights, blocks)) in

@@ -4,7 +4,7 @@
 //! matrix with activations. This crate knows nothing about models, tokens or checkpoints.
 //!
 //! ```text
-//! {formats, team} <- kernels <- elementwise <- attention;   {buffer, formats, kernels, map, team} <- matmul;   formats <- encode
+//! {formats, team} <- kernels <- elementwise <- attention;   {buffer, formats, kernels, map, team} <- matmul;   {formats, kernels} <- encode
 //! {formats, map} <- gguf <- shape -> attention;   {formats, shape} <- plan;   {formats, gguf, map, plan, shape} <- synth
 //! {kernels, team} <- floor;   team, map, buffer alone
 //! ```

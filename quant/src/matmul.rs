@@ -286,7 +286,7 @@ mod tests {
     fn matrix(format: Format, rows: usize, cols: usize) -> QMatrix {
         let x = values(rows * cols, 7);
         let mut data = vec![0; rows * format.row_bytes(cols).unwrap()];
-        crate::encode::encode_rows(format, &x, cols, None, &mut data);
+        crate::encode::encode_rows(Isa::SCALAR, format, &x, cols, None, &mut data);
         QMatrix::new(format, rows, cols, Bytes::from(data)).unwrap()
     }
 

@@ -15,7 +15,11 @@ impl BlockBf16 {
     /// Rounds to nearest, ties to even.
     #[inline(always)]
     pub fn from_f32(x: f32) -> Self {
-        Self(half::bf16::from_f32(x).to_le_bytes())
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        // A NaN could become an infinity: it is made quiet instead.
+        let h = super::batch::pick(bits & 0x7fff_ffff > 0x7f80_0000, (bits >> 16) | 0x40, rounded);
+        Self((h as u16).to_le_bytes())
     }
 }
 
@@ -28,6 +32,7 @@ pub fn decode(blocks: &[BlockBf16], out: &mut [f32]) {
 }
 
 /// Encodes `x` (n) into `out` (n); importance changes nothing where there is no scale to choose.
+#[inline(always)]
 pub fn encode(x: &[f32], _importance: Option<&[f32]>, out: &mut [BlockBf16]) {
     for (o, &x) in out.iter_mut().zip(x) {
         *o = BlockBf16::from_f32(x);

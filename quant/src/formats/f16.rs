@@ -28,6 +28,7 @@ pub fn decode(blocks: &[BlockF16], out: &mut [f32]) {
 }
 
 /// Encodes `x` (n) into `out` (n); importance changes nothing where there is no scale to choose.
+#[inline(always)]
 pub fn encode(x: &[f32], _importance: Option<&[f32]>, out: &mut [BlockF16]) {
     for (o, &x) in out.iter_mut().zip(x) {
         *o = BlockF16::from_f32(x);

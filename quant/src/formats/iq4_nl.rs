@@ -10,9 +10,10 @@
 //! The levels are dense around zero, where weights are. The table is not symmetric, so the sign of `d` is a choice.
 
 use super::F16;
+use super::batch::{WIDE, int, limit};
 use super::q4_0::pack;
 use super::q8_a::BlockQ8A;
-use super::search::{self, Job, N};
+use super::search::{self, Batch, Kind, Levels, N, Row};
 
 /// What a nibble stands for.
 pub const TABLE: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
@@ -91,19 +92,22 @@ const LEVELS: [f32; 512] = {
 /// The cell of `NEAREST` that `v` falls into. A `v` on a boundary may go either way, always the same.
 #[inline(always)]
 fn cell(v: f32) -> usize {
-    ((search::int(search::clamp(v + v - 0.5, -256.0, 255.0)) + 256) & 511) as usize
+    ((int(limit(v + v - 0.5, -256.0, 255.0)) + 256) & 511) as usize
 }
 
-/// Index of the table's value nearest to `v`.
-#[inline(always)]
-pub(super) fn nearest(v: f32) -> u8 {
-    NEAREST[cell(v)]
-}
+/// The values of [`TABLE`].
+pub(super) struct Table;
 
-/// The table's value nearest to `v`.
-#[inline(always)]
-pub(super) fn level(v: f32) -> f32 {
-    LEVELS[cell(v)]
+impl Levels for Table {
+    #[inline(always)]
+    fn level(v: f32) -> f32 {
+        LEVELS[cell(v)]
+    }
+
+    #[inline(always)]
+    fn index(v: f32) -> u8 {
+        NEAREST[cell(v)]
+    }
 }
 
 /// Levels the largest weight is put on: around -127, and on the short side around 113.
@@ -115,16 +119,19 @@ pub(super) const PEAKS: [f32; 16] = [
 /// `d` = NaN.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockIq4Nl]) {
-    let zero = BlockIq4Nl { d: F16::default(), qs: [0x88; N / 2] };
-    search::blocks(x, importance, out, |job| match job {
-        Job::Zero => zero,
-        Job::NotFinite => BlockIq4Nl { d: search::NAN, ..zero },
-        Job::Search(v) => {
-            let d = search::scale(&v, &PEAKS, level);
-            let inverse = 1.0 / d.to_f32();
-            BlockIq4Nl { d, qs: pack(&v.x.map(|x| nearest(x * inverse))) }
+    let row = Row::new(x, importance);
+    for (i, (x, out)) in x.chunks(N * WIDE).zip(out.chunks_mut(WIDE)).enumerate() {
+        let b = Batch::new(x, importance.map(|p| &p[N * WIDE * i..][..x.len()]), row);
+        let d = search::scale::<Table>(&b, &PEAKS);
+        let q = b.indices::<Table>(&d);
+        for (s, out) in out.iter_mut().enumerate() {
+            *out = match b.kind(s) {
+                Kind::Zero => BlockIq4Nl { d: F16::ZERO, qs: [0x88; N / 2] },
+                Kind::NotFinite => BlockIq4Nl { d: search::NAN, qs: [0x88; N / 2] },
+                Kind::Weights => BlockIq4Nl { d: F16::from_f32(d[s]), qs: pack(&q[s]) },
+            };
         }
-    });
+    }
 }
 
 /// Dot product of `w` (n) and `a` (n): an exact integer sum in each block, blocks summed in their order.

@@ -11,11 +11,17 @@
 //!                    high 2 bits = bits 2i, 2i+1 of scales_h
 //! ```
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "one index walks several arrays of fixed size: the shape that vectorises"
+)]
+
 use super::F16;
-use super::iq4_nl::{PEAKS, level, nearest, values};
+use super::batch::{Lane, WIDE, group_max, group_sum, inverses, limit, nearest, pick};
+use super::iq4_nl::{PEAKS, Table, values};
 use super::q4_0::pack;
 use super::q8_k::BlockQ8K;
-use super::search::{self, Best, Job, N, Row, Values};
+use super::search::{self, Batch, Best, Kind, N, Row};
 
 /// Sub-blocks.
 const SUBS: usize = 8;
@@ -75,102 +81,134 @@ pub fn decode(blocks: &[BlockIq4Xs], out: &mut [f32]) {
     }
 }
 
-/// A candidate for a block: `d`, and the sub-block scales that go best with it.
+/// What is chosen for each sub-block of a batch: `d` and the integer scale. Errors and `d` are those of the whole
+/// block, in each of its lanes.
 #[derive(Clone, Copy)]
 struct Choice {
-    error: f32,
-    d: F16,
-    scales: [i32; SUBS],
+    error: Lane,
+    d: Lane,
+    scales: Lane,
+}
+
+impl Choice {
+    /// Takes over what is better, block by block.
+    #[inline(always)]
+    fn take(&mut self, other: &Self) {
+        for s in 0..WIDE {
+            let better = other.error[s] < self.error[s];
+            self.error[s] = pick(better, other.error[s], self.error[s]);
+            self.d[s] = pick(better, other.d[s], self.d[s]);
+            self.scales[s] = pick(better, other.scales[s], self.scales[s]);
+        }
+    }
 }
 
 /// The best integer scales for `d`, near the sub-blocks' own scales `free` (two each), by the error they really give.
 #[inline(always)]
-fn settle(subs: &[Values], free: &[[f32; 2]; SUBS], d: F16) -> Choice {
-    let mut choice = Choice { error: 0.0, d, scales: [0; SUBS] };
-    let step = d.to_f32();
-    for (b, v) in subs.iter().enumerate() {
-        if v.peak == 0.0 {
-            continue;
-        }
-        let centres = free[b].map(|s| search::int(search::round(search::clamp(s / step, -32.0, 31.0))));
-        let mut least = f32::INFINITY;
-        for (k, &centre) in centres.iter().enumerate() {
-            for l in [centre, centre - 1, centre + 1] {
-                let seen = k > 0 && (l - centres[0]).abs() <= 1;
-                if seen || !(-32..32).contains(&l) {
-                    continue;
-                }
-                let e = search::error(v, step * l as f32, level);
-                if e < least {
-                    (least, choice.scales[b]) = (e, l);
-                }
+fn settle(b: &Batch, free: &[Lane; 2], d: &Lane) -> Choice {
+    let mut least = [f32::INFINITY; WIDE];
+    let mut choice = Choice { error: [0.0; WIDE], d: *d, scales: [0.0; WIDE] };
+    let inverse = inverses(d);
+    for free in free {
+        let (mut tried, mut steps) = ([[0.0; WIDE]; 3], [[0.0; WIDE]; 3]);
+        for (k, away) in [0.0, -1.0, 1.0].into_iter().enumerate() {
+            for s in 0..WIDE {
+                let centre = nearest(limit(free[s] * inverse[s], -32.0, 31.0));
+                tried[k][s] = limit(centre + away, -32.0, 31.0);
+                steps[k][s] = d[s] * tried[k][s];
             }
         }
-        choice.error += v.unit * least;
+        let errors = b.errors::<Table, 3>(&steps);
+        for k in 0..3 {
+            for s in 0..WIDE {
+                let better = errors[k][s] < least[s];
+                least[s] = pick(better, errors[k][s], least[s]);
+                choice.scales[s] = pick(better, tried[k][s], choice.scales[s]);
+            }
+        }
     }
+    for s in 0..WIDE {
+        choice.error[s] = b.unit[s] * least[s];
+    }
+    choice.error = group_sum::<SUBS>(&choice.error);
     choice
 }
 
 /// The least-squares `d` for a choice, to the nearest f16.
 #[inline(always)]
-fn refit(subs: &[Values], choice: &Choice) -> F16 {
-    let (mut lx, mut ll) = (0.0f32, 0.0f32);
-    for (v, &l) in subs.iter().zip(&choice.scales) {
-        let s = l as f32;
-        let (x, l2) = search::fit(v, 1.0 / (choice.d.to_f32() * s), level);
-        if l != 0 {
-            lx += v.unit * s * x;
-            ll += v.unit * (s * s) * l2;
-        }
+fn refit(b: &Batch, choice: &Choice) -> Lane {
+    let mut step = [0.0; WIDE];
+    for s in 0..WIDE {
+        step[s] = choice.d[s] * choice.scales[s];
     }
-    if ll > 0.0 { search::half(lx / ll) } else { choice.d }
+    let (mut lx, mut ll) = b.fit::<Table>(&inverses(&step));
+    for s in 0..WIDE {
+        lx[s] *= b.unit[s] * choice.scales[s];
+        ll[s] *= b.unit[s] * (choice.scales[s] * choice.scales[s]);
+    }
+    let (lx, ll) = (group_sum::<SUBS>(&lx), group_sum::<SUBS>(&ll));
+    let mut d = choice.d;
+    for s in 0..WIDE {
+        d[s] = pick(ll[s] > 0.0, search::half(lx[s] / ll[s]), d[s]);
+    }
+    d
 }
 
-/// Finds `d` and the sub-block scales.
+/// Finds `d` and the sub-block scales of two blocks.
 #[inline(always)]
-fn choose(subs: &[Values]) -> Choice {
+fn choose(b: &Batch) -> Choice {
     // What each sub-block would like, and how much it minds.
-    let mut free = [[0.0f32; 2]; SUBS];
-    let mut minds = [0.0f32; SUBS];
-    let mut top = 0.0f32;
-    for (b, v) in subs.iter().enumerate() {
-        if v.peak == 0.0 {
-            continue;
-        }
-        let best = search::candidates::<2>(v, &PEAKS, level);
-        let second = if best.scores[1] > 0.0 { best.items[1] } else { best.items[0] };
-        free[b] = [best.items[0], second];
-        minds[b] = v.unit * best.scores[0] / (best.items[0] * best.items[0]);
-        top = if best.items[0].abs() > top.abs() { best.items[0] } else { top };
+    let own = search::candidates::<Table, 2>(b, &PEAKS);
+    let mut free = [own.items[0][0]; 2];
+    let (mut minds, mut size) = ([0.0; WIDE], [0.0; WIDE]);
+    for s in 0..WIDE {
+        let best = free[0][s];
+        free[1][s] = pick(own.scores[1][s] > 0.0, own.items[1][0][s], best);
+        minds[s] = pick(best != 0.0, b.unit[s] * own.scores[0][s] / (best * best), 0.0);
+        size[s] = best.abs();
+    }
+    // The largest, with its sign; of two the positive.
+    let size = group_max::<SUBS>(&size);
+    let mut top = [0.0; WIDE];
+    for s in 0..WIDE {
+        top[s] = pick(free[0][s] == size[s], 1.0, 0.0);
+    }
+    let mut top = group_max::<SUBS>(&top);
+    for s in 0..WIDE {
+        top[s] = pick(top[s] > 0.0, size[s], -size[s]);
     }
     // The largest sub-block scale on -32 (or on up to a third less): which grid suits the others.
-    let mut best = Best::<F16, TRIED>::new(F16::default());
+    let mut best = Best::<TRIED, 1>::new();
     for i in 0..GRIDS {
-        let d = search::half(top / (-32.4 + GRID_STEP * i as f32));
-        let step = d.to_f32();
-        let mut cost = 0.0;
-        for (s, &minds) in free.iter().zip(&minds) {
-            let l = search::round(search::clamp(s[0] / step, -32.0, 31.0));
-            let e = s[0] - l * step;
-            cost += minds * (e * e);
+        let mut d = top;
+        for s in 0..WIDE {
+            d[s] = search::half(top[s] / (-32.4 + GRID_STEP * i as f32));
         }
-        // `Best` takes the largest positive.
-        best.offer(1.0 / (cost + f32::MIN_POSITIVE), d);
+        let (inverse, mut cost) = (inverses(&d), [0.0; WIDE]);
+        for s in 0..WIDE {
+            let l = nearest(limit(free[0][s] * inverse[s], -32.0, 31.0));
+            let e = free[0][s] - l * d[s];
+            cost[s] = minds[s] * (e * e);
+        }
+        let mut score = group_sum::<SUBS>(&cost);
+        for s in 0..WIDE {
+            // `Best` takes the largest positive.
+            score[s] = 1.0 / (score[s] + f32::MIN_POSITIVE);
+        }
+        best.offer(&score, &[d]);
     }
-    let mut chosen = settle(subs, &free, best.items[0]);
-    for (&d, &score) in best.items.iter().zip(&best.scores).skip(1) {
-        if score > 0.0 {
-            let c = settle(subs, &free, d);
-            chosen = if c.error < chosen.error { c } else { chosen };
-        }
+    let mut chosen = settle(b, &free, &best.items[0][0]);
+    for [d] in &best.items[1..] {
+        chosen.take(&settle(b, &free, d));
     }
     for _ in 0..ROUNDS {
-        let d = refit(subs, &chosen);
-        let c = settle(subs, &free, d);
-        if d == chosen.d || c.error >= chosen.error {
+        let d = refit(b, &chosen);
+        let before = chosen.error;
+        chosen.take(&settle(b, &free, &d));
+        // A block that got no better once will not: the same would be tried again.
+        if chosen.error == before {
             break;
         }
-        chosen = c;
     }
     chosen
 }
@@ -189,25 +227,29 @@ const ROUNDS: usize = 3;
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockIq4Xs]) {
     let row = Row::new(x, importance);
-    let importance = importance.map(|p| p.as_chunks::<N>().0);
-    'blocks: for (at, (x, out)) in x.as_chunks::<{ SUBS * N }>().0.iter().zip(out).enumerate() {
-        let mut subs = [const { Values::ZERO }; SUBS];
-        for (b, x) in x.as_chunks::<N>().0.iter().enumerate() {
-            match search::prepare(x, importance.map(|p| &p[at * SUBS + b]), row) {
-                Job::Zero => {}
-                Job::NotFinite => {
-                    *out = BlockIq4Xs::new(search::NAN, [0; SUBS]);
-                    continue 'blocks;
-                }
-                Job::Search(v) => subs[b] = v,
-            }
+    for (i, (x, out)) in x.chunks(N * WIDE).zip(out.chunks_mut(WIDE / SUBS)).enumerate() {
+        let b = Batch::new(x, importance.map(|p| &p[N * WIDE * i..][..x.len()]), row);
+        let Choice { d, scales, .. } = choose(&b);
+        let mut step = [0.0; WIDE];
+        for s in 0..WIDE {
+            step[s] = d[s] * scales[s];
         }
-        let Choice { d, scales, .. } = choose(&subs);
-        *out = BlockIq4Xs::new(d, scales);
-        for (b, qs) in out.qs.as_chunks_mut().0.iter_mut().enumerate() {
-            let inverse = 1.0 / (d.to_f32() * scales[b] as f32);
-            if scales[b] != 0 {
-                *qs = pack(&subs[b].x.map(|x| nearest(x * inverse)));
+        let q = b.indices::<Table>(&step);
+        for (g, out) in out.iter_mut().enumerate() {
+            let first = g * SUBS;
+            if (first..first + SUBS).any(|s| b.kind(s) == Kind::NotFinite) {
+                *out = BlockIq4Xs::new(search::NAN, [0; SUBS]);
+                continue;
+            }
+            let mut integers = [0; SUBS];
+            for s in 0..SUBS {
+                integers[s] = pick(b.kind(first + s) == Kind::Zero, 0, scales[first + s] as i32);
+            }
+            *out = BlockIq4Xs::new(F16::from_f32(d[first]), integers);
+            for (s, qs) in out.qs.as_chunks_mut().0.iter_mut().enumerate() {
+                if integers[s] != 0 {
+                    *qs = pack(&q[first + s]);
+                }
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Sums of `f32` in 16 lanes: element `i` goes to lane `i mod 16`, lanes are folded 8, 4, 2, 1.
 //!
 //! Sums of `f32` over a row go through here, so that a vector unit of any width up to 16 lanes gives the same bits as
-//! the scalar code. (The K encoders keep one sub-block per lane instead, and products with integer blocks add one
-//! number per block in order: orders as fixed as this one.) Multiplication and addition are rounded apart (no FMA).
+//! the scalar code. (The encoders keep one block per lane instead, and products with integer blocks add one number per
+//! block in order: orders as fixed as this one.) Multiplication and addition are rounded apart (no FMA).
 
 /// Lanes of a sum.
 pub const LANES: usize = 16;

@@ -9,10 +9,23 @@
 pub struct F16([u8; 2]);
 
 impl F16 {
-    /// Rounds to nearest, ties to even; a magnitude past 65504 + half a step becomes infinity.
+    /// +0.
+    pub const ZERO: Self = Self([0; 2]);
+
+    /// Rounds to nearest, ties to even; a magnitude past 65504 + half a step becomes infinity. Branch-free as `to_f32`.
     #[inline(always)]
     pub fn from_f32(x: f32) -> Self {
-        Self(half::f16::from_f32_const(x).to_le_bytes())
+        let bits = x.to_bits();
+        let (sign, a) = ((bits >> 16) & 0x8000, bits & 0x7fff_ffff);
+        // Re-biased exponent; half an f16 step, a little less where the kept part is even.
+        let normal = a.wrapping_add(0xc800_0fff).wrapping_add((a >> 13) & 1) >> 13;
+        // Below 2^-14: adding 0.5 rounds at 2^-24 and leaves the integer in the low bits.
+        let subnormal = (f32::from_bits(a) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
+        // Infinity, or NaN made quiet.
+        let special = batch::pick(a > 0x7f80_0000, 0x7e00 | ((a >> 13) & 0x3ff), 0x7c00);
+        let finite = batch::pick(a < 113 << 23, subnormal, normal);
+        let h = batch::pick(a >= 143 << 23, special, finite);
+        Self(((h | sign) as u16).to_le_bytes())
     }
 
     /// Exact. Branch-free integer and float operations only, so that loops over it vectorise on every ISA.
@@ -152,6 +165,7 @@ formats! {
     BF16 "BF16" id 30, 1 weights in 2 bytes, x F32, bf16::BlockBf16;
 }
 
+mod batch;
 mod k;
 pub mod lanes;
 pub mod q8_a;

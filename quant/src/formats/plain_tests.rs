@@ -241,64 +241,64 @@ const MEASURED: [(Format, [[f64; 3]; 4]); 7] = [
     (
         Format::Q4_0,
         [
-            [8.0914, 4.4590, 7.5601],
-            [10.3885, 3.8161, 10.0219],
-            [11.3094, 2.9409, 10.8692],
-            [8.6470, 4.2801, 8.0469],
+            [8.0914, 4.4590, 7.5649],
+            [10.3885, 3.8161, 10.0462],
+            [11.3093, 2.9409, 10.8867],
+            [8.6470, 4.2801, 8.0566],
         ],
     ),
     (
         Format::Q4_1,
         [
-            [6.8925, 3.8244, 6.1884],
-            [8.3498, 3.1199, 7.6842],
-            [8.4827, 2.2369, 7.6339],
-            [7.1469, 3.4839, 6.4581],
+            [6.8925, 3.8243, 6.1982],
+            [8.3498, 3.1198, 7.7040],
+            [8.4826, 2.2368, 7.6483],
+            [7.1470, 3.4839, 6.4681],
         ],
     ),
     (
         Format::Q5_0,
         [
-            [3.9748, 2.1094, 3.7403],
-            [5.1726, 1.7775, 4.9864],
-            [5.6058, 1.3917, 5.2615],
-            [4.2375, 2.1098, 4.0628],
+            [3.9748, 2.1094, 3.7437],
+            [5.1726, 1.7775, 4.9929],
+            [5.6058, 1.3917, 5.2709],
+            [4.2375, 2.1098, 4.0659],
         ],
     ),
     (
         Format::Q5_1,
         [
-            [3.3533, 1.8487, 3.0185],
-            [4.0633, 1.5108, 3.7181],
-            [4.1073, 1.0695, 3.7368],
-            [3.4775, 1.7185, 3.1307],
+            [3.3533, 1.8487, 3.0240],
+            [4.0634, 1.5106, 3.7270],
+            [4.1073, 1.0696, 3.7447],
+            [3.4777, 1.7180, 3.1352],
         ],
     ),
     (
         Format::Q8_0,
         [
-            [0.4640, 0.2444, 0.4218],
-            [0.6035, 0.2037, 0.5669],
-            [0.6589, 0.1609, 0.6053],
+            [0.4639, 0.2445, 0.4218],
+            [0.6034, 0.2038, 0.5669],
+            [0.6588, 0.1605, 0.6053],
             [0.4965, 0.2456, 0.4533],
         ],
     ),
     (
         Format::IQ4_NL,
         [
-            [7.3280, 4.8630, 6.7481],
-            [8.5548, 3.8428, 8.0826],
-            [9.1644, 2.7558, 8.5026],
-            [7.5330, 4.0607, 6.9822],
+            [7.3280, 4.8630, 6.7527],
+            [8.5548, 3.8428, 8.1018],
+            [9.1644, 2.7558, 8.5204],
+            [7.5330, 4.0607, 6.9885],
         ],
     ),
     (
         Format::IQ4_XS,
         [
-            [7.3628, 4.9253, 6.7870],
-            [8.5966, 3.9201, 8.1228],
-            [9.2325, 2.8288, 8.5701],
-            [7.5797, 4.1279, 7.0248],
+            [7.3628, 4.9253, 6.7913],
+            [8.5966, 3.9201, 8.1421],
+            [9.2324, 2.8287, 8.5841],
+            [7.5797, 4.1279, 7.0315],
         ],
     ),
 ];
@@ -310,6 +310,7 @@ fn errors_stay_where_they_were_measured() {
         |draw: fn(&mut Random) -> f64| (0..32).map(|_| r.row(1024, 0.02, draw)).collect::<Vec<_>>();
     let data = [rows(Random::gauss), rows(Random::laplace), rows(Random::student4), real_rows()];
     let importance: Vec<f32> = (0..1024).map(|_| r.gauss().exp() as f32).collect();
+    let mut other = Vec::new();
     for (f, measured) in MEASURED {
         for ((rows, measured), name) in data.iter().zip(measured).zip(["gauss", "laplace", "student", "real"])
         {
@@ -320,11 +321,13 @@ fn errors_stay_where_they_were_measured() {
             ];
             eprintln!("{f:7} {name:8} {got:.4?}");
             for (got, measured) in got.iter().zip(measured) {
-                assert!(*got <= measured * 1.002 + 5e-5, "{f} {name}: {got}, was {measured}");
-                assert!(*got >= measured * 0.9, "{f} {name}: {got}, was {measured}: set the new figure");
+                if *got > measured * 1.002 + 5e-5 || *got < measured * 0.98 {
+                    other.push(format!("{f} {name}: {got}, was {measured}"));
+                }
             }
         }
     }
+    assert!(other.is_empty(), "{other:#?}");
 }
 
 #[test]
@@ -549,6 +552,21 @@ fn halves_of_every_bit_pattern() {
     assert_eq!([f16(2f32.powi(-25)), f16(2f32.powi(-25) * 1.01)], [0, 1]);
     let bf16 = |x: u32| encode(Format::BF16, &[f32::from_bits(x)], None);
     assert_eq!([bf16(0x3f80_8000), bf16(0x3f81_8000)], [vec![0x80, 0x3f], vec![0x82, 0x3f]]);
+}
+
+#[test]
+fn narrowing_is_that_of_the_half_crate() {
+    let mut r = Random(10);
+    for i in 0..1 << 21 {
+        // Any bits, then magnitudes around and inside what F16 holds.
+        let any = r.bits() as u32;
+        let bits =
+            if i % 2 == 0 { any } else { (any & 0x83ff_ffff) | (0x3000_0000 + (any >> 4 & 0x1c00_0000)) };
+        let x = f32::from_bits(bits);
+        assert_eq!(F16::from_f32(x).to_bits(), half::f16::from_f32_const(x).to_bits(), "F16 of {bits:#010x}");
+        let bf16 = bf16::BlockBf16::from_f32(x).0;
+        assert_eq!(bf16, half::bf16::from_f32(x).to_le_bytes(), "BF16 of {bits:#010x}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@
 use super::F16;
 use super::k;
 use super::q8_k::BlockQ8K;
-use super::search_k::{self, N, Plan};
+use super::search_k::{self, N, Plan, Reach};
 
 /// 256 weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -46,25 +46,32 @@ pub fn decode(blocks: &[BlockQ2K], out: &mut [f32]) {
     }
 }
 
-const PLAN: Plan = Plan {
+const PLAN: Plan<Reach> = Plan {
     emphasis: 10.0,
+    square: 1.0,
     flatness: 1.0,
+    floor: 0.05,
     grid: &[-0.9, -0.75, -0.6, -0.45, -0.3, -0.15, 0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.1, 1.3, 1.6],
-    reach: &[(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1), (-2, 0), (2, 0), (-2, -1), (2, 1), (0, 2), (0, -2)],
-    rounds: 5,
+    rounds: &[REACH, REACH, NEAR, NEAR],
 };
+
+const REACH: Reach = &[(0, [0, -1, 1]), (0, [0, -2, 2]), (-1, [-1, 0, 1]), (1, [-1, 0, 1]), (-2, [-2, -1, 0]), (2, [0, 1, 2])];
+
+const NEAR: Reach = &[(0, [0, -1, 1]), (-1, [-1, 0, 1]), (1, [-1, 0, 1])];
 
 /// Encodes one row `x` (256 n) into `out` (n); see `search_k.rs`. `importance`: per column, or `None`.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ2K]) {
-    for (i, (x, out)) in x.as_chunks::<N>().0.iter().zip(out).enumerate() {
-        let importance = importance.map(|w| &w.as_chunks::<N>().0[i]);
-        let f = search_k::affine::<16, 16>(x, importance, 3.0, 15.0, &PLAN);
-        let mut scales = [0; 16];
-        for s in 0..16 {
-            scales[s] = f.scales[s] | (f.mins[s] << 4);
+    for (i, (x, out)) in x.as_chunks::<N>().0.chunks(1).zip(out.chunks_mut(1)).enumerate() {
+        let importance = importance.map(|w| &w.as_chunks::<N>().0[i..][..x.len()]);
+        let found = search_k::affine::<16, 16>(x, importance, 3.0, 15.0, &PLAN);
+        for (f, out) in found.iter().zip(out) {
+            let mut scales = [0; 16];
+            for s in 0..16 {
+                scales[s] = f.scales[s] | (f.mins[s] << 4);
+            }
+            *out = BlockQ2K { scales, qs: k::pack_2bit(&f.q), d: f.d, dmin: f.dmin };
         }
-        *out = BlockQ2K { scales, qs: k::pack_2bit(&f.q), d: f.d, dmin: f.dmin };
     }
 }
 

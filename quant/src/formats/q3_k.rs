@@ -87,23 +87,28 @@ pub fn decode(blocks: &[BlockQ3K], out: &mut [f32]) {
     }
 }
 
-const PLAN: Plan = Plan {
+const PLAN: Plan<&[(i8, i8)]> = Plan {
     emphasis: 5.0,
+    square: 0.0,
     flatness: 2.0,
+    floor: 0.1,
     grid: &[
         3.0, 3.15, 3.3, 3.45, 3.6, 3.75, 3.9, 4.05, 4.2, 4.35, 4.5, 4.65, 4.8, 5.0, 5.3, -2.6, -2.8, -3.0, -3.15, -3.3, -3.45, -3.6, -3.8, -4.0, -4.3, 
     ],
-    reach: &[(0, 0), (-1, 0), (1, 0), (-2, 0), (2, 0), (-3, 0), (3, 0), (0, -1), (-1, -1), (1, -1)],
-    rounds: 4,
+    rounds: &[REACH, NEAR, NEAR],
 };
+
+const REACH: &[(i8, i8)] = &[(0, 0), (-1, 0), (1, 0), (-2, 0), (2, 0), (-3, 0), (3, 0), (0, -1), (-1, -1), (1, -1)];
+
+const NEAR: &[(i8, i8)] = &[(0, 0), (-1, 0), (1, 0)];
 
 /// Encodes one row `x` (256 n) into `out` (n); see `search_k.rs`. `importance`: per column, or `None`.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ3K]) {
     for (i, (x, out)) in x.as_chunks::<N>().0.iter().zip(out).enumerate() {
         let importance = importance.map(|w| &w.as_chunks::<N>().0[i]);
-        let f = search_k::symmetric::<16, 16>(x, importance, 4.0, 32.0, &PLAN);
-        let q = f.q.map(|q| (q + 4) as u8);
+        let f = search_k::symmetric(x, importance, 4.0, 32.0, &PLAN);
+        let q = f.q;
         let mut hmask = [0; 32];
         for j in 0..8 {
             for l in 0..32 {

@@ -10,8 +10,9 @@
 //! `d` may be negative: the range -8..=7 is then used the other way round.
 
 use super::F16;
+use super::batch::{WIDE, int, limit, nearest};
 use super::q8_a::BlockQ8A;
-use super::search::{self, Job, N};
+use super::search::{self, Batch, Kind, Levels, N, Row};
 
 /// 32 weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -55,10 +56,19 @@ pub fn decode(blocks: &[BlockQ4_0], out: &mut [f32]) {
     }
 }
 
-/// The level nearest to `v`.
-#[inline(always)]
-fn level(v: f32) -> f32 {
-    search::round(search::clamp(v, -8.0, 7.0))
+/// The integers -8..=7 themselves.
+struct Integers;
+
+impl Levels for Integers {
+    #[inline(always)]
+    fn level(v: f32) -> f32 {
+        nearest(limit(v, -8.0, 7.0))
+    }
+
+    #[inline(always)]
+    fn index(v: f32) -> u8 {
+        (int(Self::level(v)) + 8) as u8
+    }
 }
 
 /// Levels the largest weight is put on: around -8, and on the short side around 7.
@@ -68,15 +78,19 @@ const PEAKS: [f32; 16] = [-8.00, -8.80, -8.40, -7.60, -7.20, -6.80, -6.40, -6.00
 /// `d` = NaN.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4_0]) {
-    search::blocks(x, importance, out, |job| match job {
-        Job::Zero => BlockQ4_0 { d: F16::default(), qs: [0x88; N / 2] },
-        Job::NotFinite => BlockQ4_0 { d: search::NAN, qs: [0x88; N / 2] },
-        Job::Search(v) => {
-            let d = search::scale(&v, &PEAKS, level);
-            let inverse = 1.0 / d.to_f32();
-            BlockQ4_0 { d, qs: pack(&v.x.map(|x| (search::int(level(x * inverse)) + 8) as u8)) }
+    let row = Row::new(x, importance);
+    for (i, (x, out)) in x.chunks(N * WIDE).zip(out.chunks_mut(WIDE)).enumerate() {
+        let b = Batch::new(x, importance.map(|p| &p[N * WIDE * i..][..x.len()]), row);
+        let d = search::scale::<Integers>(&b, &PEAKS);
+        let q = b.indices::<Integers>(&d);
+        for (s, out) in out.iter_mut().enumerate() {
+            *out = match b.kind(s) {
+                Kind::Zero => BlockQ4_0 { d: F16::default(), qs: [0x88; N / 2] },
+                Kind::NotFinite => BlockQ4_0 { d: search::NAN, qs: [0x88; N / 2] },
+                Kind::Weights => BlockQ4_0 { d: F16::from_f32(d[s]), qs: pack(&q[s]) },
+            };
         }
-    });
+    }
 }
 
 /// Dot product of `w` (n) and `a` (n): an exact integer sum in each block, blocks summed in their order.

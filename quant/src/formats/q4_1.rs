@@ -8,9 +8,10 @@
 //! ```
 
 use super::F16;
+use super::batch::WIDE;
 use super::q4_0::{nibbles, pack};
 use super::q8_a::BlockQ8A;
-use super::search::{self, Affine, Job, N};
+use super::search::{self, Batch, Kind, N, Row};
 
 /// 32 weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -38,18 +39,25 @@ pub fn decode(blocks: &[BlockQ4_1], out: &mut [f32]) {
 /// Levels by which each end of the range is moved inwards.
 const CUTS: [f32; 4] = [0.0, -0.3, 0.35, 0.7];
 
+const ZERO: BlockQ4_1 = BlockQ4_1 { d: F16::ZERO, m: F16::ZERO, qs: [0; N / 2] };
+
 /// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
 /// `d` = NaN.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4_1]) {
-    search::blocks(x, importance, out, |job| match job {
-        Job::Zero => BlockQ4_1 { d: F16::default(), m: F16::default(), qs: [0; N / 2] },
-        Job::NotFinite => BlockQ4_1 { d: search::NAN, m: F16::default(), qs: [0; N / 2] },
-        Job::Search(v) => {
-            let Affine { d, m } = search::affine(&v, 15.0, &CUTS);
-            BlockQ4_1 { d, m, qs: pack(&search::affine_levels(&v, d, m, 15.0)) }
+    let row = Row::new(x, importance);
+    for (i, (x, out)) in x.chunks(N * WIDE).zip(out.chunks_mut(WIDE)).enumerate() {
+        let b = Batch::new(x, importance.map(|p| &p[N * WIDE * i..][..x.len()]), row);
+        let [d, m] = search::affine(&b, 15.0, &CUTS);
+        let q = search::affine_levels(&b, &[d, m], 15.0);
+        for (s, out) in out.iter_mut().enumerate() {
+            *out = match b.kind(s) {
+                Kind::Zero => ZERO,
+                Kind::NotFinite => BlockQ4_1 { d: search::NAN, ..ZERO },
+                Kind::Weights => BlockQ4_1 { d: F16::from_f32(d[s]), m: F16::from_f32(m[s]), qs: pack(&q[s]) },
+            };
         }
-    });
+    }
 }
 
 /// Dot product of `w` (n) and `a` (n): exact integer sums in each block, blocks summed in their order.

@@ -14,7 +14,7 @@
 use super::F16;
 use super::k;
 use super::q8_k::BlockQ8K;
-use super::search_k::{self, N, Plan};
+use super::search_k::{self, N, Plan, Reach};
 
 /// 256 weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -60,28 +60,35 @@ pub fn decode(blocks: &[BlockQ4K], out: &mut [f32]) {
     }
 }
 
-const PLAN: Plan = Plan {
+const PLAN: Plan<Reach> = Plan {
     emphasis: 1.0,
+    square: 0.0,
     flatness: 2.0,
-    grid: &[-0.9, -0.75, -0.6, -0.45, -0.3, -0.15, 0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.1, 1.3, 1.6, 2.0, 2.5],
-    reach: &[(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1), (-2, -2), (2, 2), (-2, 0), (2, 0), (0, -2), (0, 2), (-2, -1), (2, 1)],
-    rounds: 4,
+    floor: 0.05,
+    grid: &[-0.9, -0.6, -0.3, 0.0, 0.3, 0.6, 0.9, 1.2, 1.6, 2.0],
+    rounds: &[REACH, NEAR, NEAR],
 };
+
+const REACH: Reach = &[(0, [0, -1, 1]), (0, [0, -2, 2]), (-1, [-1, 0, 1]), (1, [-1, 0, 1]), (-2, [-2, -1, 0]), (2, [0, 1, 2])];
+
+const NEAR: Reach = &[(0, [0, -1, 1]), (-1, [-1, 0, 1]), (1, [-1, 0, 1])];
 
 /// Encodes one row `x` (256 n) into `out` (n); see `search_k.rs`. `importance`: per column, or `None`.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4K]) {
-    for (i, (x, out)) in x.as_chunks::<N>().0.iter().zip(out).enumerate() {
-        let importance = importance.map(|w| &w.as_chunks::<N>().0[i]);
-        let f = search_k::affine::<8, 32>(x, importance, 15.0, 63.0, &PLAN);
-        let (scales, mins) = (k::first_8(&f.scales), k::first_8(&f.mins));
-        let mut qs = [0; 128];
-        for j in 0..4 {
-            for l in 0..32 {
-                qs[32 * j + l] = f.q[64 * j + l] | (f.q[64 * j + 32 + l] << 4);
+    for (i, (x, out)) in x.as_chunks::<N>().0.chunks(2).zip(out.chunks_mut(2)).enumerate() {
+        let importance = importance.map(|w| &w.as_chunks::<N>().0[2 * i..][..x.len()]);
+        let found = search_k::affine::<8, 32>(x, importance, 15.0, 63.0, &PLAN);
+        for (f, out) in found.iter().zip(out) {
+            let (scales, mins) = (k::first_8(&f.scales), k::first_8(&f.mins));
+            let mut qs = [0; 128];
+            for j in 0..4 {
+                for l in 0..32 {
+                    qs[32 * j + l] = f.q[64 * j + l] | (f.q[64 * j + 32 + l] << 4);
+                }
             }
+            *out = BlockQ4K { d: f.d, dmin: f.dmin, scales: k::pack_6bit(&scales, &mins), qs };
         }
-        *out = BlockQ4K { d: f.d, dmin: f.dmin, scales: k::pack_6bit(&scales, &mins), qs };
     }
 }
 

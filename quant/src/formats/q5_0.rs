@@ -10,9 +10,10 @@
 //! `d` may be negative: the range -16..=15 is then used the other way round.
 
 use super::F16;
+use super::batch::{WIDE, int, limit, nearest};
 use super::q4_0::{nibbles, pack};
 use super::q8_a::BlockQ8A;
-use super::search::{self, Job, N};
+use super::search::{self, Batch, Kind, Levels, N, Row};
 
 /// 32 weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -62,31 +63,47 @@ pub fn decode(blocks: &[BlockQ5_0], out: &mut [f32]) {
     }
 }
 
-/// The level nearest to `v`.
-#[inline(always)]
-fn level(v: f32) -> f32 {
-    search::round(search::clamp(v, -16.0, 15.0))
+/// The integers -16..=15 themselves.
+struct Integers;
+
+impl Levels for Integers {
+    #[inline(always)]
+    fn level(v: f32) -> f32 {
+        nearest(limit(v, -16.0, 15.0))
+    }
+
+    #[inline(always)]
+    fn index(v: f32) -> u8 {
+        (int(Self::level(v)) + 16) as u8
+    }
 }
 
 /// Levels the largest weight is put on: around -16, and on the short side around 15.
 const PEAKS: [f32; 16] = [-16.00, -16.80, -16.40, -15.60, -15.20, -14.80, -14.40, -14.00, 15.00, 15.90, 15.60, 15.30, 14.65, 14.30, 13.95, 13.60];
 
+/// q = 16 everywhere.
+const ZERO: BlockQ5_0 = BlockQ5_0 { d: F16::ZERO, qh: [255; N / 8], qs: [0; N / 2] };
+
 /// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
 /// `d` = NaN.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5_0]) {
-    // q = 16 everywhere.
-    let zero = BlockQ5_0 { d: F16::default(), qh: [255; N / 8], qs: [0; N / 2] };
-    search::blocks(x, importance, out, |job| match job {
-        Job::Zero => zero,
-        Job::NotFinite => BlockQ5_0 { d: search::NAN, ..zero },
-        Job::Search(v) => {
-            let d = search::scale(&v, &PEAKS, level);
-            let inverse = 1.0 / d.to_f32();
-            let (qh, qs) = pack_fives(&v.x.map(|x| (search::int(level(x * inverse)) + 16) as u8));
-            BlockQ5_0 { d, qh, qs }
+    let row = Row::new(x, importance);
+    for (i, (x, out)) in x.chunks(N * WIDE).zip(out.chunks_mut(WIDE)).enumerate() {
+        let b = Batch::new(x, importance.map(|p| &p[N * WIDE * i..][..x.len()]), row);
+        let d = search::scale::<Integers>(&b, &PEAKS);
+        let q = b.indices::<Integers>(&d);
+        for (s, out) in out.iter_mut().enumerate() {
+            *out = match b.kind(s) {
+                Kind::Zero => ZERO,
+                Kind::NotFinite => BlockQ5_0 { d: search::NAN, ..ZERO },
+                Kind::Weights => {
+                    let (qh, qs) = pack_fives(&q[s]);
+                    BlockQ5_0 { d: F16::from_f32(d[s]), qh, qs }
+                },
+            };
         }
-    });
+    }
 }
 
 /// Dot product of `w` (n) and `a` (n): an exact integer sum in each block, blocks summed in their order.

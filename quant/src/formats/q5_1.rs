@@ -8,9 +8,10 @@
 //! ```
 
 use super::F16;
+use super::batch::WIDE;
 use super::q5_0::{fives, pack_fives};
 use super::q8_a::BlockQ8A;
-use super::search::{self, Affine, Job, N};
+use super::search::{self, Batch, Kind, N, Row};
 
 /// 32 weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -40,20 +41,28 @@ pub fn decode(blocks: &[BlockQ5_1], out: &mut [f32]) {
 /// Levels by which each end of the range is moved inwards.
 const CUTS: [f32; 4] = [0.0, -0.3, 0.35, 0.7];
 
+const ZERO: BlockQ5_1 = BlockQ5_1 { d: F16::ZERO, m: F16::ZERO, qh: [0; N / 8], qs: [0; N / 2] };
+
 /// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
 /// `d` = NaN.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5_1]) {
-    let zero = BlockQ5_1 { d: F16::default(), m: F16::default(), qh: [0; N / 8], qs: [0; N / 2] };
-    search::blocks(x, importance, out, |job| match job {
-        Job::Zero => zero,
-        Job::NotFinite => BlockQ5_1 { d: search::NAN, ..zero },
-        Job::Search(v) => {
-            let Affine { d, m } = search::affine(&v, 31.0, &CUTS);
-            let (qh, qs) = pack_fives(&search::affine_levels(&v, d, m, 31.0));
-            BlockQ5_1 { d, m, qh, qs }
+    let row = Row::new(x, importance);
+    for (i, (x, out)) in x.chunks(N * WIDE).zip(out.chunks_mut(WIDE)).enumerate() {
+        let b = Batch::new(x, importance.map(|p| &p[N * WIDE * i..][..x.len()]), row);
+        let [d, m] = search::affine(&b, 31.0, &CUTS);
+        let q = search::affine_levels(&b, &[d, m], 31.0);
+        for (s, out) in out.iter_mut().enumerate() {
+            *out = match b.kind(s) {
+                Kind::Zero => ZERO,
+                Kind::NotFinite => BlockQ5_1 { d: search::NAN, ..ZERO },
+                Kind::Weights => {
+                    let (qh, qs) = pack_fives(&q[s]);
+                    BlockQ5_1 { d: F16::from_f32(d[s]), m: F16::from_f32(m[s]), qh, qs }
+                },
+            };
         }
-    });
+    }
 }
 
 /// Dot product of `w` (n) and `a` (n): exact integer sums in each block, blocks summed in their order.

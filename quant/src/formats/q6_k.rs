@@ -58,21 +58,26 @@ pub fn decode(blocks: &[BlockQ6K], out: &mut [f32]) {
     }
 }
 
-const PLAN: Plan = Plan {
+const PLAN: Plan<&[(i8, i8)]> = Plan {
     emphasis: 1.0,
+    square: 0.5,
     flatness: 4.0,
+    floor: 0.05,
     grid: &[31.0, 31.2, 31.4, 31.6, 31.8, 32.0, 32.2, 32.4, 32.6, 32.8, 33.0, 33.5, 34.0, -31.0, -31.3],
-    reach: &[(0, 0), (-1, 0), (1, 0), (-2, 0), (2, 0), (-3, 0), (3, 0)],
-    rounds: 4,
+    rounds: &[REACH, REACH, NEAR],
 };
+
+const REACH: &[(i8, i8)] = &[(0, 0), (-1, 0), (1, 0), (-2, 0), (2, 0), (-3, 0), (3, 0)];
+
+const NEAR: &[(i8, i8)] = &[(0, 0), (-1, 0), (1, 0)];
 
 /// Encodes one row `x` (256 n) into `out` (n); see `search_k.rs`. `importance`: per column, or `None`.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ6K]) {
     for (i, (x, out)) in x.as_chunks::<N>().0.iter().zip(out).enumerate() {
         let importance = importance.map(|w| &w.as_chunks::<N>().0[i]);
-        let f = search_k::symmetric::<16, 16>(x, importance, 32.0, 128.0, &PLAN);
-        let q = f.q.map(|q| (q + 32) as u8);
+        let f = search_k::symmetric(x, importance, 32.0, 128.0, &PLAN);
+        let q = f.q;
         let mut ql = [0; 128];
         for h in 0..2 {
             for l in 0..64 {

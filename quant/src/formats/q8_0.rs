@@ -9,8 +9,9 @@
 //! q is -127..=127 in what we write; a file may hold -128.
 
 use super::F16;
+use super::batch::{WIDE, int, limit, nearest};
 use super::q8_a::BlockQ8A;
-use super::search::{self, Job, N};
+use super::search::{self, Batch, Kind, Levels, N, Row};
 
 /// 32 weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -33,10 +34,19 @@ pub fn decode(blocks: &[BlockQ8_0], out: &mut [f32]) {
     }
 }
 
-/// The level nearest to `v`.
-#[inline(always)]
-fn level(v: f32) -> f32 {
-    search::round(search::clamp(v, -127.0, 127.0))
+/// The integers -127..=127 themselves.
+struct Integers;
+
+impl Levels for Integers {
+    #[inline(always)]
+    fn level(v: f32) -> f32 {
+        nearest(limit(v, -127.0, 127.0))
+    }
+
+    #[inline(always)]
+    fn index(v: f32) -> u8 {
+        int(Self::level(v)) as i8 as u8
+    }
 }
 
 /// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
@@ -47,20 +57,23 @@ fn level(v: f32) -> f32 {
 /// lucky one.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ8_0]) {
-    let zero = BlockQ8_0 { d: F16::default(), qs: [0; N] };
-    search::blocks(x, importance, out, |job| match job {
-        Job::Zero => zero,
-        Job::NotFinite => BlockQ8_0 { d: search::NAN, ..zero },
-        Job::Search(v) => {
-            let d = search::walk(&v, WALK, level);
-            let inverse = 1.0 / d.to_f32();
-            BlockQ8_0 { d, qs: v.x.map(|x| search::int(level(x * inverse)) as i8) }
+    let row = Row::new(x, importance);
+    for (i, (x, out)) in x.chunks(N * WIDE).zip(out.chunks_mut(WIDE)).enumerate() {
+        let b = Batch::new(x, importance.map(|p| &p[N * WIDE * i..][..x.len()]), row);
+        let d = search::walk::<Integers>(&b, WALK);
+        let q = b.indices::<Integers>(&d);
+        for (s, out) in out.iter_mut().enumerate() {
+            *out = match b.kind(s) {
+                Kind::Zero => BlockQ8_0 { d: F16::ZERO, qs: [0; N] },
+                Kind::NotFinite => BlockQ8_0 { d: search::NAN, qs: [0; N] },
+                Kind::Weights => BlockQ8_0 { d: F16::from_f32(d[s]), qs: bytemuck::cast(q[s]) },
+            };
         }
-    });
+    }
 }
 
 /// Levels of the largest weight: first and last scale of the walk, and f16 steps between two scales.
-const WALK: (f32, f32, usize) = (127.4, 116.0, 2);
+const WALK: (f32, f32, i32) = (127.4, 116.0, 2);
 
 /// Dot product of `w` (n) and `a` (n): an exact integer sum in each block, blocks summed in their order.
 #[inline(always)]
