@@ -194,8 +194,8 @@ fn watch_signals() -> io::Result<(Arc<AtomicBool>, Arc<AtomicUsize>)> {
     let number = Arc::new(AtomicUsize::new(0));
     let ignored = ignored_signals();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // Whoever started us with `nohup` or in the background of a script wants it so.
-        if ignored & (1 << (signal - 1)) != 0 {
+        // Whoever started us with `nohup` wants it so.
+        if signal == SIGHUP && ignored & (1 << (signal - 1)) != 0 {
             continue;
         }
         // The number first: whoever sees the flag finds it.

@@ -265,6 +265,12 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
 fn signals_leave_what_the_next_run_goes_on_with() {
     let expected = whole(Preset::Q2_K);
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        if signal == "HUP" && u64::from_str_radix(ignored.trim(), 16).unwrap() & 1 != 0 {
+            eprintln!("SIGHUP not sent: these tests run with it ignored, as under nohup");
+            continue;
+        }
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("a.gguf");
         let mut child = program(&out, &SLOW).args(["--threads", "1"]).spawn().unwrap();
