@@ -21,6 +21,15 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     if !text.chars().any(|c| c != '\n' && is_control(c)) {
         return Cow::Borrowed(text);
     }
+    Cow::Owned(with_breaks(text, |out, c| match c {
+        '\t' => out.push_str(TAB),
+        c if is_control(c) => out.push(sign(c)),
+        c => out.push(c),
+    }))
+}
+
+/// `text` with every line break as `\n`; `put` adds what becomes of any other character.
+fn with_breaks(text: &str, put: impl Fn(&mut String, char)) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -30,13 +39,11 @@ pub fn clean(text: &str) -> Cow<'_, str> {
                     out.push('\n');
                 }
             }
-            '\t' => out.push_str(TAB),
             '\n' => out.push('\n'),
-            c if is_control(c) => out.push(sign(c)),
-            c => out.push(c),
+            c => put(&mut out, c),
         }
     }
-    Cow::Owned(out)
+    out
 }
 
 /// `text` on one line.
@@ -61,21 +68,11 @@ fn sign(c: char) -> char {
 
 /// What typed or pasted text is before it goes into a message: line breaks are `\n`, tabs stay, what cannot be seen goes.
 pub fn typed(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\r' => {
-                if chars.peek() != Some(&'\n') {
-                    out.push('\n');
-                }
-            }
-            '\n' | '\t' => out.push(c),
-            c if is_control(c) => {}
-            c => out.push(c),
+    with_breaks(text, |out, c| {
+        if c == '\t' || !is_control(c) {
+            out.push(c);
         }
-    }
-    out
+    })
 }
 
 /// What stands in the cells of a grapheme cluster.
