@@ -9,6 +9,7 @@ use huozi::engine::{Engine, EngineError, FlashAttention, Item, KvType, Native, P
 use huozi::eval::{self, Comparison, Divergence};
 use huozi::token::{Specials, Tokenizer};
 use huozi_convert::plan::Preset;
+use huozi_quant::encode::encode_rows;
 use huozi_quant::formats::Format;
 use huozi_quant::gguf::Reader;
 use huozi_quant::kernels::Isa;
@@ -88,6 +89,95 @@ fn decoded_weights_are_llama_cpps() {
         }
         assert!(format == Format::F32 || seen.contains(&format), "{format} in no file of nano");
     }
+}
+
+/// A generator with the same numbers everywhere (splitmix64).
+struct Random(u64);
+
+impl Random {
+    /// In (0, 1).
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (((z ^ (z >> 31)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+
+    fn gauss(&mut self) -> f64 {
+        (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
+    }
+
+    /// Student's t with four degrees of freedom: heavy tails.
+    fn student(&mut self) -> f64 {
+        let chi: f64 = (0..4).map(|_| self.gauss().powi(2)).sum();
+        self.gauss() / (chi / 4.0).sqrt()
+    }
+}
+
+/// Relative root mean square error in per cent of decoded `blocks`, squares weighted by `weight(column, x)`.
+fn rmse(format: Format, blocks: &[u8], x: &[f32], weight: impl Fn(usize, f64) -> f64) -> f64 {
+    let mut y = vec![0.0; x.len()];
+    format.decode(blocks, &mut y);
+    let (mut error, mut power) = (0.0, 0.0);
+    for (i, (&x, &y)) in x.iter().zip(&y).enumerate() {
+        let (x, y) = (f64::from(x), f64::from(y));
+        error += weight(i, x) * (x - y) * (x - y);
+        power += weight(i, x) * x * x;
+    }
+    100.0 * (error / power).sqrt()
+}
+
+/// The table of the README: relative errors of our encoders and of llama.cpp's, in per cent. Plain, and weighted by the
+/// square of the weight; with importance plain, and weighted by it.
+#[test]
+fn encoders_err_no_more_than_llama_cpps() {
+    // Rows of nano's matrices have 256 and 1024 columns: all are read as rows of 256.
+    const COLS: usize = 256;
+    let mut r = Random(3);
+    let gauss: Vec<f32> = (0..COLS * 512).map(|_| (0.02 * r.gauss()) as f32).collect();
+    let heavy: Vec<f32> = (0..COLS * 512).map(|_| (0.02 * r.student()) as f32).collect();
+    let reader = Reader::open(&model("nano", Preset::F16), How::Map).unwrap();
+    let mut nano = Vec::new();
+    for tensor in reader.tensors().iter().filter(|t| t.format == Format::F16) {
+        let bytes = reader.bytes(tensor);
+        for row in bytes.chunks_exact(2 * COLS).step_by(8) {
+            let from = nano.len();
+            nano.resize(from + COLS, 0.0);
+            Format::F16.decode(row, &mut nano[from..]);
+        }
+    }
+    let importance: Vec<f32> = (0..COLS).map(|_| r.gauss().exp() as f32).collect();
+    let isa = Isa::from_env().unwrap();
+    let mut worse = Vec::new();
+    eprintln!(
+        "per cent, ours / llama.cpp's  plain            by square        importance, plain  by importance"
+    );
+    for &format in Format::ALL.iter().filter(|f| f.block_weights() > 1) {
+        for (name, x) in [("Gaussian", &gauss), ("heavy", &heavy), ("nano", &nano)] {
+            let mut line = format!("{:7} {name:8}", format.name());
+            for given in [None, Some(&importance[..])] {
+                let mut ours = vec![0; x.len() / COLS * format.row_bytes(COLS).unwrap()];
+                encode_rows(isa, format, x, COLS, given, &mut ours);
+                let theirs = ggml::quantize(format, x, COLS, given).expect("a quantiser of llama.cpp");
+                let plain = |blocks: &[u8]| rmse(format, blocks, x, |_, _| 1.0);
+                let weighted = |blocks: &[u8]| match given {
+                    None => rmse(format, blocks, x, |_, x| x * x),
+                    Some(p) => rmse(format, blocks, x, |i, _| f64::from(p[i % COLS])),
+                };
+                for (what, ours, theirs) in [
+                    ("plain", plain(&ours), plain(&theirs)),
+                    ("weighted", weighted(&ours), weighted(&theirs)),
+                ] {
+                    line += &format!("  {ours:7.4} / {theirs:7.4}");
+                    if ours > theirs {
+                        worse.push(format!("{format} {name} {what}, importance {}", given.is_some()));
+                    }
+                }
+            }
+            eprintln!("{line}");
+        }
+    }
+    assert!(worse.is_empty(), "{worse:#?}");
 }
 
 #[test]

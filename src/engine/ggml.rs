@@ -45,6 +45,9 @@ pub struct Options {
     pub kv_positions: usize,
     /// Sequences with positions at a time, 1 to [`MAX_SEQUENCES`].
     pub sequences: usize,
+    /// One cache that all sequences share, as forks need; otherwise each has its part of the positions for itself, which
+    /// is faster where they have nothing in common.
+    pub shared: bool,
     /// How attention is computed.
     pub flash_attention: FlashAttention,
     /// Map the file instead of reading it. Weights that llama.cpp repacks are copied either way.
@@ -182,7 +185,7 @@ impl Ggml {
             .with_n_ctx(NonZeroU32::new(n_ctx))
             .with_n_ubatch(MICRO_BATCH as u32)
             .with_n_seq_max(n_seq_max)
-            .with_kv_unified(true)
+            .with_kv_unified(options.shared)
             .with_n_threads(n_threads)
             .with_n_threads_batch(n_threads)
             .with_type_k(kv)
@@ -516,7 +519,18 @@ pub fn dequantize(format: Format, blocks: &[u8]) -> Option<Vec<f32>> {
     raw::dequantize(format, blocks)
 }
 
-/// The two calls that the binding has no safe function for.
+/// Rows of weights as llama.cpp's quantiser encodes them; `None` when it does not know `format` by the same blocks, or
+/// has none for it.
+///
+/// `x`: `(n, cols)` row-major. `importance`: one weight per column.
+///
+/// # Panics
+/// When `x` is no whole number of rows, `cols` no whole number of blocks, or `importance` not one weight per column.
+pub fn quantize(format: Format, x: &[f32], cols: usize, importance: Option<&[f32]>) -> Option<Vec<u8>> {
+    raw::quantize(format, x, cols, importance)
+}
+
+/// The calls that the binding has no safe function for.
 #[allow(unsafe_code)]
 mod raw {
     use super::Format;
@@ -552,6 +566,37 @@ mod raw {
         // `aligned` holds; writes `out.len()` floats.
         unsafe { to_float(aligned.as_ptr().cast(), out.as_mut_ptr(), out.len() as i64) };
         Some(out)
+    }
+
+    pub fn quantize(format: Format, x: &[f32], cols: usize, importance: Option<&[f32]>) -> Option<Vec<u8>> {
+        let (weights, bytes) = (format.block_weights(), format.block_bytes());
+        let row_bytes = format.row_bytes(cols).expect("rows of whole blocks");
+        assert!(cols > 0 && x.len().is_multiple_of(cols), "whole rows");
+        assert!(importance.is_none_or(|importance| importance.len() == cols), "importance per column");
+        // SAFETY: as in `dequantize`.
+        let traits = unsafe { llama_cpp_sys_2::ggml_get_type_traits(format.gguf_id()).as_ref() }?;
+        if (traits.blck_size, traits.type_size) != (weights as i64, bytes) || format == Format::F32 {
+            return None;
+        }
+        let rows = x.len() / cols;
+        // Its block structs are aligned like their f16 pairs, to 4.
+        let mut out = vec![0u64; (rows * row_bytes).div_ceil(8)];
+        // SAFETY: reads `rows * cols` floats of `x` and, when there is importance, `cols` of it, both asserted above;
+        // writes `rows` rows of `cols / blck_size` blocks of `type_size` bytes, compared with ours above, which `out`
+        // holds.
+        let written = unsafe {
+            llama_cpp_sys_2::ggml_quantize_chunk(
+                format.gguf_id(),
+                x.as_ptr(),
+                out.as_mut_ptr().cast(),
+                0,
+                rows as i64,
+                cols as i64,
+                importance.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            )
+        };
+        assert_eq!(written, rows * row_bytes, "bytes of the rows");
+        Some(out.iter().flat_map(|word| word.to_ne_bytes()).take(written).collect())
     }
 }
 
