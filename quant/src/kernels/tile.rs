@@ -254,7 +254,11 @@ unsafe fn super_block<V: Simd, K: Kind, const R: usize, const W: usize>(
         }
         for r in 0..R {
             let d = V::fload(panel.add(k::D * rows + r * V::LANES).cast());
-            let dmin = V::fload(panel.add(k::DMIN * rows + r * V::LANES).cast());
+            // Kinds without minima leave their place in the panel unwritten.
+            let dmin = match K::MINS {
+                true => V::fload(panel.add(k::DMIN * rows + r * V::LANES).cast()),
+                false => V::fsplat(0.0),
+            };
             for j in 0..W {
                 let mut x = V::fmul(d, V::from_i32(total[j][r]));
                 if K::MINS {
@@ -323,7 +327,10 @@ unsafe fn small_blocks<V: Simd, K: Kind, const R: usize, const W: usize>(
             dots::<V, K, R, W>(&mut acc, panel, a, 8);
             for r in 0..R {
                 let d = V::fload(panel.add(b::D * rows + r * V::LANES).cast());
-                let m = V::fload(panel.add(b::M * rows + r * V::LANES).cast());
+                let m = match K::MINS {
+                    true => V::fload(panel.add(b::M * rows + r * V::LANES).cast()),
+                    false => V::fsplat(0.0),
+                };
                 for j in 0..W {
                     let mut x = V::fmul(d, V::from_i32(acc[j][r]));
                     if K::MINS {
