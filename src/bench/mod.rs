@@ -20,7 +20,7 @@ use std::hint::black_box;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// Tokens of a warm-up prompt at most: enough to touch every weight and every buffer once.
+/// Tokens of a warm-up prompt at most: enough to touch every weight once.
 const WARM_UP: usize = 64;
 /// Bytes of the model that the read floor reads at most.
 const FLOOR_BYTES: usize = 1 << 30;
@@ -329,8 +329,6 @@ pub struct Row {
     pub seconds: Vec<f64>,
     /// What the model costs.
     pub cost: Cost,
-    /// Bytes of keys and values of one position.
-    pub kv_bytes: u64,
     /// What the machine can do.
     pub floors: Floors,
 }
@@ -338,7 +336,7 @@ pub struct Row {
 /// Which floor a row is near.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// Reading the weights and the KV cache.
+    /// Reading the weights.
     Read,
     /// Multiply-adds.
     Macs,
@@ -356,14 +354,11 @@ impl Row {
         median(&self.rates())
     }
 
-    /// Bytes per second that generation read: the weights once per step, keys and values of every sequence. `None` where
-    /// there is a prompt, whose weights are read once per micro-batch.
+    /// Bytes of weights per second that generation read: all once per step. Keys and values are not counted: attention
+    /// passes over those that weigh nothing. `None` where there is a prompt, whose weights are read once per micro-batch.
     pub fn bytes_per_second(&self) -> Option<f64> {
         let Work::Generate(n) = self.test.work else { return None };
-        // Step i of n reads the positions before it and its own.
-        let kv = self.kv_bytes as f64 * (self.test.depth as f64 + (n as f64 + 1.0) / 2.0);
-        let step = self.cost.step_bytes as f64 + self.test.sequences as f64 * kv;
-        Some(step * n as f64 / median(&self.seconds))
+        Some(self.cost.step_bytes as f64 * n as f64 / median(&self.seconds))
     }
 
     /// Multiply-adds per second with weights: those of attention are not counted.
@@ -443,7 +438,6 @@ mod tests {
                 head_macs: 50,
                 float: false,
             },
-            kv_bytes: 10,
             floors: Floors { read: 1e5, read_bytes: 1, int8: macs(1e4), f32: macs(1e3) },
         }
     }
@@ -473,10 +467,10 @@ mod tests {
         let mut float = pp;
         float.cost.float = true;
         assert_eq!(float.share(), (Bound::Macs, 1.025));
-        // Steps at 5, 6, 7 positions of 10 bytes by 2 sequences: 3000 + 2 * 180 bytes in 0.1 s.
+        // Three steps of 1000 bytes in 0.1 s.
         let tg = row(Work::Generate(3), 4, 2, &[0.1]);
         assert_eq!(tg.rates(), [60.0]);
-        assert!((tg.bytes_per_second().unwrap() - 33_600.0).abs() < 1e-6);
+        assert!((tg.bytes_per_second().unwrap() - 30_000.0).abs() < 1e-6);
         assert!((tg.macs_per_second() - 9000.0).abs() < 1e-6);
         let (bound, share) = tg.share();
         assert!(

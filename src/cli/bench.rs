@@ -15,6 +15,7 @@ use crate::model::bloom::LOGIT_ROWS;
 use crate::session::catalog;
 use anyhow::Result;
 use huozi_quant::kernels::Isa;
+use huozi_quant::map::How;
 use huozi_quant::plan::{self, Preset};
 use huozi_quant::shape::Shape;
 use huozi_quant::synth;
@@ -56,20 +57,20 @@ pub fn run(args: &args::Bench, config: &Config, signals: &Signals, printer: &mut
                     .max()
                     .unwrap_or(1),
                 sequences: tests.iter().map(|t| t.sequences).max().unwrap_or(1),
+                apart: tests.iter().map(Test::positions).max(),
             };
             let isa = Isa::from_env()?;
             load::known(&load)?;
             let count = threads.unwrap_or_else(crate::engine::default_threads);
             let floors = subject.floors(args, count, isa, cancel)?;
-            let mut engine = subject.file.engine(config, &load, kv(args, config), room)?;
+            let mut engine = subject.file.engine(config, &load, kv(args), room)?;
             for (j, &test) in tests.iter().enumerate() {
                 let before = (i * tests.len() + j) * args.repetitions;
                 let name = test.to_string();
                 let mut on = |done: usize| counter.set((before + done) as u64, &name);
                 let seconds =
                     bench::measure(engine.as_mut(), test, args.repetitions, args.seed, cancel, &mut on)?;
-                let row =
-                    Row { test, seconds, cost: subject.cost, kv_bytes: kv_bytes(engine.as_ref()), floors };
+                let row = Row { test, seconds, cost: subject.cost, floors };
                 let described = describe(args, &subject, engine.as_ref(), isa, &row);
                 counter.hidden(|| table.row(printer, &row, &described))?;
             }
@@ -81,8 +82,9 @@ pub fn run(args: &args::Bench, config: &Config, signals: &Signals, printer: &mut
     table.end(printer)
 }
 
-fn kv(args: &args::Bench, config: &Config) -> KvType {
-    config.kv(&load_args(args, None), KvType::F16)
+/// What was typed: the configuration's choice is meant for talking.
+fn kv(args: &args::Bench) -> KvType {
+    args.kv_type.unwrap_or(KvType::F16)
 }
 
 fn load_args(args: &args::Bench, threads: Option<usize>) -> LoadArgs {
@@ -95,11 +97,6 @@ fn load_args(args: &args::Bench, threads: Option<usize>) -> LoadArgs {
         mlock: args.mlock,
         no_memory_check: args.no_memory_check,
     }
-}
-
-fn kv_bytes(engine: &dyn Engine) -> u64 {
-    let info = engine.info();
-    (info.kv_block_bytes / info.kv_block_positions.max(1)) as u64
 }
 
 /// An interruption in place of what it made fail.
@@ -170,7 +167,7 @@ impl Subject {
                 if !args.no_memory_check {
                     let bytes = plan::tensor_bytes(&model.shape, model.preset, true);
                     let positions = tests.iter().map(|t| t.kv_positions(1)).max().unwrap_or(0);
-                    let kv = kv(args, config);
+                    let kv = kv(args);
                     let forecast = model.shape.forecast(bytes, positions, kv, MICRO_BATCH, LOGIT_ROWS);
                     catalog::check_memory(&model.name, forecast, positions, catalog::Memory::now())?;
                 }
@@ -201,7 +198,8 @@ impl Subject {
     ) -> Result<Floors> {
         let own;
         let reader = if self.on_disk {
-            own = load::read(&self.file.path, load::how(&load_args(args, None)), args.quiet)?;
+            // Mapped, also where the engine is to read it: memory is looked at only then.
+            own = load::read(&self.file.path, How::Map, args.quiet)?;
             &own
         } else {
             &self.file.reader

@@ -28,6 +28,8 @@ pub struct File {
     /// The model's shape; `n_vocab` counts the rows of the embedding, as the engine does.
     pub shape: Shape,
     how: How,
+    /// The model lies in memory that is not the file's.
+    resident: bool,
 }
 
 impl File {
@@ -51,7 +53,7 @@ impl File {
             }
             shape.n_vocab = rows;
         }
-        Ok(Self { path: path.to_owned(), reader, shape, how })
+        Ok(Self { path: path.to_owned(), reader, shape, how, resident: false })
     }
 
     /// A model that is in memory already, under the name of its reader.
@@ -60,7 +62,7 @@ impl File {
     /// It holds no BLOOM.
     pub fn in_memory(reader: Reader) -> Result<Self> {
         let shape = Shape::from_meta(reader.meta())?;
-        Ok(Self { path: reader.name().into(), reader, shape, how: How::Map })
+        Ok(Self { path: reader.name().into(), reader, shape, how: How::Map, resident: true })
     }
 
     /// The tokenizer in it.
@@ -86,7 +88,11 @@ impl File {
         known(load)?;
         if !load.no_memory_check {
             let name = self.path.display().to_string();
-            let forecast = self.forecast(kind(load), kv, room.positions);
+            let mut forecast = self.forecast(kind(load), kv, room.positions);
+            if self.resident {
+                // It is in memory already.
+                forecast.total -= std::mem::take(&mut forecast.file);
+            }
             catalog::check_memory(&name, forecast, room.positions, catalog::Memory::now())?;
         }
         self.open_engine(config, load, kv, room)
@@ -120,8 +126,9 @@ impl File {
                 let options = ggml::Options {
                     threads,
                     kv,
-                    kv_positions: room.positions,
+                    kv_positions: room.ggml_positions(),
                     sequences: room.sequences,
+                    shared: room.apart.is_none(),
                     flash_attention: load.flash_attn.unwrap_or_default(),
                     mmap: matches!(self.how, How::Map),
                 };
@@ -163,12 +170,21 @@ pub struct Room {
     /// Sequences with positions at a time.
     #[cfg_attr(not(feature = "ggml"), expect(dead_code, reason = "only llama.cpp wants to know beforehand"))]
     pub sequences: usize,
+    /// Positions of the longest sequence, where none has anything in common with another.
+    #[cfg_attr(not(feature = "ggml"), expect(dead_code, reason = "only llama.cpp makes a difference"))]
+    pub apart: Option<usize>,
 }
 
 impl Room {
     /// One sequence.
     pub fn single(positions: usize) -> Self {
-        Self { positions, sequences: 1 }
+        Self { positions, sequences: 1, apart: None }
+    }
+
+    /// Positions of llama.cpp's cache: it deals them out evenly, 256 at a time.
+    #[cfg(feature = "ggml")]
+    fn ggml_positions(&self) -> usize {
+        self.apart.map_or(self.positions, |each| each.next_multiple_of(256).saturating_mul(self.sequences))
     }
 }
 
@@ -275,7 +291,7 @@ pub fn session(
         history,
         seed: sampling.seed.unwrap_or_else(crate::session::open::random_seed),
     };
-    let room = Room { positions: n_ctx, sequences: SESSION_SEQUENCES };
+    let room = Room { positions: n_ctx, sequences: SESSION_SEQUENCES, apart: None };
     let engine = file.engine(config, load, config.kv(load, KvType::F16), room)?;
     let scheduler = Scheduler::new(engine, tokenizer.vocab().never());
     Ok(Session::new(scheduler, tokenizer, format, settings))

@@ -394,6 +394,7 @@ fn engine(
                 kv,
                 kv_positions: n_ctx,
                 sequences: 8,
+                shared: true,
                 flash_attention: Default::default(),
                 mmap: true,
             };

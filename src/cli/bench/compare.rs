@@ -9,16 +9,19 @@ use super::super::show::Counter;
 use super::super::signal::Signals;
 use super::{csv_head, csv_row, text};
 use crate::bench::compare::{Pairs, Verdict, lacking};
+use crate::bench::median;
+use crate::engine::KvType;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{self, Read};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A setting of the peer that is below this share of the other's in the first pair is not measured again.
-const GIVEN_UP: f64 = 0.97;
+/// A setting of the peer that is below this share of the other's in the first pair is not measured again: further apart
+/// than two measurements of the same thing on a machine that has other things to do.
+const GIVEN_UP: f64 = 0.85;
 
 /// One side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ impl Side {
 /// A row of the comparison as it grows.
 struct Line {
     pairs: Pairs,
+    /// Our share of the floor, as often as it was measured.
+    shares: Vec<f64>,
     /// The last row of either side.
     ours: Value,
     peer: Value,
@@ -57,7 +62,7 @@ pub(super) fn run(
     let model = config.model(args.model.as_deref())?;
     // Looked at here, so that a bad file is said once and not by a child.
     load::File::open(&model, load::how(&super::load_args(args, None)))?;
-    let kv = super::kv(args, config).name();
+    let kv = super::kv(args);
     let threads: Vec<String> =
         threads.iter().map(|t| t.unwrap_or_else(crate::engine::default_threads).to_string()).collect();
     let list = |values: &[usize]| values.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
@@ -69,7 +74,7 @@ pub(super) fn run(
         ("-b", list(&args.batch)),
         ("-t", threads.join(",")),
         ("-s", args.seed.to_string()),
-        ("--kv-type", kv.to_owned()),
+        ("--kv-type", kv.name().to_owned()),
     ] {
         common.extend([flag.into(), value.into()]);
     }
@@ -86,8 +91,10 @@ pub(super) fn run(
         for pair in 0..args.repetitions {
             // Whoever comes second finds a warmer machine: the sides take turns at that too.
             let mut order = vec![Side::Ours];
-            let peers: Vec<Side> = [false, true]
+            let peers: Vec<Side> = [pair % 2 == 1, pair % 2 == 0]
                 .into_iter()
+                // llama.cpp has quantised values with flash attention only.
+                .filter(|&flash| flash || kv != KvType::Q8)
                 .filter(|&flash| pair == 0 || lines.iter().any(|line| worth(&line.pairs, flash)))
                 .map(|flash| Side::Peer { flash })
                 .collect();
@@ -125,7 +132,7 @@ fn take(lines: &mut Vec<Line>, side: Side, rows: Vec<Value>, pair: usize) -> Res
         let rate = rate.ok_or_else(|| anyhow!("{} gave a row without a rate", side.name()))?;
         if i == lines.len() {
             let pairs = Pairs { ours: Vec::new(), off: Vec::new(), on: Vec::new() };
-            lines.push(Line { pairs, ours: Value::Null, peer: Value::Null });
+            lines.push(Line { pairs, shares: Vec::new(), ours: Value::Null, peer: Value::Null });
         }
         let line = &mut lines[i];
         let known = if line.ours.is_null() { &line.peer } else { &line.ours };
@@ -142,7 +149,10 @@ fn take(lines: &mut Vec<Line>, side: Side, rows: Vec<Value>, pair: usize) -> Res
             rates.push(rate);
         }
         match side {
-            Side::Ours => line.ours = row,
+            Side::Ours => {
+                line.shares.extend(row["floor_share"].as_f64());
+                line.ours = row;
+            }
             Side::Peer { .. } => line.peer = row,
         }
     }
@@ -229,6 +239,7 @@ fn child(common: &[OsString], side: Side, cancel: &AtomicBool) -> Result<Vec<Val
             // The child's own reason is ours.
             Some(exit::BAD_FILE) => exit::BadFile(last.to_owned()).into(),
             Some(exit::USAGE) => exit::Usage(last.to_owned()).into(),
+            Some(exit::NO_ROOM) => io::Error::new(io::ErrorKind::OutOfMemory, last.to_owned()).into(),
             _ => anyhow!("{}: {last} ({status})", side.name()),
         });
     }
@@ -262,7 +273,7 @@ fn print(output: Output, lines: &[Line], printer: &mut Printer) -> Result<()> {
                     line.ours["n_threads"],
                     text(&line.ours["test"]),
                     v.ours,
-                    line.ours["floor_share"].as_f64().unwrap_or(f64::NAN) * 100.0,
+                    median(&line.shares) * 100.0,
                     v.peer,
                     if v.flash { "on" } else { "off" },
                     v.ratio,
@@ -317,7 +328,7 @@ fn describe(line: &Line, verdict: &Verdict) -> Value {
         "samples_ts": line.pairs.ours,
         "peer_samples_off_ts": line.pairs.off,
         "peer_samples_on_ts": line.pairs.on,
-        "floor_share": ours["floor_share"],
+        "floor_share": median(&line.shares),
         "bound": ours["bound"],
         "floor_read_bytes_per_s": ours["floor_read_bytes_per_s"],
         "floor_macs_per_s": ours["floor_macs_per_s"],
