@@ -67,10 +67,15 @@ fn cgroup_limits(root: &Path) -> Vec<(u64, u64)> {
         let (Some(_), Some(controllers), Some(group)) = (fields.next(), fields.next(), fields.next()) else {
             continue;
         };
-        let (base, limit_file, used_file, cache_key) = if controllers.is_empty() {
-            ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file ")
+        let (base, limit_file, used_file, cache_keys) = if controllers.is_empty() {
+            ("sys/fs/cgroup", "memory.max", "memory.current", ["inactive_file ", "active_file "])
         } else if controllers.split(',').any(|c| c == "memory") {
-            ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+            (
+                "sys/fs/cgroup/memory",
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+                ["total_inactive_file ", "total_active_file "],
+            )
         } else {
             continue;
         };
@@ -81,8 +86,11 @@ fn cgroup_limits(root: &Path) -> Vec<(u64, u64)> {
             let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
             if let Some(limit) = number(limit_file) {
                 let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
-                let cache = stat.lines().find_map(|l| l.strip_prefix(cache_key)?.trim().parse::<u64>().ok());
-                let used = number(used_file).unwrap_or(0).saturating_sub(cache.unwrap_or(0));
+                // Pages of files can be dropped, those that were used twice too.
+                let field =
+                    |key: &str| stat.lines().find_map(|l| l.strip_prefix(key)?.trim().parse::<u64>().ok());
+                let cache: u64 = cache_keys.iter().filter_map(|key| field(key)).sum();
+                let used = number(used_file).unwrap_or(0).saturating_sub(cache);
                 found.push((limit, used));
             }
             if !folder.pop() {
@@ -289,7 +297,7 @@ mod tests {
             ("proc/self/cgroup", "0::/a/b\n"),
             ("sys/fs/cgroup/a/memory.max", "4096000\n"),
             ("sys/fs/cgroup/a/memory.current", "3096000\n"),
-            ("sys/fs/cgroup/a/memory.stat", "anon 1\ninactive_file 96000\n"),
+            ("sys/fs/cgroup/a/memory.stat", "anon 1\ninactive_file 66000\nactive_file 30000\n"),
             ("sys/fs/cgroup/a/b/memory.max", "max\n"),
         ]);
         let memory = Memory::read(root.path()).unwrap();
