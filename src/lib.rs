@@ -20,7 +20,7 @@
 //! | [`model`] | the forward pass over mapped weights, KV blocks | `quant` |
 //! | [`engine`] | `trait Engine`: sequences of tokens in, rows of logits out; `Native` is ours, `ggml` (a cargo feature) is llama.cpp | `model`, `quant` |
 //! | [`schedule`] | requests over one engine, a step at a time; prefixes are shared | `engine`, `sample` |
-//! | [`session`] | one conversation; its files on disk; model files and memory; from a file to a session | `demo`, `engine`, `sample`, `schedule`, `token`; its catalog and open `quant` |
+//! | [`session`] | one conversation; its files on disk, its keys and values there; model files and memory; from a file to a session | `demo`, `engine`, `sample`, `schedule`, `token`; its catalog and open `quant` |
 //! | [`mod@bench`] | speed of any engine, floors of the machine, comparisons | `engine`, `quant` |
 //! | [`eval`] | perplexity, KL divergence | `engine` |
 //! | `demo` | the embedded small model, and the only place that sees `huozi_convert` | `convert` |

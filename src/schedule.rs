@@ -5,7 +5,7 @@
 //! logits is never kept). It knows no text, no history and no files.
 //!
 //! A step carries the next token of every request that generates and one piece of the prompts that are being read,
-//! sized so that a step takes well under half a second. The sequence of an ended request is kept as long as there is
+//! sized so that a step takes about a second in company and some seconds alone, and tells how far it is twice a second. The sequence of an ended request is kept as long as there is
 //! room: a new request continues from the longest prefix that any sequence has in common with it. When blocks run
 //! out, kept sequences go first, then the youngest request steps back and is read again later, each token in the
 //! phase it first had.
@@ -13,6 +13,7 @@
 use crate::engine::{Engine, EngineError, Info, Item, Phase, Seq, Want};
 use crate::sample::{Sampler, Sampling, SettingError};
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -21,6 +22,10 @@ use std::time::Instant;
 const KEPT: usize = 4;
 /// The longest an engine should be silent while it reads a piece of prompt: progress is promised twice a second.
 const SILENCE_SECONDS: f64 = 0.3;
+/// The longest step that reads a prompt: what is lost when it is cancelled.
+const STEP_SECONDS: f64 = 4.0;
+/// The same while others generate: they wait for it.
+const COMPANY_SECONDS: f64 = 1.0;
 /// The shortest time between two events of one prompt.
 const EVENT_SECONDS: f64 = 0.1;
 /// Prompt tokens in one step at most.
@@ -230,6 +235,96 @@ impl Scheduler {
         self.engine.info()
     }
 
+    /// How many of `ids`, from the first on, have their keys and values in one kept sequence.
+    pub fn kept(&self, ids: &[u32]) -> usize {
+        self.kept_like(ids).map_or(0, |(_, n)| n)
+    }
+
+    fn kept_like(&self, ids: &[u32]) -> Option<(&Kept, usize)> {
+        let common = |k: &Kept| k.ids.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        self.kept.iter().map(|k| (k, common(k))).filter(|&(_, n)| n > 0).max_by_key(|&(_, n)| n)
+    }
+
+    /// What keys and values taken out mean, and bytes of a block of them; `None` for an engine that gives none.
+    pub fn kv_layout(&mut self) -> Option<(String, usize)> {
+        self.engine.kv_state().map(|state| (state.kv_layout(), state.kv_export_bytes()))
+    }
+
+    /// Takes out the keys and values of `ids` that [`Self::kept`] counts, from block `first` on: each block's ids, how
+    /// many of them were given and not generated, and its bytes go to `to`.
+    ///
+    /// # Errors
+    /// What `to` says.
+    pub fn export(
+        &mut self,
+        ids: &[u32],
+        first: usize,
+        to: &mut dyn FnMut(&[u32], usize, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Some((seq, given, n)) = self.kept_like(ids).map(|(k, n)| (k.seq, k.given, n)) else {
+            return Ok(());
+        };
+        let size = self.engine.info().kv_block_positions;
+        let Some(state) = self.engine.kv_state() else { return Ok(()) };
+        let mut bytes = Vec::with_capacity(state.kv_export_bytes());
+        for (block, ids) in ids[..n].chunks(size).enumerate().skip(first) {
+            bytes.clear();
+            state.kv_export(seq, block, ids.len(), &mut bytes).map_err(io::Error::other)?;
+            to(ids, given.saturating_sub(block * size).min(ids.len()), &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Puts back what [`Self::export`] gave, as a kept sequence. `next` appends a block's ids and bytes to what it is
+    /// given, and says how many of the ids were given, or that there is none. Ends before a block that does not fit.
+    /// Gives the positions that are there.
+    ///
+    /// # Errors
+    /// What `next` says; what came before is kept.
+    pub fn import(
+        &mut self,
+        next: &mut dyn FnMut(&mut Vec<u32>, &mut Vec<u8>) -> io::Result<Option<usize>>,
+    ) -> io::Result<usize> {
+        if self.engine.kv_state().is_none() {
+            return Ok(0);
+        }
+        let size = self.engine.info().kv_block_positions;
+        let seq = self.engine.seq_new();
+        let mut kept = Kept { seq, ids: Vec::new(), given: 0 };
+        let (mut ids, mut bytes) = (Vec::new(), Vec::new());
+        let result = loop {
+            ids.clear();
+            bytes.clear();
+            let given = match next(&mut ids, &mut bytes) {
+                Ok(Some(given)) => given,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
+            if self.engine.kv_free_blocks() == 0 {
+                self.evict();
+            }
+            let Some(state) = self.engine.kv_state() else { break Ok(()) };
+            if state.kv_import(seq, ids.len(), &bytes).is_err() {
+                break Ok(());
+            }
+            // Given ids come before generated ones.
+            if kept.given == kept.ids.len() {
+                kept.given += given.min(ids.len());
+            }
+            kept.ids.extend_from_slice(&ids);
+            if !kept.ids.len().is_multiple_of(size) {
+                break Ok(());
+            }
+        };
+        let positions = kept.ids.len();
+        if positions == 0 {
+            self.engine.seq_free(seq);
+        } else {
+            self.keep(kept);
+        }
+        result.map(|()| positions)
+    }
+
     /// Queues a request.
     ///
     /// # Errors
@@ -389,6 +484,13 @@ impl Scheduler {
         }
     }
 
+    fn keep(&mut self, kept: Kept) {
+        self.kept.push_back(kept);
+        if self.kept.len() > KEPT {
+            self.evict();
+        }
+    }
+
     /// Frees the oldest kept sequence.
     fn evict(&mut self) {
         if let Some(k) = self.kept.pop_front() {
@@ -415,10 +517,7 @@ impl Scheduler {
         if let Some(seq) = r.seq {
             r.ids.truncate(r.done);
             let given = r.request.ids.len();
-            self.kept.push_back(Kept { seq, ids: r.ids, given });
-            if self.kept.len() > KEPT {
-                self.evict();
-            }
+            self.keep(Kept { seq, ids: r.ids, given });
         }
         on(Event::Stopped { id: r.id, stop, timings: r.timings });
     }
@@ -476,7 +575,9 @@ impl Scheduler {
         silence = silence.max(spoke.elapsed().as_secs_f64());
         // Budget that is left says nothing about speed: only a full piece may grow or shrink the next.
         if budget == 0 {
-            let fits = self.piece as f64 * SILENCE_SECONDS / silence.max(1e-6);
+            let most = if sizes.len() > 1 { COMPANY_SECONDS } else { STEP_SECONDS };
+            let share = (SILENCE_SECONDS / silence.max(1e-6)).min(most / seconds.max(1e-6));
+            let fits = self.piece as f64 * share;
             self.piece = (fits as usize).clamp(1, (self.piece * PIECE_GROWTH).min(PIECE_TOKENS));
         }
         let mut ended = Vec::new();

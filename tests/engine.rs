@@ -113,6 +113,61 @@ fn a_full_cache_is_said_before_anything_happens() {
 }
 
 #[test]
+fn keys_and_values_taken_out_and_put_back_change_no_bit() {
+    for kv in KvType::ALL {
+        let mut source = engine("tiny-6heads-bf16", "q8_0", kv, 512, 2);
+        let all = ids(200);
+        let seq = source.seq_new();
+        append(&mut source, seq, &all[..150]);
+        let blocks = |engine: &mut Native, seq| {
+            let state = engine.kv_state().unwrap();
+            let out = [64, 64, 6].iter().enumerate().map(|(block, &n)| {
+                let mut out = Vec::new();
+                state.kv_export(seq, block, n, &mut out).unwrap();
+                assert_eq!(out.len(), state.kv_export_bytes());
+                (n, out)
+            });
+            out.collect::<Vec<_>>()
+        };
+        let out = blocks(&mut source, seq);
+        source.seq_truncate(seq, 134).unwrap();
+        // A sequence that never was longer gives the same bytes: nothing of what follows leaves with a block.
+        let mut short = engine("tiny-6heads-bf16", "q8_0", kv, 512, 1);
+        let never_longer = short.seq_new();
+        append(&mut short, never_longer, &all[..134]);
+        assert!(blocks(&mut short, never_longer) == out, "{}", kv.name());
+        // Into blocks that held something else.
+        let mut target = engine("tiny-6heads-bf16", "q8_0", kv, 512, 2);
+        let other = target.seq_new();
+        append(&mut target, other, &ids(512));
+        target.seq_free(other);
+        let back = target.seq_new();
+        for (n, bytes) in &out {
+            target.kv_state().unwrap().kv_import(back, *n, bytes).unwrap();
+        }
+        assert_eq!(target.seq_len(back), 134);
+        let expected = append(&mut source, seq, &all[134..]);
+        assert_eq!(append(&mut target, back, &all[134..]), expected, "{}", kv.name());
+    }
+    let mut engine = engine("tiny-f32", "f32", KvType::F16, 64, 1);
+    let seq = engine.seq_new();
+    let mut out = Vec::new();
+    append(&mut engine, seq, &ids(10));
+    let state = engine.kv_state().unwrap();
+    assert!(matches!(
+        state.kv_export(seq, 0, 11, &mut out),
+        Err(EngineError::PastEnd { len: 11, have: 10, .. })
+    ));
+    assert!(matches!(state.kv_export(seq, usize::MAX, 1, &mut out), Err(EngineError::PastEnd { .. })));
+    state.kv_export(seq, 0, 10, &mut out).unwrap();
+    assert!(matches!(state.kv_import(seq, 10, &out), Err(EngineError::Failed(_))), "after a part of a block");
+    let next = engine.seq_new();
+    let state = engine.kv_state().unwrap();
+    assert!(matches!(state.kv_import(next, 10, &out[1..]), Err(EngineError::Failed(_))), "too short");
+    assert!(matches!(state.kv_import(next, 10, &out), Err(EngineError::KvFull { needed: 1, free: 0 })));
+}
+
+#[test]
 fn wrong_steps_are_refused() {
     let mut e = engine("tiny-f32", "f32", KvType::F32, 128, 1);
     let seq = e.seq_new();

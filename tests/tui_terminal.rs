@@ -28,6 +28,13 @@ struct Terminal {
 impl Terminal {
     /// Starts the program in `home`, in a terminal of `size` columns and rows.
     fn start(home: &Path, size: (u16, u16), args: &[&str]) -> Self {
+        // The embedded model is converted once for all tests.
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tui-cache");
+        Self::start_with(home, size, args, &[("XDG_CACHE_HOME", cache.to_str().unwrap())])
+    }
+
+    /// The same with these environment variables.
+    fn start_with(home: &Path, size: (u16, u16), args: &[&str], env: &[(&str, &str)]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -54,13 +61,8 @@ impl Terminal {
         ] {
             command.env_remove(key);
         }
-        // The embedded model is converted once for all tests.
-        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tui-cache");
-        command
-            .env("HOME", home)
-            .env("XDG_CACHE_HOME", cache)
-            .env("LANG", "zh_CN.UTF-8")
-            .env("TERM", "xterm-256color");
+        command.env("HOME", home).env("LANG", "zh_CN.UTF-8").env("TERM", "xterm-256color");
+        command.envs(env.iter().copied());
         let child = command.current_dir(home).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
         let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(size.1), cells(size.0), 0)));
         let (mut reader, to) = (master.try_clone().unwrap(), screen.clone());
@@ -78,9 +80,13 @@ impl Terminal {
 
     /// Starts it and waits for the chat.
     fn chat(home: &Path, size: (u16, u16), args: &[&str]) -> Self {
-        let mut terminal = Self::start(home, size, args);
-        terminal.wait("the chat", |screen| screen.contains("0/2048") || screen.contains("/2048"));
-        terminal
+        Self::start(home, size, args).ready()
+    }
+
+    /// Waits for the chat.
+    fn ready(mut self) -> Self {
+        self.wait("the chat", |screen| screen.contains("/2048"));
+        self
     }
 
     fn contents(&self) -> String {
@@ -377,6 +383,103 @@ fn signals_restore_the_terminal() {
         sessions(home.path()).concat().contains("\"stop\":\"cancelled\""),
         "the end of the answer is on disk"
     );
+}
+
+#[test]
+fn a_panic_restores_the_terminal_and_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tui-cache");
+    let env = [("XDG_CACHE_HOME", cache.to_str().unwrap()), ("HUOZI_TUI_PANIC", "1")];
+    let mut t = Terminal::start_with(home.path(), (80, 24), &[], &env).ready();
+    t.send("a");
+    assert_eq!(t.ended().code(), Some(101));
+    t.is_restored();
+    assert!(t.contents().contains("HUOZI_TUI_PANIC"), "{}", t.contents());
+    // Lines begin at the left edge again.
+    let modes = rustix::termios::tcgetattr(&t.master).unwrap();
+    assert!(
+        modes.local_modes.contains(rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO)
+    );
+}
+
+#[test]
+fn keys_and_values_of_a_long_conversation_are_kept_and_go_with_it() {
+    let home = tempfile::tempdir().unwrap();
+    let cache = home.path().join("cache");
+    let env = [("XDG_CACHE_HOME", cache.to_str().unwrap())];
+    let open = |args: &[&str]| Terminal::start_with(home.path(), (80, 24), args, &env).ready();
+    let kept = || fs::read_dir(cache.join("huozi/kv")).map_or(0, |files| files.count());
+    let wait_for = |n: usize| {
+        let until = Instant::now() + PATIENCE;
+        while kept() != n {
+            assert!(Instant::now() < until, "{} files, not {n}", kept());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let mut t = open(&["-n", "200", "--greedy"]);
+    t.send("写\r");
+    t.wait("an answer", sent("写"));
+    wait_for(1);
+    // A second one that is not saved.
+    t.send("\u{e}");
+    t.wait("a new one", |screen| screen.contains("新对话"));
+    t.send("\u{1b}p");
+    t.wait("the mark", |screen| screen.contains("[不保存]"));
+    t.send("写\r");
+    t.wait("an answer", sent("写"));
+    t.quit();
+    assert_eq!(kept(), 1);
+    let mut t = open(&["-n", "8"]);
+    t.wait("the first", |screen| screen.contains("写"));
+    t.send("再来\r");
+    t.wait("an answer", sent("再来"));
+    assert_eq!(kept(), 1);
+    t.send("\u{1b}p");
+    t.wait("whether it is meant", |screen| screen.contains("不保存此对话？"));
+    t.send("\r");
+    t.wait("the mark", |screen| screen.contains("[不保存]"));
+    wait_for(0);
+    t.quit();
+}
+
+#[test]
+fn a_key_is_soon_on_the_screen_while_it_writes() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = Terminal::chat(home.path(), (80, 24), &LONG);
+    t.send("写\r");
+    t.wait("a stream", |screen| screen.contains("书写中"));
+    t.wait_for_cursor();
+    let mut took = Vec::new();
+    // Forty letters, then they are taken back: the line is never full.
+    for round in 0..4 {
+        for i in 0..40 {
+            let typed = format!("> {}", "x".repeat(i + 1));
+            let since = Instant::now();
+            t.send("x");
+            while !t.contents().contains(&typed) {
+                assert!(since.elapsed() < PATIENCE, "no {typed:?}:\n{}", t.contents());
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            took.push(since.elapsed());
+            std::thread::sleep(Duration::from_millis(7));
+        }
+        assert!(t.contents().contains("书写中"), "it has ended in round {round}");
+        t.send("\u{15}");
+        t.wait("an empty line", |screen| !screen.contains("> x"));
+    }
+    took.sort();
+    let at = |share: f64| took[(share * (took.len() - 1) as f64) as usize].as_secs_f64() * 1e3;
+    eprintln!(
+        "from key to screen: median {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+    // 50 ms on a machine that does nothing else; tests run beside others.
+    assert!(at(0.99) < 250.0, "p99 {} ms", at(0.99));
+    t.send("\u{1b}");
+    t.wait("a stop", IDLE);
+    t.quit();
 }
 
 #[test]

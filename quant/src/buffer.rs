@@ -46,6 +46,16 @@ impl<T: Pod> Buffer<T> {
         };
         if len <= room { self.len = len } else { *self = Self::zeroed(len) }
     }
+
+    /// The values as they lie in memory.
+    pub fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(self)
+    }
+
+    /// The values as they lie in memory, to be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(self)
+    }
 }
 
 impl<T: Pod> Default for Buffer<T> {

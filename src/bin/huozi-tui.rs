@@ -111,6 +111,8 @@ fn serve(
     keys: &Keys,
     messages: &Receiver<Msg>,
 ) -> io::Result<()> {
+    // For the test that the terminal is given back.
+    let panics = cfg!(debug_assertions) && std::env::var_os("HUOZI_TUI_PANIC").is_some();
     let mut effects = effects;
     let mut drawn = Instant::now();
     // Whether the screen is behind, and whether somebody waits for it.
@@ -140,6 +142,7 @@ fn serve(
                 // All that waits, then one frame.
                 for msg in std::iter::once(msg).chain(messages.try_iter().take(1000)) {
                     urgent |= !matches!(msg, Msg::Report(_) | Msg::Tick);
+                    assert!(!panics || !matches!(msg, Msg::Key(_)), "HUOZI_TUI_PANIC is set");
                     // Where things are depends on what came before.
                     if !matches!(msg, Msg::Report(_)) {
                         view::prepare(app);

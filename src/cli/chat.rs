@@ -69,6 +69,7 @@ pub fn talk(
     }
     let mut input = Input { lines: io::stdin().lock(), interactive, signals, instead: None };
     let mut state = State { name, ..State::default() };
+    let mut failures = 0;
     if interactive && verbosity.notes {
         eprintln!("{}: {}", file.path.display(), session.scheduler().info().runs_on);
         eprintln!("/help lists the commands, Ctrl+C stops an answer, Ctrl+D quits");
@@ -87,7 +88,10 @@ pub fn talk(
                 match command(session, file, name, rest, &mut state) {
                     Ok(text) if text.is_empty() => {}
                     Ok(text) => eprintln!("{}", visible(&text)),
-                    Err(error) => eprintln!("huozi: {}", visible(&super::exit::line(&error))),
+                    Err(error) => {
+                        failures += 1;
+                        eprintln!("huozi: {}", visible(&super::exit::line(&error)));
+                    }
                 }
                 None
             }
@@ -108,20 +112,28 @@ pub fn talk(
                 state.unsaved = true;
                 verbosity.seed = false;
             }
-            // The conversation is as it was: the person can say something else.
-            Err(error @ Error::QueryTooLong { .. }) => eprintln!("huozi: {error}; {TOO_LONG}"),
-            Err(error @ (Error::NothingToRetry | Error::EmptyPrompt)) => eprintln!("huozi: {error}"),
-            Err(error @ Error::Chat(_)) if !matches!(error, Error::Chat(ChatError::NoFormat)) => {
-                eprintln!("huozi: {}", visible(&error.to_string()));
+            Err(error) => {
+                // The conversation is as it was: the person can say something else.
+                let said = match &error {
+                    Error::QueryTooLong { .. } => format!("{error}; {TOO_LONG}"),
+                    Error::NothingToRetry | Error::EmptyPrompt => error.to_string(),
+                    Error::Chat(why) if !matches!(why, ChatError::NoFormat) => error.to_string(),
+                    _ => return Err(failed(error)),
+                };
+                failures += 1;
+                eprintln!("huozi: {}", visible(&said));
             }
-            Err(error) => return Err(failed(error)),
         }
         // Whoever types may stop an answer and go on; a script is over.
         signals.check().or_else(|signal| {
             if interactive && signal.0 == super::exit::INTERRUPTED { Ok(()) } else { Err(signal) }
         })?;
     }
-    Ok(())
+    // Whoever types has seen it.
+    if interactive || failures == 0 {
+        return Ok(());
+    }
+    Err(anyhow!("{failures} of the lines failed"))
 }
 
 /// A session's error as an error of the program: a model without a chat format was asked in the wrong way.

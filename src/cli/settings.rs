@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 /// model = "/models/huozi.gguf"   # a relative path counts from this file's folder
 /// threads = 4
 /// kv_type = "f16"                # of run, chat and demo; eval and logits measure in f32 unless --kv-type is typed
+/// kv_cache_gib = 4               # what huozi-tui may keep on disk to go on with long conversations at once; 0 = nothing
 /// [sampling]
 /// temperature = 0.8
 /// top_k = 50
@@ -35,6 +36,8 @@ pub struct Config {
     pub threads: Option<usize>,
     /// KV type of conversations; `eval` and `logits` take it from the flag only.
     pub kv: Option<KvType>,
+    /// GiB of keys and values of conversations on disk.
+    pub kv_cache_gib: Option<u32>,
     temperature: Option<f32>,
     top_k: Option<u32>,
     top_p: Option<f32>,
@@ -93,6 +96,10 @@ impl Config {
                 "kv_type" => {
                     let kv = value.as_str().and_then(|text| args::kv_type(text).ok());
                     config.kv = Some(kv.ok_or_else(|| bad(needs(key, "\"f32\", \"f16\" or \"q8\"")))?);
+                }
+                "kv_cache_gib" => {
+                    let gib = value.as_integer().and_then(|n| u32::try_from(n).ok());
+                    config.kv_cache_gib = Some(gib.ok_or_else(|| bad(needs(key, "0 or more")))?);
                 }
                 "sampling" => {
                     let table = value.as_table().ok_or_else(|| bad("sampling is a table".into()))?;

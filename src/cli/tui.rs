@@ -15,6 +15,9 @@ use clap::Parser;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+/// Four conversations of a 7B1 model whose context is full.
+const DEFAULT_KV_CACHE_GIB: u32 = 4;
+
 /// Talk to a model, full screen
 #[derive(Debug, Parser)]
 #[command(
@@ -140,6 +143,8 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
         system: settings::system(&args.chat)?,
         seed: args.sampling.seed,
         folder: store::directory(),
+        kv_folder: xdg("XDG_CACHE_HOME", ".cache").map(|base| base.join("huozi").join("kv")),
+        kv_bytes: u64::from(config.kv_cache_gib.unwrap_or(DEFAULT_KV_CACHE_GIB)) << 30,
         prefs: prefs_file,
         models: config.model.into_iter().collect(),
     };

@@ -231,4 +231,31 @@ pub trait Engine: Send {
     ) -> Result<StepStats, EngineError> {
         self.step_watched(items, sink, &mut |_| {}, cancel)
     }
+
+    /// Where keys and values can be taken out and put back; `None` for an engine that cannot.
+    fn kv_state(&mut self) -> Option<&mut dyn KvState> {
+        None
+    }
+}
+
+/// Takes keys and values out of an engine and puts them back, a block at a time. What is put back continues bit for bit
+/// as what was taken out.
+pub trait KvState {
+    /// What the bytes of a block mean: only an engine that says the same can take them back.
+    fn kv_layout(&self) -> String;
+
+    /// Bytes of a block.
+    fn kv_export_bytes(&self) -> usize;
+
+    /// Appends the keys and values of positions `block * kv_block_positions ..`, `n` of them, to `out`.
+    ///
+    /// # Errors
+    /// `UnknownSeq`, `PastEnd`.
+    fn kv_export(&self, seq: Seq, block: usize, n: usize, out: &mut Vec<u8>) -> Result<(), EngineError>;
+
+    /// Appends `n` positions to `seq`, which ends with a whole block.
+    ///
+    /// # Errors
+    /// `UnknownSeq`, `KvFull`, `Failed` when the bytes are not those of a block or the sequence does not end with one.
+    fn kv_import(&mut self, seq: Seq, n: usize, bytes: &[u8]) -> Result<(), EngineError>;
 }

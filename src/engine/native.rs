@@ -1,6 +1,6 @@
 //! Our own engine: the forward pass of `model` over mapped weights, a team of threads, a pool of KV blocks.
 
-use super::{Engine, EngineError, Info, Item, Phase, Seq, Sink, StepStats, Want};
+use super::{Engine, EngineError, Info, Item, KvState, Phase, Seq, Sink, StepStats, Want};
 use crate::model::bloom::{Column, Scratch, forward};
 use crate::model::kv::{KvType, Pool, Table};
 use crate::model::{Error, Weights};
@@ -98,6 +98,7 @@ impl Native {
     /// Everything that can be wrong with a step, before it changes anything.
     fn check(&self, items: &[Item<'_>]) -> Result<(), EngineError> {
         let mut needed = 0;
+        let mut tails = BTreeMap::new();
         for (i, item) in items.iter().enumerate() {
             let table = self.table(item.seq)?;
             if items[..i].iter().any(|other| other.seq == item.seq) {
@@ -111,6 +112,12 @@ impl Native {
                 return Err(EngineError::TokenOutOfRange { token, n_vocab });
             }
             needed += self.pool.needed(table, item.tokens.len());
+            if let Some((tail, owners)) = self.pool.shared_tail(table) {
+                let appending = tails.entry(tail).or_insert(0);
+                *appending += 1;
+                // When all of its owners append, the last keeps the block.
+                needed -= usize::from(*appending == owners);
+            }
         }
         let free = self.pool.free();
         if needed > free { Err(EngineError::KvFull { needed, free }) } else { Ok(()) }
@@ -228,5 +235,50 @@ impl Engine for Native {
             self.pool.truncate(table, len);
         }
         if cancelled { Err(EngineError::Cancelled) } else { Ok(stats) }
+    }
+
+    fn kv_state(&mut self) -> Option<&mut dyn KvState> {
+        Some(self)
+    }
+}
+
+/// Changes whenever keys and values come out otherwise for the same file and instruction set, or lie otherwise in a block.
+const KV_LAYOUT: u32 = 1;
+
+impl KvState for Native {
+    fn kv_layout(&self) -> String {
+        let Info { n_layer, n_head, n_embd, kv, .. } = &self.info;
+        let (isa, kv, head_dim) = (self.isa, kv.name(), n_embd / n_head);
+        format!("native {KV_LAYOUT} {isa}: {kv} of {n_layer} x {n_head} x {head_dim} x {BLOCK}")
+    }
+
+    fn kv_export_bytes(&self) -> usize {
+        self.pool.export_bytes()
+    }
+
+    fn kv_export(&self, seq: Seq, block: usize, n: usize, out: &mut Vec<u8>) -> Result<(), EngineError> {
+        let table = self.table(seq)?;
+        let len = block.saturating_mul(BLOCK).saturating_add(n);
+        if n == 0 || n > BLOCK || len > table.len {
+            return Err(EngineError::PastEnd { seq, len, have: table.len });
+        }
+        self.pool.export(table, block, n, out);
+        Ok(())
+    }
+
+    fn kv_import(&mut self, seq: Seq, n: usize, bytes: &[u8]) -> Result<(), EngineError> {
+        let expected = self.pool.export_bytes();
+        let table = self.tables.get_mut(&seq).ok_or(EngineError::UnknownSeq(seq))?;
+        if bytes.len() != expected || n == 0 || n > BLOCK || !table.len.is_multiple_of(BLOCK) {
+            let (have, len) = (bytes.len(), table.len);
+            let what = format!("{have} bytes for {n} positions after {len}, a block has {expected} bytes");
+            return Err(EngineError::Failed(what));
+        }
+        let free = self.pool.free();
+        if free == 0 {
+            return Err(EngineError::KvFull { needed: 1, free });
+        }
+        self.pool.import(table, n, bytes);
+        Ok(())
     }
 }

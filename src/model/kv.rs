@@ -163,6 +163,47 @@ impl<T: KvValue> Blocks<T> {
         to.scales.copy_from_slice(&from.scales);
         to.bounds.copy_from_slice(&from.bounds);
     }
+
+    /// Bytes of what [`Self::export`] gives.
+    fn export_bytes(&self) -> usize {
+        let heads = self.n_layer * self.n_head;
+        heads * (self.head_len() * size_of::<T>() + 4 * self.head_scales() + 4)
+    }
+
+    /// Appends the first `n` positions of a block to `out`: values, scales and bounds as they lie in memory, numbers
+    /// little-endian. Zeros stand for the other positions: what is there may be somebody else's.
+    fn export(&self, id: BlockId, n: usize, out: &mut Vec<u8>) {
+        let block = &self.blocks[id];
+        let start = out.len();
+        out.extend_from_slice(block.values.bytes());
+        let numbers = block.scales.len();
+        out.extend(block.scales.iter().chain(&block.bounds).flat_map(|x| x.to_le_bytes()));
+        if n == BLOCK {
+            return;
+        }
+        let (values, rest) = out[start..].split_at_mut(block.values.bytes().len());
+        let (scales, bounds) = rest.split_at_mut(4 * numbers);
+        let size = size_of::<T>();
+        for head in values.chunks_exact_mut(self.head_len() * size) {
+            let (keys, values) = head.split_at_mut(head.len() / 2);
+            keys.chunks_exact_mut(BLOCK * size).for_each(|key| key[n * size..].fill(0));
+            values[n * self.head_dim * size..].fill(0);
+        }
+        scales.chunks_exact_mut(4 * BLOCK).for_each(|scales| scales[4 * n..].fill(0));
+        // The bound of a block is known when it is full.
+        bounds.fill(0);
+    }
+
+    /// The opposite of [`Self::export`].
+    fn import(&mut self, id: BlockId, bytes: &[u8]) {
+        let block = &mut self.blocks[id];
+        let (values, rest) = bytes.split_at(block.values.bytes().len());
+        block.values.bytes_mut().copy_from_slice(values);
+        let numbers = rest.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x));
+        for (to, x) in block.scales.iter_mut().chain(&mut block.bounds).zip(numbers) {
+            *to = x;
+        }
+    }
 }
 
 /// A pool of blocks of one of the value types.
@@ -215,13 +256,14 @@ impl Pool {
         blocks + usize::from(self.shared_tail(table).is_some())
     }
 
-    /// The last block when the next position falls into it and others use it too.
-    fn shared_tail(&self, table: &Table) -> Option<BlockId> {
+    /// The last block when the next position falls into it and others use it too, and how many use it.
+    pub fn shared_tail(&self, table: &Table) -> Option<(BlockId, usize)> {
         if table.len.is_multiple_of(BLOCK) {
             return None;
         }
         let id = *table.blocks.last()?;
-        with!(self, b => b.blocks[id].owners > 1).then_some(id)
+        let owners = with!(self, b => b.blocks[id].owners);
+        (owners > 1).then_some((id, owners))
     }
 
     /// Gives `table` blocks of its own for `tokens` more positions. Its length stays.
@@ -232,7 +274,7 @@ impl Pool {
         let tail = self.shared_tail(table);
         let blocks = (table.len + tokens).div_ceil(BLOCK);
         with!(self, b => {
-            if let Some(id) = tail {
+            if let Some((id, _)) = tail {
                 let own = b.take().expect("blocks were counted");
                 b.copy(id, own);
                 b.release(id);
@@ -252,6 +294,32 @@ impl Pool {
                 b.release(id);
             }
         });
+    }
+
+    /// Bytes of an exported block.
+    pub fn export_bytes(&self) -> usize {
+        with!(self, b => b.export_bytes())
+    }
+
+    /// Appends the first `n` positions of block `block` of `table` to `out`, as they lie in memory: for each layer and
+    /// head keys and values, then all scales, then all bounds; zeros for positions from `n` on.
+    ///
+    /// # Panics
+    /// When the table has no such block.
+    pub fn export(&self, table: &Table, block: usize, n: usize, out: &mut Vec<u8>) {
+        with!(self, b => b.export(table.blocks[block], n, out));
+    }
+
+    /// Appends a block that was exported with `n` positions to `table`, which ends with a whole block.
+    ///
+    /// # Panics
+    /// When no block is free, or `bytes` are not [`Self::export_bytes`].
+    pub fn import(&mut self, table: &mut Table, n: usize, bytes: &[u8]) {
+        assert!(table.len.is_multiple_of(BLOCK) && n <= BLOCK && bytes.len() == self.export_bytes());
+        self.reserve(table, n);
+        let id = *table.blocks.last().expect("reserved");
+        with!(self, b => b.import(id, bytes));
+        table.len += n;
     }
 
     /// A table that shares the blocks of the first `len` positions of `table`; a partly filled last block is copied

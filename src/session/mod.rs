@@ -6,6 +6,7 @@
 //! is [`catalog`]'s.
 
 pub mod catalog;
+pub mod kv_cache;
 pub mod open;
 pub mod store;
 
@@ -91,9 +92,9 @@ impl Stats {
         rate(self.prompt_tokens, self.prompt_seconds)
     }
 
-    /// Tokens generated per second.
+    /// Tokens generated per second. The first came with the prompt's last piece.
     pub fn generate_rate(&self) -> f64 {
-        rate(self.generated_tokens, self.generate_seconds)
+        rate(self.generated_tokens.saturating_sub(1), self.generate_seconds)
     }
 }
 
@@ -341,12 +342,18 @@ impl Session {
     pub fn retry(&mut self, cancel: &AtomicBool, on: &mut dyn FnMut(Event)) -> Result<Answer, Error> {
         let last = self.turns.pop().ok_or(Error::NothingToRetry)?;
         let attempt = last.attempt.saturating_add(1);
+        let first = self.first;
+        // After `warm` even the last exchange may have left the prompt; asked again it is the current one.
+        self.first = first.min(self.turns.len());
         let result = self.attempt_at(&last.question, attempt, cancel, on);
         self.turns.push(match &result {
             Ok(answer) if !(answer.ids.is_empty() && answer.stop == Stop::Cancelled) => {
                 turn(&last.question, answer, attempt)
             }
-            _ => last,
+            _ => {
+                self.first = first;
+                last
+            }
         });
         result
     }
@@ -357,12 +364,8 @@ impl Session {
     /// # Errors
     /// A template that fails, an engine that fails.
     pub fn warm(&mut self, cancel: &AtomicBool, on: &mut dyn FnMut(Event)) -> Result<usize, Error> {
-        // As in `ask`.
-        let unanswered = self.turns.pop_if(|last| last.is_empty());
-        // The prompt of a question that nobody asked: all before its text is that of the next one, too.
-        let prompt = if self.turns.is_empty() { None } else { Some(self.prompt("?")) };
-        self.turns.extend(unanswered);
-        let Some(prompt) = prompt.transpose()? else { return Ok(0) };
+        let Some(prompt) = self.warm_prompt() else { return Ok(0) };
+        let prompt = prompt?;
         if prompt.dropped_exchanges > 0 {
             self.first += prompt.dropped_exchanges;
             on(Event::Dropped { exchanges: prompt.dropped_exchanges });
@@ -376,6 +379,20 @@ impl Session {
         });
         (self.settings.max_new, self.warned) = (max_new, warned);
         result.map(|_| tokens)
+    }
+
+    /// The prompt of a question that nobody asked: all before its text is that of the next one, too. `None` while
+    /// nothing was said.
+    fn warm_prompt(&self) -> Option<Result<Prompt, Error>> {
+        // As in `ask`: an exchange without an answer is no part of a prompt.
+        let turns =
+            &self.turns[..self.turns.len() - usize::from(self.turns.last().is_some_and(Turn::is_empty))];
+        (!turns.is_empty()).then(|| self.prompt_of(turns, "?"))
+    }
+
+    /// The ids of [`Self::warm_prompt`].
+    fn warm_ids(&self) -> Option<Vec<u32>> {
+        Some(self.warm_prompt()?.ok()?.ids)
     }
 
     /// Continues `ids` as they are; no part of the conversation.
@@ -399,13 +416,13 @@ impl Session {
         self.generate(ids.to_vec(), 0, cancel, on)
     }
 
-    /// The messages of the prompt with `question` as the current one.
-    fn messages(&self, question: &str) -> Vec<Message> {
+    /// The messages of the prompt with `question` as the current one, after `turns`.
+    fn messages(&self, turns: &[Turn], question: &str) -> Vec<Message> {
         let mut messages = Vec::new();
         if let Some(system) = &self.settings.system {
             messages.push(Message::text(Role::System, system));
         }
-        for turn in &self.turns[self.first..] {
+        for turn in turns.iter().skip(self.first) {
             messages.push(Message::text(Role::User, &turn.question));
             messages.push(match &turn.ids {
                 Some(ids) => Message::answer(ids.as_slice()),
@@ -418,11 +435,16 @@ impl Session {
 
     /// The prompt with `question` as the current message.
     fn prompt(&self, question: &str) -> Result<Prompt, Error> {
+        self.prompt_of(&self.turns, question)
+    }
+
+    /// The same after `turns` alone.
+    fn prompt_of(&self, turns: &[Turn], question: &str) -> Result<Prompt, Error> {
         let Settings { n_ctx, history, .. } = self.settings;
         let mut limits = Limits::of_context(n_ctx);
         // The rule "context - 248" is for contexts like the original's; a short one still needs room to ask.
         limits.prompt_tokens = limits.prompt_tokens.max(n_ctx / 2);
-        let prompt = fit(&self.messages(question), &self.format, &self.tokenizer, history, limits);
+        let prompt = fit(&self.messages(turns, question), &self.format, &self.tokenizer, history, limits);
         let prompt = prompt.map_err(|error| match error {
             ChatError::TooLong { tokens, limit } => Error::QueryTooLong { tokens, limit, n_ctx },
             other => Error::Chat(other),

@@ -57,7 +57,7 @@ pub fn stats() -> Stats {
         prompt_tokens: 120,
         reused_tokens: 30,
         prompt_seconds: 2.0,
-        generated_tokens: 88,
+        generated_tokens: 89,
         generate_seconds: 20.0,
         context_used: 238,
         context: 2048,

@@ -248,7 +248,7 @@ pub fn save(
 }
 
 /// To read and write, readable by its owner only.
-fn open_options() -> OpenOptions {
+pub(super) fn open_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).truncate(false);
     #[cfg(unix)]
@@ -264,7 +264,7 @@ fn lock(file: &File, path: &Path) -> Result<(), Error> {
     }
 }
 
-fn make_private_directory(directory: &Path) -> io::Result<()> {
+pub(super) fn make_private_directory(directory: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

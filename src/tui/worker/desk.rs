@@ -31,9 +31,13 @@ pub(super) fn work(task: Desk, setup: &Setup) -> Option<Report> {
             store::rename(folder, &name, &title).map_err(failed)?;
             Ok(list(folder, ""))
         }),
-        Desk::Delete(name) => {
-            folder().and_then(|folder| store::delete(folder, &name).map(Report::Deleted).map_err(failed))
-        }
+        Desk::Delete(name) => folder().and_then(|folder| {
+            let trashed = store::delete(folder, &name).map_err(failed)?;
+            if let Some(mut cache) = setup.kv_cache() {
+                cache.remove(&name);
+            }
+            Ok(Report::Deleted(trashed))
+        }),
         Desk::Undelete(name) => {
             folder().and_then(|folder| store::undelete(folder, &name).map(Report::Undeleted).map_err(failed))
         }

@@ -4,6 +4,7 @@
 mod desk;
 mod model;
 
+use crate::session::kv_cache::KvCache;
 use crate::session::open::{About, Options, Source, Step, Wanted};
 use crate::session::store;
 use crate::session::{Event, Settings, Turn};
@@ -183,10 +184,23 @@ pub struct Setup {
     pub seed: Option<u64>,
     /// Where conversations are kept.
     pub folder: Option<PathBuf>,
+    /// Where keys and values of conversations are kept.
+    pub kv_folder: Option<PathBuf>,
+    /// Bytes they may take; 0 keeps none.
+    pub kv_bytes: u64,
     /// Where is kept what was chosen for the interface.
     pub prefs: Option<PathBuf>,
     /// Model files to offer first.
     pub models: Vec<PathBuf>,
+}
+
+impl Setup {
+    /// Keys and values of conversations on disk, where any are kept.
+    fn kv_cache(&self) -> Option<KvCache> {
+        // Without conversations on disk there is nothing they could belong to.
+        self.folder.as_ref()?;
+        Some(KvCache::new(self.kv_folder.clone()?, self.kv_bytes))
+    }
 }
 
 /// Both threads.

@@ -2,6 +2,7 @@
 
 use super::{Ask, Chosen, Report, Send, Setup, Talk, Work};
 use crate::session::catalog;
+use crate::session::kv_cache::KvCache;
 use crate::session::open::{self, About, Options, Source, Step};
 use crate::session::store::{self, Choices, Conversation, Writer};
 use crate::session::{Answer, Event, KvType, Session, Settings, Turn};
@@ -35,6 +36,8 @@ struct Kept {
     private: bool,
     copy: bool,
     choices: Option<Choices>,
+    /// The settings it came from disk with.
+    opened_with: Option<Chosen>,
 }
 
 /// A conversation whose model is gone.
@@ -52,12 +55,15 @@ pub(super) struct Worker {
     /// What was being said when a model did not open: it goes on with the next one.
     left: Option<Left>,
     talk: Kept,
+    /// Keys and values of conversations on disk.
+    cache: Option<KvCache>,
 }
 
 impl Worker {
     /// Without a model and a conversation.
     pub(super) fn new(setup: Setup, send: Send) -> Self {
-        Self { setup, send, model: None, left: None, talk: Kept::default() }
+        let cache = setup.kv_cache();
+        Self { setup, send, model: None, left: None, talk: Kept::default(), cache }
     }
 
     /// Works until it is told to end.
@@ -90,6 +96,7 @@ impl Worker {
                 let error = self.ask(ask, &question, chosen, &cancel);
                 self.tell();
                 (self.send)(Report::Answered(error));
+                self.cache_keys_and_values();
             }
             Work::Undo => {
                 if let Some(model) = &mut self.model {
@@ -99,12 +106,10 @@ impl Worker {
                 self.tell();
             }
             Work::Warm(cancel) => {
-                let send = self.send.clone();
-                let Some(model) = &mut self.model else { return };
-                // What fails here fails again, and is told, when a question is asked.
-                let filled = model.session.warm(&cancel, &mut |event| send(Report::Event(event)));
+                let filled = self.warm(&cancel);
                 self.tell();
-                send(Report::Warmed(filled.unwrap_or(0)));
+                (self.send)(Report::Warmed(filled));
+                self.cache_keys_and_values();
             }
             Work::Keep(chosen) => {
                 self.choose(&chosen);
@@ -166,6 +171,9 @@ impl Worker {
 
     /// Gives the model up; what was being said is kept.
     fn leave(&mut self) {
+        if let Some(cache) = &mut self.cache {
+            cache.another_session();
+        }
         if let Some(model) = self.model.take() {
             let (turns, settings) = (model.session.turns().to_vec(), model.session.settings().clone());
             self.left = Some(Left { turns, settings, fingerprint: model.about.fingerprint });
@@ -230,9 +238,49 @@ impl Worker {
         }
         let chosen = Chosen { settings: settings.clone(), options };
         model.session.restore(conversation.turns);
-        self.talk =
-            Kept { writer, title: conversation.title, private: false, copy, choices: conversation.choices };
+        self.talk = Kept {
+            writer,
+            title: conversation.title,
+            private: false,
+            copy,
+            choices: conversation.choices,
+            opened_with: Some(chosen.clone()),
+        };
         self.tell_with(Some(chosen), true);
+    }
+
+    /// Has the conversation read; gives the positions filled.
+    fn warm(&mut self, cancel: &AtomicBool) -> usize {
+        // Nothing is read by an engine that the next question would not go to.
+        if let Some(chosen) = self.talk.opened_with.take()
+            && self.model.as_ref().is_some_and(|model| model.options != chosen.options)
+        {
+            self.reopen(&chosen);
+        }
+        let Some(model) = &mut self.model else { return 0 };
+        if let (Some(cache), Some(writer)) = (&mut self.cache, &self.talk.writer) {
+            // What cannot be loaded is read.
+            let _ = cache.load(writer.name(), &model.about.fingerprint, &mut model.session);
+        }
+        let send = &self.send;
+        // What fails here fails again, and is told, when a question is asked.
+        model.session.warm(cancel, &mut |event| send(Report::Event(event))).unwrap_or(0)
+    }
+
+    /// Lays what was read on disk, so that it need not be read again.
+    fn cache_keys_and_values(&mut self) {
+        if let (Some(cache), Some(model), Some(writer)) =
+            (&mut self.cache, &mut self.model, &self.talk.writer)
+        {
+            // Where that fails it is read again.
+            let _ = cache.save(writer.name(), &model.about.fingerprint, &mut model.session);
+        }
+    }
+
+    fn uncache(&mut self, name: &str) {
+        if let Some(cache) = &mut self.cache {
+            cache.remove(name);
+        }
     }
 
     /// An empty conversation.
@@ -408,6 +456,7 @@ impl Worker {
         match (private, self.talk.writer.take()) {
             (true, Some(writer)) => {
                 let name = writer.name().to_owned();
+                self.uncache(&name);
                 drop(writer);
                 if let Some(Err(error)) = self.setup.folder.as_ref().map(|folder| store::erase(folder, &name))
                 {
@@ -425,10 +474,11 @@ impl Worker {
     }
 
     fn delete(&mut self) {
-        if let (Some(writer), Some(folder)) = (self.talk.writer.take(), &self.setup.folder) {
+        if let (Some(writer), Some(folder)) = (self.talk.writer.take(), self.setup.folder.clone()) {
             let name = writer.name().to_owned();
+            self.uncache(&name);
             drop(writer);
-            match store::delete(folder, &name) {
+            match store::delete(&folder, &name) {
                 Ok(trashed) => (self.send)(Report::Deleted(trashed)),
                 Err(error) => (self.send)(Report::NotSaved(error.to_string())),
             }
