@@ -24,6 +24,7 @@ fn peer(file: &Path, kv_positions: usize, sequences: usize, threads: usize) -> G
         kv: KvType::F32,
         kv_positions,
         sequences,
+        shared: true,
         flash_attention: FlashAttention::Off,
         mmap: true,
     };
@@ -532,6 +533,7 @@ fn what_cannot_be_done_changes_nothing() {
         kv: KvType::F16,
         kv_positions: 64,
         sequences: ggml::MAX_SEQUENCES + 1,
+        shared: true,
         flash_attention: FlashAttention::Auto,
         mmap: true,
     };
