@@ -19,7 +19,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::{LogOptions, send_logs_to_tracing};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -91,7 +91,8 @@ pub struct Ggml {
     next_seq: u64,
     cells: Cells,
     /// llama.cpp's sequence numbers that nobody uses.
-    free_ids: Vec<u32>,
+    /// The lowest is given out first: llama.cpp decodes sequences together when their numbers follow each other.
+    free_ids: BTreeSet<u32>,
     max_sequences: usize,
 }
 
@@ -228,7 +229,7 @@ impl Ggml {
             sequences: BTreeMap::new(),
             next_seq: 0,
             cells: Cells::new(n_ctx),
-            free_ids: (0..n_seq_max).rev().collect(),
+            free_ids: (0..n_seq_max).collect(),
             max_sequences: options.sequences,
         })
     }
@@ -292,7 +293,7 @@ impl Ggml {
                 )));
             }
             if len == 0 {
-                self.free_ids.push(id);
+                self.free_ids.insert(id);
                 sequence.id = None;
             }
         }
@@ -404,9 +405,9 @@ impl Engine for Ggml {
         let mut fork = Sequence::default();
         if len > 0 {
             let from = source.id.expect("a sequence with positions has a number") as i32;
-            let Some(id) = self.free_ids.pop() else { return Err(self.too_many()) };
+            let Some(id) = self.free_ids.pop_first() else { return Err(self.too_many()) };
             if let Err(error) = self.context.kv_cache_seq_cp(from, id as i32, Some(0), Some(len as u32)) {
-                self.free_ids.push(id);
+                self.free_ids.insert(id);
                 return Err(EngineError::Failed(format!("llama.cpp: {error}")));
             }
             fork = Sequence { id: Some(id), cells: self.cells.share(&self.sequences[&src].cells[..len]) };
@@ -443,7 +444,7 @@ impl Engine for Ggml {
         for item in items {
             let sequence = self.sequences.get_mut(&item.seq).expect("checked");
             if sequence.id.is_none() {
-                sequence.id = self.free_ids.pop();
+                sequence.id = self.free_ids.pop_first();
             }
             self.cells.take(item.tokens.len(), &mut sequence.cells);
         }
