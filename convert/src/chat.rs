@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use crate::Error;
+use crate::source::{quoted, shown_json};
 use crate::vocab::{BEGIN, END, TokenType, Vocabulary};
 
 /// A literal for `concat!`, which takes no constants.
@@ -134,7 +135,8 @@ impl Chat {
             if let Some(id) = vocab.id(text) {
                 return Ok(Some(id));
             }
-            self.notes.push(format!("tokenizer_config.json: {key}_token {text:?} is no token, ignored"));
+            let text = quoted(text);
+            self.notes.push(format!("tokenizer_config.json: {key}_token {text} is no token, ignored"));
         }
         for json in [files.config, files.generation_config] {
             if let Some(id) = ids(json, &format!("{key}_token_id"), vocab)?.first() {
@@ -154,7 +156,7 @@ fn ids(json: Option<&Value>, key: &str, vocab: &Vocabulary) -> Result<Vec<u32>, 
     };
     let id = |v: &Value| {
         let id = v.as_u64().filter(|id| *id < vocab.tokens.len() as u64);
-        let what = || format!("{key} is {v}, not an id below {}", vocab.tokens.len());
+        let what = || format!("{key} is {}, not an id below {}", shown_json(v), vocab.tokens.len());
         id.map(|id| id as u32).ok_or_else(|| Error::Config {
             file: "config.json or generation_config.json".into(),
             what: what(),

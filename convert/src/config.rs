@@ -6,6 +6,7 @@ use huozi_quant::gguf::Meta;
 use huozi_quant::shape::{DEFAULT_CTX_TRAIN, Shape};
 
 use crate::Error;
+use crate::source::{quoted, shown, shown_json};
 
 /// The trained context when `seq_length` is absent: every published BLOOM, and Huozi.
 const DEFAULT_CONTEXT: u64 = DEFAULT_CTX_TRAIN as u64;
@@ -79,12 +80,17 @@ impl Config {
         }
         let eps = match json.get("layer_norm_epsilon") {
             None | Some(Value::Null) => 1e-5,
-            Some(v) => v.as_f64().ok_or_else(|| bad(format!("layer_norm_epsilon is {v}, not a number")))?,
+            Some(v) => {
+                let what = || format!("layer_norm_epsilon is {}, not a number", shown_json(v));
+                v.as_f64().ok_or_else(|| bad(what()))?
+            }
         };
         let tied = match json.get("tie_word_embeddings") {
             None | Some(Value::Null) => None,
             Some(Value::Bool(b)) => Some(*b),
-            Some(v) => return Err(bad(format!("tie_word_embeddings is {v}, not true or false"))),
+            Some(v) => {
+                return Err(bad(format!("tie_word_embeddings is {}, not true or false", shown_json(v))));
+            }
         };
         let config = Self {
             n_vocab: one_of(&json, &["vocab_size"])?.ok_or_else(|| missing("vocab_size"))?,
@@ -132,7 +138,23 @@ impl Config {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// What a checkpoint of this shape says.
+    pub(crate) fn of(shape: &Shape) -> Self {
+        let n = |size: usize| size as u64;
+        Self {
+            n_vocab: n(shape.n_vocab),
+            n_embd: n(shape.n_embd),
+            n_layer: n(shape.n_layer),
+            n_head: n(shape.n_head),
+            n_ctx: n(shape.n_ctx_train),
+            eps: 1e-5,
+            tied: Some(true),
+            name: None,
+        }
+    }
+
+    /// Whether the sizes are ones that a model can have; `Err`: why not.
+    pub(crate) fn check(&self) -> Result<(), String> {
         // Far above any BLOOM, far below where a product of three of them leaves u64.
         let caps = [
             // One entry of the vocabulary per row is held before anything else says how many there are.
@@ -165,10 +187,10 @@ fn check_architecture(json: &Map<String, Value>) -> Result<(), Error> {
     };
     match model_type {
         Some("bloom") => Ok(()),
-        Some(other) => Err(bad(format!("model_type is {other}, expected bloom"))),
+        Some(other) => Err(bad(format!("model_type is {}, expected bloom", quoted(other)))),
         None if classes.iter().any(|c| c.starts_with("Bloom")) => Ok(()),
         None if classes.is_empty() => Err(bad("names no model: neither model_type nor architectures".into())),
-        None => Err(bad(format!("architectures is {}, expected Bloom...", classes.join(", ")))),
+        None => Err(bad(format!("architectures is {}, expected Bloom...", shown(&classes.join(", "))))),
     }
 }
 
@@ -178,7 +200,10 @@ fn one_of(json: &Map<String, Value>, keys: &[&str]) -> Result<Option<u64>, Error
     for key in keys {
         let value = match json.get(*key) {
             None | Some(Value::Null) => continue,
-            Some(v) => v.as_u64().ok_or_else(|| bad(format!("{key} is {v}, not a whole number")))?,
+            Some(v) => {
+                let what = || format!("{key} is {}, not a whole number", shown_json(v));
+                v.as_u64().ok_or_else(|| bad(what()))?
+            }
         };
         match found {
             Some((other, v)) if v != value => {
@@ -262,12 +287,23 @@ mod tests {
                     .into(),
                 "vocab_size is 1048577, expected 1 to 1048576",
             ),
+            (format!("{{\"model_type\":\"\\u001b[2J\u{9b}{}\",{base}}}", "x".repeat(9999)), "model_type is"),
+            (
+                format!("{{\"architectures\":[\"\\u001b[2J\u{202e}{}\"],{base}}}", "x".repeat(9999)),
+                "architectures is",
+            ),
+            (
+                format!("{{\"model_type\":\"bloom\",\"hidden_size\":\"\\u001b\u{9b}{}\"}}", "x".repeat(9999)),
+                "hidden_size is",
+            ),
             ("[]".into(), "not a JSON object"),
             ("{".into(), "not JSON"),
         ];
         for (json, part) in cases {
             let error = read(&json).unwrap_err();
             assert!(error.contains(part), "{json}: {error}");
+            let tame = |c: char| !c.is_control() && c != '\u{202e}';
+            assert!(error.chars().all(tame) && error.len() < 300, "{error}");
         }
     }
 }

@@ -18,7 +18,7 @@ pub enum Error {
     #[error("{} exists; --force replaces it", .0.display())]
     Exists(PathBuf),
     /// The output is one of the files read.
-    #[error("{} is a file of the source itself; choose another output", .0.display())]
+    #[error("{} is one of the files that are read; choose another output", .0.display())]
     SameFile(PathBuf),
     /// Another process writes the same output.
     #[error("{} is being written by another conversion", .0.display())]
@@ -44,9 +44,11 @@ pub enum Error {
     },
     /// NaN or infinite weights.
     #[error(
-        "tensor {tensor}: {count} of {total} weights are NaN or infinite; the checkpoint is damaged (--allow-nan converts it all the same)"
+        "{file}: tensor {tensor}: {count} of {total} weights are NaN or infinite; the checkpoint is damaged (--allow-nan converts it all the same)"
     )]
     NotFinite {
+        /// The file that holds it.
+        file: String,
         /// Its name in the source.
         tensor: String,
         /// How many.
@@ -56,9 +58,11 @@ pub enum Error {
     },
     /// Finite weights that an F16 tensor cannot hold.
     #[error(
-        "tensor {tensor}: {count} of {total} weights are beyond F16's range (65504); use bf16 or f32 (--allow-nan writes them as infinite)"
+        "{file}: tensor {tensor}: {count} of {total} weights are beyond F16's range (65504); use bf16 or f32 (--allow-nan writes them as infinite)"
     )]
     Overflow {
+        /// The file that holds it.
+        file: String,
         /// Its name in the source.
         tensor: String,
         /// How many.
@@ -116,6 +120,12 @@ pub enum Error {
         /// What it said.
         source: io::Error,
     },
+    /// Something went wrong, but not with what is done.
+    #[error("not finished, but what is done is kept, and the same command goes on there")]
+    Unfinished {
+        /// What went wrong.
+        source: Box<Error>,
+    },
     /// Some outputs have their final names, the others will not get theirs.
     #[error("{} finished, but not all is well", .named.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
     Partly {
@@ -159,9 +169,22 @@ impl Error {
             Self::Changed(_) | Self::Imatrix { .. } => Kind::BadInput,
             Self::DiskFull { .. } => Kind::NoRoom,
             Self::Interrupted => Kind::Interrupted,
-            Self::Partly { source, .. } => source.kind(),
+            Self::Partly { source, .. } | Self::Unfinished { source } => source.kind(),
             Self::Busy(_) | Self::Verify { .. } | Self::Gguf { .. } | Self::Io { .. } => Kind::Failed,
         }
+    }
+
+    /// Whether what is done with this source and these options is of no use to another run.
+    pub(crate) fn is_worthless(&self) -> bool {
+        let damaged = matches!(self, Self::Source(source::Error::Format { .. }));
+        let refused = matches!(self, Self::NotFinite { .. } | Self::Overflow { .. });
+        damaged || refused || matches!(self, Self::Changed(_) | Self::Verify { .. })
+    }
+
+    /// A file given beside the source can not be read.
+    pub(crate) fn input(path: &Path, doing: &str) -> impl FnOnce(io::Error) -> Self {
+        let (file, doing) = (path.display().to_string(), doing.to_owned());
+        move |source| source::Error::Io { file, doing, source }.into()
     }
 
     pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {

@@ -13,8 +13,8 @@ use serde::Serialize;
 use crate::Error;
 use crate::model::Model;
 use crate::names::{Role, Target};
-use crate::output::{Plan, free_bytes};
-use crate::report::{FormatCount, count};
+use crate::output::{Plan, device, free_bytes};
+use crate::report::{FormatCount, count, displayed};
 use crate::work::{Chunk, How, Work, row_bytes};
 
 /// The context that memory is told for.
@@ -43,6 +43,7 @@ pub struct Forecast {
 #[derive(Clone, Debug, Serialize)]
 pub struct Planned {
     /// Its name.
+    #[serde(serialize_with = "displayed")]
     pub path: PathBuf,
     /// The preset.
     #[serde(rename = "type")]
@@ -55,6 +56,8 @@ pub struct Planned {
     pub formats: Vec<FormatCount>,
     /// Bytes that its disk has free; `None` when the system does not say.
     pub free_bytes: Option<u64>,
+    /// Bytes of all files that would be written to that disk.
+    pub disk_bytes: u64,
     /// Bytes of memory to run it at a context of 2048 tokens.
     pub memory: Vec<Memory>,
     /// Every tensor, in the order of the file.
@@ -118,6 +121,11 @@ pub(crate) fn forecast(
             bits_per_weight: data as f64 * 8.0 / weights as f64,
             formats,
             free_bytes: free_bytes(&plan.path),
+            disk_bytes: plans
+                .iter()
+                .filter(|other| same_disk(plan, other))
+                .map(|p| p.layout.file_bytes())
+                .sum(),
             memory: memory.to_vec(),
             tensors: tensors.collect(),
         }
@@ -130,6 +138,11 @@ pub(crate) fn forecast(
         outputs: plans.iter().map(one).collect(),
         notes: model.notes.clone(),
     })
+}
+
+/// Whether two files would be on one disk; a file is with itself, whatever the system says.
+fn same_disk(a: &Plan, b: &Plan) -> bool {
+    a.path == b.path || device(&a.path).is_some_and(|disk| device(&b.path) == Some(disk))
 }
 
 /// Reads a chunk and encodes it in every format that is asked for, and takes the rest to be like it.

@@ -9,7 +9,10 @@
 //! The newer one is a GGUF file with two F32 tensors per entry: `NAME.in_sum2`, sums of squares, and `NAME.counts`, how
 //! many activations were summed. Names are GGUF's names of tensors.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use huozi_quant::Format;
@@ -18,9 +21,10 @@ use huozi_quant::gguf::{MetaValue, Reader, TensorInfo};
 
 use crate::Error;
 use crate::names::{Role, Target, some_of};
+use crate::source::{Inode, quoted};
 
 /// That of a 7B model has 5 MB.
-const MAX_BYTES: u64 = 1 << 30;
+const MAX_BYTES: u64 = 64 << 20;
 
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
@@ -37,14 +41,19 @@ pub(crate) struct Imatrix {
 }
 
 impl Imatrix {
-    /// Reads either format.
-    pub fn read(path: &Path) -> Result<Self, Error> {
+    /// Reads either format. `opened`: gets the file.
+    pub fn read(path: &Path, opened: &mut HashSet<Inode>) -> Result<Self, Error> {
         let bad = |what: String| Error::Imatrix { file: path.to_owned(), what };
-        let meta = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
-        if !meta.is_file() || meta.len() > MAX_BYTES {
+        let fail = |e| Error::input(path, "read the importance matrix")(e);
+        let file = File::open(path).map_err(fail)?;
+        let meta = file.metadata().map_err(fail)?;
+        opened.insert((meta.dev(), meta.ino()));
+        let mut bytes = Vec::new();
+        // Whatever its length says: a pipe has none, and a device no end.
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
+        if bytes.len() as u64 > MAX_BYTES {
             return Err(bad(format!("expected an importance matrix of at most {MAX_BYTES} bytes")));
         }
-        let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let digest = hex(&sum(&bytes));
         let mut read = if bytes.starts_with(b"GGUF") {
@@ -57,7 +66,7 @@ impl Imatrix {
         (read.file, read.digest) = (file, digest);
         let odd = |v: &&Vec<f32>| !v.iter().all(|x| x.is_finite() && *x >= 0.0);
         if let Some((name, _)) = read.entries.iter().find(|(_, v)| odd(v)) {
-            return Err(bad(format!("entry {name:?} has values that are negative or no numbers")));
+            return Err(bad(format!("entry {} has values that are negative or no numbers", quoted(name))));
         }
         if read.entries.is_empty() {
             return Err(bad("has no entries".into()));

@@ -1,8 +1,8 @@
 //! What of an unfinished file is on the disk for certain: a text file beside it, one line per finished chunk.
 //!
 //! ```text
-//! huozi-convert journal 1 DIGEST
-//! CHUNK SHA256 ERROR POWER
+//! huozi-convert journal 2 DIGEST
+//! CHUNK SHA256 ERROR POWER ZEROED
 //! ```
 //!
 //! A line is written after the chunk's data has been synced, so whatever moment the machine stops at, a line that is
@@ -21,29 +21,39 @@ use sha2::{Digest, Sha256};
 /// The largest journal read: that of a 7B model has 3 MB.
 const MAX_BYTES: u64 = 256 << 20;
 
-const TITLE: &str = "huozi-convert journal 1";
+/// What journals of all versions begin with.
+const OURS: &str = "huozi-convert journal ";
+const TITLE: &str = "huozi-convert journal 2";
 
-/// What encoding did to some weights: sums of squares over the rows that were looked at.
+/// What encoding did to some weights. The sums of squares are over the rows that were looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Loss {
-    /// Of the differences.
+    /// Squares of the differences.
     pub error: f64,
-    /// Of the weights.
+    /// Squares of the weights.
     pub power: f64,
+    /// How many NaN and infinite weights, of all rows, were written as 0.
+    pub zeroed: u64,
 }
 
 impl Loss {
     /// Of `weights` that came back as `decoded`; nothing of rows that are not finite.
     pub fn of(weights: &[f32], decoded: &[f32]) -> Self {
-        let sum = |squares: &mut dyn Iterator<Item = f32>| squares.map(|x| f64::from(x) * f64::from(x)).sum();
-        let error: f64 = sum(&mut weights.iter().zip(decoded).map(|(x, y)| x - y));
-        let power: f64 = sum(&mut weights.iter().copied());
-        if error.is_finite() && power.is_finite() { Self { error, power } } else { Self::default() }
+        // In f64: the difference of two large numbers may be beyond f32.
+        let sum = |of: &mut dyn Iterator<Item = f64>| of.map(|x| x * x).sum();
+        let error: f64 = sum(&mut weights.iter().zip(decoded).map(|(x, y)| f64::from(*x) - f64::from(*y)));
+        let power: f64 = sum(&mut weights.iter().map(|x| f64::from(*x)));
+        if error.is_finite() && power.is_finite() {
+            Self { error, power, zeroed: 0 }
+        } else {
+            Self::default()
+        }
     }
 
     pub fn add(&mut self, other: Self) {
         self.error += other.error;
         self.power += other.power;
+        self.zeroed += other.zeroed;
     }
 
     /// Root of the error's share: 0 for a copy, 1 for nothing left.
@@ -68,8 +78,9 @@ pub(crate) struct Record {
 
 impl Record {
     fn line(&self) -> String {
-        let Loss { error, power } = self.loss;
-        format!("{} {} {:016x} {:016x}\n", self.chunk, hex(&self.sum), error.to_bits(), power.to_bits())
+        let Loss { error, power, zeroed } = self.loss;
+        let (chunk, sum) = (self.chunk, hex(&self.sum));
+        format!("{chunk} {sum} {:016x} {:016x} {zeroed}\n", error.to_bits(), power.to_bits())
     }
 
     fn read(line: &str) -> Option<Self> {
@@ -84,7 +95,8 @@ impl Record {
             *byte = u8::from_str_radix(&digits[2 * i..][..2], 16).ok()?;
         }
         let mut number = || Some(f64::from_bits(u64::from_str_radix(parts.next()?, 16).ok()?));
-        let loss = Loss { error: number()?, power: number()? };
+        let (error, power) = (number()?, number()?);
+        let loss = Loss { error, power, zeroed: parts.next()?.parse().ok()? };
         parts.next().is_none().then_some(Self { chunk, sum, loss })
     }
 }
@@ -94,8 +106,10 @@ impl Record {
 pub(crate) enum Found {
     /// Nothing: a new file.
     Nothing,
-    /// Something of another conversion, or no journal at all.
+    /// A journal of another conversion.
     Foreign,
+    /// No journal of this program.
+    Stranger,
     /// The finished chunks of this conversion, each once.
     Same(Vec<Record>),
 }
@@ -117,7 +131,10 @@ impl Journal {
             return Ok((Self { file, records: 0 }, Found::Nothing));
         }
         let Some(mut rest) = text.strip_prefix(first.as_bytes()) else {
-            return Ok((Self { file, records: 0 }, Found::Foreign));
+            // Also one whose first line was not written to its end.
+            let ours = text.starts_with(OURS.as_bytes()) || OURS.as_bytes().starts_with(&text);
+            let found = if ours { Found::Foreign } else { Found::Stranger };
+            return Ok((Self { file, records: 0 }, found));
         };
         let (mut records, mut seen, mut good) = (Vec::new(), HashSet::new(), first.len());
         while let Some(end) = rest.iter().position(|&b| b == b'\n') {
@@ -143,7 +160,7 @@ impl Journal {
 
     /// Takes room on the disk for so many chunks, without changing what is there.
     pub fn reserve(&self, chunks: usize) -> Result<(), Errno> {
-        // A number, a sum and twice 16 digits; the first line is no longer.
+        // A sum, twice 16 digits and two numbers of some; the first line is no longer.
         let bytes = (chunks as u64 + 1) * 128;
         fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, bytes)
     }
@@ -177,7 +194,7 @@ mod tests {
     use super::*;
 
     fn record(chunk: usize) -> Record {
-        Record { chunk, sum: [chunk as u8; 32], loss: Loss { error: 0.5, power: 1e300 } }
+        Record { chunk, sum: [chunk as u8; 32], loss: Loss { error: 0.5, power: 1e300, zeroed: 12 } }
     }
 
     #[test]
@@ -210,10 +227,17 @@ mod tests {
         }
         std::fs::write(&path, &whole[..first - 1]).unwrap();
         assert_eq!(open("a").1, Found::Foreign);
-        std::fs::write(&path, [0xff; 100]).unwrap();
-        let (mut journal, found) = open("a");
-        assert_eq!(found, Found::Foreign);
-        journal.begin("a").unwrap();
+        for (text, expected) in [
+            (&[0xff; 100][..], Found::Stranger),
+            (b"Monday: rain\n", Found::Stranger),
+            (&whole[..4], Found::Foreign),
+            (b"huozi-convert journal 1 a\n", Found::Foreign),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(open("a").1, expected, "{text:?}");
+            assert_eq!(std::fs::read(&path).unwrap(), text);
+        }
+        open("a").0.begin("a").unwrap();
         assert_eq!(open("a").1, Found::Same(Vec::new()));
     }
 
@@ -242,5 +266,7 @@ mod tests {
         assert_eq!(Loss::of(&[0.0], &[1.0]).relative(), 1.0);
         assert_eq!(Loss::of(&[f32::NAN], &[0.0]), Loss::default());
         assert_eq!(Loss::default().relative(), 0.0);
+        // Their difference is no f32.
+        assert_eq!(Loss::of(&[f32::MAX], &[f32::MIN]).relative(), 2.0);
     }
 }

@@ -11,6 +11,7 @@ mod meta;
 mod model;
 pub mod names;
 mod output;
+mod partial;
 pub mod pipeline;
 pub mod plan;
 mod report;

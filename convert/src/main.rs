@@ -87,7 +87,7 @@ Types: f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q5_1 q5_0 q4_k_m q4_k_s q4_1 q4_0
 
 Example:
   huozi-convert HIT-SCIR/huozi-7b-rlhf -t q4_k_m -o huozi.gguf
-Stopped half-way (Ctrl+C, power), the same command goes on where it was.
+Stopped half-way (Ctrl+C, power, full disk), the same command goes on there.
 
 make-checkpoint SHAPE DIR instead writes a random checkpoint to try this with.
 
@@ -109,16 +109,18 @@ fn main() -> ExitCode {
     let mut paths = args.outputs;
     let unnamed = args.dry_run && paths.is_empty();
     if unnamed {
-        paths = args.types.iter().map(|t| format!("{}.gguf", t.name().to_lowercase()).into()).collect();
+        paths = unnamed_paths(&args.types);
     }
     if types != paths.len() {
-        eprintln!("error: -t is given {types} times and -o {outputs} times; give them in pairs");
+        print::say(format_args!(
+            "error: -t is given {types} times and -o {outputs} times; give them in pairs"
+        ));
         return ExitCode::from(2);
     }
     let (cancel, signal) = match watch_signals() {
         Ok(watched) => watched,
         Err(e) => {
-            eprintln!("error: can not watch signals: {e}");
+            print::say(format_args!("error: can not watch signals: {e}"));
             return ExitCode::from(1);
         }
     };
@@ -159,21 +161,31 @@ fn main() -> ExitCode {
         }
     };
     for note in notes {
-        eprintln!("note: {note}");
+        print::say(format_args!("note: {note}"));
     }
     match result {
         // A reader that went away has what it wanted.
         Ok(Err(e)) if e.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("error: can not print the report: {e}");
+            print::say(format_args!("error: can not print the report: {e}"));
             ExitCode::from(if e.kind() == io::ErrorKind::StorageFull { 5 } else { 1 })
         }
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             let code = exit_code(&error, signal.load(Relaxed));
-            eprintln!("error: {:#}", anyhow::Error::new(error));
+            print::say(format_args!("error: {:#}", anyhow::Error::new(error)));
             ExitCode::from(code)
         }
     }
+}
+
+/// Names for the files of a dry run, each another.
+fn unnamed_paths(types: &[Preset]) -> Vec<PathBuf> {
+    let name = |(i, preset): (usize, &Preset)| {
+        let before = types[..i].iter().filter(|other| *other == preset).count();
+        let number = if before > 0 { format!("-{}", before + 1) } else { String::new() };
+        format!("{}{number}.gguf", preset.name().to_lowercase()).into()
+    };
+    types.iter().enumerate().map(name).collect()
 }
 
 fn exit_code(error: &Error, signal: usize) -> u8 {

@@ -11,7 +11,7 @@ use huozi_convert::Error;
 use huozi_convert::synth::{self, Made, Recipe};
 use huozi_quant::shape::Shape;
 
-use crate::print::Shown;
+use crate::print::{Shown, say};
 use crate::{exit_code, watch_signals};
 
 /// The first argument that leads here. A checkpoint of this name is `./make-checkpoint`.
@@ -71,7 +71,7 @@ pub(crate) fn main() -> ExitCode {
     let (cancel, signal) = match watch_signals() {
         Ok(watched) => watched,
         Err(e) => {
-            eprintln!("error: can not watch signals: {e}");
+            say(format_args!("error: can not watch signals: {e}"));
             return ExitCode::from(1);
         }
     };
@@ -87,7 +87,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(made) => match print(&made, started.elapsed().as_secs_f64(), args.json) {
             // A reader that went away has what it wanted.
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-                eprintln!("error: can not print the report: {e}");
+                say(format_args!("error: can not print the report: {e}"));
                 ExitCode::from(1)
             }
             _ => ExitCode::SUCCESS,
@@ -96,8 +96,8 @@ pub(crate) fn main() -> ExitCode {
             let code = exit_code(&error, signal.load(Relaxed));
             match error {
                 // A conversion that was stopped can go on, this can not.
-                Error::Interrupted => eprintln!("error: interrupted; nothing was written"),
-                error => eprintln!("error: {:#}", anyhow::Error::new(error)),
+                Error::Interrupted => say(format_args!("error: interrupted; nothing was written")),
+                error => say(format_args!("error: {:#}", anyhow::Error::new(error))),
             }
             ExitCode::from(code)
         }
@@ -109,7 +109,7 @@ fn print(made: &Made, seconds: f64, json: bool) -> io::Result<()> {
     let Made { path, shards, bytes, .. } = made;
     if json {
         let object = serde_json::json!({
-            "schema": 1, "path": path, "shards": shards, "bytes": bytes, "seconds": seconds,
+            "schema": 1, "path": path.display().to_string(), "shards": shards, "bytes": bytes, "seconds": seconds,
         });
         writeln!(out, "{object}")?;
     } else {

@@ -1,7 +1,11 @@
 //! What is known before the first weight is read: names, shapes, vocabulary, metadata, and which tensor gets which format.
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use huozi_quant::Format;
 use huozi_quant::gguf::{MetaValue, Reader, TensorSpec, check};
@@ -15,38 +19,12 @@ use crate::meta::{self, Given};
 use crate::names::{self, Role, Spelling, Target};
 use crate::pipeline::{Options, Source};
 use crate::plan::{self, Preset, Wishes};
-use crate::source::{Checkpoint, Dtype, Kind};
+use crate::source::{self, Checkpoint, Dtype, Inode, Kind, MAX_TOKENIZER_BYTES, SourceTensor};
 use crate::vocab::Vocabulary;
 use crate::work::Work;
 
-/// The small files beside the weights.
-const TEXT_FILES: [&str; 6] = [
-    "README.md",
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "generation_config.json",
-    "chat_template.jinja",
-];
-
 /// How much of a model card is looked at.
 const CARD_BYTES: u64 = 1 << 16;
-
-/// Every file of the source that must not become an output.
-pub(crate) fn source_files(checkpoint: &Checkpoint) -> Vec<PathBuf> {
-    let base = Path::new(checkpoint.name());
-    let mut files: Vec<PathBuf> = vec![base.to_owned()];
-    files.extend(TEXT_FILES.map(|f| base.join(f)));
-    for tensor in checkpoint.tensors() {
-        // As named by the source: a path already, or an entry of the directory. The one that does not exist is harmless.
-        for path in [PathBuf::from(&tensor.file), base.join(&tensor.file)] {
-            if files.last() != Some(&path) && !files.contains(&path) {
-                files.push(path);
-            }
-        }
-    }
-    files
-}
 
 /// What is known before the first weight is converted.
 pub(crate) struct Model {
@@ -58,6 +36,8 @@ pub(crate) struct Model {
     pub notes: Vec<String>,
     duplicated: bool,
     pub imatrix: Option<Imatrix>,
+    /// Files read beside the checkpoint's own.
+    pub opened: HashSet<Inode>,
 }
 
 impl Model {
@@ -67,7 +47,10 @@ impl Model {
         let reader = gguf_reader(checkpoint);
         let (mut config, spelling) = match reader {
             Some(reader) => (Config::from_gguf(reader.name(), reader.meta())?, Spelling::Gguf),
-            None => (Config::from_json(&need(checkpoint, "config.json")?)?, Spelling::HuggingFace),
+            None => (
+                Config::from_json(&need(checkpoint.file("config.json"), checkpoint, "config.json")?)?,
+                Spelling::HuggingFace,
+            ),
         };
         if let Some(n_ctx) = options.context_length {
             if n_ctx == 0 || n_ctx > 1 << 24 {
@@ -75,8 +58,18 @@ impl Model {
             }
             config.n_ctx = n_ctx;
         }
-        let sources = checkpoint.tensors().iter().map(|t| (t.name.as_str(), t.shape.as_slice()));
-        let names::Assignment { mut tensors, ignored } = names::assign(&config, spelling, sources)?;
+        let sources = checkpoint.tensors().iter().map(|t| names::Found {
+            name: &t.name,
+            shape: &t.shape,
+            file: file_name(t),
+        });
+        let assigned = names::assign(&config, spelling, sources);
+        let of_whole = |what: String| Error::Tensors(format!("{}: {what}", checkpoint.name()));
+        let names::Assignment { mut tensors, ignored } = assigned.map_err(of_whole)?;
+        let unreadable = |(_, at): &&(Target, usize)| checkpoint.tensors()[*at].dtype.format().is_none();
+        if let Some((_, at)) = tensors.iter().find(unreadable) {
+            return Err(checkpoint.tensors()[*at].unreadable().into());
+        }
         if !ignored.is_empty() {
             notes.push(format!("buffers without weights left out: {}", names::some_of(&ignored)));
         }
@@ -93,12 +86,14 @@ impl Model {
             (Some(_), Some(name)) => name.clone(),
             _ => name_of(&options.source, config.name.as_deref()),
         });
-        let imatrix = options.imatrix.as_deref().map(Imatrix::read).transpose()?;
+        let mut opened = HashSet::new();
+        let imatrix = options.imatrix.as_deref().map(|p| Imatrix::read(p, &mut opened)).transpose()?;
         if let (Some(imatrix), Some(path)) = (&imatrix, &options.imatrix) {
             notes.extend(imatrix.missing(path, tensors.iter().map(|(t, _)| t))?);
         }
-        let template = options.chat_template.as_deref().map(read_template).transpose()?;
-        let mut model = Self { name, config, tensors, meta: Vec::new(), notes, duplicated, imatrix };
+        let template = options.chat_template.as_deref().map(|p| read_template(p, &mut opened)).transpose()?;
+        let mut model = Self { name, config, tensors, meta: Vec::new(), notes, duplicated, imatrix, opened };
+        model.notes.extend(model.type_notes(options));
         model.meta = match reader {
             Some(reader) => {
                 let name = options.name.as_deref();
@@ -108,7 +103,8 @@ impl Model {
             None => {
                 let mut json = Json::read(checkpoint)?;
                 json.chat_template = template.or(json.chat_template);
-                let tokenizer = need(checkpoint, "tokenizer.json")?;
+                let tokenizer = checkpoint.file_of("tokenizer.json", MAX_TOKENIZER_BYTES);
+                let tokenizer = need(tokenizer, checkpoint, "tokenizer.json")?;
                 let vocab =
                     Vocabulary::read(&tokenizer, json.tokenizer_config.as_ref(), model.config.n_vocab)?;
                 let chat = Chat::read(&json.files(), &vocab)?;
@@ -132,17 +128,58 @@ impl Model {
         own.map(|(t, _)| t.rows * t.cols).sum()
     }
 
+    /// Whether the embedding is the output too.
+    fn is_tied(&self) -> bool {
+        !self.tensors.iter().any(|(t, _)| t.role == Role::Output)
+    }
+
+    /// The format of a tensor in a file of one preset, for rows of `cols` weights.
+    fn format(&self, preset: Preset, options: &Options, target: &Target, cols: u64) -> Format {
+        let wishes = Wishes { imatrix: self.imatrix.is_some(), ..options.wishes };
+        match plan::named(&options.tensor_types, target) {
+            Some(format) => plan::fit(format, cols),
+            None => plan::format(preset, wishes, target.role, self.config.n_layer, cols, self.is_tied()),
+        }
+    }
+
     /// The file's tensors for one preset.
     pub(crate) fn specs(&self, preset: Preset, options: &Options) -> Vec<TensorSpec> {
-        let tied = !self.tensors.iter().any(|(t, _)| t.role == Role::Output);
-        let wishes = Wishes { imatrix: self.imatrix.is_some(), ..options.wishes };
-        let format = |t: &Target| match plan::named(&options.tensor_types, t) {
-            Some(format) => plan::fit(format, t.cols),
-            None => plan::format(preset, wishes, t.role, self.config.n_layer, t.cols, tied),
+        let spec = |(t, _): &(Target, usize)| {
+            let format = self.format(preset, options, t, t.cols);
+            TensorSpec { name: t.name.clone(), format, dims: t.dims() }
         };
-        let spec =
-            |(t, _): &(Target, usize)| TensorSpec { name: t.name.clone(), format: format(t), dims: t.dims() };
         self.tensors.iter().map(spec).collect()
+    }
+
+    /// Wishes about types that come to nothing.
+    fn type_notes(&self, options: &Options) -> Vec<String> {
+        let mut notes = Vec::new();
+        let matrices = || self.tensors.iter().map(|(t, _)| t).filter(|t| t.role != Role::Vector);
+        for wish in &options.tensor_types {
+            if !matrices().any(|t| wish.pattern.is_match(&t.name)) {
+                notes.push(format!("--tensor-type {}: there is no such matrix", wish.pattern));
+            }
+        }
+        let (embedding, tied) = (options.wishes.embedding, self.is_tied());
+        let output = |t: &&Target| t.role == if tied { Role::TokenEmbd } else { Role::Output };
+        let by_name = || matrices().find(output).and_then(|t| plan::named(&options.tensor_types, t));
+        if options.wishes.output.is_some() && ((tied && embedding.is_some()) || by_name().is_some()) {
+            notes.push(
+                "--output-tensor-type has no effect: the type of that matrix is given otherwise".into(),
+            );
+        }
+        for (preset, _) in &options.outputs {
+            // Rows of this many weights hold whole blocks of every format.
+            let wanted = |t: &Target| self.format(*preset, options, t, 256);
+            let changed = matrices().map(|t| (t, wanted(t), self.format(*preset, options, t, t.cols)));
+            let changed = changed.filter(|(_, wanted, format)| wanted != format);
+            let changed: Vec<_> = changed.map(|(t, w, f)| format!("{} {f} for {w}", t.name)).collect();
+            if !changed.is_empty() {
+                let list = names::some_of(&changed);
+                notes.push(format!("{preset}: other types where rows hold no whole blocks: {list}"));
+            }
+        }
+        notes
     }
 
     /// The file's metadata for one preset.
@@ -159,7 +196,7 @@ impl Model {
     pub(crate) fn mapping(&self, checkpoint: &Checkpoint) -> String {
         let line = |(t, source): &(Target, usize)| {
             let from = &checkpoint.tensors()[*source];
-            format!("{} {:?} {} {:?}\n", t.name, t.qkv, from.name, from.file.rsplit('/').next())
+            format!("{} {:?} {} {:?}\n", t.name, t.qkv, from.name, file_name(from))
         };
         self.tensors.iter().map(line).collect()
     }
@@ -192,7 +229,8 @@ fn resolve_output(
             notes.push("the stored output equals the embedding: written once".into());
         }
     } else if config.tied == Some(false) {
-        return Err(Error::Tensors("tie_word_embeddings is false, but there is no lm_head.weight".into()));
+        let what = "tie_word_embeddings is false, but there is no lm_head.weight";
+        return Err(Error::Tensors(format!("{}: {what}", work.checkpoint.name())));
     }
     if options.duplicate_output {
         let target = names::targets(config, true).pop().expect("the output is the last target");
@@ -253,15 +291,21 @@ impl Json {
     }
 }
 
-/// The text of `--chat-template`.
-fn read_template(path: &Path) -> Result<String, Error> {
+/// The text of `--chat-template`. `opened`: gets the file.
+fn read_template(path: &Path, opened: &mut HashSet<Inode>) -> Result<String, Error> {
     const MAX_BYTES: u64 = 1 << 20;
-    let open = Error::io(path, "read the chat template");
-    let size = std::fs::metadata(path).map_err(open)?.len();
-    if size > MAX_BYTES {
-        return Err(Error::Usage(format!("{}: a chat template of {size} bytes", path.display())));
+    let fail = |e| Error::input(path, "read the chat template")(e);
+    let file = File::open(path).map_err(fail)?;
+    let meta = file.metadata().map_err(fail)?;
+    opened.insert((meta.dev(), meta.ino()));
+    let mut text = String::new();
+    // Whatever its length says: a pipe has none, and a device no end.
+    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(fail)?;
+    if text.len() as u64 > MAX_BYTES {
+        let what = format!("a chat template of more than {MAX_BYTES} bytes");
+        return Err(Error::Config { file: path.display().to_string(), what });
     }
-    std::fs::read_to_string(path).map_err(Error::io(path, "read the chat template"))
+    Ok(text)
 }
 
 fn gguf_reader(checkpoint: &Checkpoint) -> Option<&Reader> {
@@ -271,10 +315,20 @@ fn gguf_reader(checkpoint: &Checkpoint) -> Option<&Reader> {
     }
 }
 
-fn need(checkpoint: &Checkpoint, file: &'static str) -> Result<Vec<u8>, Error> {
+/// The name of a tensor's file, without folders.
+fn file_name(tensor: &SourceTensor) -> &str {
+    tensor.file.rsplit('/').next().unwrap_or_default()
+}
+
+/// What was read of `file`, which has to be there.
+fn need(
+    read: Result<Option<Vec<u8>>, source::Error>,
+    checkpoint: &Checkpoint,
+    file: &'static str,
+) -> Result<Vec<u8>, Error> {
     let missing = || Error::Config {
         file: file.into(),
         what: format!("not found beside the weights in {}", checkpoint.name()),
     };
-    checkpoint.file(file)?.ok_or_else(missing)
+    read?.ok_or_else(missing)
 }

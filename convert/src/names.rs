@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use huozi_quant::plan;
 pub use huozi_quant::plan::Role;
 
-use crate::{Error, config::Config};
+use crate::config::Config;
+use crate::source::shown;
 
 /// How the checkpoint spells its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,19 +162,32 @@ pub struct Assignment {
     pub ignored: Vec<String>,
 }
 
-/// Matches a checkpoint's tensors (name, row-major shape) with what the configuration demands.
+/// A tensor of a checkpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its shape, row-major.
+    pub shape: &'a [u64],
+    /// The file that holds it, for messages.
+    pub file: &'a str,
+}
+
+/// Matches a checkpoint's tensors with what the configuration demands.
 ///
 /// # Errors
-/// Unknown names, missing tensors, one tensor stored twice, or a shape that is not the configuration's: all of a kind
-/// are listed.
+/// Unknown names, missing tensors, one tensor stored twice, or a shape that is not the configuration's: says so of all of
+/// a kind.
 pub fn assign<'a>(
     config: &Config,
     spelling: Spelling,
-    sources: impl IntoIterator<Item = (&'a str, &'a [u64])>,
-) -> Result<Assignment, Error> {
-    let mut found: HashMap<String, (usize, &str, &[u64])> = HashMap::new();
+    sources: impl IntoIterator<Item = Found<'a>>,
+) -> Result<Assignment, String> {
+    let mut found: HashMap<String, (usize, Found<'a>)> = HashMap::new();
     let (mut ignored, mut unknown, mut doubled) = (Vec::new(), Vec::new(), Vec::new());
-    for (index, (name, shape)) in sources.into_iter().enumerate() {
+    let in_file = |t: Found<'_>| format!("{} ({})", shown(t.name), shown(t.file));
+    for (index, source) in sources.into_iter().enumerate() {
+        let name = source.name;
         let target = match spelling {
             Spelling::Gguf => name.to_owned(),
             Spelling::HuggingFace => match gguf_name(name) {
@@ -183,27 +197,30 @@ pub fn assign<'a>(
                     continue;
                 }
                 None => {
-                    unknown.push(name.to_owned());
+                    unknown.push(in_file(source));
                     continue;
                 }
             },
         };
-        if let Some((_, first, _)) = found.insert(target, (index, name, shape)) {
-            doubled.push(format!("{first} and {name}"));
+        if let Some((_, first)) = found.insert(target, (index, source)) {
+            let (a, b) = (shown(first.name), shown(name));
+            doubled.push(format!("{a} and {b} ({} and {})", shown(first.file), shown(source.file)));
         }
     }
     let (mut tensors, mut missing, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
     for target in targets(config, found.contains_key("output.weight")) {
         match found.remove(&target.name) {
             None => missing.push(target.name),
-            Some((_, name, shape)) if shape != target.shape() => {
-                wrong.push(format!("{name} is {shape:?}, expected {:?}", target.shape()));
+            Some((_, source)) if source.shape != target.shape() => {
+                let Found { name, shape, file } = source;
+                let expected = target.shape();
+                wrong.push(format!("{} is {shape:?}, expected {expected:?} ({})", shown(name), shown(file)));
             }
-            Some((index, ..)) => tensors.push((target, index)),
+            Some((index, _)) => tensors.push((target, index)),
         }
     }
     // What is left belongs to no layer of this model.
-    unknown.extend(found.into_values().map(|(_, name, _)| name.to_owned()));
+    unknown.extend(found.into_values().map(|(_, source)| in_file(source)));
     unknown.sort();
     for (list, what) in [
         (unknown, "tensors that no BLOOM of this configuration has"),
@@ -212,7 +229,7 @@ pub fn assign<'a>(
         (wrong, "tensors of the wrong shape"),
     ] {
         if !list.is_empty() {
-            return Err(Error::Tensors(format!("{what}: {}", some_of(&list))));
+            return Err(format!("{what}: {}", some_of(&list)));
         }
     }
     Ok(Assignment { tensors, ignored })
@@ -276,8 +293,8 @@ mod tests {
     }
 
     fn run(list: &[(String, Vec<u64>)]) -> Result<Assignment, String> {
-        let sources = list.iter().map(|(n, s)| (n.as_str(), s.as_slice()));
-        assign(&config(), Spelling::HuggingFace, sources).map_err(|e| e.to_string())
+        let sources = list.iter().map(|(name, shape)| Found { name, shape, file: "m.bin" });
+        assign(&config(), Spelling::HuggingFace, sources)
     }
 
     #[test]
@@ -355,7 +372,10 @@ mod tests {
         let mut list = checkpoint("");
         list.iter_mut().find(|(n, _)| n == "h.0.mlp.dense_4h_to_h.weight").unwrap().1 = vec![32, 8];
         let error = run(&list).unwrap_err();
-        assert!(error.contains("[32, 8], expected [8, 32]"), "{error}");
+        assert!(error.contains("weight is [32, 8], expected [8, 32] (m.bin)"), "{error}");
+        // A name may hold anything.
+        let error = with(&format!("\u{1b}[2J{}", "x".repeat(1 << 20)), &[8]);
+        assert!(!error.contains('\u{1b}') && error.len() < 300, "{}", error.len());
     }
 
     #[test]

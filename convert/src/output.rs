@@ -1,26 +1,25 @@
-//! Files being written: `OUT.partial` in the same directory with `OUT.journal` beside it, then fsync and rename.
-//!
-//! Whoever holds the lock of a partial file may write, rename and remove it and its journal; the lock ends after its
-//! name does. A run that fails removes both. One that is cancelled or killed leaves both, and the next one with the same
-//! source and options goes on.
+//! Files being written: laid out and given their room at once, filled in any order, named when all are complete.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use huozi_quant::Format;
 use huozi_quant::gguf::check::sum;
 use huozi_quant::gguf::{Layout, TensorInfo, Writer};
-use rustix::fs::{CWD, FallocateFlags, OFlags, RenameFlags, fallocate, renameat_with};
+use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 use rustix::io::Errno;
 
 use crate::Error;
-use crate::journal::{Found, Journal, Loss, Record};
+use crate::journal::{Found, Loss, Record};
+use crate::partial::{Fate, JOURNAL, PARTIAL, Partial, beside, directory, lock, sync_directory};
+use crate::pipeline::Progress;
 use crate::plan::Preset;
+use crate::source::Inode;
 
 /// What is to become a file.
 pub(crate) struct Plan {
@@ -45,52 +44,6 @@ pub(crate) struct Output<'a> {
     pending: Mutex<Vec<Record>>,
     /// What each finished chunk lost.
     losses: Mutex<Vec<Option<Loss>>>,
-}
-
-/// The unfinished file and its journal. Both are removed in the end; when the file was renamed, the journal is; when
-/// the run was cancelled and something is noted, neither.
-struct Partial<'a> {
-    path: PathBuf,
-    /// Of the same opening as the writer's, so the lock lasts until this is dropped, wherever the writer went.
-    file: File,
-    inode: Inode,
-    journal_path: PathBuf,
-    journal_inode: Inode,
-    journal: Mutex<Journal>,
-    cancel: &'a AtomicBool,
-    named: bool,
-}
-
-impl Partial<'_> {
-    /// Whether the name still means the file that is locked.
-    fn is_named(&self) -> bool {
-        means(&self.path, self.inode)
-    }
-}
-
-impl Drop for Partial<'_> {
-    fn drop(&mut self) {
-        // Before the fields go, so under the lock: nobody can have taken the files over. Nothing better to do with an
-        // error: the run is failing already, and the names say what these are.
-        if !self.named && self.cancel.load(Relaxed) && lock(&self.journal).len() > 0 {
-            return;
-        }
-        if !self.named && self.is_named() {
-            let _ = fs::remove_file(&self.path);
-        }
-        if means(&self.journal_path, self.journal_inode) {
-            let _ = fs::remove_file(&self.journal_path);
-        }
-    }
-}
-
-fn means(path: &Path, of: Inode) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|m| inode(&m) == of)
-}
-
-/// A panic elsewhere leaves these lists as they were.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Refuses, before anything is read, outputs that can not be: twice the same, there already, no file names.
@@ -118,15 +71,6 @@ pub(crate) fn check_paths(outputs: &[(Preset, PathBuf)], force: bool) -> Result<
     Ok(())
 }
 
-const PARTIAL: &str = ".partial";
-const JOURNAL: &str = ".journal";
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 fn refuse_existing(path: &Path, force: bool) -> Result<(), Error> {
     // Of the name itself, so that a dangling link counts.
     match fs::symlink_metadata(path) {
@@ -138,61 +82,57 @@ fn refuse_existing(path: &Path, force: bool) -> Result<(), Error> {
     }
 }
 
-/// A file whatever its name.
-type Inode = (u64, u64);
-
-fn inode(meta: &fs::Metadata) -> Inode {
-    (meta.dev(), meta.ino())
-}
-
 impl<'a> Output<'a> {
     /// Opens the partial files at their full length, with what an earlier run of the same conversion left in them.
-    /// `sources`: files that must survive this; `notes`: told what was found.
+    /// `sources`: files that must survive this; `notes`: told what was found. Nothing is touched before every file is
+    /// open and the disk known to have the room.
     pub(crate) fn create_all(
         plans: Vec<Plan>,
-        sources: &[PathBuf],
-        cancel: &'a AtomicBool,
+        sources: &HashSet<Inode>,
+        fate: &'a Fate,
+        cancel: &AtomicBool,
         notes: &mut Vec<String>,
     ) -> Result<Vec<Self>, Error> {
-        let sources: HashSet<Inode> =
-            sources.iter().filter_map(|p| fs::metadata(p).ok()).map(|m| inode(&m)).collect();
-        for plan in &plans {
-            if fs::metadata(&plan.path).is_ok_and(|m| sources.contains(&inode(&m))) {
-                return Err(Error::SameFile(plan.path.clone()));
-            }
-        }
-        let mut outputs = Vec::new();
+        let mut opened = Vec::new();
         for plan in plans {
-            outputs.push(Self::create(plan, &sources, cancel, notes)?);
+            if fs::metadata(&plan.path).is_ok_and(|m| sources.contains(&(m.dev(), m.ino()))) {
+                return Err(Error::SameFile(plan.path));
+            }
+            let (partial, found) = Partial::open(&plan.path, &plan.digest, sources, fate)?;
+            opened.push((plan, partial, found));
         }
-        refuse_full_disk(&outputs)?;
-        for output in &outputs {
-            output.reserve()?;
-        }
-        Ok(outputs)
+        refuse_full_disk(&opened)?;
+        let outputs = opened.into_iter().map(|(plan, partial, found)| {
+            let output = Self::create(plan, partial, found, notes)?;
+            output.reserve(cancel)?;
+            Ok(output)
+        });
+        outputs.collect()
     }
 
     fn create(
         plan: Plan,
-        sources: &HashSet<Inode>,
-        cancel: &'a AtomicBool,
+        mut partial: Partial<'a>,
+        found: Found,
         notes: &mut Vec<String>,
     ) -> Result<Self, Error> {
         let Plan { preset, path, layout, digest, chunks } = plan;
-        let (partial, found) = open_locked(&path, &digest, sources, cancel)?;
-        // From here on the files are ours, to be removed when anything fails.
-        let file = || partial.file.try_clone().map_err(Error::io(&partial.path, "open"));
-        let whole = partial.file.metadata().is_ok_and(|m| m.len() == layout.file_bytes());
+        let whole = partial.bytes()? == layout.file_bytes();
         let (writer, found) = match found {
-            Found::Same(records) if whole => (Writer::resume(file()?, layout).map_err(gguf(&path))?, records),
+            Found::Same(records) if whole => {
+                (Writer::resume(partial.take()?, layout).map_err(gguf(&path))?, records)
+            }
             found => {
-                if found == Found::Foreign {
-                    let what = "was begun with another source, other options or another version";
-                    notes.push(format!("{} {what}: started over", partial.path.display()));
-                }
-                let begun = lock(&partial.journal).begin(&digest);
-                begun.map_err(Error::io(&partial.journal_path, "write"))?;
-                (Writer::create(file()?, layout).map_err(gguf(&path))?, Vec::new())
+                let what = match found {
+                    Found::Foreign => Some("was begun with another source, other options or another version"),
+                    Found::Same(records) if !records.is_empty() => {
+                        Some("has another length than its journal says")
+                    }
+                    _ => None,
+                };
+                notes.extend(what.map(|what| format!("{} {what}: started over", partial.path().display())));
+                partial.begin(&digest)?;
+                (Writer::create(partial.take()?, layout).map_err(gguf(&path))?, Vec::new())
             }
         };
         let (pending, losses) = (Mutex::default(), Mutex::new(vec![None; chunks]));
@@ -200,14 +140,11 @@ impl<'a> Output<'a> {
     }
 
     /// Takes the room on the disk now, where the file system can: better than to find none at the end.
-    fn reserve(&self) -> Result<(), Error> {
-        let done = |reserved: Result<(), Errno>| match reserved {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
-            Err(e) => Err(Error::io(&self.path, "reserve room for")(e.into())),
-        };
-        done(fallocate(&self.partial.file, FallocateFlags::empty(), 0, self.file_bytes()))?;
+    fn reserve(&self, cancel: &AtomicBool) -> Result<(), Error> {
+        let file = self.partial.file();
         let chunks = lock(&self.losses).len();
-        done(lock(&self.partial.journal).reserve(chunks))
+        take_room(&self.path, cancel, || fallocate(file, FallocateFlags::empty(), 0, self.file_bytes()))?;
+        take_room(&self.path, cancel, || self.partial.reserve_journal(chunks))
     }
 
     /// The tensors, in order.
@@ -268,9 +205,8 @@ impl<'a> Output<'a> {
         if pending.is_empty() {
             return Ok(());
         }
-        self.partial.file.sync_data().map_err(Error::io(&self.partial.path, "sync"))?;
-        let added = lock(&self.partial.journal).add(&pending);
-        added.map_err(Error::io(&self.partial.journal_path, "write"))
+        self.partial.file().sync_data().map_err(Error::io(self.partial.path(), "sync"))?;
+        self.partial.add(&pending)
     }
 
     /// The preset it is made for.
@@ -293,9 +229,17 @@ impl<'a> Output<'a> {
         lock(&self.losses).iter().map(|loss| loss.unwrap_or_default()).collect()
     }
 
-    /// Puts the whole file on the disk, complete but for its name.
-    pub(crate) fn seal(self) -> Result<Sealed<'a>, Error> {
-        self.writer.finish().map_err(gguf(&self.path))?;
+    /// Puts the whole file on the disk, complete but for its name. What is read back for its sums is told to `progress`.
+    pub(crate) fn seal(self, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Sealed<'a>, Error> {
+        let on = |bytes| {
+            progress.summed(bytes);
+            if cancel.load(Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+        };
+        let finished = self.writer.finish_watched(&on);
+        if cancel.load(Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        finished.map_err(gguf(&self.path))?;
         Ok(Sealed { path: self.path, partial: self.partial })
     }
 }
@@ -309,7 +253,7 @@ pub(crate) struct Sealed<'a> {
 impl Sealed<'_> {
     /// Where it is.
     pub(crate) fn partial_path(&self) -> &Path {
-        &self.partial.path
+        self.partial.path()
     }
 
     /// Gives every file its name.
@@ -334,17 +278,17 @@ fn name_all(files: &mut [Sealed<'_>], force: bool) -> Result<(), Error> {
         if named.is_empty() { error } else { Error::Partly { named, source: Box::new(error) } }
     };
     for Sealed { path, partial } in files {
-        if let Err(error) = rename(&partial.path, path, force) {
+        if let Err(error) = rename(partial.path(), path, force) {
             return Err(failed(named, error));
         }
-        partial.named = true;
+        partial.set_named();
         named.push(path.clone());
     }
     // Without this a name can be lost in a crash, though not the bytes.
     let directories: BTreeSet<PathBuf> = named.iter().map(|path| directory(path).to_owned()).collect();
     for dir in directories {
-        if let Err(error) = File::open(&dir).and_then(|d| d.sync_all()) {
-            return Err(failed(named, Error::io(&dir, "sync")(error)));
+        if let Err(error) = sync_directory(&dir) {
+            return Err(failed(named, error));
         }
     }
     Ok(())
@@ -363,79 +307,36 @@ fn rename(from: &Path, to: &Path, force: bool) -> Result<(), Error> {
     fs::rename(from, to).map_err(Error::io(to, "rename to"))
 }
 
-/// Opens the partial file and its journal without touching their content, and makes sure that nobody else writes them.
-fn open_locked<'a>(
-    path: &Path,
-    digest: &str,
-    sources: &HashSet<Inode>,
-    cancel: &'a AtomicBool,
-) -> Result<(Partial<'a>, Found), Error> {
-    let (partial, journal_path) = (beside(path, PARTIAL), beside(path, JOURNAL));
-    let (file, of) = open_own(&partial, sources)?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => return Err(Error::Busy(path.to_owned())),
-        // A file system without locks: as good as it gets.
-        Ok(()) | Err(TryLockError::Error(_)) => {}
-    }
-    // Whoever held the lock a moment ago may have renamed or removed the file opened here.
-    if !means(&partial, of) {
-        return Err(Error::Busy(path.to_owned()));
-    }
-    let (journal, journal_inode) = open_own(&journal_path, sources)?;
-    let opened = Journal::open(journal, digest).map_err(Error::io(&journal_path, "read"));
-    let (journal, found) = opened?;
-    let journal = Mutex::new(journal);
-    let partial = Partial {
-        path: partial,
-        file,
-        inode: of,
-        journal_path,
-        journal_inode,
-        journal,
-        cancel,
-        named: false,
-    };
-    Ok((partial, found))
-}
-
-/// Opens or creates a file that this program alone works with.
-fn open_own(path: &Path, sources: &HashSet<Inode>) -> Result<(File, Inode), Error> {
-    // A link would lead the coming `set_len(0)` to a file that is none of our business.
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false).custom_flags(OFlags::NOFOLLOW.bits() as i32);
-    let foreign = |what| Err(Error::Usage(format!("{} is {what}; move it out of the way", path.display())));
-    let file = match options.open(path) {
-        Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => return foreign("a symbolic link"),
-        file => file.map_err(Error::io(path, "create"))?,
-    };
-    let meta = file.metadata().map_err(Error::io(path, "look at"))?;
-    if sources.contains(&inode(&meta)) {
-        return Err(Error::SameFile(path.to_owned()));
-    }
-    match (meta.is_file(), meta.nlink()) {
-        (false, _) => foreign("no regular file"),
-        (true, 2..) => foreign("a file with other names too"),
-        // 0: removed since it was opened, see above.
-        (true, 0 | 1) => Ok((file, inode(&meta))),
-    }
-}
-
 /// Room that the partial files do not have yet, against what the file system still gives.
-fn refuse_full_disk(outputs: &[Output<'_>]) -> Result<(), Error> {
-    for output in outputs {
-        let Some(free) = free_bytes(&output.path) else { continue };
-        let Ok(dev) = fs::metadata(directory(&output.path)).map(|m| m.dev()) else { continue };
-        let same = |o: &&Output<'_>| fs::metadata(directory(&o.path)).is_ok_and(|m| m.dev() == dev);
-        let missing = |o: &Output<'_>| {
-            let has = o.partial.file.metadata().map_or(0, |m| m.blocks().saturating_mul(512));
-            o.file_bytes().saturating_sub(has)
-        };
-        let needed = outputs.iter().filter(same).map(missing).sum();
+fn refuse_full_disk(opened: &[(Plan, Partial<'_>, Found)]) -> Result<(), Error> {
+    for (plan, ..) in opened {
+        let (Some(free), Some(disk)) = (free_bytes(&plan.path), device(&plan.path)) else { continue };
+        let on_it = || opened.iter().filter(|(other, ..)| device(&other.path) == Some(disk));
+        let whole: u64 = on_it().map(|(plan, ..)| plan.layout.file_bytes()).sum();
+        let has =
+            |partial: &Partial<'_>| partial.file().metadata().map_or(0, |m| m.blocks().saturating_mul(512));
+        let needed = whole.saturating_sub(on_it().map(|(_, partial, _)| has(partial)).sum());
         if needed > free {
-            return Err(Error::DiskFull { path: output.path.clone(), needed, free });
+            return Err(Error::DiskFull { path: plan.path.clone(), needed, free });
         }
     }
     Ok(())
+}
+
+/// Takes room on the disk for the output `path`; a signal that comes in between is not the disk's answer.
+fn take_room(
+    path: &Path,
+    cancel: &AtomicBool,
+    mut take: impl FnMut() -> Result<(), Errno>,
+) -> Result<(), Error> {
+    loop {
+        match take() {
+            Err(Errno::INTR) if cancel.load(Relaxed) => return Err(Error::Interrupted),
+            Err(Errno::INTR) => {}
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(()),
+            Err(e) => return Err(Error::io(path, "reserve room for")(e.into())),
+        }
+    }
 }
 
 /// Bytes that the file system of `path` still gives; `None` when it does not say.
@@ -444,8 +345,9 @@ pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-fn directory(path: &Path) -> &Path {
-    path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."))
+/// The file system of `path`; `None` when the system does not say.
+pub(crate) fn device(path: &Path) -> Option<u64> {
+    fs::metadata(directory(path)).ok().map(|m| m.dev())
 }
 
 fn gguf(path: &Path) -> impl FnOnce(huozi_quant::gguf::Error) -> Error {
@@ -459,27 +361,29 @@ mod tests {
 
     static GO_ON: AtomicBool = AtomicBool::new(false);
 
-    fn outputs(dir: &Path, names: &[&str]) -> Vec<Output<'static>> {
+    fn outputs<'a>(dir: &Path, names: &[&str], fate: &'a Fate) -> Vec<Output<'a>> {
         let one = |name: &&str| {
             let (layout, digest) = (Layout::new(&[], Vec::new()).unwrap(), "d".into());
             Plan { preset: Preset::F16, path: dir.join(name), layout, digest, chunks: 0 }
         };
-        Output::create_all(names.iter().map(one).collect(), &[], &GO_ON, &mut Vec::new()).unwrap()
+        let plans = names.iter().map(one).collect();
+        Output::create_all(plans, &HashSet::new(), fate, &GO_ON, &mut Vec::new()).unwrap()
     }
 
-    fn sealed(dir: &Path, names: &[&str]) -> Vec<Sealed<'static>> {
-        outputs(dir, names).into_iter().map(|o| o.seal().unwrap()).collect()
+    fn sealed<'a>(dir: &Path, names: &[&str], fate: &'a Fate) -> Vec<Sealed<'a>> {
+        outputs(dir, names, fate).into_iter().map(|o| o.seal(&(), &GO_ON).unwrap()).collect()
     }
 
     fn is_locked(path: &Path) -> bool {
-        matches!(File::open(path).unwrap().try_lock(), Err(TryLockError::WouldBlock))
+        matches!(fs::File::open(path).unwrap().try_lock(), Err(fs::TryLockError::WouldBlock))
     }
 
     #[test]
     fn the_lock_ends_after_the_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.partial");
-        let Output { writer, partial, .. } = outputs(dir.path(), &["a"]).pop().unwrap();
+        let fate = Fate::default();
+        let Output { writer, partial, .. } = outputs(dir.path(), &["a"], &fate).pop().unwrap();
         assert!(is_locked(&path));
         // As when `finish` fails and takes its file with it.
         drop(writer);
@@ -487,7 +391,7 @@ mod tests {
         drop(partial);
         assert!(!path.exists());
         // A file that took the name by force is not ours to remove, nor to be given the final name.
-        let own = sealed(dir.path(), &["a"]);
+        let own = sealed(dir.path(), &["a"], &fate);
         fs::remove_file(&path).unwrap();
         fs::write(&path, "other").unwrap();
         let error = Sealed::name_all(own, true, &GO_ON).unwrap_err();
@@ -513,7 +417,8 @@ mod tests {
     #[test]
     fn a_late_failure_says_what_is_there() {
         let dir = tempfile::tempdir().unwrap();
-        let mut list = sealed(dir.path(), &["a", "b", "c"]);
+        let fate = Fate::default();
+        let mut list = sealed(dir.path(), &["a", "b", "c"], &fate);
         // Comes between the last look and the rename.
         fs::write(dir.path().join("b"), "mine").unwrap();
         let error = name_all(&mut list, false).unwrap_err();
@@ -525,5 +430,18 @@ mod tests {
         left.sort();
         assert_eq!(left, ["a", "b"]);
         assert_eq!(fs::read(dir.path().join("b")).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_signal_is_no_answer_of_the_disk() {
+        let cancel = AtomicBool::new(false);
+        let mut answers = vec![Ok(()), Err(Errno::INTR), Err(Errno::INTR)];
+        take_room(Path::new("a"), &cancel, || answers.pop().unwrap()).unwrap();
+        assert!(answers.is_empty());
+        let full = take_room(Path::new("a"), &cancel, || Err(Errno::NOSPC)).unwrap_err();
+        assert_eq!(full.kind(), crate::Kind::NoRoom);
+        cancel.store(true, Relaxed);
+        let stopped = take_room(Path::new("a"), &cancel, || Err(Errno::INTR)).unwrap_err();
+        assert!(matches!(stopped, Error::Interrupted), "{stopped}");
     }
 }

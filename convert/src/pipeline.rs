@@ -16,8 +16,9 @@ use crate::Error;
 use crate::forecast;
 pub use crate::forecast::{Forecast, Memory, Planned, Planning};
 use crate::journal::digest;
-use crate::model::{Model, source_files};
+use crate::model::Model;
 use crate::output::{self, Output, Plan, Sealed};
+use crate::partial::Fate;
 use crate::plan::{Preset, TensorType, Wishes};
 pub use crate::report::{FormatCount, Report, Worst, Written};
 use crate::source::Checkpoint;
@@ -98,8 +99,14 @@ pub trait Progress: Sync {
     fn advance(&self, bytes: u64) {
         let _ = bytes;
     }
-    /// Everything is read and encoded; the files are being put on the disk and summed.
-    fn sync(&self) {}
+    /// Everything is read and encoded; the files are being put on the disk, and `bytes` of them read back for their sums.
+    fn sync(&self, bytes: u64) {
+        let _ = bytes;
+    }
+    /// So many more of them are read back.
+    fn summed(&self, bytes: u64) {
+        let _ = bytes;
+    }
     /// The files are being read again beside the source, `bytes` of it.
     fn verify(&self, bytes: u64) {
         let _ = bytes;
@@ -111,13 +118,29 @@ impl Progress for () {}
 
 /// Converts.
 ///
-/// `cancel` is looked at between chunks of 1 MiB. When it is set, what is done stays in `OUT.partial`, and a later run
-/// with the same source and options goes on there.
+/// `cancel` is looked at between chunks of 1 MiB. When it is set, and when anything fails that is not the fault of what
+/// is done, that stays in `OUT.partial`, and a later run with the same source and options goes on there.
 ///
 /// # Errors
-/// See [`Error`]. No output gets its final name before all are complete on the disk; what can fail after that is the
-/// naming itself, and [`Error::Partly`] says which files have their names.
+/// See [`Error`]; [`Error::Unfinished`] says that there is something to go on with. No output gets its final name before
+/// all are complete on the disk; what can fail after that is the naming itself, and [`Error::Partly`] says which files
+/// have their names.
 pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Report, Error> {
+    let fate = Fate::default();
+    match convert(options, progress, cancel, &fate) {
+        // These say themselves how to go on.
+        Err(error @ (Error::Interrupted | Error::Partly { .. })) => Err(error),
+        Err(error) if fate.is_kept() => Err(Error::Unfinished { source: Box::new(error) }),
+        result => result,
+    }
+}
+
+fn convert(
+    options: &Options,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
+    fate: &Fate,
+) -> Result<Report, Error> {
     let started = Instant::now();
     output::check_paths(&options.outputs, options.force)?;
     if options.outputs.is_empty() {
@@ -129,7 +152,9 @@ pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> R
     let chunks = chunks(model.tensors.iter().map(|(t, _)| t));
     let identity = checkpoint.identity()?;
     let plans = plans(options, &model, &work, &chunks, &identity)?;
-    let outputs = Output::create_all(plans, &source_files(&checkpoint), cancel, &mut model.notes)?;
+    let mut sources = checkpoint.opened();
+    sources.extend(&model.opened);
+    let outputs = Output::create_all(plans, &sources, fate, cancel, &mut model.notes)?;
     for output in &outputs {
         let there = work.resume(&model.tensors, &chunks, output)?;
         if there > 0 {
@@ -137,25 +162,41 @@ pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> R
             model.notes.push(format!("{}: went on at {percent} %", output.path().display()));
         }
     }
-    let source_bytes = model.tensors.iter().map(|(_, source)| checkpoint.tensors()[*source].bytes).sum();
+    let spoils = |error: &Error| {
+        if error.is_worthless() {
+            fate.set_worthless();
+        }
+    };
+    let source_bytes: u64 = model.tensors.iter().map(|(_, source)| checkpoint.tensors()[*source].bytes).sum();
     progress.start(source_bytes);
     let how = How { allow_nan: options.allow_nan, imatrix: model.imatrix.as_ref() };
-    let zeroed = work.convert(&model.tensors, &chunks, &outputs, how, progress)?;
-    if zeroed > 0 {
-        model.notes.push(format!("{zeroed} NaN or infinite weights were written as 0"));
+    let converted = match work.convert(&model.tensors, &chunks, &outputs, how, progress) {
+        Ok(()) | Err(Error::Source(_)) if checkpoint.identity()? != identity => {
+            Err(Error::Changed(checkpoint.name().to_owned()))
+        }
+        converted => converted,
+    };
+    converted.inspect_err(spoils)?;
+    for output in &outputs {
+        let zeroed: u64 = output.losses().iter().map(|loss| loss.zeroed).sum();
+        if zeroed > 0 {
+            let path = output.path().display();
+            model.notes.push(format!("{path}: {zeroed} NaN or infinite weights were written as 0"));
+        }
     }
-    if checkpoint.identity()? != identity {
-        return Err(Error::Changed(checkpoint.name().to_owned()));
-    }
-    progress.sync();
+    progress.sync(outputs.iter().flat_map(Output::tensors).map(|t| t.bytes).sum());
     let weights = model.weights();
     let mut written: Vec<Written> = outputs.iter().map(|o| Written::new(o, &chunks, weights)).collect();
-    let sealed = outputs.into_iter().map(|output| pool.install(|| output.seal()));
+    let sealed = outputs.into_iter().map(|output| pool.install(|| output.seal(progress, cancel)));
     let sealed: Vec<Sealed<'_>> = sealed.collect::<Result<_, _>>()?;
     if options.verify {
-        progress.verify(source_bytes);
+        let summed: u64 = checkpoint.summed().iter().map(|(_, bytes)| bytes).sum();
+        progress.verify(summed + source_bytes * sealed.len() as u64);
+        work.check_sums(progress).inspect_err(spoils)?;
         for (file, written) in sealed.iter().zip(&mut written) {
-            let losses = verify::verify(&work, &model.tensors, &chunks, file.partial_path(), progress)?;
+            let path = file.partial_path();
+            let losses = verify::verify(&work, &model.tensors, &chunks, path, options.allow_nan, progress);
+            let losses = losses.inspect_err(spoils)?;
             written.set_losses(&chunks, &losses, true);
         }
     }

@@ -1,15 +1,22 @@
-//! What the program says: results on standard output, progress on standard error.
+//! What the program says: results on standard output, all else on standard error.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use huozi_convert::pipeline::{Forecast, FormatCount, Progress, Report};
+use huozi_convert::source::shown;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 const MIB: f64 = (1 << 20) as f64;
+
+/// A line on standard error. That nobody reads there any more is no reason to stop.
+pub fn say(what: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{what}");
+}
 
 /// One JSON object on one line, with its schema first.
 fn line(out: &mut impl Write, what: &impl Serialize, dry: bool) -> io::Result<()> {
@@ -41,7 +48,7 @@ pub fn report(report: &Report, json: bool) -> io::Result<()> {
             out,
             "{}: {} {}, {:.2} MiB, {:.2} bits per weight, {:.1} s ({} tensors)",
             file.path.display(),
-            report.name,
+            shown(&report.name),
             file.preset,
             file.bytes as f64 / MIB,
             file.bits_per_weight,
@@ -84,7 +91,7 @@ pub fn forecast(forecast: &Forecast, json: bool) -> io::Result<()> {
             out,
             "{}: {} {}, {:.2} MiB, {:.2} bits per weight ({} tensors)",
             file.path.display(),
-            forecast.name,
+            shown(&forecast.name),
             file.preset,
             file.bytes as f64 / MIB,
             file.bits_per_weight,
@@ -97,7 +104,7 @@ pub fn forecast(forecast: &Forecast, json: bool) -> io::Result<()> {
             .collect();
         writeln!(out, "  to run it at a context of 2048 tokens: {}", memory.join(", "))?;
         if let Some(free) = file.free_bytes {
-            let short = if free < file.bytes { ", too little" } else { "" };
+            let short = if free < file.disk_bytes { ", too little" } else { "" };
             writeln!(out, "  free on its disk: {:.0} MiB{short}", free as f64 / MIB)?;
         }
     }
@@ -145,6 +152,16 @@ impl Shown {
             bar.finish_and_clear();
         }
     }
+
+    /// Counts anew, to `bytes`.
+    fn next(&self, message: &'static str, bytes: u64) {
+        self.done.store(0, Relaxed);
+        self.start(bytes);
+        if let Some(bar) = &self.bar {
+            bar.reset();
+            bar.set_message(message);
+        }
+    }
 }
 
 impl Progress for Shown {
@@ -174,30 +191,32 @@ impl Progress for Shown {
         lines.last = Instant::now();
         let (seconds, total) = (lines.started.elapsed().as_secs_f64(), self.total.load(Relaxed));
         let rate = done as f64 / seconds;
-        eprintln!(
+        say(format_args!(
             "{:.0} of {:.0} MB, {:.0} MB/s, {:.0} s left",
             done as f64 / 1e6,
             total as f64 / 1e6,
             rate / 1e6,
             (total.saturating_sub(done)) as f64 / rate
-        );
+        ));
     }
 
-    fn sync(&self) {
-        if let Some(bar) = &self.bar {
-            bar.set_message("writing to disk");
+    fn sync(&self, bytes: u64) {
+        const MESSAGE: &str = "writing to disk";
+        match &self.bar {
+            // Nothing that could be counted.
+            Some(bar) if bytes == 0 => bar.set_message(MESSAGE),
+            _ => self.next(MESSAGE, bytes),
         }
+    }
+
+    fn summed(&self, bytes: u64) {
+        self.advance(bytes);
     }
 
     fn verify(&self, bytes: u64) {
         if self.bar.is_none() {
-            eprintln!("comparing with the source");
+            say(format_args!("comparing with the source"));
         }
-        self.done.store(0, Relaxed);
-        self.start(bytes);
-        if let Some(bar) = &self.bar {
-            bar.reset();
-            bar.set_message("comparing with the source");
-        }
+        self.next("comparing with the source", bytes);
     }
 }

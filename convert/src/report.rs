@@ -1,10 +1,10 @@
 //! What was written, for people and programs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use huozi_quant::Format;
 use huozi_quant::gguf::TensorInfo;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::journal::Loss;
 use crate::output::Output;
@@ -34,6 +34,7 @@ pub struct Report {
 #[derive(Clone, Debug, Serialize)]
 pub struct Written {
     /// Its final name.
+    #[serde(serialize_with = "displayed")]
     pub path: PathBuf,
     /// The preset.
     #[serde(rename = "type")]
@@ -72,6 +73,11 @@ pub struct Worst {
     pub format: &'static str,
     /// Root of the sum of squared errors over that of squared weights.
     pub relative_error: f64,
+}
+
+/// A path as it is printed: JSON has no way to write one that is not UTF-8.
+pub(crate) fn displayed<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 /// How many tensors of each format there are.

@@ -25,16 +25,17 @@ fn allowed(format: Format) -> f64 {
     }
 }
 
-/// Reads the file at `path`. Gives back what each chunk lost, in whole.
+/// Reads the file at `path`. Gives back what each chunk lost, in whole. `allow_nan`: as it was converted.
 ///
 /// # Errors
-/// [`Error::Verify`] for the first tensor whose bytes do not give their sum, or that is not what the source has to the
-/// precision of its format; also in a single chunk.
+/// [`Error::Verify`] for the first tensor whose bytes do not give their sum, that has NaN or infinity where the source has
+/// a number, or that is not what the source has to the precision of its format; also in a single chunk.
 pub(crate) fn verify(
     work: &Work<'_>,
     tensors: &[(Target, usize)],
     chunks: &[Chunk],
     path: &Path,
+    allow_nan: bool,
     progress: &dyn Progress,
 ) -> Result<Vec<Loss>, Error> {
     let stop = |_| if work.cancel.load(Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) };
@@ -48,7 +49,7 @@ pub(crate) fn verify(
         return wrong(tensor, "its bytes do not give the sum that the file carries".into());
     }
     let file = Checkpoint::open(path)?;
-    let losses = work.compare(tensors, chunks, &file, progress)?;
+    let losses = work.compare(tensors, chunks, &file, allow_nan, progress)?;
     let sums = per_tensor(chunks, &losses, tensors.len());
     for (chunk, loss) in chunks.iter().zip(&losses) {
         let ((target, _), sum) = (&tensors[chunk.target], sums[chunk.target]);
@@ -108,7 +109,8 @@ mod tests {
         let checkpoint = Checkpoint::open(&source).unwrap();
         let json = checkpoint.file("config.json").unwrap().unwrap();
         let config = crate::config::Config::from_json(&json).unwrap();
-        let list = checkpoint.tensors().iter().map(|t| (t.name.as_str(), t.shape.as_slice()));
+        let list = checkpoint.tensors().iter();
+        let list = list.map(|t| crate::names::Found { name: &t.name, shape: &t.shape, file: &t.file });
         let tensors = assign(&config, Spelling::HuggingFace, list).unwrap().tensors;
         let chunks = chunks(tensors.iter().map(|(t, _)| t));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
@@ -124,7 +126,7 @@ mod tests {
             let options =
                 Options { force: true, ..Options::new(Source::Path(source.clone()), preset, &good) };
             run(&options, &(), &never).unwrap();
-            let verify = |file: &str| verify(&work, &tensors, &chunks, &path(file), &());
+            let verify = |file: &str| verify(&work, &tensors, &chunks, &path(file), false, &());
             let losses = verify("good.gguf").unwrap();
             assert_eq!(losses.iter().any(|l| l.error > 0.0), preset == Preset::Q2_K);
             changed(&good, &path("same.gguf"), |_, _| {});
@@ -138,6 +140,19 @@ mod tests {
             });
             let error = verify("hole.gguf").unwrap_err().to_string();
             assert!(error.contains("blk.1.ffn_up.weight: rows "), "{preset}: {error}");
+            // No number where there was one.
+            changed(&good, &path("nan.gguf"), |name, bytes| {
+                if name == "blk.1.ffn_up.weight" {
+                    match preset {
+                        Preset::F32 => bytes[4096 + 4..][..4].copy_from_slice(&f32::NAN.to_le_bytes()),
+                        Preset::F16 => bytes[2048 + 2..][..2].copy_from_slice(&[0, 0x7e]),
+                        // The scale of a block: behind 4-bit scales and 2-bit weights.
+                        _ => bytes[4 * 84 + 80..][..2].copy_from_slice(&[0, 0x7c]),
+                    }
+                }
+            });
+            let error = verify("nan.gguf").unwrap_err().to_string();
+            assert!(error.contains("blk.1.ffn_up.weight: row 4 has "), "{preset}: {error}");
             // Rows in another order.
             changed(&good, &path("turned.gguf"), |name, bytes| {
                 if name == "blk.0.attn_qkv.weight" {

@@ -12,6 +12,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::Error;
+use crate::source::{quoted, shown, shown_json};
 
 /// BLOOM's split, as `tokenizer.json` spells it; readers of GGUF know it as `tokenizer.ggml.pre = bloom`.
 pub(crate) const SPLIT: &str = r" ?[^(\s|[.,!?…。，、।۔،])]+";
@@ -61,7 +62,7 @@ impl Vocabulary {
         // First the type alone: other models' `vocab` does not even parse.
         let kind: Kind = parse(tokenizer)?;
         if let Some(kind) = kind.model.kind.filter(|k| k != "BPE") {
-            return Err(bad(format!("model type {kind}, expected BPE")));
+            return Err(bad(format!("model type {}, expected BPE", shown(&kind))));
         }
         let json: Tokenizer = parse(tokenizer)?;
         check_structure(&json, tokenizer_config)?;
@@ -86,14 +87,15 @@ impl Vocabulary {
             let asks =
                 [("lstrip", token.lstrip), ("rstrip", token.rstrip), ("single_word", token.single_word)];
             if let Some((flag, _)) = asks.iter().find(|(_, set)| *set) {
-                let what = format!("token {id} {:?} has {flag}, which GGUF readers do not do", token.content);
-                return Err(bad(what));
+                let content = quoted(&token.content);
+                return Err(bad(format!("token {id} {content} has {flag}, which GGUF readers do not do")));
             }
         }
         // What is not added is text, and text is spelled in the 256 characters that stand for bytes.
         for (token, id) in &json.model.vocab.0 {
             if !by_content.contains_key(token) && !token.chars().all(|c| spells.contains(&c)) {
-                return Err(bad(format!("token {id} {token:?} is not spelled in the byte-level alphabet")));
+                let token = quoted(token);
+                return Err(bad(format!("token {id} {token} is not spelled in the byte-level alphabet")));
             }
         }
         // Without its token a byte would be dropped here and abort the program there. Bytes that UTF-8 never has do not matter.
@@ -149,11 +151,12 @@ impl Slots {
             return Err(bad(format!("token {id} is empty")));
         }
         let row = usize::try_from(id).ok().and_then(|id| self.rows.get_mut(id));
-        let row =
-            row.ok_or_else(|| bad(format!("token {token:?} has id {id}, but the embedding has {n} rows")))?;
+        let outside = || format!("token {} has id {id}, but the embedding has {n} rows", quoted(token));
+        let row = row.ok_or_else(|| bad(outside()))?;
         match row {
             Some((other, _)) if other != token => {
-                return Err(bad(format!("id {id} belongs to {other:?} and to {token:?}")));
+                let (other, token) = (quoted(other), quoted(token));
+                return Err(bad(format!("id {id} belongs to {other} and to {token}")));
             }
             _ => *row = Some((token.to_owned(), kind)),
         }
@@ -168,7 +171,7 @@ impl Slots {
         let mut seen: HashMap<&str, usize> = HashMap::with_capacity(tokens.len());
         for (id, token) in tokens.iter().enumerate() {
             if let Some(first) = seen.insert(token, id) {
-                return Err(bad(format!("token {token:?} has two ids, {first} and {id}")));
+                return Err(bad(format!("token {} has two ids, {first} and {id}", quoted(token))));
             }
         }
         Ok((tokens, types))
@@ -184,27 +187,30 @@ fn merges(model: &Model) -> Result<Vec<String>, Error> {
         let (a, b) = match merge {
             Merge::Pair((a, b)) => (a.as_str(), b.as_str()),
             Merge::Text(text) => {
-                text.split_once(' ').ok_or_else(|| bad(format!("merge {rank} {text:?} has no space")))?
+                let whole = || bad(format!("merge {rank} {} has no space", quoted(text)));
+                text.split_once(' ').ok_or_else(whole)?
             }
         };
         for part in [a, b] {
             // A space would be read back as the separator; the byte-level alphabet has none.
             if part.is_empty() || part.contains(' ') {
-                return Err(bad(format!("merge {rank}: {part:?} can not be a token")));
+                return Err(bad(format!("merge {rank}: {} can not be a token", quoted(part))));
             }
             if !known.contains(part) {
-                return Err(bad(format!("merge {rank}: {part:?} is no token")));
+                return Err(bad(format!("merge {rank}: {} is no token", quoted(part))));
             }
         }
         joined.clear();
         joined.push_str(a);
         joined.push_str(b);
         if !known.contains(joined.as_str()) {
-            return Err(bad(format!("merge {rank}: {a:?} and {b:?} give {joined:?}, which is no token")));
+            let (a, b, joined) = (quoted(a), quoted(b), quoted(&joined));
+            return Err(bad(format!("merge {rank}: {a} and {b} give {joined}, which is no token")));
         }
         // Some readers keep the first rank, some the last.
         if let Some(first) = ranks.insert((a, b), rank) {
-            return Err(bad(format!("merge {rank}: {a:?} and {b:?} are merge {first} already")));
+            let (a, b) = (quoted(a), quoted(b));
+            return Err(bad(format!("merge {rank}: {a} and {b} are merge {first} already")));
         }
         merges.push(format!("{a} {b}"));
     }
@@ -215,13 +221,14 @@ fn merges(model: &Model) -> Result<Vec<String>, Error> {
 fn check_structure(json: &Tokenizer, config: Option<&Value>) -> Result<(), Error> {
     let set = |v: &Value| !v.is_null();
     if set(&json.normalizer) {
-        return Err(bad(format!("normalizer {} is not known here, expected none", json.normalizer)));
+        let normalizer = shown_json(&json.normalizer);
+        return Err(bad(format!("normalizer {normalizer} is not known here, expected none")));
     }
     check_pre_tokenizer(&json.pre_tokenizer)?;
     if set(&json.post_processor) && json.post_processor["type"] != "ByteLevel" {
         return Err(bad(format!(
             "post_processor {} is not known here, expected ByteLevel or none",
-            json.post_processor["type"]
+            shown_json(&json.post_processor["type"])
         )));
     }
     let m = &json.model;
@@ -254,25 +261,24 @@ fn check_structure(json: &Tokenizer, config: Option<&Value>) -> Result<(), Error
 fn check_pre_tokenizer(pre: &Value) -> Result<(), Error> {
     let fail = |what: String| bad(format!("pre_tokenizer is not BLOOM's (Split, then ByteLevel): {what}"));
     if pre["type"] != "Sequence" {
-        return Err(fail(format!("type {}", pre["type"])));
+        return Err(fail(format!("type {}", shown_json(&pre["type"]))));
     }
     let steps = pre["pretokenizers"].as_array().map(Vec::as_slice).unwrap_or_default();
     let [split, bytes] = steps else { return Err(fail(format!("{} steps", steps.len()))) };
     if split["type"] != "Split" || bytes["type"] != "ByteLevel" {
-        return Err(fail(format!("{} and {}", split["type"], bytes["type"])));
+        return Err(fail(format!("{} and {}", shown_json(&split["type"]), shown_json(&bytes["type"]))));
     }
     if split["pattern"]["Regex"] != SPLIT {
-        return Err(fail(format!("pattern {}", split["pattern"])));
+        return Err(fail(format!("pattern {}", shown_json(&split["pattern"]))));
     }
     if split["behavior"] != "Isolated" || split["invert"] == true {
-        return Err(fail(format!("behavior {}, invert {}", split["behavior"], split["invert"])));
+        let (behavior, invert) = (shown_json(&split["behavior"]), shown_json(&split["invert"]));
+        return Err(fail(format!("behavior {behavior}, invert {invert}")));
     }
     // Both default to true when absent.
     if bytes["add_prefix_space"] != false || bytes["use_regex"] != false {
-        return Err(fail(format!(
-            "add_prefix_space {}, use_regex {}",
-            bytes["add_prefix_space"], bytes["use_regex"]
-        )));
+        let (prefix, regex) = (shown_json(&bytes["add_prefix_space"]), shown_json(&bytes["use_regex"]));
+        return Err(fail(format!("add_prefix_space {prefix}, use_regex {regex}")));
     }
     Ok(())
 }
@@ -289,7 +295,8 @@ fn from_config(config: Option<&Value>) -> Result<Vec<AddedToken>, Error> {
     let Some(Value::Object(map)) = config.map(|c| &c["added_tokens_decoder"]) else { return Ok(Vec::new()) };
     let bad = |what: String| Error::Vocabulary { file: "tokenizer_config.json", what };
     let one = |(id, token): (&String, &Value)| {
-        let id: u64 = id.parse().map_err(|_| bad(format!("added_tokens_decoder: {id:?} is no id")))?;
+        let id: u64 =
+            id.parse().map_err(|_| bad(format!("added_tokens_decoder: {} is no id", quoted(id))))?;
         let content = token["content"]
             .as_str()
             .ok_or_else(|| bad(format!("added_tokens_decoder: {id} has no content")))?;
@@ -307,7 +314,7 @@ fn from_config(config: Option<&Value>) -> Result<Vec<AddedToken>, Error> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Error> {
-    serde_json::from_slice(text).map_err(|e| bad(e.to_string()))
+    serde_json::from_slice(text).map_err(|e| bad(shown(&e.to_string())))
 }
 
 fn bad(what: String) -> Error {

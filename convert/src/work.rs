@@ -30,6 +30,8 @@ const NOTE_EVERY: Duration = Duration::from_millis(50);
 const NOTE_SHARE: u32 = 20;
 /// The smallest magnitude that rounds to infinity in F16.
 const F16_OVERFLOW: f32 = 65520.0;
+/// The same of BF16: half a step above its largest number.
+const BF16_OVERFLOW: f32 = f32::from_bits(0x7f7f_8000);
 
 /// Some rows of one target: what is read, encoded, written and noted as a whole.
 #[derive(Clone, Debug)]
@@ -136,7 +138,7 @@ impl Work<'_> {
         Ok(done.into_inner())
     }
 
-    /// Encodes everything into every output; gives back how many weights were replaced by 0.
+    /// Encodes everything into every output.
     pub(crate) fn convert(
         &self,
         tensors: &[(Target, usize)],
@@ -144,8 +146,7 @@ impl Work<'_> {
         outputs: &[Output<'_>],
         how: How<'_>,
         progress: &dyn Progress,
-    ) -> Result<u64, Error> {
-        let zeroed = AtomicU64::new(0);
+    ) -> Result<(), Error> {
         let broken = AtomicBool::new(false);
         let (done, noted) = std::thread::scope(|scope| {
             let (end, ended) = mpsc::channel::<()>();
@@ -160,7 +161,7 @@ impl Work<'_> {
                     return Err(Error::Interrupted);
                 }
                 let (target, source) = &tensors[chunks[i].target];
-                zeroed.fetch_add(self.chunk(target, *source, i, &chunks[i], outputs, how, scratch)?, Relaxed);
+                self.chunk(target, *source, i, &chunks[i], outputs, how, scratch)?;
                 let bytes = self.checkpoint.tensors()[*source].bytes;
                 progress.advance(share(bytes, target.rows, &chunks[i].rows));
                 Ok(())
@@ -170,7 +171,7 @@ impl Work<'_> {
         });
         noted?;
         match done {
-            Ok(()) => Ok(zeroed.into_inner()),
+            Ok(()) => Ok(()),
             Err((i, error @ (Error::NotFinite { .. } | Error::Overflow { .. }))) => {
                 let (target, source) = &tensors[chunks[i].target];
                 Err(self.count_whole(target, *source, error)?)
@@ -179,7 +180,7 @@ impl Work<'_> {
         }
     }
 
-    /// Encodes one chunk into the outputs that lack it; gives back how many weights were replaced by 0.
+    /// Encodes one chunk into the outputs that lack it.
     #[allow(clippy::too_many_arguments, reason = "what a chunk is, where it goes, how, with what")]
     fn chunk(
         &self,
@@ -190,10 +191,10 @@ impl Work<'_> {
         outputs: &[Output<'_>],
         how: How<'_>,
         scratch: &mut Scratch,
-    ) -> Result<u64, Error> {
+    ) -> Result<(), Error> {
         let lacking = || outputs.iter().filter(|o| !o.is_done(number));
         if lacking().next().is_none() {
-            return Ok(0);
+            return Ok(());
         }
         let Scratch { rows: weights, other, row, blocks } = scratch;
         self.read(target, source, &chunk.rows, weights, other)?;
@@ -218,11 +219,16 @@ impl Work<'_> {
             blocks.clear();
             blocks.resize(bytes, 0);
             let mut loss = Loss::default();
-            if self.checkpoint.tensors()[source].dtype == Dtype::Quantised(format) {
+            if self.checkpoint.tensors()[source].dtype == Dtype::Quantised(format) && zeroed == 0 {
                 // As it is: encoding again would add an error, however small.
                 self.checkpoint.read_blocks(source, chunk.rows.clone(), blocks)?;
             } else {
-                let weights = if format.block_weights() > 1 { clean } else { weights };
+                let weights = if format.block_weights() > 1 {
+                    loss.zeroed = zeroed;
+                    clean
+                } else {
+                    weights
+                };
                 encode_rows(self.isa, format, weights, cols, how.imatrix.and_then(|m| m.of(target)), blocks);
                 row.resize(cols, 0.0);
                 let all = weights.chunks_exact(cols).zip(blocks.chunks_exact(row_bytes));
@@ -235,18 +241,34 @@ impl Work<'_> {
             }
             output.write(number, chunk.target, offset, blocks, loss)?;
         }
-        Ok(zeroed)
+        Ok(())
     }
 
-    /// Reads a finished file beside the source: what each tensor lost, in whole.
+    /// Reads every storage of the source whose file carries its sum.
     ///
     /// # Errors
-    /// [`Error::Verify`] names the first tensor that is not what the source has, to the precision of its format.
+    /// The first whose bytes do not give it.
+    pub(crate) fn check_sums(&self, progress: &dyn Progress) -> Result<(), Error> {
+        let storages = self.checkpoint.summed();
+        let on = |bytes| {
+            progress.advance(bytes);
+            if self.cancel.load(Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+        };
+        let checked = self.each(storages.len(), |_, i| self.checkpoint.check_sum(storages[i].0, &on));
+        checked.map_err(|(_, e)| e)
+    }
+
+    /// Reads a finished file beside the source: what each chunk lost, in whole.
+    ///
+    /// # Errors
+    /// [`Error::Verify`] names the first tensor that is not in the file, or where that has NaN or infinity and the source
+    /// a number. `allow_nan`: but for those that the format can not hold.
     pub(crate) fn compare(
         &self,
         tensors: &[(Target, usize)],
         chunks: &[Chunk],
         file: &Checkpoint,
+        allow_nan: bool,
         progress: &dyn Progress,
     ) -> Result<Vec<Loss>, Error> {
         let losses: Mutex<Vec<Loss>> = Mutex::new(vec![Loss::default(); chunks.len()]);
@@ -260,11 +282,17 @@ impl Work<'_> {
             })?;
             row.resize(rows.len(), 0.0);
             file.read_rows(at, chunks[i].rows.clone(), row)?;
-            // Infinite and missing numbers have no error; they were asked for.
-            rows.iter_mut()
-                .zip(row.iter_mut())
-                .filter(|(x, _)| !x.is_finite())
-                .for_each(|(x, y)| (*x, *y) = (0.0, 0.0));
+            // Infinite and missing numbers have no error where they were asked for.
+            let format = file.tensors()[at].dtype.format();
+            for (n, (x, y)) in rows.iter_mut().zip(row.iter_mut()).enumerate() {
+                if !x.is_finite() || (allow_nan && y.is_infinite() && overflows(format, *x)) {
+                    (*x, *y) = (0.0, 0.0);
+                } else if !y.is_finite() {
+                    let row = chunks[i].rows.start + n as u64 / target.cols;
+                    let what = format!("row {row} has {y} where the source has {x}");
+                    return Err(Error::Verify { tensor: target.name.clone(), what });
+                }
+            }
             let loss = Loss::of(rows, row);
             losses.lock().unwrap_or_else(PoisonError::into_inner)[i] = loss;
             progress.advance(share(self.checkpoint.tensors()[*source].bytes, target.rows, &chunks[i].rows));
@@ -316,18 +344,20 @@ impl Work<'_> {
         weights: &[f32],
         to_f16: bool,
     ) -> Result<(), Error> {
-        let tensor = || self.checkpoint.tensors()[source].name.clone();
-        let total = target.rows * target.cols;
-        match unfit(weights) {
-            (0, 0) => Ok(()),
-            (0, count) if to_f16 => Err(Error::Overflow { tensor: tensor(), count, total }),
-            (0, _) => Ok(()),
-            (count, _) => Err(Error::NotFinite { tensor: tensor(), count, total }),
+        let (bad, large) = unfit(weights);
+        if bad == 0 && (large == 0 || !to_f16) {
+            return Ok(());
         }
+        let t = &self.checkpoint.tensors()[source];
+        let (file, tensor, total) = (t.file.clone(), t.name.clone(), target.rows * target.cols);
+        Err(match bad {
+            0 => Error::Overflow { file, tensor, count: large, total },
+            count => Error::NotFinite { file, tensor, count, total },
+        })
     }
 
     /// The error of one chunk, told for the whole tensor.
-    fn count_whole(&self, target: &Target, source: usize, error: Error) -> Result<Error, Error> {
+    fn count_whole(&self, target: &Target, source: usize, mut error: Error) -> Result<Error, Error> {
         let (bad, large) = (AtomicU64::new(0), AtomicU64::new(0));
         let parts = chunks([target]);
         let counted = self.each(parts.len(), |scratch, i| {
@@ -339,15 +369,12 @@ impl Work<'_> {
             Ok(())
         });
         counted.map_err(|(_, e)| e)?;
-        Ok(match error {
-            Error::NotFinite { tensor, total, .. } => {
-                Error::NotFinite { tensor, count: bad.into_inner(), total }
-            }
-            Error::Overflow { tensor, total, .. } => {
-                Error::Overflow { tensor, count: large.into_inner(), total }
-            }
-            other => other,
-        })
+        match &mut error {
+            Error::NotFinite { count, .. } => *count = bad.into_inner(),
+            Error::Overflow { count, .. } => *count = large.into_inner(),
+            _ => {}
+        }
+        Ok(error)
     }
 
     /// Whether two tensors of the target's shape hold the same bits.
@@ -412,6 +439,15 @@ fn unfit(weights: &[f32]) -> (u64, u64) {
     let bad = weights.iter().filter(|x| !x.is_finite()).count() as u64;
     let large = weights.iter().filter(|x| x.is_finite() && x.abs() >= F16_OVERFLOW).count() as u64;
     (bad, large)
+}
+
+/// Whether a finite weight rounds to infinity in a format.
+fn overflows(format: Option<Format>, x: f32) -> bool {
+    match format {
+        Some(Format::F16) => x.abs() >= F16_OVERFLOW,
+        Some(Format::BF16) => x.abs() >= BF16_OVERFLOW,
+        _ => false,
+    }
 }
 
 /// The bytes of a tensor that belong to some of its rows; the shares add up to `bytes`.

@@ -3,15 +3,17 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use huozi_convert::pipeline::{Options, Progress, Report, Source, run};
+use huozi_convert::pipeline::{Options, Progress, Report, Source, forecast, run};
 use huozi_convert::plan::Preset;
 use huozi_convert::source::Checkpoint;
+use huozi_convert::synth::{Layout as RecipeLayout, Recipe};
 use huozi_convert::{Error, Kind};
 use huozi_quant::Format;
 use huozi_quant::gguf::{Layout, MetaValue, Reader, Value, Writer};
 use huozi_quant::map::How;
+use huozi_quant::shape::Shape;
 
 fn fixture(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -432,12 +434,25 @@ fn damaged_weights_are_counted() {
     assert_eq!(error.kind(), Kind::BadInput);
     let text = error.to_string();
     assert!(text.contains("h.1.mlp.dense_h_to_4h.weight: 3 of 16384"), "{text}");
+    assert!(text.starts_with("model.safetensors: tensor "), "{text}");
     // Finite, but not in F16.
     let large: &[f32] = &[65504.0, -65520.0];
     let text = go(&from_memory(spoil(large), Preset::F16, &out)).unwrap_err().to_string();
     assert!(text.contains("dense_h_to_4h.weight: 1 of 16384") && text.contains("F16"), "{text}");
     assert!(!out.exists() && std::fs::read_dir(dir.path()).unwrap().next().is_none());
     go(&from_memory(spoil(large), Preset::BF16, &out)).unwrap();
+    // A check that sees what became infinite unasked, and what was asked for.
+    let beyond: &[f32] = &[f32::MAX, -70_000.0];
+    let checked = |preset, allow_nan| {
+        let options = from_memory(spoil(beyond), preset, &out);
+        go(&Options { allow_nan, verify: true, force: true, ..options })
+    };
+    let error = checked(Preset::BF16, false).unwrap_err();
+    assert!(matches!(error, Error::Verify { .. }) && error.to_string().contains("row 0 has inf"), "{error}");
+    assert!(!dir.path().join("a.gguf.partial").exists());
+    for preset in [Preset::BF16, Preset::F16] {
+        assert!(checked(preset, true).unwrap().outputs[0].verified, "{preset}");
+    }
     // On request: kept where it can be, else 0.
     let both = Options {
         outputs: vec![(Preset::F32, dir.path().join("f.gguf")), (Preset::Q8_0, dir.path().join("q.gguf"))],
@@ -445,10 +460,137 @@ fn damaged_weights_are_counted() {
         ..from_memory(spoil(bad), Preset::F32, &out)
     };
     let report = go(&both).unwrap();
-    assert!(report.notes.iter().any(|n| n.starts_with("3 NaN")), "{:?}", report.notes);
+    assert!(report.notes.iter().any(|n| n.contains("q.gguf: 3 NaN")), "{:?}", report.notes);
     let name = "blk.1.ffn_up.weight";
     assert_eq!(decoded(&open(&both.outputs[0].1), name).iter().filter(|x| !x.is_finite()).count(), 3);
     assert!(decoded(&open(&both.outputs[1].1), name).iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn blocks_without_a_scale_are_not_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("1.gguf"), dir.path().join("2.gguf"));
+    go(&options("tiny-k256-f16", Preset::Q8_0, &first)).unwrap();
+    let name = "blk.1.ffn_up.weight";
+    let at = open(&first).tensor(name).unwrap().offset;
+    let file = std::fs::File::options().write(true).open(&first).unwrap();
+    // The scale of the second block: NaN in F16.
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0, 0x7e], at + 34).unwrap();
+    let again = Options::new(Source::Path(first.clone()), Preset::Q8_0, &second);
+    assert!(matches!(go(&again), Err(Error::NotFinite { count: 32, .. })));
+    let report = go(&Options { allow_nan: true, verify: true, ..again }).unwrap();
+    assert!(report.notes.iter().any(|n| n.contains(": 32 NaN")), "{:?}", report.notes);
+    let (before, after) = (decoded(&open(&first), name), decoded(&open(&second), name));
+    assert!(after[32..64].iter().all(|x| *x == 0.0));
+    assert!(after[64..].iter().zip(&before[64..]).all(|(a, b)| (a - b).abs() <= 0.01 * b.abs() + 1e-6));
+}
+
+#[test]
+fn wishes_that_come_to_nothing_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a.gguf");
+    let notes = |change: &dyn Fn(&mut Options)| {
+        let mut options = Options { force: true, ..options("tiny-k256-f16", Preset::Q4_K_M, &out) };
+        change(&mut options);
+        go(&options).unwrap().notes
+    };
+    let types = |list: &[&str]| list.iter().map(|t| t.parse().unwrap()).collect::<Vec<_>>();
+    let has = |notes: &[String], part: &str| notes.iter().any(|n| n.contains(part));
+    let plain = notes(&|_| {});
+    assert!(!has(&plain, "--") && !has(&plain, "blocks"), "{plain:?}");
+    let said = notes(&|o| o.tensor_types = types(&["ffn_up=q8_0", "ffn_gate=q8_0", "norm=f16"]));
+    assert!(!has(&said, "ffn_up"), "{said:?}");
+    assert!(has(&said, "--tensor-type ffn_gate: ") && has(&said, "--tensor-type norm: "), "{said:?}");
+    let output = |o: &mut Options| o.wishes.output = Some(Format::Q8_0);
+    assert!(!has(&notes(&output), "--output-tensor-type"));
+    let both = notes(&|o| {
+        output(o);
+        o.wishes.embedding = Some(Format::F16);
+    });
+    assert!(has(&both, "--output-tensor-type has no effect"), "{both:?}");
+    let by_name = notes(&|o| {
+        output(o);
+        o.tensor_types = types(&["token_embd=f16"]);
+    });
+    assert!(has(&by_name, "--output-tensor-type has no effect"), "{by_name:?}");
+    // Rows of 64 hold no block of 256.
+    let report = go(&Options { force: true, ..options("tiny-f32", Preset::Q4_K_M, &out) }).unwrap();
+    assert!(
+        has(&report.notes, "Q4_K_M: other types where rows hold no whole blocks: "),
+        "{:?}",
+        report.notes
+    );
+    assert!(has(&report.notes, "blk.0.attn_output.weight Q5_0 for Q4_K"), "{:?}", report.notes);
+}
+
+#[test]
+fn numbers_of_an_unknown_type_are_found_before_the_first_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = in_memory("tiny-f32");
+    let file = files.iter_mut().find(|(n, _)| n == "model.safetensors").unwrap();
+    // A vector of the last layer, which is far from what a forecast reads: as many bytes of another type.
+    let mut bytes = file.1.to_vec();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    header["transformer.h.1.input_layernorm.bias"]["dtype"] = "U32".into();
+    let mut header = header.to_string().into_bytes();
+    header.resize(header.len().max(length), b' ');
+    let data = bytes.split_off(8 + length);
+    file.1 = Cow::Owned([&(header.len() as u64).to_le_bytes()[..], &header, &data].concat());
+    let options = from_memory(files, Preset::F16, &dir.path().join("a.gguf"));
+    let error = forecast(&options, &AtomicBool::new(false)).unwrap_err();
+    assert_eq!(error.kind(), Kind::BadInput);
+    let text = error.to_string();
+    assert!(
+        text.contains("model.safetensors: tensor transformer.h.1.input_layernorm.bias has type U32"),
+        "{text}"
+    );
+}
+
+#[test]
+fn sums_of_pickled_storages_are_checked_on_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, out) = (dir.path().join("bin"), dir.path().join("a.gguf"));
+    let recipe = Recipe::new(Shape::from_sizes("1x32x2x300").unwrap(), RecipeLayout::Bin, 1);
+    recipe.write(&folder, &(), &AtomicBool::new(false)).unwrap();
+    let plain = Options::new(Source::Path(folder.clone()), Preset::F16, &out);
+    let verified = Options { verify: true, force: true, ..plain.clone() };
+    go(&verified).unwrap();
+    // A small weight, changed a little: no number in it is odd, and no tensor looks wrong.
+    let weights = folder.join("pytorch_model.bin");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    go(&Options { force: true, ..plain }).unwrap();
+    std::fs::remove_file(&out).unwrap();
+    let error = go(&verified).unwrap_err();
+    assert_eq!(error.kind(), Kind::BadInput);
+    assert!(
+        error.to_string().contains("pytorch_model.bin: ") && error.to_string().contains("CRC-32"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "only the checkpoint");
+}
+
+#[test]
+fn texts_beside_the_weights_are_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a.gguf");
+    for name in ["config.json", "tokenizer_config.json", "generation_config.json"] {
+        let mut files = in_memory("tiny-f32");
+        let content = files.iter().find(|(n, _)| n == name).map_or(b"{}".to_vec(), |(_, c)| c.to_vec());
+        files.retain(|(n, _)| n != name);
+        let long = [content, vec![b' '; 4 << 20]].concat();
+        files.push((name.into(), Cow::Owned(long)));
+        let error = go(&from_memory(files, Preset::F16, &out)).unwrap_err();
+        assert_eq!(error.kind(), Kind::BadInput);
+        assert!(error.to_string().contains(name) && error.to_string().contains("at most 4194304"), "{error}");
+    }
+    let endless =
+        Options { chat_template: Some("/dev/zero".into()), ..options("tiny-f32", Preset::F16, &out) };
+    let error = go(&endless).unwrap_err();
+    assert!(error.kind() == Kind::BadInput && error.to_string().contains("/dev/zero"), "{error}");
 }
 
 #[test]
@@ -490,7 +632,7 @@ fn cancelling_gives_no_name_and_keeps_what_was_there() {
     // The last moment: everything encoded, nothing renamed.
     struct AtSync<'a>(&'a AtomicBool);
     impl Progress for AtSync<'_> {
-        fn sync(&self) {
+        fn sync(&self, _: u64) {
             self.0.store(true, Relaxed);
         }
     }
@@ -500,8 +642,53 @@ fn cancelling_gives_no_name_and_keeps_what_was_there() {
     assert_eq!(run(&forced, &AtSync(&cancel), &cancel).unwrap_err().kind(), Kind::Interrupted);
     assert_eq!(names(), ["a.gguf", "a.gguf.journal", "a.gguf.partial"]);
     assert_eq!(std::fs::read(&out).unwrap(), b"mine");
+    // The sums were not waited for: no header yet.
+    assert_eq!(std::fs::read(dir.path().join("a.gguf.partial")).unwrap()[..4], [0; 4]);
     go(&forced).unwrap();
     assert_eq!(names(), ["a.gguf"]);
+}
+
+#[test]
+fn progress_tells_each_byte_once() {
+    #[derive(Default)]
+    struct Told {
+        start: AtomicU64,
+        advance: AtomicU64,
+        sync: AtomicU64,
+        summed: AtomicU64,
+    }
+    impl Progress for Told {
+        fn start(&self, bytes: u64) {
+            self.start.fetch_add(bytes, Relaxed);
+        }
+        fn advance(&self, bytes: u64) {
+            self.advance.fetch_add(bytes, Relaxed);
+        }
+        fn sync(&self, bytes: u64) {
+            self.sync.fetch_add(bytes, Relaxed);
+        }
+        fn summed(&self, bytes: u64) {
+            self.summed.fetch_add(bytes, Relaxed);
+        }
+        fn verify(&self, bytes: u64) {
+            self.start(bytes);
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let both = Options {
+        outputs: vec![(Preset::Q8_0, dir.path().join("a")), (Preset::F16, dir.path().join("b"))],
+        verify: true,
+        ..options("tiny-bin-f16", Preset::Q8_0, dir.path())
+    };
+    let told = Told::default();
+    let report = run(&both, &told, &AtomicBool::new(false)).unwrap();
+    // Converted, compared with each file, summed as the archive says (other numbers than weights too).
+    let Told { start, advance, sync, summed } = told;
+    let (start, advance) = (start.into_inner(), advance.into_inner());
+    assert!(start == advance && start > 3 * report.source_bytes, "{start} {advance} {}", report.source_bytes);
+    let (sync, summed) = (sync.into_inner(), summed.into_inner());
+    let data = report.outputs.iter().flat_map(|o| &o.formats).map(|f| f.bytes).sum::<u64>();
+    assert_eq!((sync, summed), (data, data));
 }
 
 #[test]
@@ -542,6 +729,40 @@ fn outputs_that_would_destroy_something_are_refused() {
         let error = go(&own).unwrap_err();
         assert!(matches!(error, Error::SameFile(_)), "{}: {error}", target.display());
         assert!(std::fs::read(&weights).unwrap() == before, "{}", target.display());
+    }
+    // Whatever else is read, by any name.
+    use std::os::unix::ffi::OsStrExt;
+    let odd = dir.path().join(std::ffi::OsStr::from_bytes(b"odd\xff"));
+    let recipe = Recipe {
+        shard_bytes: 30_000,
+        ..Recipe::new(Shape::from_sizes("1x32x2x300").unwrap(), RecipeLayout::Safetensors, 1)
+    };
+    recipe.write(&odd, &(), &AtomicBool::new(false)).unwrap();
+    let (imatrix, template) = (dir.path().join("i.dat"), dir.path().join("t.partial"));
+    let entry = [&[1, 0, 0, 0, 1, 0, 0, 0, b'x', 1, 0, 0, 0, 1, 0, 0, 0][..], &1f32.to_le_bytes()].concat();
+    std::fs::write(&imatrix, entry).unwrap();
+    std::fs::write(&template, "{{ messages }}").unwrap();
+    for target in [
+        odd.join("model-00001-of-00002.safetensors"),
+        odd.join("model.safetensors.index.json"),
+        odd.join("config.json"),
+        odd.join("tokenizer_config.json"),
+        odd.join("README.md"),
+        imatrix.clone(),
+        template.clone(),
+        dir.path().join("t"),
+    ] {
+        let before = std::fs::read(&target).ok();
+        let own = Options {
+            force: true,
+            imatrix: Some(imatrix.clone()),
+            chat_template: Some(template.clone()),
+            ..Options::new(Source::Path(odd.clone()), Preset::F16, &target)
+        };
+        let error = go(&own).unwrap_err();
+        assert!(matches!(error, Error::SameFile(_)), "{}: {error}", target.display());
+        assert_eq!(std::fs::read(&target).ok(), before, "{}", target.display());
+        assert_eq!(std::fs::read(&template).unwrap(), b"{{ messages }}");
     }
     // Somebody's file behind the name of a partial one, by either kind of link.
     let other = dir.path().join("other");

@@ -85,6 +85,7 @@ fn a_dry_run_says_what_a_run_would_do_and_writes_nothing() {
     let real: serde_json::Value = serde_json::from_slice(&real.stdout).unwrap();
     assert_eq!((&dry["schema"], &dry["dry_run"]), (&1.into(), &true.into()));
     assert!(dry["seconds"].as_f64() > Some(0.0));
+    let real_all = real["outputs"].as_array().unwrap();
     for i in [0, 1] {
         let (dry, real) = (&dry["outputs"][i], &real["outputs"][i]);
         for key in ["path", "type", "bytes", "bits_per_weight", "formats"] {
@@ -97,6 +98,9 @@ fn a_dry_run_says_what_a_run_would_do_and_writes_nothing() {
             (&"F16".into(), &1024.into(), &"F16".into())
         );
         assert!(dry["free_bytes"].as_u64() > Some(1 << 20));
+        // Both go to one disk.
+        let both: u64 = [0, 1].iter().map(|i| real_all[*i]["bytes"].as_u64().unwrap()).sum();
+        assert_eq!(dry["disk_bytes"], both);
         let memory: Vec<u64> =
             dry["memory"].as_array().unwrap().iter().map(|m| m["bytes"].as_u64().unwrap()).collect();
         // 2 layers, keys and values of 256 numbers, 2048 positions: f32 needs twice what f16 does.
@@ -118,6 +122,11 @@ fn a_dry_run_says_what_a_run_would_do_and_writes_nothing() {
     }
     let there = convert(&fixture("tiny-k256-f16"), &["-t", "q4_0", "-o", a, "--dry-run"]);
     assert_eq!(there.status.code(), Some(2));
+    // One type by two names.
+    let twice = convert(&fixture("tiny-k256-f16"), &["-t", "q4_k", "-t", "q4_k_m", "--dry-run"]);
+    assert_eq!(twice.status.code(), Some(0), "{}", text(&twice.stderr));
+    let out = text(&twice.stdout);
+    assert!(out.contains("\nq4_k_m.gguf: ") && out.contains("\nq4_k_m-2.gguf: "), "{out}");
 }
 
 #[test]
@@ -168,6 +177,16 @@ fn exit_codes() {
     let error = text(&done.stderr);
     assert_eq!(done.status.code(), Some(4), "{error}");
     assert!(error.contains("tokenizer.json: not found") && error.contains(model.path().to_str().unwrap()));
+    // What is given beside the source is input too.
+    let (none, full) = (cut.path().join("none"), "/dev/zero");
+    for option in ["--imatrix", "--chat-template"] {
+        for file in [none.to_str().unwrap(), full, cut.path().to_str().unwrap()] {
+            let done = convert(&fixture("tiny-f32"), &["-t", "q8_0", "-o", out, option, file]);
+            let error = text(&done.stderr);
+            assert_eq!(done.status.code(), Some(4), "{option} {file}: {error}");
+            assert!(error.contains(file), "{option} {file}: {error}");
+        }
+    }
     // Nowhere to print the report to; the file is there all the same.
     if let Ok(full) = std::fs::File::options().write(true).open("/dev/full") {
         let mut command = program();
@@ -215,6 +234,53 @@ fn a_closed_pipe_is_quiet() {
     child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(out.exists() && !error.contains("rror"), "{error}");
+}
+
+#[test]
+fn nobody_at_standard_error_is_no_reason_to_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a.gguf");
+    let folder = dir.path().join("made");
+    for full in [true, false] {
+        let stderr = || match std::fs::File::options().write(true).open("/dev/full") {
+            Ok(file) if full => Stdio::from(file),
+            // A pipe whose reader is gone.
+            _ => std::io::pipe().unwrap().1.into(),
+        };
+        // It says that it compares, and in the end a note.
+        let mut command = program();
+        command.arg(fixture("tiny-f32")).args(["-t", "q4_k_m", "--verify", "-o"]).arg(&out);
+        assert_eq!(command.stderr(stderr()).stdout(Stdio::null()).status().unwrap().code(), Some(0));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        std::fs::remove_file(&out).unwrap();
+        // An error has its code, whether it is read or not.
+        let mut command = program();
+        command.arg(fixture("no-such")).args(["-t", "f16", "-o"]).arg(&out);
+        assert_eq!(command.stderr(stderr()).status().unwrap().code(), Some(4));
+        let mut command = program();
+        command.args(["make-checkpoint", "1x64x4x10"]).arg(&folder);
+        assert_eq!(command.stderr(stderr()).status().unwrap().code(), Some(2));
+    }
+}
+
+#[test]
+fn names_of_any_bytes() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join(OsStr::from_bytes(b"\xff.gguf"));
+    for args in [&["--json"][..], &["--json", "--dry-run", "--force"], &["--force", "--name", "\u{1b}[2J"]] {
+        let mut command = program();
+        let done = command.arg(fixture("tiny-f32")).args(["-t", "f16", "-o"]).arg(&out).args(args).output();
+        let done = done.unwrap();
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+        let said = text(&done.stdout);
+        assert!(said.contains("\u{fffd}.gguf") && !said.contains('\u{1b}'), "{said}");
+    }
+    let folder = dir.path().join(OsStr::from_bytes(b"made\xff"));
+    let done = program().args(["make-checkpoint", "1x64x4x300", "--json"]).arg(&folder).output().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert!(text(&done.stdout).contains("made\u{fffd}") && folder.is_dir());
 }
 
 #[test]

@@ -165,5 +165,19 @@ fn what_is_missing_is_said_and_what_is_wrong_is_refused() {
     convert(Preset::Q4_0, None, &path).unwrap();
     let error = convert(Preset::Q4_0, Some(&path), &out).unwrap_err();
     assert!(error.to_string().contains("no entries"), "{error}");
-    assert_eq!(convert(Preset::Q4_0, Some(&dir.path().join("none")), &out).unwrap_err().kind(), Kind::Failed);
+    // Nothing there, too large, endless.
+    let none = convert(Preset::Q4_0, Some(&dir.path().join("none")), &out).unwrap_err();
+    assert_eq!(none.kind(), Kind::BadInput);
+    assert!(none.to_string().contains("none"), "{none}");
+    std::fs::File::create(&path).unwrap().set_len((64 << 20) + 1).unwrap();
+    for path in [&path, Path::new("/dev/zero")] {
+        let error = convert(Preset::Q4_0, Some(path), &out).unwrap_err();
+        assert!(error.kind() == Kind::BadInput && error.to_string().contains("at most 67108864"), "{error}");
+    }
+    // What stands in the file may be anything.
+    let mut all = entries();
+    all.insert(format!("\u{1b}[2J{}", "x".repeat(100_000)), vec![-1.0]);
+    std::fs::write(&path, dat(&all)).unwrap();
+    let error = convert(Preset::Q4_0, Some(&path), &out).unwrap_err().to_string();
+    assert!(error.len() < 400 && !error.contains('\u{1b}'), "{}", error.len());
 }

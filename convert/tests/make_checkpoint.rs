@@ -108,6 +108,8 @@ fn nothing_is_replaced_and_nothing_is_left() {
     };
     let good = recipe(Layout::Safetensors);
     usage(&Recipe { shape: Shape::from_sizes("1x64x4x261").unwrap(), ..good.clone() }, "at least 262");
+    // What the converter would not take.
+    usage(&Recipe { shape: Shape::from_sizes("1x8192x8192x300").unwrap(), ..good.clone() }, "n_head is 8192");
     fs::write(&folder, "mine").unwrap();
     usage(&good, "is no directory");
     assert_eq!(fs::read(&folder).unwrap(), b"mine");

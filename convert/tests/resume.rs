@@ -18,6 +18,13 @@ fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../src/demo")
 }
 
+fn copy_demo(to: &Path) {
+    fs::create_dir(to).unwrap();
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
+        fs::copy(demo().join(name), to.join(name)).unwrap();
+    }
+}
+
 fn options(preset: Preset, out: &Path) -> Options {
     Options { threads: Some(2), ..Options::new(Source::Path(demo()), preset, out) }
 }
@@ -144,20 +151,131 @@ fn damage_between_the_runs_is_found() {
         fs::write(&journal, format!("{text}{line}\n999999999 {rest}\n1 {rest}\n")).unwrap();
     });
     let none = |what: &str, harm: &dyn Fn()| assert_eq!(again(what, harm), None, "{what}");
-    none("no journal", &|| fs::remove_file(&journal).unwrap());
-    none("an empty journal", &|| fs::write(&journal, "").unwrap());
     none("no partial file", &|| fs::remove_file(&partial).unwrap());
     none("another length", &|| fs::File::options().write(true).open(&partial).unwrap().set_len(99).unwrap());
+    // As after a kill at the very beginning.
+    none("both empty", &|| {
+        fs::write(&partial, "").unwrap();
+        fs::write(&journal, "").unwrap();
+    });
+    none("a torn title", &|| {
+        fs::write(&partial, "").unwrap();
+        fs::write(&journal, "huozi-conv").unwrap();
+    });
+    // Without its journal it may be anybody's.
+    stop_after(&wanted, 6_000_000);
+    for harm in
+        [&|| fs::remove_file(&journal).unwrap(), &|| fs::write(&journal, "").unwrap()] as [&dyn Fn(); 2]
+    {
+        harm();
+        let before = fs::read(&partial).unwrap();
+        let error = go(&wanted).unwrap_err();
+        assert!(
+            error.kind() == Kind::Usage && error.to_string().contains("move it out of the way"),
+            "{error}"
+        );
+        assert!(fs::read(&partial).unwrap() == before);
+        assert_eq!(names(dir.path()), ["a.gguf.partial"]);
+    }
+}
+
+#[test]
+fn what_is_done_outlasts_any_error_that_is_not_its_fault() {
+    let expected = whole(Preset::Q8_0);
+    let dir = tempfile::tempdir().unwrap();
+    let (out, other) = (dir.path().join("a.gguf"), dir.path().join("b.gguf"));
+    let wanted = options(Preset::Q8_0, &out);
+    let goes_on = |least: u64| {
+        let report = go(&wanted).unwrap();
+        assert!(resumed_at(&report) > Some(least), "{:?}", report.notes);
+        assert!(fs::read(&out).unwrap() == expected);
+        fs::remove_file(&out).unwrap();
+    };
+    let unfinished = |error: Error| match error {
+        Error::Unfinished { source } => *source,
+        other => panic!("{other}"),
+    };
+    // Another output that can not be, found before anything is written.
+    stop_after(&wanted, 6_000_000);
+    fs::create_dir(dir.path().join("b.gguf.journal")).unwrap();
+    let both = Options {
+        outputs: vec![(Preset::Q8_0, out.clone()), (Preset::Q4_0, other.clone())],
+        ..wanted.clone()
+    };
+    let error = unfinished(go(&both).unwrap_err());
+    assert!(error.to_string().contains("b.gguf.journal"), "{error}");
+    fs::remove_dir(dir.path().join("b.gguf.journal")).unwrap();
+    assert_eq!(names(dir.path()), ["a.gguf.journal", "a.gguf.partial"]);
+    goes_on(20);
+    // Somebody took the name in the meantime.
+    struct Taken<'a>(&'a Path);
+    impl Progress for Taken<'_> {
+        fn sync(&self, _: u64) {
+            fs::write(self.0, "mine").unwrap();
+        }
+    }
+    let error = unfinished(run(&wanted, &Taken(&out), &AtomicBool::new(false)).unwrap_err());
+    assert!(matches!(error, Error::Exists(_)), "{error}");
+    assert_eq!(fs::read(&out).unwrap(), b"mine");
+    fs::remove_file(&out).unwrap();
+    goes_on(99);
+    // A panic is our own fault, and not that of what is done.
+    struct Panic(AtomicU64);
+    impl Progress for Panic {
+        fn advance(&self, bytes: u64) {
+            assert!(self.0.fetch_add(bytes, Relaxed) < 6_000_000, "planted");
+        }
+    }
+    let panicking = || run(&wanted, &Panic(AtomicU64::new(0)), &AtomicBool::new(false));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(panicking));
+    assert!(panicked.is_err());
+    goes_on(20);
+    // A full disk.
+    stop_after(&wanted, 6_000_000);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f 1024; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_huozi-convert")]);
+    let output = command.arg(demo()).args(["-t", "q8_0", "-o"]).arg(&out).output().unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", text(&output));
+    assert!(text(&output).contains("the same command goes on"), "{}", text(&output));
+    assert_eq!(names(dir.path()), ["a.gguf.journal", "a.gguf.partial"]);
+    goes_on(20);
+}
+
+#[test]
+fn zeros_are_counted_over_all_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, outs) = (dir.path().join("model"), dir.path().join("outs"));
+    copy_demo(&model);
+    fs::create_dir(&outs).unwrap();
+    // A NaN in F16 here and there.
+    let weights = fs::File::options().write(true).open(model.join("model.safetensors")).unwrap();
+    let len = weights.metadata().unwrap().len();
+    for at in (100_000..len).step_by(300_000) {
+        weights.write_all_at(&[0, 0x7e], at).unwrap();
+    }
+    let out = outs.join("a.gguf");
+    let wanted = Options { allow_nan: true, ..Options::new(Source::Path(model), Preset::Q8_0, &out) };
+    let zeroed = |report: &Report| {
+        let note = report
+            .notes
+            .iter()
+            .find_map(|n| n.split_once(": ")?.1.strip_suffix(" NaN or infinite weights were written as 0"));
+        note.map(|n| n.parse::<u32>().unwrap())
+    };
+    let fresh = zeroed(&go(&wanted).unwrap());
+    assert!(fresh > Some(30), "{fresh:?}");
+    fs::remove_file(&out).unwrap();
+    stop_after(&wanted, 6_000_000);
+    let report = go(&wanted).unwrap();
+    assert!(resumed_at(&report) > Some(20));
+    assert_eq!(zeroed(&report), fresh);
 }
 
 #[test]
 fn another_conversion_starts_over_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("model");
-    fs::create_dir(&model).unwrap();
-    for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
-        fs::copy(demo().join(name), model.join(name)).unwrap();
-    }
+    copy_demo(&model);
     let outs = dir.path().join("outs");
     fs::create_dir(&outs).unwrap();
     let out = outs.join("a.gguf");
@@ -167,12 +285,23 @@ fn another_conversion_starts_over_and_says_so() {
         let file = fs::File::options().append(true).open(model.join("model.safetensors")).unwrap();
         file.set_modified(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
     };
+    // Another file in its place, of the same size and time.
+    let replace = || {
+        let (path, new) = (model.join("model.safetensors"), model.join("new"));
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&new, bytes).unwrap();
+        let time = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::File::options().append(true).open(&new).unwrap().set_modified(time).unwrap();
+        fs::rename(&new, &path).unwrap();
+    };
     let as_before = &|| {};
-    let cases: [(&str, Options, &dyn Fn()); 4] = [
+    let cases: [(&str, Options, &dyn Fn()); 5] = [
         ("type", Options { outputs: vec![(Preset::Q4_0, out.clone())], ..first.clone() }, as_before),
         ("name", Options { name: Some("n".into()), ..first.clone() }, as_before),
         ("allow-nan", Options { allow_nan: true, ..first.clone() }, as_before),
         ("time of the source", first.clone(), &touch),
+        ("content of the source", first.clone(), &replace),
     ];
     for (what, second, between) in cases {
         assert_eq!(stop_after(&first, 6_000_000).len(), 2, "{what}");
@@ -337,11 +466,8 @@ fn a_source_that_shrinks_or_changes_while_it_is_read() {
     for (what, shrink) in [("shrinks", true), ("changes", false)] {
         let dir = tempfile::tempdir().unwrap();
         let (model, outs) = (dir.path().join("model"), dir.path().join("outs"));
-        fs::create_dir(&model).unwrap();
+        copy_demo(&model);
         fs::create_dir(&outs).unwrap();
-        for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
-            fs::copy(demo().join(name), model.join(name)).unwrap();
-        }
         let out = outs.join("a.gguf");
         let mut command = Command::new(env!("CARGO_BIN_EXE_huozi-convert"));
         command.arg(&model).args(["-t", "q2_k", "--threads", "1", "-o"]).arg(&out);

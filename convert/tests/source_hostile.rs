@@ -190,6 +190,18 @@ fn torch_layouts_that_are_right() {
     for (name, want) in want {
         assert_eq!(values(&c, name), want, "{name}");
     }
+    // The stride of a dimension of one may be any number.
+    let far = i64::MAX;
+    let c2 = open_pickle(pickle(dict(&[
+        ("one column", tensor(s(), 0, &[4, 1], &[2, far])),
+        ("one row", tensor(s(), 1, &[1, 3], &[far, 2])),
+    ])))
+    .unwrap();
+    assert_eq!(values(&c2, "one column"), [0., 2., 4., 6.]);
+    assert_eq!(values(&c2, "one row"), [1., 3., 5.]);
+    let mut out = [0.0; 1];
+    c2.read_rows(c2.find("one column").unwrap(), 2..3, &mut out).unwrap();
+    assert_eq!(out, [4.]);
     // Rows out of the middle, across the boundary of a block of rows.
     let mut out = [0.0; 6];
     c.read_rows(c.find("3d").unwrap(), 1..3, &mut out).unwrap();

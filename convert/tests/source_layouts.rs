@@ -84,6 +84,12 @@ fn an_index_must_be_true() {
     for (index, says) in cases {
         refused(index, with(index), says);
     }
+    let many: Vec<String> = (0..=65536).map(|i| format!("\"{i}\":\"s1\"")).collect();
+    refused(
+        "many tensors",
+        with(&format!("{{\"weight_map\":{{{}}}}}", many.join(","))),
+        &["more than 65536 tensors"],
+    );
 }
 
 #[test]

@@ -139,6 +139,17 @@ fn everything_that_would_change_ids_is_refused_by_name() {
         ("has no space", |t| t["model"]["merges"][0] = json!("ab")),
         ("tokenizer.json", |t| t["model"]["vocab"]["!"] = json!(-1)),
         ("tokenizer.json", |t| t["model"] = json!([])),
+        // Whatever it holds, a message is short and does nothing to the terminal.
+        ("two ids", |t| {
+            let long = format!("\u{1b}[2J\u{9b}{}", "x".repeat(100_000));
+            for id in [1010, 1011] {
+                let extra = json!({"id": id, "content": long, "special": true});
+                t["added_tokens"].as_array_mut().unwrap().push(extra);
+            }
+        }),
+        ("model type", |t| t["model"]["type"] = json!(format!("\u{1b}[2J{}", "x".repeat(100_000)))),
+        ("normalizer", |t| t["normalizer"] = json!({"type": format!("\u{9b}{}", "x".repeat(100_000))})),
+        ("invalid type", |t| t["model"]["vocab"]["!"] = json!("\u{1b}x".repeat(100_000))),
     ];
     assert!(read(&tiny()).is_ok());
     // What can not change any id is no obstacle.
@@ -151,6 +162,7 @@ fn everything_that_would_change_ids_is_refused_by_name() {
         change(&mut t);
         let error = read(&t).expect_err(part);
         assert!(error.contains(part), "{part}: {error}");
+        assert!(error.len() < 500 && !error.chars().any(char::is_control), "{part}: {}", error.len());
     }
     // One spelling twice in the object: most readers keep the last and never notice.
     let text = String::from_utf8(serde_json::to_vec(&tiny()).unwrap()).unwrap();

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use crate::attention::{BLOCK, KvType};
-use crate::gguf::{Error, Meta};
+use crate::gguf::{Error, Meta, shown};
 
 /// The context BLOOM was trained with, for files that do not say.
 pub const DEFAULT_CTX_TRAIN: usize = 2048;
@@ -100,7 +100,7 @@ impl Shape {
         let key = "general.architecture";
         match meta.str(key)? {
             Some("bloom") => {}
-            Some(other) => return Err(meta.refuse(key, "bloom", format!("{other:?}"))),
+            Some(other) => return Err(meta.refuse(key, "bloom", shown(other))),
             None => return Err(meta.missing(key, "bloom")),
         }
         let needed = |key, max| size(meta, key, max)?.ok_or_else(|| meta.missing(key, "a size"));

@@ -101,10 +101,20 @@ impl Error {
 
 /// Text from a file as it may stand in a message: at most 80 characters, no control characters (they could drive
 /// the reader's terminal).
-pub(super) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     let mut out: String = text.chars().take(80).flat_map(char::escape_debug).collect();
     if text.chars().nth(80).is_some() {
         out.push('…');
     }
     out
+}
+
+/// As [`shown`], between quotes.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("\"{}\"", shown(text))
+}
+
+/// A JSON value as it may stand in a message.
+pub(crate) fn shown_json(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| shown(&value.to_string()), quoted)
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 
+use super::MAX_TENSORS;
 use super::error::{Error, shown};
 use super::input::{Folder, Input, is_plain};
 
@@ -95,6 +96,11 @@ impl<'de> serde::Deserialize<'de> for WeightMap {
                 let mut out: HashMap<String, (usize, String)> = HashMap::new();
                 while let Some((tensor, shard)) = map.next_entry::<String, String>()? {
                     let n = out.len();
+                    if n == MAX_TENSORS {
+                        return Err(serde::de::Error::custom(format_args!(
+                            "more than {MAX_TENSORS} tensors"
+                        )));
+                    }
                     if let Some((_, other)) = out.insert(tensor.clone(), (n, shard)) {
                         let (tensor, other) = (shown(&tensor), shown(&other));
                         return Err(serde::de::Error::custom(format_args!(

@@ -1,15 +1,22 @@
 //! Bytes by range, from a file or from memory, and the folder they are in. Never mapped, never read whole.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use huozi_quant::gguf::check::{hex, sum};
 
 use super::error::{Error, shown};
+
+/// Bytes read at once for a sum.
+const PIECE: u64 = 1 << 20;
+
+/// A file whatever its name: device and inode.
+pub(crate) type Inode = (u64, u64);
 
 /// One readable file of known length.
 #[derive(Debug)]
@@ -21,7 +28,7 @@ pub(super) struct Input {
 
 #[derive(Debug)]
 enum Data {
-    File(File),
+    File(File, Inode),
     Memory(Arc<Cow<'static, [u8]>>),
 }
 
@@ -35,8 +42,8 @@ impl Input {
             return Err(Error::layout(name, "a regular file", "a directory or device"));
         }
         let file = File::open(path).map_err(|e| fail("open", e))?;
-        let len = file.metadata().map_err(|e| fail("read the size of", e))?.len();
-        Ok(Self { name, len, data: Data::File(file) })
+        let meta = file.metadata().map_err(|e| fail("read the size of", e))?;
+        Ok(Self { name, len: meta.len(), data: Data::File(file, (meta.dev(), meta.ino())) })
     }
 
     pub(super) fn memory(name: &str, bytes: Arc<Cow<'static, [u8]>>) -> Self {
@@ -52,14 +59,28 @@ impl Input {
         self.len
     }
 
-    /// Name without folders, size and time of change as they are now; of bytes in memory their sum. One line.
+    /// The file that is open; `None` for bytes in memory.
+    pub(super) fn inode(&self) -> Option<Inode> {
+        match self.data {
+            Data::File(_, inode) => Some(inode),
+            Data::Memory(_) => None,
+        }
+    }
+
+    /// Name without folders, size, number and times of change as they are now; of bytes in memory their sum. One line.
+    ///
+    /// Without the device: some file systems give it another number when the machine starts, and what a power cut
+    /// interrupted has to go on after that.
     pub(super) fn identity(&self) -> Result<String, Error> {
         let name = self.name.rsplit('/').next().unwrap_or_default();
         let rest = match &self.data {
-            Data::File(file) => {
+            Data::File(file, _) => {
                 let fail = |source| Error::Io { file: self.name.clone(), doing: "look at".into(), source };
                 let meta = file.metadata().map_err(fail)?;
-                format!("{} bytes, changed {}.{:09}", meta.len(), meta.mtime(), meta.mtime_nsec())
+                // The second time is the system's own: no program can put it back.
+                let (written, changed) =
+                    ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
+                format!("{} bytes, inode {}, {written:?}, {changed:?}", meta.len(), meta.ino())
             }
             Data::Memory(bytes) => hex(&sum(bytes)),
         };
@@ -73,7 +94,7 @@ impl Input {
             Error::format(&self.name, at, format!("{n} bytes"), format!("{left} before the end of the file"))
         })?;
         match &self.data {
-            Data::File(file) => file.read_exact_at(out, at).map_err(|source| Error::Io {
+            Data::File(file, _) => file.read_exact_at(out, at).map_err(|source| Error::Io {
                 file: self.name.clone(),
                 doing: format!("read bytes {at}..{end}"),
                 source,
@@ -84,6 +105,26 @@ impl Input {
                 Ok(())
             }
         }
+    }
+
+    /// The CRC-32 of `len` bytes from `at`; `on` is told of each piece and may end it with an error.
+    pub(super) fn crc32<E: From<Error>>(
+        &self,
+        mut at: u64,
+        len: u64,
+        on: &dyn Fn(u64) -> Result<(), E>,
+    ) -> Result<u32, E> {
+        let (mut sum, mut left) = (crc32fast::Hasher::new(), len);
+        let mut buffer = vec![0; PIECE.min(len) as usize];
+        while left > 0 {
+            let n = left.min(PIECE);
+            let piece = &mut buffer[..n as usize];
+            self.read_at(at, piece)?;
+            sum.update(piece);
+            (at, left) = (at + n, left - n);
+            on(n)?;
+        }
+        Ok(sum.finalize())
     }
 
     /// `len` bytes from `at`; allocates only what the file really holds and at most `cap`.
@@ -106,22 +147,31 @@ impl Input {
 /// Where a checkpoint's files are.
 #[derive(Debug)]
 pub(super) enum Folder {
-    Dir(PathBuf),
+    /// With every file of it that was opened.
+    Dir(PathBuf, Mutex<HashSet<Inode>>),
     Memory(Vec<(String, Arc<Cow<'static, [u8]>>)>),
 }
 
 impl Folder {
     pub(super) fn name(&self) -> String {
         match self {
-            Folder::Dir(dir) => dir.display().to_string(),
+            Folder::Dir(dir, _) => dir.display().to_string(),
             Folder::Memory(_) => "(in memory)".into(),
+        }
+    }
+
+    /// Every file that was opened.
+    pub(super) fn opened(&self) -> HashSet<Inode> {
+        match self {
+            Folder::Dir(_, opened) => opened.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            Folder::Memory(_) => HashSet::new(),
         }
     }
 
     /// Names of the entries, sorted. Names that are not UTF-8 belong to no checkpoint and are left out.
     pub(super) fn names(&self) -> Result<Vec<String>, Error> {
         let mut names = match self {
-            Folder::Dir(dir) => {
+            Folder::Dir(dir, _) => {
                 let fail = |source| Error::Io { file: self.name(), doing: "list".into(), source };
                 let mut names = Vec::new();
                 for entry in std::fs::read_dir(dir).map_err(fail)? {
@@ -141,9 +191,13 @@ impl Folder {
             return Err(Error::layout(self.name(), "a plain file name", shown(name)));
         }
         match self {
-            Folder::Dir(dir) => match Input::open(&dir.join(name)) {
+            Folder::Dir(dir, opened) => match Input::open(&dir.join(name)) {
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-                input => input.map(Some),
+                input => {
+                    let input = input?;
+                    opened.lock().unwrap_or_else(PoisonError::into_inner).extend(input.inode());
+                    Ok(Some(input))
+                }
             },
             Folder::Memory(files) => {
                 let file = files.iter().find(|(n, _)| n == name);

@@ -18,18 +18,19 @@ mod torch;
 mod zip;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use huozi_quant::Format;
 use huozi_quant::gguf::Reader;
 use huozi_quant::map::How;
 
 pub use cache::CacheEnv;
-pub use error::Error;
-use error::shown;
+pub use error::{Error, shown};
+pub(crate) use error::{quoted, shown_json};
+pub(crate) use input::Inode;
 use input::{Folder, Input};
 use rows::Place;
 
@@ -38,7 +39,9 @@ const MAX_DIMS: usize = 8;
 /// Tensors of a checkpoint at most, as in a GGUF file. A BLOOM of 30 layers has 365.
 const MAX_TENSORS: usize = 1 << 16;
 /// `tokenizer.json` of a 250,000-token vocabulary has 15 MB.
-const MAX_TEXT_BYTES: u64 = 256 << 20;
+pub(crate) const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
+/// The other texts have some KB each, and are held as whole trees of values.
+const MAX_TEXT_BYTES: u64 = 4 << 20;
 
 /// How a source stores its numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +108,12 @@ impl SourceTensor {
     pub fn cols(&self) -> u64 {
         rows::rows_cols(&self.shape).map_or(0, |(_, cols)| cols)
     }
+
+    /// The error for numbers of a type that cannot be read.
+    pub(crate) fn unreadable(&self) -> Error {
+        let (file, tensor, dtype) = (self.file.clone(), shown(&self.name), self.dtype.clone());
+        Error::Dtype { file, tensor, dtype }
+    }
 }
 
 /// What a reader of one file found.
@@ -166,7 +175,7 @@ impl Checkpoint {
     pub fn open_with(path: &Path, env: &CacheEnv) -> Result<Self, Error> {
         let path = if path.exists() { Cow::Borrowed(path) } else { cache::find(path, env)?.into() };
         if path.is_dir() {
-            return Self::from_folder(Folder::Dir(path.into_owned()));
+            return Self::from_folder(Folder::Dir(path.into_owned(), Mutex::default()));
         }
         Self::from_gguf(&path)
     }
@@ -176,7 +185,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`open`](Self::open); also a name twice or with a path in it.
     pub fn from_memory(files: Vec<(String, Cow<'static, [u8]>)>) -> Result<Self, Error> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for (name, _) in &files {
             if !input::is_plain(name) || !seen.insert(name.clone()) {
                 return Err(Error::layout("(in memory)", "plain file names, each once", shown(name)));
@@ -207,7 +216,7 @@ impl Checkpoint {
             // The reader has checked that shape and bytes agree and lie in the file.
             let storage = rows::product(&shape).unwrap_or(0);
             let strides = rows::contiguous(&shape);
-            places.push(Place { input: 0, base: t.offset, storage, first: 0, strides });
+            places.push(Place { input: 0, base: t.offset, storage, first: 0, strides, sum: None });
             tensors.push(SourceTensor {
                 name: t.name.clone(),
                 shape,
@@ -320,11 +329,7 @@ impl Checkpoint {
             return wrong(expected, format!("{} values", out.len()));
         }
         let Some(format) = t.dtype.format() else {
-            return Err(Error::Dtype {
-                file: t.file.clone(),
-                tensor: shown(&t.name),
-                dtype: t.dtype.clone(),
-            });
+            return Err(t.unreadable());
         };
         let place = &self.places[tensor];
         place.read(&self.inputs[place.input], format, &t.shape, rows, out)
@@ -373,14 +378,55 @@ impl Checkpoint {
         Ok(text)
     }
 
+    /// Every file that was opened so far: none of them may be written.
+    pub(crate) fn opened(&self) -> HashSet<Inode> {
+        match &self.home {
+            Home::Folder(folder) => folder.opened(),
+            Home::Gguf(_) => self.inputs.iter().filter_map(Input::inode).collect(),
+        }
+    }
+
+    /// The storages whose file says what their bytes sum up to, each once: number of a tensor in it, and bytes.
+    pub(crate) fn summed(&self) -> Vec<(usize, u64)> {
+        let mut seen = HashSet::new();
+        let of = |(i, place): (usize, &Place)| Some((i, place.sum?.bytes));
+        let first = |(_, place): &(usize, &Place)| seen.insert((place.input, place.base));
+        self.places.iter().enumerate().filter(first).filter_map(of).collect()
+    }
+
+    /// Reads the storage of tensor number `tensor`, of [`summed`](Self::summed), and compares its sum with the file's.
+    /// `on` is told of each piece and may end it with an error.
+    pub(crate) fn check_sum<E: From<Error>>(
+        &self,
+        tensor: usize,
+        on: &dyn Fn(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (t, place) = (&self.tensors[tensor], &self.places[tensor]);
+        let Some(sum) = place.sum else { return Ok(()) };
+        let found = self.inputs[place.input].crc32(place.base, sum.bytes, on)?;
+        if found == sum.crc {
+            return Ok(());
+        }
+        let expected = format!("CRC-32 {:08x} for the data of tensor {}", sum.crc, shown(&t.name));
+        Err(Error::format(&t.file, place.base, expected, format!("{found:08x}")).into())
+    }
+
     /// The content of a small file beside the weights, e.g. `config.json`; `None` when there is none.
     ///
     /// # Errors
-    /// It cannot be read, has more than 256 MiB, or `name` is not a plain file name.
+    /// It cannot be read, has more than 4 MiB, or `name` is not a plain file name.
     pub fn file(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.file_of(name, MAX_TEXT_BYTES)
+    }
+
+    /// As [`file`](Self::file), of at most `most` bytes.
+    ///
+    /// # Errors
+    /// As `file`.
+    pub(crate) fn file_of(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, Error> {
         let Home::Folder(folder) = &self.home else { return Ok(None) };
         let Some(input) = folder.open(name)? else { return Ok(None) };
-        input.read_vec(0, input.len(), MAX_TEXT_BYTES, "a file").map(Some)
+        input.read_vec(0, input.len(), most, "a file").map(Some)
     }
 
     /// The first `most` bytes of a file beside the weights, or all of it; `None` when there is none.

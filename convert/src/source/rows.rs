@@ -21,6 +21,15 @@ pub(super) struct Place {
     pub storage: u64,
     pub first: u64,
     pub strides: Vec<u64>,
+    /// What the file says about the bytes of the storage, where it does.
+    pub sum: Option<StoredSum>,
+}
+
+/// Bytes of a storage and their CRC-32.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StoredSum {
+    pub bytes: u64,
+    pub crc: u32,
 }
 
 /// Rows (product of all dimensions but the last) and columns of a shape; a scalar is 1 x 1.
@@ -166,7 +175,8 @@ impl Lines<'_> {
         let weights = self.format.block_weights();
         let fits = (self.scratch.len() / item * weights) as u64;
         let byte = |element: u64| self.base + element / weights as u64 * item as u64;
-        if stride == 1 {
+        // The stride of a single element means nothing, and may be any number.
+        if stride == 1 || out.len() == 1 {
             let mut at = first;
             for part in out.chunks_mut(fits as usize) {
                 let bytes = &mut self.scratch[..part.len() / weights * item];

@@ -70,6 +70,7 @@ pub(super) fn list(input: &Input, index: usize) -> Result<Vec<Entry>, Error> {
             storage: count,
             first: 0,
             strides: contiguous_of(&t.shape),
+            sum: None,
         };
         entries.push(Entry {
             tensor: SourceTensor { name: t.name, shape: t.shape, dtype, file: file.into(), bytes: to - from },

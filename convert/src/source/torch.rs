@@ -2,7 +2,7 @@
 
 use super::error::{Error, shown};
 use super::input::Input;
-use super::rows::{Place, product};
+use super::rows::{Place, StoredSum, product};
 use super::{Dtype, Entry, SourceTensor, pickle, zip};
 
 /// The pickle of a shard of the largest BLOOM has some 100 KB.
@@ -65,6 +65,7 @@ pub(super) fn list(input: &Input, index: usize) -> Result<Vec<Entry>, Error> {
             storage: storage.count,
             first: t.offset,
             strides: t.strides,
+            sum: Some(StoredSum { bytes: data.len, crc: data.crc }),
         };
         place.check(&t.shape).map_err(|(expected, found)| wrong(t.at, expected, found))?;
         let dtype = match storage.kind.dtype {

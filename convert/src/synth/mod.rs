@@ -22,8 +22,10 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::Error;
+use crate::config::Config;
 use crate::names::hf_name;
 use crate::pipeline::Progress;
+use crate::report::displayed;
 
 /// How the weights lie on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,7 @@ pub struct Recipe {
 #[derive(Clone, Debug, Serialize)]
 pub struct Made {
     /// The folder.
+    #[serde(serialize_with = "displayed")]
     pub path: PathBuf,
     /// Files with weights.
     pub shards: usize,
@@ -83,7 +86,7 @@ impl Recipe {
     /// anything fails. Holds a few MiB per thread.
     ///
     /// # Errors
-    /// `dir` is there and not empty, a vocabulary that is too small, too little disk, `cancel`.
+    /// `dir` is there and not empty, sizes that no model has, a vocabulary that is too small, too little disk, `cancel`.
     pub fn write(&self, dir: &Path, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Made, Error> {
         let least = MIN_VOCAB + text::MARKERS.len();
         if self.shape.n_vocab < least {
@@ -92,6 +95,8 @@ impl Recipe {
                 "a vocabulary of {n} is too small: at least {least} are needed"
             )));
         }
+        // What is made here has to go through the converter.
+        Config::of(&self.shape).check().map_err(Error::Usage)?;
         refuse_full(dir)?;
         let plan = plan::tensors(&self.shape, false);
         let weights = Weights::new(&self.shape, plan.iter().map(|t| (t, Format::F16)), self.seed);
@@ -121,7 +126,7 @@ impl Recipe {
             }
             files.push(file);
         }
-        progress.sync();
+        progress.sync(0);
         files.into_iter().try_for_each(NewFile::finish)?;
         if let [_, _, ..] = &shards[..] {
             let name = format!("{}.index.json", self.whole());

@@ -155,7 +155,7 @@ pub struct Malformed {
 const SHOWN_CHARS: usize = 100;
 
 /// Quoted and escaped: a name comes from the file and may hold anything, terminal escapes included.
-fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     match name.char_indices().nth(SHOWN_CHARS) {
         None => format!("{name:?}"),
         Some((cut, _)) => format!("{:?}... ({} bytes)", &name[..cut], name.len()),

@@ -231,8 +231,8 @@ impl Writer {
     }
 
     /// The sum of every tensor, read back from the file.
-    fn sums(&self) -> Result<Vec<check::Sum>, Error> {
-        let sum = |t: &TensorInfo| check::sum_of(&self.file, t.offset, t.bytes, &|_| Ok(()));
+    fn sums(&self, on: &(dyn Fn(u64) -> std::io::Result<()> + Sync)) -> Result<Vec<check::Sum>, Error> {
+        let sum = |t: &TensorInfo| check::sum_of(&self.file, t.offset, t.bytes, on);
         self.layout.tensors.par_iter().map(sum).collect::<Result<_, _>>().map_err(io("read back"))
     }
 
@@ -242,7 +242,16 @@ impl Writer {
     ///
     /// # Errors
     /// [`Rule::Incomplete`] when a byte of a tensor is missing, [`Error::Io`].
-    pub fn finish(mut self) -> Result<File, Error> {
+    pub fn finish(self) -> Result<File, Error> {
+        self.finish_watched(&|_| Ok(()))
+    }
+
+    /// [`finish`](Self::finish) with progress. `on`: told of the bytes read back, from any thread; an error from it ends
+    /// the work before the header is written.
+    ///
+    /// # Errors
+    /// As `finish`; also what `on` gives, as [`Error::Io`].
+    pub fn finish_watched(mut self, on: &(dyn Fn(u64) -> std::io::Result<()> + Sync)) -> Result<File, Error> {
         for (info, written) in self.layout.tensors.iter().zip(&self.written) {
             let written = lock(written).total();
             if written != info.bytes {
@@ -254,7 +263,7 @@ impl Writer {
         // The data first: after a crash a header never vouches for data that did not arrive.
         self.file.sync_data().map_err(io("sync"))?;
         if let Some(at) = self.layout.sums_at {
-            for (i, sum) in self.sums()?.iter().enumerate() {
+            for (i, sum) in self.sums(on)?.iter().enumerate() {
                 let at = at + i * (8 + SUM_CHARS) + 8;
                 self.layout.header[at..at + SUM_CHARS].copy_from_slice(check::hex(sum).as_bytes());
             }

@@ -1,0 +1,371 @@
+//! The two files of an output on its way: `OUT.partial` in its directory, and `OUT.journal` beside it.
+//!
+//! Whoever holds their locks may write, rename and remove them; the locks end after the names do. What is of use to the
+//! next run is left to it, whatever ends this one; what is not is removed.
+
+use std::collections::HashSet;
+use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::Error;
+use crate::journal::{Found, Journal, Record};
+use crate::source::Inode;
+
+pub(crate) const PARTIAL: &str = ".partial";
+pub(crate) const JOURNAL: &str = ".journal";
+
+/// `path` with more at its end.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The directory that `path` is in.
+pub(crate) fn directory(path: &Path) -> &Path {
+    path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the names in a directory last.
+pub(crate) fn sync_directory(dir: &Path) -> Result<(), Error> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io(dir, "sync"))
+}
+
+/// A panic elsewhere leaves what is locked here as it was.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a run and its files tell each other about the end.
+#[derive(Debug, Default)]
+pub(crate) struct Fate {
+    worthless: AtomicBool,
+    kept: AtomicBool,
+}
+
+impl Fate {
+    /// Nobody will want to go on with the files.
+    pub(crate) fn set_worthless(&self) {
+        self.worthless.store(true, Relaxed);
+    }
+
+    /// Whether something is left that the next run goes on with; known once the files are dropped.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept.load(Relaxed)
+    }
+}
+
+/// An unfinished file and its journal.
+pub(crate) struct Partial<'a> {
+    /// Of the same opening as the writer's, so the lock lasts until this is dropped, wherever the writer went.
+    data: Own,
+    journal: Mutex<Journal>,
+    journal_file: Own,
+    fate: &'a Fate,
+    /// Whether this run has written to them.
+    begun: bool,
+    named: bool,
+}
+
+impl<'a> Partial<'a> {
+    /// Opens the files of the output `path` and makes sure that nobody else writes them. Their content stays as it is.
+    ///
+    /// `sources`: files that must survive this.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::SameFile`], files under these names that are not this program's.
+    pub(crate) fn open(
+        path: &Path,
+        digest: &str,
+        sources: &HashSet<Inode>,
+        fate: &'a Fate,
+    ) -> Result<(Self, Found), Error> {
+        let data = Own::open(path, PARTIAL, sources)?;
+        let journal_file = Own::open(path, JOURNAL, sources)?;
+        let opened = journal_file
+            .handle()
+            .and_then(|file| Journal::open(file, digest).map_err(Error::io(&journal_file.path, "read")));
+        let (journal, found) = opened?;
+        match found {
+            Found::Stranger => return Err(foreign(&journal_file.path, "no journal of a conversion")),
+            Found::Nothing if data.bytes()? > 0 => {
+                return Err(foreign(&data.path, "there without the journal of its conversion"));
+            }
+            _ => {}
+        }
+        let journal = Mutex::new(journal);
+        Ok((Self { data, journal, journal_file, fate, begun: false, named: false }, found))
+    }
+
+    /// Where the unfinished file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.data.path
+    }
+
+    /// The unfinished file.
+    pub(crate) fn file(&self) -> &File {
+        &self.data.file
+    }
+
+    /// Its length.
+    pub(crate) fn bytes(&self) -> Result<u64, Error> {
+        self.data.bytes()
+    }
+
+    /// The unfinished file, to be written from now on.
+    pub(crate) fn take(&mut self) -> Result<File, Error> {
+        self.begun = true;
+        self.data.handle()
+    }
+
+    /// Empties both files and gives the journal its title. A kill in between leaves neither an unfinished file without a
+    /// journal nor a journal beside the content of another conversion.
+    pub(crate) fn begin(&mut self, digest: &str) -> Result<(), Error> {
+        self.begun = true;
+        let emptied = self.data.file.set_len(0).and_then(|()| self.data.file.sync_all());
+        emptied.map_err(Error::io(&self.data.path, "empty"))?;
+        lock(&self.journal).begin(digest).map_err(Error::io(&self.journal_file.path, "write"))?;
+        sync_directory(directory(&self.data.path))
+    }
+
+    /// Notes chunks whose data is on the disk.
+    pub(crate) fn add(&self, records: &[Record]) -> Result<(), Error> {
+        lock(&self.journal).add(records).map_err(Error::io(&self.journal_file.path, "write"))
+    }
+
+    /// Takes room on the disk for the journal of so many chunks.
+    pub(crate) fn reserve_journal(&self, chunks: usize) -> Result<(), Errno> {
+        lock(&self.journal).reserve(chunks)
+    }
+
+    /// Whether the name still means the file that is locked.
+    pub(crate) fn is_named(&self) -> bool {
+        self.data.is_named()
+    }
+
+    /// The file has its final name: nothing is left to go on with.
+    pub(crate) fn set_named(&mut self) {
+        self.named = true;
+    }
+}
+
+impl Drop for Partial<'_> {
+    fn drop(&mut self) {
+        // Before the fields go, so under the locks: nobody can have taken the files over.
+        let noted = lock(&self.journal).len() > 0;
+        if noted && !self.named && self.data.is_named() && !self.fate.worthless.load(Relaxed) {
+            self.fate.kept.store(true, Relaxed);
+        } else if self.begun {
+            if !self.named {
+                self.data.remove();
+            }
+            self.journal_file.remove();
+        }
+    }
+}
+
+/// A locked file under a name that is this program's. Nobody misses an empty one: it is removed in the end.
+struct Own {
+    path: PathBuf,
+    file: File,
+    inode: Inode,
+}
+
+impl Own {
+    /// Opens or creates the file beside the output `path`, without touching its content.
+    fn open(path: &Path, suffix: &str, sources: &HashSet<Inode>) -> Result<Self, Error> {
+        let own = beside(path, suffix);
+        // A link would lead what is written to a file that is none of our business.
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        options.custom_flags(OFlags::NOFOLLOW.bits() as i32);
+        let file = match options.open(&own) {
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => {
+                return Err(foreign(&own, "a symbolic link"));
+            }
+            file => file.map_err(Error::io(&own, "create"))?,
+        };
+        let meta = file.metadata().map_err(Error::io(&own, "look at"))?;
+        let inode = (meta.dev(), meta.ino());
+        if sources.contains(&inode) {
+            return Err(Error::SameFile(own));
+        }
+        match (meta.is_file(), meta.nlink()) {
+            (false, _) => return Err(foreign(&own, "no regular file")),
+            (true, 2..) => return Err(foreign(&own, "a file with other names too")),
+            // 0: removed since it was opened, see below.
+            (true, 0 | 1) => {}
+        }
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(Error::Busy(path.to_owned())),
+            // A file system without locks: as good as it gets.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        let own = Self { path: own, file, inode };
+        // Whoever held the lock a moment ago may have renamed or removed the file opened here.
+        if own.is_named() { Ok(own) } else { Err(Error::Busy(path.to_owned())) }
+    }
+
+    /// The same opening once more.
+    fn handle(&self) -> Result<File, Error> {
+        self.file.try_clone().map_err(Error::io(&self.path, "open"))
+    }
+
+    fn bytes(&self) -> Result<u64, Error> {
+        self.file.metadata().map(|m| m.len()).map_err(Error::io(&self.path, "look at"))
+    }
+
+    /// Whether the name still means this file.
+    fn is_named(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.inode)
+    }
+
+    fn remove(&self) {
+        if self.is_named() {
+            // Nothing better to do with an error: the run is ending, and the names say what these are.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if self.file.metadata().is_ok_and(|m| m.len() == 0) {
+            self.remove();
+        }
+    }
+}
+
+fn foreign(path: &Path, what: &str) -> Error {
+    Error::Usage(format!("{} is {what}; move it out of the way", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Loss;
+
+    fn open<'a>(dir: &Path, digest: &str, fate: &'a Fate) -> Result<(Partial<'a>, Found), Error> {
+        Partial::open(&dir.join("a"), digest, &HashSet::new(), fate)
+    }
+
+    fn record(chunk: usize) -> Record {
+        Record { chunk, sum: [1; 32], loss: Loss::default() }
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = entries.collect();
+        names.sort();
+        names
+    }
+
+    /// A file of an earlier run with one chunk.
+    fn earlier(dir: &Path, digest: &str) {
+        let fate = Fate::default();
+        let (mut partial, _) = open(dir, digest, &fate).unwrap();
+        partial.begin(digest).unwrap();
+        fs::write(dir.join("a.partial"), "chunk").unwrap();
+        partial.add(&[record(0)]).unwrap();
+        drop(partial);
+        assert!(fate.is_kept());
+        assert_eq!(names(dir), ["a.journal", "a.partial"]);
+    }
+
+    #[test]
+    fn what_is_of_use_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        // Opened and nothing else: as it was, be it of this conversion or another.
+        for digest in ["d", "e"] {
+            earlier(dir, "d");
+            let fate = Fate::default();
+            drop(open(dir, digest, &fate).unwrap());
+            assert_eq!(fate.is_kept(), digest == "d");
+            assert_eq!(fs::read(dir.join("a.partial")).unwrap(), b"chunk");
+            let (_, found) = open(dir, "d", &fate).unwrap();
+            assert_eq!(found, Found::Same(vec![record(0)]));
+        }
+        // Of no use to anybody.
+        let fate = Fate::default();
+        let (partial, _) = open(dir, "d", &fate).unwrap();
+        let mut partial = partial;
+        partial.take().unwrap();
+        fate.set_worthless();
+        drop(partial);
+        assert!(!fate.is_kept());
+        assert_eq!(names(dir), [""; 0]);
+        // Begun, and nothing noted yet.
+        let fate = Fate::default();
+        let (mut partial, _) = open(dir, "d", &fate).unwrap();
+        partial.begin("d").unwrap();
+        fs::write(dir.join("a.partial"), "chunk").unwrap();
+        drop(partial);
+        assert_eq!((names(dir), fate.is_kept()), (Vec::new(), false));
+        // In a panic as ever.
+        let fate = Fate::default();
+        let panicked = std::panic::catch_unwind(|| {
+            let (mut partial, _) = open(dir, "d", &fate).unwrap();
+            partial.begin("d").unwrap();
+            fs::write(dir.join("a.partial"), "chunk").unwrap();
+            partial.add(&[record(0)]).unwrap();
+            panic!("planted");
+        });
+        assert!(panicked.is_err() && fate.is_kept());
+        assert_eq!(names(dir), ["a.journal", "a.partial"]);
+    }
+
+    #[test]
+    fn another_conversion_s_content_is_gone_before_the_journal_speaks() {
+        let dir = tempfile::tempdir().unwrap();
+        earlier(dir.path(), "d");
+        let fate = Fate::default();
+        let (mut partial, found) = open(dir.path(), "e", &fate).unwrap();
+        assert_eq!(found, Found::Foreign);
+        partial.begin("e").unwrap();
+        assert_eq!(partial.bytes().unwrap(), 0);
+    }
+
+    #[test]
+    fn strangers_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, journal) = (dir.path().join("a.partial"), dir.path().join("a.journal"));
+        let fate = Fate::default();
+        let refused = || {
+            let error = open(dir.path(), "d", &fate).map(|_| ()).unwrap_err();
+            assert!(matches!(error, Error::Usage(_)), "{error}");
+            error.to_string()
+        };
+        fs::write(&data, "mine").unwrap();
+        assert!(refused().contains("a.partial is there without"));
+        assert_eq!(names(dir.path()), ["a.partial"]);
+        fs::write(&journal, "Monday: rain\n").unwrap();
+        assert!(refused().contains("a.journal is no journal"));
+        fs::remove_file(&data).unwrap();
+        assert!(refused().contains("a.journal is no journal"));
+        assert_eq!(fs::read(&journal).unwrap(), b"Monday: rain\n");
+        assert_eq!(names(dir.path()), ["a.journal"]);
+        // A journal that can not be opened leaves no empty file either.
+        fs::remove_file(&journal).unwrap();
+        fs::create_dir(&journal).unwrap();
+        assert!(open(dir.path(), "d", &fate).is_err());
+        assert_eq!(names(dir.path()), ["a.journal"]);
+    }
+
+    #[test]
+    fn a_journal_that_is_still_held_is_not_shared() {
+        let dir = tempfile::tempdir().unwrap();
+        // Another run has renamed its file and not yet removed its journal.
+        let journal = File::create(dir.path().join("a.journal")).unwrap();
+        journal.lock().unwrap();
+        let fate = Fate::default();
+        assert!(matches!(open(dir.path(), "d", &fate), Err(Error::Busy(_))));
+        assert_eq!(names(dir.path()), ["a.journal"]);
+    }
+}
