@@ -272,7 +272,7 @@ fn ask_stop_retry_edit_and_switch() {
     t.send("/set max_new_tokens 8\r第二个对话\r");
     t.wait("an answer", sent("第二个对话"));
     t.send("\u{f}");
-    t.wait("the list", |screen| screen.contains("* 第二个对话") && screen.contains("  写"));
+    t.wait("the list", |screen| screen.contains("* 第二个对话") && screen.contains("  填一首词"));
     t.send("填一首词");
     t.wait("what was found", |screen| screen.contains("搜索：填一首词") && !screen.contains("* 第二个对话"));
     t.send("\r");
@@ -405,7 +405,9 @@ fn ctrl_z_stops_the_job_where_there_is_one() {
     t.is_restored();
     t.send("\n");
     t.wait("the chat", |screen| screen.contains("> abc"));
-    // Once is once.
+    // Once is once; and what was cleared is painted.
+    t.send("\u{c}");
+    assert!(t.settle().contains("> abc"));
     t.send("d");
     t.wait("a letter", |screen| screen.contains("> abcd"));
     t.send("\u{11}");

@@ -148,6 +148,9 @@ fn serve(
             if matches!(effect, Effect::Quit) {
                 return Ok(());
             }
+            // They clear the screen.
+            let clears = matches!(effect, Effect::Redraw | Effect::Enter);
+            (behind, urgent) = (behind || clears, urgent || clears);
             again.extend(carry_out(effect, terminal, app, outside)?);
         }
         for msg in again {
@@ -263,8 +266,8 @@ fn edit(text: &str) -> io::Result<String> {
     let editor = var("VISUAL").or_else(|| var("EDITOR")).unwrap_or_else(|| "vi".into());
     let mut file = tempfile::Builder::new().prefix("huozi-").suffix(".md").tempfile()?;
     file.write_all(text.as_bytes())?;
-    // It may hold arguments of its own.
-    let command = format!("{editor} \"$1\"");
+    // It may hold arguments of its own. An interrupt is the editor's: the shell around it waits for its end.
+    let command = format!("trap : INT; {editor} \"$1\"");
     let status = Command::new("sh").args(["-c", &command, "sh"]).arg(file.path()).status()?;
     if !status.success() {
         return Err(io::Error::other(format!("{editor}: {status}")));
