@@ -43,7 +43,8 @@ impl Terminal {
 
     /// The same as a job of a shell, which says when it has stopped, and lets it go on after a line is typed.
     fn job(home: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
-        const JOBS: &str = r#"set -m; "$0" "$@"; echo "[stopped $?]"; read go; fg; echo "[ended $?]"; read end"#;
+        const JOBS: &str =
+            r#"set -m; "$0" "$@"; echo "[stopped $?]"; read go; fg; echo "[ended $?]"; read end"#;
         Self::run(&["sh", "-c", JOBS], home, (80, 24), args, env)
     }
 
