@@ -71,6 +71,7 @@ fn ask_stop_retry_edit_undo() {
     answer(&mut world, "好", Stop::EndToken(0));
     assert!(!world.app.editing);
 
+    world.ctrl('u');
     let undone = world.key(KeyCode::F(6));
     assert!(matches!(undone[..], [Effect::Work(Work::Undo)]));
     assert_eq!(world.app.input.text(), "你好吗", "the question is not lost");
@@ -241,7 +242,7 @@ fn conversations_are_found_opened_renamed_deleted_and_brought_back() {
     world.ctrl('u');
     world.write("租借");
     assert!(
-        matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(Desk::Rename(name, title))] if name == "chat-2" && title == "租借")
+        matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(Desk::Rename(name, title)), _] if name == "chat-2" && title == "租借")
     );
     assert!(
         matches!(&world.key(KeyCode::Delete)[..], [Effect::Desk(Desk::Delete(name))] if name == "chat-2")

@@ -19,6 +19,11 @@ fn cells(n: u16) -> NonZero<u16> {
     NonZero::new(n).unwrap()
 }
 
+/// The cache folder: the embedded model is converted once for all tests.
+fn cache() -> String {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("tui-cache").to_str().unwrap().to_owned()
+}
+
 struct Terminal {
     master: File,
     child: Child,
@@ -28,13 +33,22 @@ struct Terminal {
 impl Terminal {
     /// Starts the program in `home`, in a terminal of `size` columns and rows.
     fn start(home: &Path, size: (u16, u16), args: &[&str]) -> Self {
-        // The embedded model is converted once for all tests.
-        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tui-cache");
-        Self::start_with(home, size, args, &[("XDG_CACHE_HOME", cache.to_str().unwrap())])
+        Self::start_with(home, size, args, &[("XDG_CACHE_HOME", &cache())])
     }
 
     /// The same with these environment variables.
     fn start_with(home: &Path, size: (u16, u16), args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::run(&[], home, size, args, env)
+    }
+
+    /// The same as a job of a shell, which says when it has stopped, and lets it go on after a line is typed.
+    fn job(home: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
+        const JOBS: &str =
+            r#"set -m; "$0" "$@"; echo "[stopped $?]"; read go; fg; echo "[ended $?]"; read end"#;
+        Self::run(&["sh", "-c", JOBS], home, (80, 24), args, env)
+    }
+
+    fn run(shell: &[&str], home: &Path, size: (u16, u16), args: &[&str], env: &[(&str, &str)]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -46,7 +60,8 @@ impl Terminal {
         let stdio = || Stdio::from(slave.try_clone().unwrap());
         // A session of its own, with this terminal: then it is told of changes of size.
         let mut command = Command::new("setsid");
-        command.args(["--ctty", env!("CARGO_BIN_EXE_huozi-tui"), "--demo", "-t", "1"]).args(args);
+        command.arg("--ctty").args(shell);
+        command.args([env!("CARGO_BIN_EXE_huozi-tui"), "--demo", "-t", "1"]).args(args);
         for key in [
             "HUOZI_MODEL",
             "HUOZI_THREADS",
@@ -136,8 +151,11 @@ impl Terminal {
         tcsetwinsize(&self.master, winsize).unwrap();
     }
 
+    /// Sends a signal to the program that the shell runs.
     fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        let shell = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).unwrap();
+        let status = Command::new("kill").args([name, children.trim()]).status();
         assert!(status.unwrap().success());
     }
 
@@ -255,7 +273,7 @@ fn ask_stop_retry_edit_and_switch() {
     t.send("/set max_new_tokens 8\r第二个对话\r");
     t.wait("an answer", sent("第二个对话"));
     t.send("\u{f}");
-    t.wait("the list", |screen| screen.contains("* 第二个对话") && screen.contains("  写"));
+    t.wait("the list", |screen| screen.contains("* 第二个对话") && screen.contains("  填一首词"));
     t.send("填一首词");
     t.wait("what was found", |screen| screen.contains("搜索：填一首词") && !screen.contains("* 第二个对话"));
     t.send("\r");
@@ -332,7 +350,7 @@ fn five_thousand_pasted_lines() {
     t.cursor();
     // More than a context holds: it says so, and the text is still there.
     t.send("\r");
-    t.wait("a reason", |screen| screen.contains("too long"));
+    t.wait("a reason", |screen| screen.contains("消息太长"));
     t.wait("the text", |screen| screen.contains("第 5000 行"));
     t.quit();
 }
@@ -356,28 +374,22 @@ fn a_wide_character_at_every_column() {
     t.quit();
 }
 
+const STOPPED: fn(&str) -> bool = |screen| screen.contains("[stopped ");
+
 #[test]
 fn signals_restore_the_terminal() {
     let home = tempfile::tempdir().unwrap();
-    let mut t = Terminal::chat(home.path(), (80, 24), &LONG);
+    let mut t = Terminal::job(home.path(), &LONG, &[("XDG_CACHE_HOME", &cache())]).ready();
     t.send("写\r");
     t.wait("a stream", |screen| screen.contains("书写中"));
     t.signal("-TSTP");
-    let until = Instant::now() + PATIENCE;
-    let stopped = |t: &Terminal| {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", t.child.id())).unwrap();
-        stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
-    };
-    while !stopped(&t) {
-        assert!(Instant::now() < until, "it goes on");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    t.wait("the shell", STOPPED);
     t.is_restored();
-    t.signal("-CONT");
+    t.send("\n");
     t.wait("the chat", |screen| screen.contains("t/s"));
     assert!(t.screen.lock().unwrap().screen().alternate_screen());
     t.signal("-TERM");
-    assert_eq!(t.ended().code(), Some(143));
+    t.wait("the end", |screen| screen.contains("[ended 143]"));
     t.is_restored();
     assert!(
         sessions(home.path()).concat().contains("\"stop\":\"cancelled\""),
@@ -386,10 +398,55 @@ fn signals_restore_the_terminal() {
 }
 
 #[test]
+fn ctrl_z_stops_the_job_where_there_is_one() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = Terminal::job(home.path(), &["--new"], &[("XDG_CACHE_HOME", &cache())]).ready();
+    t.send("abc\u{1a}");
+    t.wait("the shell", STOPPED);
+    t.is_restored();
+    t.send("\n");
+    t.wait("the chat", |screen| screen.contains("> abc"));
+    // Once is once; and what was cleared is painted.
+    t.send("\u{c}");
+    assert!(t.settle().contains("> abc"));
+    t.send("d");
+    t.wait("a letter", |screen| screen.contains("> abcd"));
+    t.send("\u{11}");
+    t.wait("the end", |screen| screen.contains("[ended 0]"));
+    // Without a shell nobody could let it go on.
+    let mut t = Terminal::chat(home.path(), (80, 24), &["--new"]);
+    t.send("\u{1a}abc");
+    t.wait("the chat", |screen| screen.contains("> abc"));
+    t.quit();
+}
+
+#[test]
+fn an_editor_stops_is_interrupted_and_writes_what_it_likes() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let editor = home.path().join("editor");
+    let script = "#!/bin/sh\ntrap '' INT\nkill -INT 0\necho stopping\nkill -TSTP 0\n\
+                  printf ' and \\377 more' >> \"$1\"\n";
+    fs::write(&editor, script).unwrap();
+    fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
+    let env = [("XDG_CACHE_HOME", cache()), ("EDITOR", editor.to_str().unwrap().to_owned())];
+    let env = env.each_ref().map(|(key, value)| (*key, value.as_str()));
+    let mut t = Terminal::job(home.path(), &["--new"], &env).ready();
+    t.send("abc\u{7}");
+    t.wait("the shell", |screen| screen.contains("stopping") && STOPPED(screen));
+    t.is_restored();
+    t.send("\n");
+    // The terminal of this test shows the sign for what is no character as a blank.
+    t.wait("what was written", |screen| screen.contains("> abc and ") && screen.contains(" more"));
+    t.send("\u{11}");
+    t.wait("the end", |screen| screen.contains("[ended 0]"));
+}
+
+#[test]
 fn a_panic_restores_the_terminal_and_is_told() {
     let home = tempfile::tempdir().unwrap();
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tui-cache");
-    let env = [("XDG_CACHE_HOME", cache.to_str().unwrap()), ("HUOZI_TUI_PANIC", "1")];
+    let cache = cache();
+    let env = [("XDG_CACHE_HOME", cache.as_str()), ("HUOZI_TUI_PANIC", "1")];
     let mut t = Terminal::start_with(home.path(), (80, 24), &[], &env).ready();
     t.send("a");
     assert_eq!(t.ended().code(), Some(101));

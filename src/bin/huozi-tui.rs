@@ -4,6 +4,7 @@
 use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{
     self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, Event,
+    MouseEvent, MouseEventKind,
 };
 use crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
@@ -53,7 +54,6 @@ fn main() -> ExitCode {
     }));
     let code = Arc::new(AtomicU8::new(0));
     let result = run(start, setup, &code);
-    leave();
     match result {
         Ok(()) => ExitCode::from(code.load(Ordering::SeqCst)),
         Err(error) => {
@@ -87,6 +87,8 @@ fn leave() {
 
 fn run(start: Start, setup: Setup, code: &Arc<AtomicU8>) -> io::Result<()> {
     let (send, messages) = mpsc::channel();
+    // Dropped after `terminal`, which may hold a part of a frame when a panic unwinds: that part comes before it.
+    let restore = Restore;
     enter(start.prefs.mouse)?;
     let mut terminal = Terminal::new(CrosstermBackend::new(BufWriter::with_capacity(1 << 16, io::stdout())))?;
     let size = terminal.size()?;
@@ -95,20 +97,43 @@ fn run(start: Start, setup: Setup, code: &Arc<AtomicU8>) -> io::Result<()> {
     let to = send.clone();
     let workers = Workers::start(setup, Arc::new(move |report| drop(to.send(Msg::Report(report)))))?;
     let keys = Arc::new(Keys::default());
+    let job = Arc::new(Job::default());
     read_keys(keys.clone(), send.clone())?;
-    watch_signals(send, code.clone())?;
-    let result = serve(&mut terminal, &mut app, effects, &workers, &keys, &messages);
-    leave();
+    watch_signals(send, code.clone(), job.clone())?;
+    let outside = Outside { workers: &workers, keys: &keys, job: &job };
+    let result = serve(&mut terminal, &mut app, effects, &outside, &messages);
+    drop(terminal);
+    drop(restore);
     workers.finish(PATIENCE);
     result
+}
+
+/// Gives the terminal back when it goes.
+struct Restore;
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The rest is done, and the reason stands on the screen; it would be hidden by a frame that has no end.
+            let _ = execute!(io::stdout(), EndSynchronizedUpdate);
+        } else {
+            leave();
+        }
+    }
+}
+
+/// Whom effects go to.
+struct Outside<'a> {
+    workers: &'a Workers,
+    keys: &'a Keys,
+    job: &'a Job,
 }
 
 fn serve(
     terminal: &mut Screen,
     app: &mut App,
     effects: Vec<Effect>,
-    workers: &Workers,
-    keys: &Keys,
+    outside: &Outside<'_>,
     messages: &Receiver<Msg>,
 ) -> io::Result<()> {
     // For the test that the terminal is given back.
@@ -123,7 +148,10 @@ fn serve(
             if matches!(effect, Effect::Quit) {
                 return Ok(());
             }
-            again.extend(carry_out(effect, terminal, app, workers, keys)?);
+            // They clear the screen.
+            let clears = matches!(effect, Effect::Redraw | Effect::Enter);
+            (behind, urgent) = (behind || clears, urgent || clears);
+            again.extend(carry_out(effect, terminal, app, outside)?);
         }
         for msg in again {
             effects.extend(update(app, msg, Instant::now()));
@@ -144,7 +172,7 @@ fn serve(
                     urgent |= !matches!(msg, Msg::Report(_) | Msg::Tick);
                     assert!(!panics || !matches!(msg, Msg::Key(_)), "HUOZI_TUI_PANIC is set");
                     // Where things are depends on what came before.
-                    if !matches!(msg, Msg::Report(_)) {
+                    if matches!(msg, Msg::Key(_) | Msg::Mouse(_) | Msg::Paste(_)) {
                         view::prepare(app);
                     }
                     effects.extend(update(app, msg, Instant::now()));
@@ -185,12 +213,11 @@ fn carry_out(
     effect: Effect,
     terminal: &mut Screen,
     app: &App,
-    workers: &Workers,
-    keys: &Keys,
+    outside: &Outside<'_>,
 ) -> io::Result<Option<Msg>> {
     match effect {
-        Effect::Work(work) => workers.work(work),
-        Effect::Desk(desk) => workers.desk(desk),
+        Effect::Work(work) => outside.workers.work(work),
+        Effect::Desk(desk) => outside.workers.desk(desk),
         Effect::Copy(text) => {
             execute!(terminal.backend_mut(), CopyToClipboard::to_clipboard_from(text))?;
         }
@@ -198,16 +225,21 @@ fn carry_out(
         Effect::Mouse(false) => execute!(terminal.backend_mut(), DisableMouseCapture)?,
         Effect::Redraw => repaint(terminal)?,
         Effect::Edit(text) => {
-            keys.pause();
+            outside.keys.pause();
             leave();
+            outside.job.editing.store(true, Ordering::SeqCst);
             let edited = edit(&text).map_err(|error| error.to_string());
+            outside.job.editing.store(false, Ordering::SeqCst);
             enter(app.prefs.mouse)?;
-            keys.go_on();
+            outside.keys.go_on();
             return Ok(Some(Msg::Edited(edited)));
         }
         Effect::Suspend => {
+            if !Job::can_stop() {
+                return Ok(None);
+            }
             leave();
-            signal_hook::low_level::emulate_default_handler(SIGTSTP)?;
+            outside.job.stop()?;
             return Ok(Some(Msg::Continued));
         }
         Effect::Enter => {
@@ -234,13 +266,55 @@ fn edit(text: &str) -> io::Result<String> {
     let editor = var("VISUAL").or_else(|| var("EDITOR")).unwrap_or_else(|| "vi".into());
     let mut file = tempfile::Builder::new().prefix("huozi-").suffix(".md").tempfile()?;
     file.write_all(text.as_bytes())?;
-    // It may hold arguments of its own.
-    let command = format!("{editor} \"$1\"");
+    // It may hold arguments of its own. An interrupt is the editor's: the shell around it waits for its end.
+    let command = format!("trap : INT; {editor} \"$1\"");
     let status = Command::new("sh").args(["-c", &command, "sh"]).arg(file.path()).status()?;
     if !status.success() {
         return Err(io::Error::other(format!("{editor}: {status}")));
     }
-    std::fs::read_to_string(file.path())
+    // Whatever it wrote: nothing is lost.
+    Ok(String::from_utf8_lossy(&std::fs::read(file.path())?).into_owned())
+}
+
+/// This process as a part of a shell's job.
+#[derive(Default)]
+struct Job {
+    /// An editor has the terminal, and the signals that its keys give are meant for it.
+    editing: AtomicBool,
+    /// The next SIGTSTP is the one that was sent from here.
+    stopping: AtomicBool,
+}
+
+impl Job {
+    /// Whether somebody would let this process go on again: not in the process group of the session's leader, which no
+    /// shell looks after. There the system ignores SIGTSTP, too.
+    fn can_stop() -> bool {
+        rustix::process::getsid(None).is_ok_and(|session| session != rustix::process::getpgrp())
+    }
+
+    /// Stops the whole process group, as Ctrl+Z does outside of raw mode, until it is told to go on.
+    fn stop(&self) -> io::Result<()> {
+        self.stopping.store(true, Ordering::SeqCst);
+        // The others may have something to do before they stop; here that is done.
+        rustix::process::kill_current_process_group(rustix::process::Signal::TSTP)?;
+        signal_hook::low_level::emulate_default_handler(SIGTSTP)
+    }
+
+    /// Whether a signal is nobody else's affair.
+    fn takes(&self, signal: i32) -> bool {
+        match signal {
+            SIGTSTP if self.stopping.swap(false, Ordering::SeqCst) => true,
+            // The editor has stopped, and the shell waits until all of the job has.
+            SIGTSTP if self.editing.load(Ordering::SeqCst) => {
+                if Self::can_stop() {
+                    let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
+                }
+                true
+            }
+            SIGINT => self.editing.load(Ordering::SeqCst),
+            _ => false,
+        }
+    }
 }
 
 /// Who may read keys.
@@ -279,6 +353,11 @@ fn read_keys(keys: Arc<Keys>, send: Sender<Msg>) -> io::Result<()> {
             {
                 Ok(None) => continue,
                 Ok(Some(Event::Key(key))) => Msg::Key(key),
+                // Nothing follows a mouse that is only moved.
+                Ok(Some(Event::Mouse(MouseEvent {
+                    kind: MouseEventKind::Moved | MouseEventKind::Drag(_) | MouseEventKind::Up(_),
+                    ..
+                }))) => continue,
                 Ok(Some(Event::Mouse(mouse))) => Msg::Mouse(mouse),
                 Ok(Some(Event::Paste(text))) => Msg::Paste(text),
                 Ok(Some(Event::Resize(width, height))) => Msg::Resize(width, height),
@@ -295,10 +374,13 @@ fn read_keys(keys: Arc<Keys>, send: Sender<Msg>) -> io::Result<()> {
     Ok(())
 }
 
-fn watch_signals(send: Sender<Msg>, code: Arc<AtomicU8>) -> io::Result<()> {
+fn watch_signals(send: Sender<Msg>, code: Arc<AtomicU8>, job: Arc<Job>) -> io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGHUP, SIGINT, SIGTSTP, SIGCONT])?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
+            if job.takes(signal) {
+                continue;
+            }
             let msg = match signal {
                 SIGTSTP => Msg::Suspend,
                 SIGCONT => Msg::Continued,

@@ -9,7 +9,7 @@ use crate::session::open::{Options, Runs, Source};
 use crate::session::store;
 use crate::tui::app::{Prefs, Start};
 use crate::tui::look::{Lang, Theme};
-use crate::tui::worker::Setup;
+use crate::tui::worker::{Setup, Typed};
 use anyhow::Result;
 use clap::Parser;
 use std::io::IsTerminal;
@@ -124,11 +124,7 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
     let prefs_file = xdg("XDG_STATE_HOME", ".local/state").map(|base| base.join("huozi").join("tui.json"));
     // Whatever is wrong with it: it is written anew at the next change.
     let prefs = prefs_file.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
-    let mut prefs: Prefs = prefs.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-    prefs.lang = args.lang.or(prefs.lang);
-    if no_color {
-        prefs.theme = None;
-    }
+    let prefs: Prefs = prefs.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let start = Start {
         source,
         options,
@@ -137,9 +133,18 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
         theme: Theme::from_env(no_color, &term, var("COLORFGBG").as_deref()),
         ascii: args.ascii || term == "linux" || !utf8,
         prefs,
+        typed_lang: args.lang,
+        no_color,
+    };
+    let typed = Typed {
+        sampling: Config::default().wanted(&args.sampling),
+        threads: args.threads.is_some(),
+        kv: args.kv_type.is_some(),
+        engine: args.engine.is_some(),
     };
     let setup = Setup {
         wanted: config.wanted(&args.sampling),
+        typed,
         system: settings::system(&args.chat)?,
         seed: args.sampling.seed,
         folder: store::directory(),

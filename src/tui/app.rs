@@ -1,5 +1,6 @@
 //! The state of the program: everything that a frame shows. Changed by [`super::update`] only, shown by [`super::view`].
 
+use super::failure::Failure;
 use super::input::Input;
 use super::look::{Lang, Look, Theme};
 use super::panels::{Choice, Panel};
@@ -7,7 +8,7 @@ use super::transcript::Transcript;
 use super::worker::{Ask, Chosen, Desk, Model, Talk, Work};
 use crate::session::open::{About, Options, Source, Step};
 use crate::session::store::Entry;
-use crate::session::{Stats, Stop};
+use crate::session::{Stats, Stop, Turn};
 use ratatui::layout::Rect;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -83,6 +84,10 @@ pub struct Start {
     pub ascii: bool,
     /// What was chosen before.
     pub prefs: Prefs,
+    /// The language that was typed: before the one chosen before, and not kept.
+    pub typed_lang: Option<Lang>,
+    /// No colours are wanted this time, whatever was chosen before.
+    pub no_color: bool,
 }
 
 /// A model that is being opened.
@@ -152,6 +157,14 @@ pub struct Live {
     pub cancel: Arc<AtomicBool>,
 }
 
+impl Live {
+    /// How many of `turns` stand before it: it takes the place of the one that it replaces, or that nothing was said to.
+    pub fn shown_before(&self, turns: &[Turn]) -> usize {
+        let replaces = self.ask != Ask::New || turns.last().is_some_and(Turn::is_empty);
+        turns.len().saturating_sub(usize::from(replaces))
+    }
+}
+
 /// How much a message at the bottom matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
@@ -206,6 +219,11 @@ pub struct App {
     pub recalled: Option<(usize, String)>,
     /// What the model does.
     pub busy: Busy,
+    /// Other conversations that were asked for and are not there yet: what is on the screen is not what an answer or a
+    /// setting would go to.
+    pub switching: usize,
+    /// Readings of the conversation that the model was told to do and has not ended.
+    pub warming: usize,
     /// What the last answer cost.
     pub stats: Option<Stats>,
     /// Positions filled, as far as is known.
@@ -220,8 +238,8 @@ pub struct App {
     pub looked: bool,
     /// Conversations.
     pub talks: Vec<Entry>,
-    /// A conversation that was thrown away last.
-    pub trashed: Option<String>,
+    /// Conversations that were thrown away, the last at the end.
+    pub trashed: Vec<String>,
     /// A message.
     pub flash: Option<Flash>,
     /// When Ctrl+C was pressed with nothing to stop.
@@ -262,6 +280,8 @@ impl App {
             history: Vec::new(),
             recalled: None,
             busy: Busy::Idle,
+            switching: 0,
+            warming: 0,
             stats: None,
             context_used: 0,
             rates: VecDeque::new(),
@@ -269,7 +289,7 @@ impl App {
             models: (Vec::new(), None),
             looked: false,
             talks: Vec::new(),
-            trashed: None,
+            trashed: Vec::new(),
             flash: None,
             interrupted: None,
             was_ready: false,
@@ -286,7 +306,12 @@ impl App {
 
     /// The language of the interface.
     pub fn lang(&self) -> Lang {
-        self.prefs.lang.unwrap_or(self.start.lang)
+        self.start.typed_lang.or(self.prefs.lang).unwrap_or(self.start.lang)
+    }
+
+    /// Chooses the language.
+    pub fn set_lang(&mut self, lang: Lang) {
+        (self.prefs.lang, self.start.typed_lang) = (Some(lang), None);
     }
 
     /// Text in that language.
@@ -296,7 +321,13 @@ impl App {
 
     /// How things look.
     pub fn look(&self) -> Look {
-        Look { theme: self.prefs.theme.unwrap_or(self.start.theme), ascii: self.start.ascii }
+        let theme = self.prefs.theme.filter(|_| !self.start.no_color).unwrap_or(self.start.theme);
+        Look { theme, ascii: self.start.ascii }
+    }
+
+    /// Chooses the colours.
+    pub fn set_theme(&mut self, theme: Theme) {
+        (self.prefs.theme, self.start.no_color) = (Some(theme), false);
     }
 
     /// Begins to open a model.
@@ -311,7 +342,9 @@ impl App {
         let cancel = Arc::new(AtomicBool::new(false));
         self.screen = Screen::Load(Loading { name, step: None, since: now, cancel: cancel.clone() });
         self.panel = None;
-        Effect::Work(Work::Load { source, options: self.start.options.clone(), cancel })
+        // What is being said goes on with the engine that was chosen for it.
+        let options = self.chosen.as_ref().map_or(&self.start.options, |chosen| &chosen.options).clone();
+        Effect::Work(Work::Load { source, options, cancel })
     }
 
     /// The models that can be chosen: those found, and the embedded one last.
@@ -327,8 +360,41 @@ impl App {
     pub fn flash(&mut self, text: impl Into<String>, tone: Tone, now: Instant) {
         let text = super::text::one_line(&text.into());
         // Long enough to be read.
-        let patience = Duration::from_millis(3000 + 60 * text.chars().count().min(100) as u64);
+        let patience = Duration::from_millis(3000 + 60 * text.chars().count().min(200) as u64);
         self.flash = Some(Flash { text, tone, until: now + patience });
+    }
+
+    /// Says that something did not work.
+    pub fn fail(&mut self, failure: &Failure, now: Instant) {
+        self.flash(failure.text(self.lang()), Tone::Error, now);
+    }
+
+    /// Puts a question into the input, as it would be typed.
+    pub fn put_question(&mut self, question: &str) {
+        self.input.set(&super::commands::written(question));
+    }
+
+    /// Ends the edit of the last question; what the input held before is in it again.
+    pub fn leave_editing(&mut self) {
+        if std::mem::take(&mut self.editing) {
+            let draft = std::mem::take(&mut self.draft);
+            self.input.set(&draft);
+        }
+    }
+
+    /// Puts the question of an answer that failed back into the input.
+    pub fn give_back(&mut self, live: &Live) {
+        match live.ask {
+            Ask::Retry => {}
+            Ask::Revise => {
+                self.draft = self.input.text().to_owned();
+                self.editing = true;
+                self.put_question(&live.question);
+            }
+            Ask::New if self.input.is_empty() => self.put_question(&live.question),
+            // What was written since stays; the question is above it in the history.
+            Ask::New => {}
+        }
     }
 
     /// The answer on its way.
@@ -352,6 +418,22 @@ impl App {
                 live.cancel.store(true, Ordering::Relaxed);
                 true
             }
+        }
+    }
+
+    /// Has the conversation read, so that the next answer begins at once.
+    pub fn warm(&mut self) -> Effect {
+        let cancel = Arc::new(AtomicBool::new(false));
+        self.busy = Busy::Warming { done: (0, 0), since: None, cancel: cancel.clone() };
+        self.warming += 1;
+        Effect::Work(Work::Warm(cancel))
+    }
+
+    /// So many of the oldest turns are no longer part of the prompt: the mark below them moves.
+    pub fn set_dropped(&mut self, dropped: usize) {
+        if self.talk.dropped != dropped {
+            self.transcript.changed_from(self.talk.dropped.min(dropped).saturating_sub(1));
+            self.talk.dropped = dropped;
         }
     }
 
@@ -388,7 +470,8 @@ impl App {
     pub fn title(&self) -> String {
         let first = || self.talk.turns.first().map(|turn| turn.question.as_str());
         let live = || self.live().map(|live| live.question.as_str());
-        let title = self.talk.title.as_deref().or_else(first).or_else(live);
+        let given = self.talk.title.as_deref().filter(|title| !title.trim().is_empty());
+        let title = given.or_else(first).or_else(live);
         title.map_or_else(|| self.say("New conversation", "新对话").to_owned(), super::text::one_line)
     }
 }

@@ -6,6 +6,7 @@ use super::panels::{Panel, edit, line, place, window};
 use super::worker::{Desk, Work};
 use crate::session::open::Source;
 use crate::session::store;
+use crate::session::{Stop, Turn};
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -89,9 +90,21 @@ fn home(text: &str) -> PathBuf {
 
 /// The conversation as Markdown.
 pub fn markdown(app: &App) -> String {
+    let mut turns = app.talk.turns.clone();
+    if let Some(live) = app.live() {
+        // As on the screen, it stands in the place of the turn it replaces.
+        turns.truncate(live.shown_before(&app.talk.turns));
+        turns.push(Turn {
+            question: live.question.clone(),
+            answer: live.text.clone(),
+            ids: None,
+            attempt: 0,
+            stop: Stop::Cancelled,
+        });
+    }
     let conversation = store::Conversation {
         system: app.chosen.as_ref().and_then(|chosen| chosen.settings.system.clone()),
-        turns: app.talk.turns.clone(),
+        turns,
         ..store::Conversation::default()
     };
     store::markdown(&app.title(), &conversation, app.say("You", "你"), app.say("Huozi", "活字"))
@@ -106,9 +119,14 @@ pub fn export_name(app: &App) -> String {
     format!("{}.md", if name.is_empty() { "huozi" } else { &name })
 }
 
+/// The window's place.
+pub fn window_place(screen: Rect) -> Rect {
+    place(screen, 64, 5)
+}
+
 /// Shows the pane.
 pub fn render(app: &App, state: &Ask, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
-    let area = place(screen, 64, 5);
+    let area = window_place(screen);
     let (title, hint) = match state.wish {
         Wish::Attach => (
             app.say("Text file to put into the message", "附加文本文件"),

@@ -5,6 +5,7 @@ use super::ask::{Ask, Wish};
 use super::look::{bytes, seconds};
 use super::markdown::plain;
 use super::panels::{Choice, Panel, both_ends, list};
+use super::status::render_flash;
 use super::text::{fit, one_line};
 use crate::session::open::{Source, Step};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -46,7 +47,7 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
                 }
                 KeyCode::F(1) | KeyCode::Char('?') => app.panel = Some(Panel::Help(0)),
                 KeyCode::Char('l') if key.modifiers.contains(KeyModifiers::ALT) => {
-                    app.prefs.lang = Some(app.lang().other());
+                    app.set_lang(app.lang().other());
                     return super::settings::keep_prefs(app);
                 }
                 KeyCode::Char('d') if !control => {
@@ -87,7 +88,7 @@ fn above(app: &App, screen: Rect, choice: &Choice) -> Vec<Line<'static>> {
     let mut rows = vec![Line::styled(app.say("Choose a model", "选择模型").to_owned(), look.heading())];
     if let Some(error) = &choice.error {
         let room = usize::from(screen.height / 3).max(2);
-        let mut said = plain(error, cells, look.error());
+        let mut said = plain(error.text(app.lang()), cells, look.error());
         said.truncate(room);
         rows.extend(said);
     }
@@ -100,6 +101,8 @@ fn above(app: &App, screen: Rect, choice: &Choice) -> Vec<Line<'static>> {
         );
         rows.extend(plain(none, cells, look.dim()));
     }
+    // Below it there is a row for the list at least, and the last two rows.
+    rows.truncate(usize::from(screen.height.saturating_sub(4)).max(1));
     rows
 }
 
@@ -137,7 +140,7 @@ pub fn render(app: &App, choice: &Choice, screen: Rect, buffer: &mut Buffer) {
     }
     rows.push(Line::raw(app.say("Another file ...", "其他文件……")));
     let at = choice.at.min(rows.len() - 1);
-    list(&rows, Some(at), area, look, buffer);
+    list(&rows, (choice.first, Some(at)), area, look, buffer);
     // Why a file is not usable, or where it lies.
     let y = screen.bottom().saturating_sub(2);
     if let Some(model) = app.models.0.get(at) {
@@ -154,6 +157,7 @@ pub fn render(app: &App, choice: &Choice, screen: Rect, buffer: &mut Buffer) {
         keys += &format!("  {} {}", app.say("memory available:", "可用内存："), bytes(available));
     }
     buffer.set_string(area.x, screen.bottom() - 1, fit(&keys, cells), look.dim());
+    render_flash(app, Rect { y, height: 1, ..area }, area.height, buffer);
 }
 
 /// Shows how a model is opened.
@@ -190,4 +194,6 @@ pub fn render_loading(app: &App, loading: &Loading, now: Instant, screen: Rect, 
         }
     }
     put(&line, look.dim());
+    let last = Rect { x, y: screen.bottom() - 1, width: cells as u16, height: 1 };
+    render_flash(app, last, last.y.saturating_sub(y), buffer);
 }

@@ -5,8 +5,9 @@ use super::ask::{Ask, Wish, export_name, wish_for};
 use super::keys::Action;
 use super::panels::Panel;
 use super::settings::{ITEMS, put};
-use super::update::act;
+use super::update::{act, is_switching};
 use super::worker::Work;
+use std::borrow::Cow;
 use std::time::Instant;
 
 /// The command that `text` is and what follows its name; `None` for a message.
@@ -26,6 +27,14 @@ pub fn message(text: &str) -> &str {
     match text.strip_prefix("//") {
         Some(_) => &text[1..],
         None => text,
+    }
+}
+
+/// What is typed to send `message`.
+pub fn written(message: &str) -> Cow<'_, str> {
+    match message.starts_with("//") || parse(message).is_some() {
+        true => Cow::Owned(format!("/{}", message.trim_start())),
+        false => Cow::Borrowed(message),
     }
 }
 
@@ -66,6 +75,9 @@ pub fn run(app: &mut App, name: &str, rest: &str, now: Instant) -> Vec<Effect> {
             return wish_for(app, Wish::Export, &name, now);
         }
         "save" | "rename" if !rest.is_empty() => {
+            if is_switching(app, now) {
+                return Vec::new();
+            }
             app.input.take();
             return vec![Effect::Work(Work::Rename(rest.to_owned()))];
         }
@@ -104,5 +116,9 @@ mod tests {
         }
         assert_eq!(message("//help"), "/help");
         assert_eq!(message("a"), "a");
+        for sent in ["/help", "//help", "///", "/set a b", "a", "/usr/bin", "/", "a\n/help", ""] {
+            let typed = written(sent);
+            assert!(parse(&typed).is_none() && message(&typed) == sent, "{sent}: {typed}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::app::{App, Effect};
 use super::keys::{BINDINGS, shown};
 use super::markdown::plain;
-use super::panels::{Panel, place, window};
+use super::panels::{Panel, inside, place, window};
 use super::text::fit;
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
@@ -15,15 +15,22 @@ const NARROW: usize = 60;
 
 /// Takes a key.
 pub fn key(app: &mut App, key: KeyEvent) -> Vec<Effect> {
-    let rows = rows(app, 200).len();
+    let screen = Rect { x: 0, y: 0, width: app.size.0, height: app.size.1 };
+    let inner = inside(window_place(screen));
+    // The rows on the screen, and the last of them that may be the first there.
+    let height = usize::from(inner.height);
+    let last = rows(app, usize::from(inner.width)).len().saturating_sub(height);
+    let page = height.saturating_sub(1).max(1);
     if let Some(Panel::Help(top)) = &mut app.panel {
+        // The window may have grown since.
+        *top = (*top).min(last);
         match key.code {
             KeyCode::Up | KeyCode::Char('k') => *top = top.saturating_sub(1),
-            KeyCode::Down | KeyCode::Char('j') => *top = (*top + 1).min(rows),
-            KeyCode::PageUp => *top = top.saturating_sub(8),
-            KeyCode::PageDown | KeyCode::Char(' ') => *top = (*top + 8).min(rows),
+            KeyCode::Down | KeyCode::Char('j') => *top = (*top + 1).min(last),
+            KeyCode::PageUp => *top = top.saturating_sub(page),
+            KeyCode::PageDown | KeyCode::Char(' ') => *top = (*top + page).min(last),
             KeyCode::Home => *top = 0,
-            KeyCode::End => *top = rows,
+            KeyCode::End => *top = last,
             KeyCode::Esc | KeyCode::Enter | KeyCode::F(1) | KeyCode::Char(_) => app.panel = None,
             _ => {}
         }
@@ -40,7 +47,7 @@ fn rows(app: &App, cells: usize) -> Vec<Line<'static>> {
         if cells >= NARROW {
             rows.push(Line::from(vec![
                 Span::styled(format!("{keys:<column$}"), look.code()),
-                Span::raw(fit(what, cells - column).into_owned()),
+                Span::raw(fit(what, cells.saturating_sub(column)).into_owned()),
             ]));
         } else {
             rows.push(Line::styled(keys, look.code()));
@@ -61,9 +68,14 @@ fn rows(app: &App, cells: usize) -> Vec<Line<'static>> {
     rows
 }
 
+/// The window's place.
+pub fn window_place(screen: Rect) -> Rect {
+    place(screen, 84, screen.height)
+}
+
 /// Shows the pane.
 pub fn render(app: &App, top: usize, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
-    let area = place(screen, 84, screen.height);
+    let area = window_place(screen);
     let (title, hint) =
         (app.say("Help", "帮助"), app.say("Up Down scroll, Esc closes", "上下滚动，Esc 关闭"));
     let inner = window(area, title, hint, app.look(), buffer);

@@ -8,6 +8,7 @@ pub mod app;
 mod ask;
 mod chooser;
 mod commands;
+pub mod failure;
 mod help;
 pub mod input;
 pub mod keys;

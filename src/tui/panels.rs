@@ -1,12 +1,13 @@
 //! What can lie over the chat: one pane each in a file of its own, and the window they share.
 
-use super::app::{App, Effect};
+use super::app::{App, Effect, Screen};
+use super::failure::Failure;
 use super::input::Input;
 use super::look::Look;
 use super::settings::Settings;
 use super::talks::Talks;
 use super::text::{cells, fit, pad, width};
-use super::{ask, help, settings, talks};
+use super::{ask, chooser, help, settings, status, talks};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -20,8 +21,10 @@ use unicode_segmentation::UnicodeSegmentation;
 pub struct Choice {
     /// The one that is chosen.
     pub at: usize,
+    /// The first row shown.
+    pub first: usize,
     /// Why the last one did not open.
-    pub error: Option<String>,
+    pub error: Option<Failure>,
 }
 
 /// What lies over the chat.
@@ -47,14 +50,19 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
     }
 }
 
-/// Shows the panel that is open; gives where the cursor stands.
+/// Shows the panel that is open, and a message in its frame; gives where the cursor stands.
 pub fn render(app: &App, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
-    match app.panel.as_ref()? {
-        Panel::Help(top) => help::render(app, *top, screen, buffer),
-        Panel::Settings(state) => settings::render(app, state, screen, buffer),
-        Panel::Talks(state) => talks::render(app, state, screen, buffer),
-        Panel::Ask(state) => ask::render(app, state, screen, buffer),
-    }
+    let (area, cursor) = match app.panel.as_ref()? {
+        Panel::Help(top) => (help::window_place(screen), help::render(app, *top, screen, buffer)),
+        Panel::Settings(state) => {
+            (settings::window_place(screen), settings::render(app, state, screen, buffer))
+        }
+        Panel::Talks(state) => (talks::window_place(screen), talks::render(app, state, screen, buffer)),
+        Panel::Ask(state) => (ask::window_place(screen), ask::render(app, state, screen, buffer)),
+    };
+    let line = Rect { x: area.x + 1, y: area.bottom() - 1, width: area.width.saturating_sub(2), height: 1 };
+    status::render_flash(app, line, area.height.saturating_sub(2), buffer);
+    cursor
 }
 
 /// The place of a window that wants `width` by `height` cells, its frame included: in the middle, and never on the last
@@ -67,8 +75,16 @@ pub fn place(screen: Rect, width: u16, height: u16) -> Rect {
     Rect { x: screen.x + x, y: screen.y + (most.height - height) / 2, width, height }
 }
 
-/// Clears `area` and frames it; gives what is inside.
-pub fn window(area: Rect, title: &str, hint: &str, look: Look, buffer: &mut Buffer) -> Rect {
+/// What is inside the frame of a window at `area`.
+pub fn inside(area: Rect) -> Rect {
+    if area.width < 4 || area.height < 3 {
+        return area;
+    }
+    Rect { x: area.x + 2, y: area.y + 1, width: area.width - 4, height: area.height - 2 }
+}
+
+/// Empties the cells of `area`.
+pub fn clear(area: Rect, buffer: &mut Buffer) {
     for y in area.top()..area.bottom() {
         for x in area.left()..area.right() {
             // Half of a wide character that reaches into the window would stay.
@@ -81,43 +97,73 @@ pub fn window(area: Rect, title: &str, hint: &str, look: Look, buffer: &mut Buff
             buffer[(x, y)].reset();
         }
     }
+}
+
+/// Clears `area` and frames it; gives what is inside.
+pub fn window(area: Rect, title: &str, hint: &str, look: Look, buffer: &mut Buffer) -> Rect {
+    clear(area, buffer);
     if area.width < 4 || area.height < 3 {
         return area;
     }
-    let inside = usize::from(area.width) - 2;
+    let cells = usize::from(area.width) - 2;
     let corners = if look.ascii { ["+", "+", "+", "+"] } else { ["┌", "┐", "└", "┘"] };
-    let rule = look.rule().repeat(inside);
+    let rule = look.rule().repeat(cells);
     buffer.set_string(area.x, area.y, format!("{}{rule}{}", corners[0], corners[1]), look.dim());
     buffer.set_string(area.x, area.bottom() - 1, format!("{}{rule}{}", corners[2], corners[3]), look.dim());
     for y in area.y + 1..area.bottom() - 1 {
         buffer.set_string(area.x, y, look.side(), look.dim());
         buffer.set_string(area.right() - 1, y, look.side(), look.dim());
     }
-    buffer.set_string(area.x + 1, area.y, fit(&format!(" {title} "), inside), look.heading());
+    buffer.set_string(area.x + 1, area.y, fit(&format!(" {title} "), cells), look.heading());
     if !hint.is_empty() {
-        buffer.set_string(area.x + 1, area.bottom() - 1, fit(&format!(" {hint} "), inside), look.dim());
+        buffer.set_string(area.x + 1, area.bottom() - 1, fit(&format!(" {hint} "), cells), look.dim());
     }
-    Rect { x: area.x + 2, y: area.y + 1, width: area.width - 4, height: area.height - 2 }
+    inside(area)
 }
 
-/// Shows rows of a list from the one that makes `at` visible; gives the first shown.
-pub fn list(rows: &[Line<'_>], at: Option<usize>, area: Rect, look: Look, buffer: &mut Buffer) -> usize {
-    let height = usize::from(area.height);
-    let first = first_of(rows.len(), at, height);
-    for (y, row) in rows.iter().enumerate().skip(first).take(height) {
+/// Shows rows of a list: from the first one given on, with one of them chosen.
+pub fn list(
+    rows: &[Line<'_>],
+    (first, at): (usize, Option<usize>),
+    area: Rect,
+    look: Look,
+    buffer: &mut Buffer,
+) {
+    for (y, row) in rows.iter().enumerate().skip(first).take(usize::from(area.height)) {
         let line = area.y + (y - first) as u16;
         if Some(y) == at {
             buffer.set_style(Rect { y: line, height: 1, ..area }, look.chosen());
         }
         buffer.set_line(area.x, line, row, area.width);
     }
-    first
 }
 
-/// The first of `rows` on a pane of `height` that shows row `at`.
-pub fn first_of(rows: usize, at: Option<usize>, height: usize) -> usize {
-    let middle = at.unwrap_or(0).saturating_sub(height / 2);
-    middle.min(rows.saturating_sub(height))
+/// The first of `rows` on a pane of `height`: the one it was, unless row `at` would not be there.
+fn first_of(first: usize, at: usize, rows: usize, height: u16) -> usize {
+    let height = usize::from(height).max(1);
+    first.clamp((at + 1).saturating_sub(height), at).min(rows.saturating_sub(height))
+}
+
+/// Moves lists so that the row that is chosen can be seen.
+pub fn prepare(app: &mut App, screen: Rect) {
+    match &mut app.panel {
+        Some(Panel::Talks(state)) => {
+            let height = talks::list_place(screen).height;
+            state.first = first_of(state.first, state.at, app.talks.len(), height);
+        }
+        Some(Panel::Settings(state)) => {
+            let height = settings::window_place(screen).height.saturating_sub(2);
+            state.first = first_of(state.first, state.at, settings::ITEMS.len(), height);
+        }
+        _ => {}
+    }
+    if let Screen::Choose(choice) = &app.screen {
+        let height = chooser::list_place(app, screen, choice).height;
+        let first = first_of(choice.first, choice.at, app.sources().len() + 1, height);
+        if let Screen::Choose(choice) = &mut app.screen {
+            choice.first = first;
+        }
+    }
 }
 
 /// A line that is being typed, in `area`'s first row; gives where the cursor stands.

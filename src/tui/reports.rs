@@ -3,11 +3,10 @@
 use super::app::{App, Busy, Effect, Screen, Tone};
 use super::look::Lang;
 use super::panels::{Choice, Panel};
-use super::worker::{Ask, Chosen, Desk, Report, Talk, Work};
-use crate::session::Event;
+use super::talks;
+use super::worker::{Chosen, Desk, Report, Talk, Work};
 use crate::session::open::About;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use crate::session::{Event, Notice};
 use std::time::{Duration, Instant};
 
 /// Between two speeds of the sparkline.
@@ -23,12 +22,16 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
                 loading.step = Some((step, done, total));
             }
         }
-        Report::Ready(about, chosen) => return ready(app, *about, *chosen),
+        Report::Ready { about, fresh, chosen } => return ready(app, *about, *fresh, *chosen),
         Report::LoadFailed(why) => {
-            app.busy = Busy::Idle;
-            app.about = None;
-            app.panel = None;
-            app.screen = Screen::Choose(Choice { at: 0, error: Some(why) });
+            // What was asked is not lost.
+            if let Busy::Answering(live) = std::mem::replace(&mut app.busy, Busy::Idle) {
+                app.give_back(&live);
+            }
+            app.transcript.live_ended();
+            (app.switching, app.warming) = (0, 0);
+            (app.about, app.chosen, app.panel) = (None, None, None);
+            app.screen = Screen::Choose(Choice { error: Some(why), ..Choice::default() });
             return vec![Effect::Desk(Desk::Models)];
         }
         Report::Event(event) => on_event(app, event, now),
@@ -37,26 +40,43 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
             let ended = std::mem::replace(&mut app.busy, Busy::Idle);
             app.transcript.live_ended();
             if let (Busy::Answering(live), Some(error)) = (ended, error) {
-                app.flash(error, Tone::Error, now);
-                // What was asked is not lost.
-                if live.ask != Ask::Retry && app.input.is_empty() {
-                    app.input.set(&live.question);
-                    app.editing = live.ask == Ask::Revise;
-                }
+                app.fail(&error, now);
+                app.give_back(&live);
             }
         }
+        Report::Named(name, title) => {
+            (app.talk.name, app.talk.title, app.talk.copy) = (Some(name), title, false);
+            return talks::relist(app);
+        }
+        Report::NotOpened(why) => {
+            app.switching = app.switching.saturating_sub(1);
+            if let Some(why) = why {
+                app.fail(&why, now);
+            }
+            return talks::relist(app);
+        }
         Report::Warmed(filled) => {
-            if matches!(app.busy, Busy::Warming { .. }) {
+            app.warming = app.warming.saturating_sub(1);
+            if app.warming == 0 && matches!(app.busy, Busy::Warming { .. }) {
                 app.busy = Busy::Idle;
             }
-            app.context_used = app.context_used.max(filled);
+            if filled > 0 {
+                app.context_used = filled;
+            }
         }
         Report::Reopening => {
             let said = app.say("opening the engine anew ...", "正在重新打开引擎……").to_owned();
             app.flash(said, Tone::Note, now);
         }
+        Report::Reopened(about, back) => {
+            app.about = Some(*about);
+            if let (Some(chosen), Some(options)) = (&mut app.chosen, back) {
+                chosen.options = *options;
+            }
+        }
         Report::NotSaved(why) => {
-            let said = format!("{}: {why}", app.say("not saved", "没有保存"));
+            let what = app.say("not saved", "没有保存");
+            let said = format!("{what}{}{}", app.say(": ", "："), why.text(app.lang()));
             app.flash(said, Tone::Error, now);
         }
         Report::Memory(bytes) => app.memory = Some(bytes),
@@ -68,16 +88,27 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
                 choice.at = choice.at.min(last);
             }
         }
-        Report::Talks(talks) => app.talks = talks,
+        Report::Talks(talks) => {
+            app.talks = talks;
+            if let Some(Panel::Talks(state)) = &mut app.panel {
+                state.relisted(&app.talks);
+            }
+        }
         Report::Deleted(name) => {
-            app.trashed = Some(name);
+            app.trashed.push(name);
             let said = app
                 .say("deleted; Ctrl+U in the list brings it back", "已删除；在列表中按 Ctrl+U 恢复")
                 .to_owned();
             app.flash(said, Tone::Note, now);
-            return relist(app);
+            return talks::relist(app);
         }
-        Report::Undeleted(_) => return relist(app),
+        Report::Undeleted(trashed, name) => {
+            app.trashed.retain(|other| *other != trashed);
+            if let Some(Panel::Talks(state)) = &mut app.panel {
+                state.choose_name(name);
+            }
+            return talks::relist(app);
+        }
         Report::Exported(path) => {
             let said = format!("{} {}", app.say("written:", "已写入："), path.display());
             app.flash(said, Tone::Note, now);
@@ -89,34 +120,27 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
             app.input.insert(&format!("{before}{name}\n{fence}\n{}\n{fence}\n", text.trim_end()));
             app.panel = None;
         }
-        Report::DeskFailed(why) => app.flash(why, Tone::Error, now),
+        Report::DeskFailed(why) => {
+            app.fail(&why, now);
+            // What was shown as done already is not.
+            return talks::relist(app);
+        }
     }
     Vec::new()
 }
 
-fn relist(app: &App) -> Vec<Effect> {
-    match &app.panel {
-        Some(Panel::Talks(state)) => vec![Effect::Desk(Desk::List(state.search.text().trim().to_owned()))],
-        _ => Vec::new(),
-    }
-}
-
-fn ready(app: &mut App, about: About, chosen: Chosen) -> Vec<Effect> {
-    app.start.options = chosen.options.clone();
-    app.about = Some(about);
-    if app.fresh.is_none() {
-        app.fresh = Some(chosen.clone());
-    }
-    app.chosen = Some(chosen);
-    // Opened anew for an answer: the chat goes on.
-    if matches!(app.screen, Screen::Chat) {
-        return Vec::new();
-    }
+/// A model is there.
+fn ready(app: &mut App, about: About, fresh: Chosen, chosen: Chosen) -> Vec<Effect> {
+    (app.about, app.fresh, app.chosen) = (Some(about), Some(fresh), Some(chosen));
     app.screen = Screen::Chat;
     app.stats = None;
     app.context_used = 0;
     let first = !std::mem::replace(&mut app.was_ready, true);
-    if first && !app.start.fresh { vec![Effect::Work(Work::Resume)] } else { Vec::new() }
+    if !first || app.start.fresh {
+        return Vec::new();
+    }
+    app.switching += 1;
+    vec![Effect::Work(Work::Resume)]
 }
 
 fn on_talk(app: &mut App, mut talk: Talk, now: Instant) -> Vec<Effect> {
@@ -125,18 +149,18 @@ fn on_talk(app: &mut App, mut talk: Talk, now: Instant) -> Vec<Effect> {
     let same = app.talk.turns.iter().zip(&talk.turns).take_while(|(a, b)| a == b).count();
     let same = match app.talk.dropped == talk.dropped {
         true => same,
-        false => same.min(app.talk.dropped).min(talk.dropped),
+        // The mark stands below the last of them.
+        false => same.min(app.talk.dropped.min(talk.dropped).saturating_sub(1)),
     };
     app.transcript.changed_from(same);
     let chosen = talk.chosen.take();
     let copy = talk.copy;
     app.talk = talk;
     // The list shows titles and times.
-    let mut effects = relist(app);
-    if let Some(chosen) = chosen.filter(|_| switched || app.live().is_none()) {
-        app.chosen = Some(chosen);
-    }
+    let mut effects = talks::relist(app);
     if switched {
+        app.chosen = chosen.or(app.chosen.take());
+        app.switching = app.switching.saturating_sub(1);
         app.stats = None;
         app.context_used = 0;
         app.transcript.to_end();
@@ -153,9 +177,7 @@ fn on_talk(app: &mut App, mut talk: Talk, now: Instant) -> Vec<Effect> {
         }
         let bytes: usize = app.talk.turns.iter().map(|t| t.question.len() + t.answer.len()).sum();
         if bytes > WARM_BYTES && matches!(app.busy, Busy::Idle) {
-            let cancel = Arc::new(AtomicBool::new(false));
-            app.busy = Busy::Warming { done: (0, 0), since: None, cancel: cancel.clone() };
-            effects.push(Effect::Work(Work::Warm(cancel)));
+            effects.push(app.warm());
         }
     }
     effects
@@ -198,6 +220,7 @@ fn on_event(app: &mut App, event: Event, now: Instant) {
             }
         }
         Event::Dropped { exchanges } => {
+            app.set_dropped(app.talk.dropped + exchanges);
             let said = match lang {
                 Lang::En => {
                     format!("the oldest {exchanges} exchange(s) no longer fit and are left out of the prompt")
@@ -206,7 +229,16 @@ fn on_event(app: &mut App, event: Event, now: Instant) {
             };
             app.flash(said, Tone::Note, now);
         }
-        Event::Notice(notice) => app.flash(notice.to_string(), Tone::Note, now),
+        Event::Notice(notice) => {
+            let said = match (lang, notice) {
+                (Lang::En, notice) => notice.to_string(),
+                (Lang::Zh, Notice::EmptyAnswer) => "模型的回答是空的；可再试一次或换个问法".to_owned(),
+                (Lang::Zh, Notice::LongContext { n_ctx, trained }) => {
+                    format!("{n_ctx} 个词元的上下文超过模型训练时的 {trained} 个，质量可能下降")
+                }
+            };
+            app.flash(said, Tone::Note, now);
+        }
         Event::Stopped(_) => {}
         Event::Stats(stats) => {
             app.context_used = stats.context_used;

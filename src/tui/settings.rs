@@ -5,6 +5,7 @@ use super::input::Input;
 use super::look::{Lang, Theme};
 use super::panels::{Panel, both_ends, edit, line, list, place, window};
 use super::text::{one_line, pad, width};
+use super::update::is_switching;
 use super::worker::{Chosen, Desk, Work};
 use crate::session::KvType;
 use crate::session::open::Runs;
@@ -19,6 +20,8 @@ use std::time::Instant;
 pub struct Settings {
     /// The row that is chosen.
     pub at: usize,
+    /// The first row shown.
+    pub first: usize,
     /// Its new value, while it is typed.
     pub editing: Option<Input>,
 }
@@ -180,13 +183,7 @@ pub fn set(chosen: &mut Chosen, item: Item, text: &str, lang: Lang) -> Result<()
         Item::Penalty => sampling.repetition_penalty = number()?,
         Item::TopP => sampling.top_p = number()?,
         Item::TopK => sampling.top_k = whole(0, u64::from(u32::MAX))? as u32,
-        Item::DoSample => {
-            sampling.do_sample = match text {
-                "on" | "true" | "1" | "yes" | "开" => true,
-                "off" | "false" | "0" | "no" | "关" => false,
-                _ => return Err(lang.of("on or off is needed", "需要 on 或 off").to_owned()),
-            }
-        }
+        Item::DoSample => sampling.do_sample = switch(text, lang)?,
         Item::System => settings.system = (!text.trim().is_empty()).then(|| text.to_owned()),
         Item::Seed => settings.seed = whole(0, u64::MAX)?,
         Item::Threads => options.threads = Some(whole(1, 1024)? as usize),
@@ -210,18 +207,46 @@ pub fn set(chosen: &mut Chosen, item: Item, text: &str, lang: Lang) -> Result<()
     Ok(())
 }
 
-/// The next value in a direction; what is a choice among a few goes round.
-fn step(app: &mut App, item: Item, up: bool) -> Vec<Effect> {
+/// Whether on or off is meant.
+fn switch(text: &str, lang: Lang) -> Result<bool, String> {
+    match text {
+        "on" | "true" | "1" | "yes" | "开" => Ok(true),
+        "off" | "false" | "0" | "no" | "关" => Ok(false),
+        _ => Err(lang.of("on or off is needed", "需要 on 或 off").to_owned()),
+    }
+}
+
+/// Sets a value of the interface that was typed.
+fn set_pref(app: &mut App, item: Item, text: &str) -> Result<(), String> {
     let lang = app.lang();
+    let one_of = |what: &str| format!("{} {what}", lang.of("one of these is needed:", "可选："));
+    match (item, text.to_lowercase().as_str()) {
+        (Item::Language, "zh" | "chinese" | "中文") => app.set_lang(Lang::Zh),
+        (Item::Language, "en" | "english" | "英文") => app.set_lang(Lang::En),
+        (Item::Language, _) => return Err(one_of("zh en")),
+        (Item::Colours, "dark" | "深色") => app.set_theme(Theme::Dark),
+        (Item::Colours, "light" | "浅色") => app.set_theme(Theme::Light),
+        (Item::Colours, "none" | "plain" | "no colour" | "无颜色") => app.set_theme(Theme::Plain),
+        (Item::Colours, _) => return Err(one_of("dark light none")),
+        (Item::SendKey, "enter") => app.prefs.enter_sends = true,
+        (Item::SendKey, "alt+enter") => app.prefs.enter_sends = false,
+        (Item::SendKey, _) => return Err(one_of("Enter Alt+Enter")),
+        (_, text) => app.prefs.mouse = switch(text, lang)?,
+    }
+    Ok(())
+}
+
+/// The next value in a direction; what is a choice among a few goes round.
+fn step(app: &mut App, item: Item, up: bool, now: Instant) -> Vec<Effect> {
     match item {
-        Item::Language => app.prefs.lang = Some(lang.other()),
+        Item::Language => app.set_lang(app.lang().other()),
         Item::Colours => {
             let at = Theme::ALL.iter().position(|&theme| theme == app.look().theme).unwrap_or(0);
-            app.prefs.theme =
-                Some(Theme::ALL[(at + if up { 1 } else { Theme::ALL.len() - 1 }) % Theme::ALL.len()]);
+            app.set_theme(Theme::ALL[(at + if up { 1 } else { Theme::ALL.len() - 1 }) % Theme::ALL.len()]);
         }
         Item::SendKey => app.prefs.enter_sends = !app.prefs.enter_sends,
         Item::Mouse => app.prefs.mouse = !app.prefs.mouse,
+        _ if is_switching(app, now) => return Vec::new(),
         item => {
             let Some(mut chosen) = app.chosen.clone() else { return Vec::new() };
             let (settings, options) = (&mut chosen.settings, &mut chosen.options);
@@ -307,9 +332,9 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         KeyCode::Down | KeyCode::Char('j') | KeyCode::Tab => state.at = (state.at + 1).min(ITEMS.len() - 1),
         KeyCode::Home => state.at = 0,
         KeyCode::End => state.at = ITEMS.len() - 1,
-        KeyCode::Left | KeyCode::Char('-' | 'h') => return step(app, item, false),
-        KeyCode::Right | KeyCode::Char('+' | '=' | 'l' | ' ') => return step(app, item, true),
-        KeyCode::Delete | KeyCode::Backspace if item.of_talk() => {
+        KeyCode::Left | KeyCode::Char('-' | 'h') => return step(app, item, false, now),
+        KeyCode::Right | KeyCode::Char('+' | '=' | 'l' | ' ') => return step(app, item, true, now),
+        KeyCode::Delete | KeyCode::Backspace if item.of_talk() && !is_switching(app, now) => {
             if let (Some(fresh), Some(chosen)) = (app.fresh.clone(), app.chosen.as_mut()) {
                 let text = of(&fresh, item, |on| if on { "on" } else { "off" }.to_owned());
                 if set(chosen, item, &text, Lang::En).is_ok() {
@@ -320,7 +345,7 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         KeyCode::Enter => {
             let choice = matches!(item, Item::DoSample | Item::Kv | Item::Engine) || !item.of_talk();
             if choice {
-                return step(app, item, true);
+                return step(app, item, true, now);
             }
             let text = value(app, item);
             if let Some(Panel::Settings(state)) = &mut app.panel {
@@ -335,9 +360,16 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
 /// Sets what was typed, or says what it must be.
 pub fn put(app: &mut App, item: Item, text: &str, now: Instant) -> Vec<Effect> {
     let lang = app.lang();
-    let Some(chosen) = &mut app.chosen else { return Vec::new() };
-    match set(chosen, item, text, lang) {
-        Ok(()) => vec![Effect::Work(Work::Keep(chosen.clone()))],
+    let done = match item.of_talk() {
+        false => set_pref(app, item, text.trim()).map(|()| changed(app, item)),
+        true if is_switching(app, now) => return Vec::new(),
+        true => {
+            let Some(chosen) = &mut app.chosen else { return Vec::new() };
+            set(chosen, item, text, lang).map(|()| vec![Effect::Work(Work::Keep(chosen.clone()))])
+        }
+    };
+    match done {
+        Ok(effects) => effects,
         Err(what) => {
             app.flash(format!("{}: {what}", item.name()), Tone::Error, now);
             Vec::new()
@@ -345,10 +377,15 @@ pub fn put(app: &mut App, item: Item, text: &str, now: Instant) -> Vec<Effect> {
     }
 }
 
+/// The window's place.
+pub fn window_place(screen: Rect) -> Rect {
+    place(screen, 76, ITEMS.len() as u16 + 4)
+}
+
 /// Shows the pane.
 pub fn render(app: &App, state: &Settings, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
     let look = app.look();
-    let area = place(screen, 76, ITEMS.len() as u16 + 4);
+    let area = window_place(screen);
     let hint = match state.editing {
         Some(_) => app.say("Enter sets, Esc leaves it", "Enter 确定，Esc 取消"),
         None => app.say(
@@ -374,8 +411,8 @@ pub fn render(app: &App, state: &Settings, screen: Rect, buffer: &mut Buffer) ->
         })
         .collect();
     let inside = Rect { y: inner.y, height: inner.height, ..inner };
-    let first = list(&rows, Some(state.at), inside, look, buffer);
-    let y = inner.y + (state.at - first) as u16;
+    list(&rows, (state.first, Some(state.at)), inside, look, buffer);
+    let y = inner.y + state.at.saturating_sub(state.first) as u16;
     let input = state.editing.as_ref()?;
     let row =
         Rect { x: inner.x + names as u16, y, width: inner.width.saturating_sub(names as u16), height: 1 };

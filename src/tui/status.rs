@@ -1,11 +1,14 @@
 //! The lines around the conversation: the title above it, what the model does below it, and figures in the last row.
 
-use super::app::{App, Busy, Tone};
+use super::app::{App, Busy, Flash, Tone};
 use super::look::{bytes, seconds};
+use super::markdown::plain;
+use super::panels::clear;
 use super::text::{fit, pad, width};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
+use ratatui::text::{Line, Span};
 use std::time::Instant;
 
 /// The title, and the model at the right.
@@ -28,32 +31,63 @@ pub fn render_title(app: &App, area: Rect, buffer: &mut Buffer) {
     buffer.set_string(area.x, area.y, pad(&format!("{} {model}", pad(&title, room)), cells), look.bar());
 }
 
-/// What the model does, between the conversation and the input; a message takes its place for a while.
+/// What the model does, between the conversation and the input, and a message beside it; one that finds no room there
+/// covers the end of the conversation for a while.
 pub fn render_state(app: &App, now: Instant, area: Rect, buffer: &mut Buffer) {
     let look = app.look();
     let cells = usize::from(area.width);
-    let rule = look.rule();
-    let (text, style) = match &app.flash {
-        Some(flash) => {
-            (flash.text.clone(), if flash.tone == Tone::Error { look.error() } else { look.note() })
-        }
-        None => (state(app, now, cells), look.note()),
-    };
-    let text = fit(&text, cells.saturating_sub(4)).into_owned();
-    let (left, right) = match text.is_empty() {
-        true => (0, cells),
-        false => (2, cells.saturating_sub(width(&text) + 4)),
-    };
-    buffer.set_string(area.x, area.y, rule.repeat(left), look.dim());
-    if !text.is_empty() {
-        buffer.set_string(area.x + 2, area.y, format!(" {text} "), style);
+    let room = cells.saturating_sub(4);
+    let mut spans = Vec::new();
+    let state = fit(&state(app, now, cells), room).into_owned();
+    if !state.is_empty() {
+        spans.push(Span::styled(format!(" {state} "), look.note()));
     }
+    // With a panel open the message stands in its frame.
+    if let Some(flash) = app.flash.as_ref().filter(|_| app.panel.is_none()) {
+        let before = if state.is_empty() { 0 } else { width(&state) + 3 };
+        let above = app.places.transcript;
+        if before + width(&flash.text) <= room || above.height == 0 {
+            let text = fit(&flash.text, room.saturating_sub(before)).into_owned();
+            spans.push(Span::styled(format!(" {text} "), flash_style(app, flash)));
+        } else {
+            let line = Rect { y: above.bottom() - 1, height: 1, ..above };
+            clear(line, buffer);
+            render_flash(app, line, above.height - 1, buffer);
+        }
+    }
+    let line = Line::from(spans);
+    let (left, right) = match line.width() {
+        0 => (0, cells),
+        width => (2.min(cells), cells.saturating_sub(width + 2)),
+    };
+    let rule = look.rule();
+    buffer.set_string(area.x, area.y, rule.repeat(left), look.dim());
+    buffer.set_line(area.x + left as u16, area.y, &line, area.width - left as u16);
     buffer.set_string(area.x + (cells - right) as u16, area.y, rule.repeat(right), look.dim());
     if !app.transcript.follows() && right > 12 {
         let more = app.say(" Ctrl+End: latest ", " Ctrl+End 到最新 ");
         if width(more) + 2 < right {
             buffer.set_string(area.right() - width(more) as u16 - 1, area.y, more, look.note());
         }
+    }
+}
+
+fn flash_style(app: &App, flash: &Flash) -> Style {
+    if flash.tone == Tone::Error { app.look().error() } else { app.look().note() }
+}
+
+/// Shows the message, if there is one, in `line` and as many rows above it as it needs, at most `above`.
+pub fn render_flash(app: &App, line: Rect, above: u16, buffer: &mut Buffer) {
+    let Some(flash) = &app.flash else { return };
+    let rows = plain(&flash.text, usize::from(line.width).saturating_sub(2).max(2), flash_style(app, flash));
+    let shown = rows.len().min(usize::from(above) + 1);
+    for (n, row) in rows.iter().take(shown).enumerate() {
+        let y = line.y - (shown - 1 - n) as u16;
+        // One row stands in a frame and leaves the rest of it.
+        let width = if rows.len() == 1 { row.width() as u16 + 2 } else { line.width };
+        let place = Rect { y, height: 1, width: width.min(line.width), ..line };
+        clear(place, buffer);
+        buffer.set_line(place.x + 1, y, row, place.width.saturating_sub(1));
     }
 }
 
@@ -95,8 +129,9 @@ pub fn render_figures(app: &App, now: Instant, area: Rect, buffer: &mut Buffer) 
     let look = app.look();
     let cells = usize::from(area.width);
     let mut parts: Vec<(String, Style)> = Vec::new();
+    // While another conversation is on its way nobody knows.
     let context = app.context();
-    if context > 0 {
+    if context > 0 && app.switching == 0 {
         let used = context_used(app);
         let share = used as f64 / context as f64;
         let style = if share > 0.9 { look.error() } else { Style::new() };
@@ -117,11 +152,12 @@ pub fn render_figures(app: &App, now: Instant, area: Rect, buffer: &mut Buffer) 
         };
         parts.push((format!("{rate:.1} t/s {spark}").trim_end().to_owned(), look.model()));
     }
+    if let Some(memory) = app.memory {
+        let label = if cells >= 60 { app.say("mem ", "内存 ") } else { "" };
+        parts.push((format!("{label}{}", bytes(memory)), look.dim()));
+    }
     if let Some(stats) = app.stats.as_ref().filter(|stats| stats.prompt_tokens > 0) {
         parts.push((format!("{} {:.0} t/s", app.say("prompt", "提示"), stats.prompt_rate()), look.dim()));
-    }
-    if let Some(memory) = app.memory {
-        parts.push((format!("{} {}", app.say("mem", "内存"), bytes(memory)), look.dim()));
     }
     if let Some(about) = &app.about
         && cells >= 120

@@ -4,7 +4,9 @@ use super::app::{App, Effect, Tone};
 use super::input::Input;
 use super::panels::{Panel, both_ends, edit, line, list, place, window};
 use super::text::one_line;
+use super::update::is_switching;
 use super::worker::{Desk, Work};
+use crate::session::store::Entry;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -17,10 +19,41 @@ use std::time::{Instant, SystemTime};
 pub struct Talks {
     /// What is searched for.
     pub search: Input,
-    /// The one that is chosen.
+    /// The row that is chosen.
     pub at: usize,
+    /// The conversation in it: it stays chosen when the list is another one.
+    name: Option<String>,
+    /// The first row shown.
+    pub first: usize,
     /// Its new title, while it is typed.
     pub renaming: Option<Input>,
+}
+
+impl Talks {
+    /// Chooses a row.
+    pub fn choose(&mut self, at: usize, talks: &[Entry]) {
+        self.at = at.min(talks.len().saturating_sub(1));
+        self.name = talks.get(self.at).map(|entry| entry.name.clone());
+    }
+
+    /// Chooses a conversation, which may not be in the list yet.
+    pub fn choose_name(&mut self, name: String) {
+        self.name = Some(name);
+    }
+
+    /// The first of what will be found is chosen.
+    pub fn begin_again(&mut self) {
+        (self.at, self.name) = (0, None);
+    }
+
+    /// The list is another one.
+    pub fn relisted(&mut self, talks: &[Entry]) {
+        let place = talks.iter().position(|entry| Some(&entry.name) == self.name.as_ref());
+        if place.is_none() {
+            self.renaming = None;
+        }
+        self.choose(place.unwrap_or(self.at), talks);
+    }
 }
 
 /// Opens the pane.
@@ -29,11 +62,17 @@ pub fn open(app: &mut App) -> Vec<Effect> {
     vec![Effect::Desk(Desk::List(String::new()))]
 }
 
+/// Asks for the list that the pane shows, if it is open.
+pub fn relist(app: &App) -> Vec<Effect> {
+    match &app.panel {
+        Some(Panel::Talks(state)) => vec![Effect::Desk(Desk::List(state.search.text().trim().to_owned()))],
+        _ => Vec::new(),
+    }
+}
+
 /// Takes a key.
 pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
     let Some(Panel::Talks(state)) = &mut app.panel else { return Vec::new() };
-    let last = app.talks.len().saturating_sub(1);
-    state.at = state.at.min(last);
     let entry = app.talks.get(state.at);
     if let Some(input) = &mut state.renaming {
         match key.code {
@@ -41,13 +80,7 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
             KeyCode::Enter => {
                 let title = one_line(input.text());
                 state.renaming = None;
-                if let Some(entry) = app.talks.get_mut(state.at).filter(|_| !title.is_empty()) {
-                    entry.title.clone_from(&title);
-                    if app.talk.name.as_ref() == Some(&entry.name) {
-                        return vec![Effect::Work(Work::Rename(title))];
-                    }
-                    return vec![Effect::Desk(Desk::Rename(entry.name.clone(), title))];
-                }
+                return rename(app, title, now);
             }
             _ => {
                 edit(input, key);
@@ -59,31 +92,34 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
     match key.code {
         KeyCode::Esc if !state.search.is_empty() => {
             state.search = Input::default();
-            return vec![Effect::Desk(Desk::List(String::new()))];
+            return relist(app);
         }
         KeyCode::Esc | KeyCode::F(3) => app.panel = None,
-        KeyCode::Up => state.at = state.at.saturating_sub(1),
-        KeyCode::Down => state.at = (state.at + 1).min(last),
-        KeyCode::PageUp => state.at = state.at.saturating_sub(10),
-        KeyCode::PageDown => state.at = (state.at + 10).min(last),
+        KeyCode::Up => state.choose(state.at.saturating_sub(1), &app.talks),
+        KeyCode::Down => state.choose(state.at + 1, &app.talks),
+        KeyCode::PageUp => state.choose(state.at.saturating_sub(10), &app.talks),
+        KeyCode::PageDown => state.choose(state.at + 10, &app.talks),
         KeyCode::Enter => {
             if let Some(entry) = entry {
                 let name = entry.name.clone();
                 app.panel = None;
-                return switch(app, Work::Open(name));
+                // The one that is open stays as it is, an answer on its way included.
+                if app.talk.name.as_ref() != Some(&name) || app.switching > 0 {
+                    return switch(app, Work::Open(name));
+                }
             }
         }
-        KeyCode::Delete => return delete(app),
-        KeyCode::Char('d') if control => return delete(app),
+        KeyCode::Delete => return delete(app, now),
+        KeyCode::Char('d') if control => return delete(app, now),
         KeyCode::Char('z' | 'u') if control => {
-            if let Some(name) = app.trashed.take() {
-                return vec![Effect::Desk(Desk::Undelete(name))];
+            if let Some(name) = app.trashed.last() {
+                return vec![Effect::Desk(Desk::Undelete(name.clone()))];
             }
             let none = app.say("nothing was deleted", "没有删除过对话").to_owned();
             app.flash(none, Tone::Note, now);
         }
-        KeyCode::F(6) => rename(state, entry.map(|e| e.title.as_str())),
-        KeyCode::Char('r') if control => rename(state, entry.map(|e| e.title.as_str())),
+        KeyCode::F(6) => state.renaming = entry.map(|entry| Input::of(&entry.title)),
+        KeyCode::Char('r') if control => state.renaming = entry.map(|entry| Input::of(&entry.title)),
         KeyCode::Char('n') if control => {
             app.panel = None;
             return switch(app, Work::New);
@@ -91,40 +127,65 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         _ => {
             let before = state.search.text().to_owned();
             if edit(&mut state.search, key) && state.search.text() != before {
-                state.at = 0;
-                return vec![Effect::Desk(Desk::List(state.search.text().trim().to_owned()))];
+                state.begin_again();
+                return relist(app);
             }
         }
     }
     Vec::new()
 }
 
-fn rename(state: &mut Talks, title: Option<&str>) {
-    state.renaming = title.map(Input::of);
+/// Whether the conversation that is chosen is the open one; then it is the model's thread that writes it.
+fn is_open(app: &App, entry: &Entry) -> bool {
+    app.talk.name.as_ref() == Some(&entry.name)
 }
 
-fn delete(app: &mut App) -> Vec<Effect> {
-    let Some(Panel::Talks(state)) = &app.panel else { return Vec::new() };
-    let at = state.at;
-    if at >= app.talks.len() {
+/// Gives the conversation that is chosen another title.
+fn rename(app: &mut App, title: String, now: Instant) -> Vec<Effect> {
+    let Some(Panel::Talks(Talks { at, .. })) = app.panel else { return Vec::new() };
+    let Some(entry) = app.talks.get(at).filter(|_| !title.is_empty()) else { return Vec::new() };
+    let open = is_open(app, entry);
+    if open && is_switching(app, now) {
+        return Vec::new();
+    }
+    app.talks[at].title.clone_from(&title);
+    if open {
+        return vec![Effect::Work(Work::Rename(title))];
+    }
+    let mut effects = vec![Effect::Desk(Desk::Rename(app.talks[at].name.clone(), title))];
+    effects.extend(relist(app));
+    effects
+}
+
+/// Throws the conversation that is chosen away.
+fn delete(app: &mut App, now: Instant) -> Vec<Effect> {
+    let Some(Panel::Talks(Talks { at, .. })) = app.panel else { return Vec::new() };
+    let Some(entry) = app.talks.get(at) else { return Vec::new() };
+    let open = is_open(app, entry);
+    if open && is_switching(app, now) {
         return Vec::new();
     }
     let entry = app.talks.remove(at);
-    if app.talk.name.as_ref() == Some(&entry.name) {
-        return switch(app, Work::Delete);
+    if let Some(Panel::Talks(state)) = &mut app.panel {
+        state.choose(at, &app.talks);
     }
-    vec![Effect::Desk(Desk::Delete(entry.name))]
+    match open {
+        true => switch(app, Work::Delete),
+        false => vec![Effect::Desk(Desk::Delete(entry.name))],
+    }
 }
 
 /// Puts another conversation on the screen; an answer on its way ends, and what was said of it stays with its own.
 pub fn switch(app: &mut App, work: Work) -> Vec<Effect> {
     app.stop();
-    app.editing = false;
+    app.leave_editing();
     app.transcript.to_end();
+    app.switching += 1;
     vec![Effect::Work(work)]
 }
 
-fn window_place(screen: Rect) -> Rect {
+/// The window's place.
+pub fn window_place(screen: Rect) -> Rect {
     place(screen, 76, screen.height.min(24))
 }
 
@@ -143,7 +204,7 @@ pub fn list_place(screen: Rect) -> Rect {
 pub fn render(app: &App, state: &Talks, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
     let look = app.look();
     let area = window_place(screen);
-    let hint = match (&state.renaming, app.trashed.is_some()) {
+    let hint = match (&state.renaming, !app.trashed.is_empty()) {
         (Some(_), _) => app.say("Enter renames, Esc leaves it", "Enter 改名，Esc 取消"),
         (None, true) => app.say("Ctrl+U brings back what was deleted", "Ctrl+U 恢复已删除的对话"),
         (None, false) => app.say(
@@ -169,16 +230,15 @@ pub fn render(app: &App, state: &Talks, screen: Rect, buffer: &mut Buffer) -> Op
         .talks
         .iter()
         .map(|entry| {
-            let open = app.talk.name.as_ref() == Some(&entry.name);
-            let mark = if open { "* " } else { "  " };
+            let mark = if is_open(app, entry) { "* " } else { "  " };
             let age = now.duration_since(entry.modified).map_or(0.0, |d| d.as_secs_f64());
             let title = format!("{mark}{}", one_line(&entry.title));
             both_ends(&title, &ago(app, age), usize::from(inside.width), [Style::new(), look.dim()])
         })
         .collect();
-    let first = list(&rows, Some(at), inside, look, buffer);
+    list(&rows, (state.first, Some(at)), inside, look, buffer);
     let Some(input) = &state.renaming else { return Some(cursor) };
-    let y = inside.y + (at - first) as u16;
+    let y = inside.y + at.saturating_sub(state.first) as u16;
     for x in inside.left()..inside.right() {
         buffer[(x, y)].reset();
     }

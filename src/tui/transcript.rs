@@ -4,8 +4,7 @@
 use super::app::{Live, stop_note};
 use super::look::{Lang, Look};
 use super::markdown;
-use super::worker::{Ask, Talk};
-use crate::session::Turn;
+use super::worker::Talk;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -97,17 +96,10 @@ impl Transcript {
     }
 
     fn fill(&mut self, talk: &Talk, live: Option<&Live>, made: Made) {
-        // An answer on its way stands in the place of the turn it replaces.
-        let replaced =
-            live.is_some_and(|live| live.ask != Ask::New || talk.turns.last().is_some_and(Turn::is_empty));
-        let shown = talk.turns.len() - usize::from(replaced && !talk.turns.is_empty());
+        let shown = live.map_or(talk.turns.len(), |live| live.shown_before(&talk.turns));
         self.blocks.truncate(shown);
         for (index, turn) in talk.turns[..shown].iter().enumerate().skip(self.blocks.len()) {
-            let mut rows = Vec::new();
-            if talk.dropped > 0 && index == talk.dropped {
-                rows.extend(dropped_mark(talk.dropped, made));
-            }
-            rows.extend(self.question(&turn.question, made));
+            let mut rows = self.question(&turn.question, made);
             rows.extend(answer_rows(&turn.answer, made));
             if turn.is_empty() {
                 rows.push(Line::styled(made.lang.of("(no answer)", "（没有回答）"), made.look.dim()));
@@ -116,6 +108,9 @@ impl Transcript {
                 rows.push(Line::styled(format!("[{note}]"), made.look.dim()));
             }
             rows.push(Line::default());
+            if index + 1 == talk.dropped {
+                rows.extend(dropped_mark(talk.dropped, made));
+            }
             self.blocks.push(rows);
         }
         self.starts.clear();

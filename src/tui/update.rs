@@ -107,12 +107,12 @@ fn interrupt(app: &mut App, now: Instant) -> Vec<Effect> {
         return quit(app);
     }
     app.interrupted = Some(now);
-    if !app.stop()
-        && app.panel.take().is_none()
-        && matches!(app.screen, Screen::Chat)
-        && !app.input.is_empty()
-    {
-        app.input.take();
+    if !app.stop() && app.panel.take().is_none() && matches!(app.screen, Screen::Chat) {
+        if app.editing {
+            app.leave_editing();
+        } else if !app.input.is_empty() {
+            app.input.take();
+        }
     }
     let hint = app.say("Ctrl+C once more quits", "再按一次 Ctrl+C 退出").to_owned();
     app.flash(hint, Tone::Note, now);
@@ -155,8 +155,8 @@ fn recall(app: &mut App, older: bool) {
             }
         }
         Some(to) => {
-            let text = app.history[to].clone();
-            app.input.set(&text);
+            let question = app.history[to].clone();
+            app.put_question(&question);
             app.recalled = Some((to, draft));
         }
         None => app.recalled = (at < app.history.len()).then_some((at, draft)),
@@ -169,10 +169,8 @@ pub fn act(app: &mut App, what: Action, now: Instant) -> Vec<Effect> {
         Action::Send => return send(app, now),
         Action::Newline => app.input.insert("\n"),
         Action::Stop => {
-            if !app.stop() && app.editing {
-                app.editing = false;
-                let draft = std::mem::take(&mut app.draft);
-                app.input.set(&draft);
+            if !app.stop() {
+                app.leave_editing();
             }
         }
         Action::EndOfInput if app.input.is_empty() => return quit(app),
@@ -197,31 +195,20 @@ pub fn act(app: &mut App, what: Action, now: Instant) -> Vec<Effect> {
         Action::Undo => {
             if is_free(app, now) {
                 match app.talk.turns.pop() {
-                    Some(turn) => {
-                        app.transcript.changed_from(app.talk.turns.len());
-                        let question = &turn.question;
-                        app.remember(question);
-                        if app.input.is_empty() {
-                            app.input.set(question);
-                        }
-                        app.editing = false;
-                        let said = app
-                            .say("taken back; Up brings the question back", "已撤回；按上键可找回问题")
-                            .to_owned();
-                        app.flash(said, Tone::Note, now);
-                        return vec![Effect::Work(Work::Undo)];
-                    }
+                    Some(turn) => return undone(app, &turn.question, now),
                     None => nothing(app, now),
                 }
             }
         }
         Action::EditLast => match app.talk.turns.last().map(|turn| turn.question.clone()) {
+            // What is the last question is known when the answer has ended.
+            _ if is_busy(app, now) => {}
             Some(question) => {
                 if !app.editing {
                     app.draft = app.input.text().to_owned();
                 }
                 app.editing = true;
-                app.input.set(&question);
+                app.put_question(&question);
                 let said =
                     app.say("Enter asks it anew, Esc leaves it", "Enter 重新提问，Esc 取消").to_owned();
                 app.flash(said, Tone::Note, now);
@@ -265,7 +252,7 @@ pub fn act(app: &mut App, what: Action, now: Instant) -> Vec<Effect> {
             }
         }
         Action::Language => {
-            app.prefs.lang = Some(app.lang().other());
+            app.set_lang(app.lang().other());
             return settings::keep_prefs(app);
         }
         Action::Editor => return vec![Effect::Edit(app.input.text().to_owned())],
@@ -288,20 +275,61 @@ fn nothing(app: &mut App, now: Instant) {
     app.flash(said, Tone::Note, now);
 }
 
-/// Whether the model does nothing; says so if it does.
-fn is_free(app: &mut App, now: Instant) -> bool {
-    match &app.busy {
-        Busy::Idle => true,
-        Busy::Warming { .. } => {
-            app.stop();
-            true
-        }
-        Busy::Answering(_) => {
-            let said = app.say("the model is writing; Esc stops it", "模型正在书写；Esc 停止").to_owned();
-            app.flash(said, Tone::Note, now);
-            false
-        }
+/// What follows when the last exchange, which began with `question`, was taken back.
+fn undone(app: &mut App, question: &str, now: Instant) -> Vec<Effect> {
+    let left = app.talk.turns.len();
+    app.transcript.changed_from(left);
+    forget_dropped(app, left);
+    app.remember(question);
+    app.leave_editing();
+    if app.input.is_empty() {
+        app.put_question(question);
     }
+    let said = app.say("taken back; Up brings the question back", "已撤回；按上键可找回问题").to_owned();
+    app.flash(said, Tone::Note, now);
+    app.context_used = 0;
+    let mut effects = vec![Effect::Work(Work::Undo)];
+    // Most of it is still there: this tells how much of the context is full now.
+    if left > 0 {
+        effects.push(app.warm());
+    }
+    effects
+}
+
+/// Where nothing before turn `turn` is part of the prompt, there is room again for all.
+fn forget_dropped(app: &mut App, turn: usize) {
+    if app.talk.dropped >= turn {
+        app.set_dropped(0);
+    }
+}
+
+/// Whether another conversation is on its way to the screen; says so.
+pub fn is_switching(app: &mut App, now: Instant) -> bool {
+    if app.switching > 0 {
+        let said = app.say("the conversation is being opened ...", "正在打开对话……").to_owned();
+        app.flash(said, Tone::Note, now);
+    }
+    app.switching > 0
+}
+
+/// Whether the model writes, or another conversation is on its way; says so.
+fn is_busy(app: &mut App, now: Instant) -> bool {
+    if app.live().is_some() {
+        let said = app.say("the model is writing; Esc stops it", "模型正在书写；Esc 停止").to_owned();
+        app.flash(said, Tone::Note, now);
+        return true;
+    }
+    is_switching(app, now)
+}
+
+/// Whether the model is there for something new; says why not.
+fn is_free(app: &mut App, now: Instant) -> bool {
+    let free = !is_busy(app, now);
+    if free {
+        // Nobody waits for what it reads.
+        app.stop();
+    }
+    free
 }
 
 /// Sends the message, or does the command that it is.
@@ -319,7 +347,8 @@ fn send(app: &mut App, now: Instant) -> Vec<Effect> {
     }
     app.input.take();
     let message = commands::message(&text).trim_end().to_owned();
-    let revises = std::mem::take(&mut app.editing) && !app.talk.turns.is_empty();
+    let revises = app.editing && !app.talk.turns.is_empty();
+    app.leave_editing();
     ask(app, if revises { Ask::Revise } else { Ask::New }, message)
 }
 
@@ -328,6 +357,12 @@ fn ask(app: &mut App, ask: Ask, question: String) -> Vec<Effect> {
     app.remember(&question);
     app.transcript.to_end();
     app.rates.clear();
+    let last = app.talk.turns.len().saturating_sub(1);
+    match ask {
+        Ask::New => {}
+        Ask::Retry => app.set_dropped(app.talk.dropped.min(last)),
+        Ask::Revise => forget_dropped(app, last),
+    }
     // What the model does is what matters now.
     app.flash = None;
     let cancel = Arc::new(AtomicBool::new(false));
@@ -362,6 +397,7 @@ fn paste(app: &mut App, text: &str) -> Vec<Effect> {
                 input.insert(&line);
             } else {
                 state.search.insert(&line);
+                state.begin_again();
                 return vec![Effect::Desk(Desk::List(state.search.text().trim().to_owned()))];
             }
         }
@@ -399,21 +435,18 @@ fn mouse(app: &mut App, event: MouseEvent, now: Instant) -> Vec<Effect> {
         (Some(Panel::Talks(state)), _) => {
             let place = talks::list_place(screen);
             if state.renaming.is_none() && place.contains(at) {
-                let chosen = state.at.min(app.talks.len().saturating_sub(1));
-                let first = panels::first_of(app.talks.len(), Some(chosen), usize::from(place.height));
-                let row = first + usize::from(at.y - place.y);
+                let row = state.first + usize::from(at.y - place.y);
                 if row == state.at {
                     return talks::key(app, KeyCode::Enter.into(), now);
                 }
-                state.at = row.min(app.talks.len().saturating_sub(1));
+                state.choose(row, &app.talks);
             }
         }
         (Some(_), _) => {}
         (None, Screen::Choose(choice)) => {
             let place = chooser::list_place(app, screen, choice);
             let rows = app.sources().len() + 1;
-            let first = panels::first_of(rows, Some(choice.at), usize::from(place.height));
-            let row = first + usize::from(at.y.saturating_sub(place.y));
+            let row = choice.first + usize::from(at.y.saturating_sub(place.y));
             if place.contains(at) && row < rows {
                 if row == choice.at {
                     return chooser::open(app, now);

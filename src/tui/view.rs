@@ -32,6 +32,7 @@ pub fn prepare(app: &mut App) {
     let shown = usize::from(input_height);
     app.input.scroll =
         app.input.scroll.clamp(row.saturating_sub(shown - 1), row).min(rows.saturating_sub(shown));
+    panels::prepare(app, Rect { x: 0, y: 0, width, height });
     if matches!(app.screen, Screen::Chat) {
         // The last column is for the bar, and one stays free before it.
         let cells = usize::from(width).saturating_sub(2).clamp(2, MOST);

@@ -84,7 +84,8 @@ impl World {
 
     pub fn ready(&mut self) {
         self.report(Report::Loading(huozi::session::open::Step::Build, 1, 1));
-        self.report(Report::Ready(Box::new(about()), Box::new(chosen())));
+        let (fresh, chosen) = (Box::new(chosen()), Box::new(chosen()));
+        self.report(Report::Ready { about: Box::new(about()), fresh, chosen });
     }
 
     pub fn talk(&mut self, turns: Vec<Turn>) {

@@ -161,7 +161,7 @@ impl Log {
                 self.choices = line.choices.or(self.choices.take());
             }
             "deleted" => self.deleted = true,
-            "title" => self.title = Some(line.text.unwrap_or_default()),
+            "title" => self.title = line.text.filter(|text| !text.is_empty()),
             _ => {}
         }
         Ok(())
@@ -259,13 +259,23 @@ impl Log {
         }
     }
 
-    /// Takes a title from the first question, if there is none.
+    /// Takes a title from the first question, if nobody has given one.
     pub(super) fn entitle(&mut self, question: &str, out: &mut Vec<u8>) -> Option<()> {
-        if self.title.is_none() {
-            let text = Some(question.chars().take(TITLE_CHARS).collect());
-            self.push(Line { text, ..Line::of("title") }, out)?;
+        let title = title_of(question);
+        if self.title.as_ref() != Some(&title) && !self.is_entitled() {
+            self.push(Line { text: Some(title), ..Line::of("title") }, out)?;
         }
         Some(())
+    }
+
+    /// Whether somebody gave the title: it is not that of a first question, the present one or one that was taken back.
+    fn is_entitled(&self) -> bool {
+        let asked = |title: &String| {
+            self.said.values().any(|said| {
+                said.parent.is_none() && said.role == Speaker::User && title_of(&said.text) == *title
+            })
+        };
+        self.title.as_ref().is_some_and(|title| !asked(title))
     }
 
     /// Takes what makes the file say `conversation`; `None` when there is no id left for it.
@@ -278,8 +288,13 @@ impl Log {
         if conversation.title.is_some() && self.title != conversation.title {
             self.push(Line { text: conversation.title.clone(), ..Line::of("title") }, out)?;
         }
-        if let Some(first) = conversation.turns.first() {
-            self.entitle(&first.question, out)?;
+        match conversation.turns.first() {
+            Some(first) => self.entitle(&first.question, out)?,
+            // Its question was taken back, and so is the title made of it.
+            None if self.title.is_some() && !self.is_entitled() => {
+                self.push(Line { text: Some(String::new()), ..Line::of("title") }, out)?;
+            }
+            None => {}
         }
         let chosen = conversation.choices.as_ref().is_some_and(|c| self.choices.as_ref() != Some(c));
         if chosen || self.system.as_ref() != Some(&conversation.system) {
@@ -329,6 +344,11 @@ impl Log {
     }
 }
 
+/// The title that a conversation with this first question has.
+fn title_of(question: &str) -> String {
+    question.chars().take(TITLE_CHARS).collect()
+}
+
 fn stop_of(name: &str) -> Result<Stop, String> {
     match name {
         // Which token it was is not stored: nothing depends on it later.
@@ -338,5 +358,40 @@ fn stop_of(name: &str) -> Result<Stop, String> {
         "cancelled" => Ok(Stop::Cancelled),
         "broken" => Ok(Stop::BrokenLogits),
         other => Err(format!("{other:?} is no reason to stop")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_goes_with_the_question_it_is_made_of() {
+        let turn = |question: &str| Turn {
+            question: question.into(),
+            answer: "a".into(),
+            ids: Some(vec![1]),
+            attempt: 0,
+            stop: Stop::Cancelled,
+        };
+        let mut log = Log::default();
+        let mut say = |title: Option<&str>, questions: &[&str]| {
+            let turns = questions.iter().map(|question| turn(question)).collect();
+            let conversation =
+                Conversation { title: title.map(str::to_owned), turns, ..Conversation::default() };
+            let mut out = Vec::new();
+            log.append(&conversation, "m", &mut out).unwrap();
+            log.title.clone()
+        };
+        let long = "很".repeat(50);
+        assert_eq!(say(None, &["月"]).as_deref(), Some("月"));
+        assert_eq!(say(Some("月"), &["月", "雪"]).as_deref(), Some("月"));
+        assert_eq!(say(Some("月"), &["雪"]).as_deref(), Some("雪"), "edited");
+        assert_eq!(say(Some("雪"), &[]), None, "taken back");
+        assert_eq!(say(None, &[&long]), Some("很".repeat(TITLE_CHARS)));
+        assert_eq!(say(Some("名字"), &["花"]).as_deref(), Some("名字"), "given");
+        assert_eq!(say(Some("名字"), &["雨"]).as_deref(), Some("名字"));
+        assert_eq!(say(Some("名字"), &[]).as_deref(), Some("名字"));
+        assert!(log.entitle("风", &mut Vec::new()).is_some() && log.title.as_deref() == Some("名字"));
     }
 }

@@ -8,7 +8,7 @@
 //! | `part` | the message it goes on | `text`, of an answer also `ids`: what is appended to those of the message |
 //! | `end` | an answer | `stop`: `end`, `length`, `context`, `cancelled` |
 //! | `settings` | null | `system` (null: the format's own), `choices` (see [`Choices`]; absent: as before) |
-//! | `title` | null | `text` |
+//! | `title` | null | `text`; empty: none again |
 //! | `head` | the last message of the conversation, or null | |
 //! | `deleted` | null | the conversation was thrown away: it is neither read nor added to |
 //!

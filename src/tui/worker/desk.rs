@@ -3,7 +3,9 @@
 use super::{Desk, Model, Report, Setup};
 use crate::session::catalog::{self, Found, Memory};
 use crate::session::store;
+use crate::tui::failure::Failure;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// A file that is attached is at most this long: a context holds far less.
@@ -11,26 +13,18 @@ const MAX_ATTACHED_BYTES: u64 = 4 << 20;
 
 /// Does a task.
 pub(super) fn work(task: Desk, setup: &Setup) -> Option<Report> {
-    let failed = |error: store::Error| Report::DeskFailed(error.to_string());
-    let folder = || {
-        let none = "neither XDG_DATA_HOME nor HOME says where conversations are kept";
-        setup.folder.as_deref().ok_or_else(|| Report::DeskFailed(none.into()))
-    };
-    let list = |folder: &Path, text: &str| {
-        let mut entries = store::list(folder);
-        if !text.is_empty() {
-            let names = store::search(folder, text);
-            entries.retain(|entry| names.contains(&entry.name));
-        }
-        Report::Talks(entries)
-    };
+    let failed = |error: store::Error| Report::DeskFailed(error.into());
+    let folder = || setup.folder.as_deref().ok_or_else(|| Report::DeskFailed(homeless()));
     let done = match task {
         Desk::Models => Ok(models(&setup.models)),
         Desk::List(text) => folder().map(|folder| list(folder, &text)),
-        Desk::Rename(name, title) => folder().and_then(|folder| {
-            store::rename(folder, &name, &title).map_err(failed)?;
-            Ok(list(folder, ""))
-        }),
+        Desk::Rename(name, title) => match folder() {
+            Ok(folder) => match store::rename(folder, &name, &title) {
+                Ok(()) => return None,
+                Err(error) => Err(failed(error)),
+            },
+            Err(report) => Err(report),
+        },
         Desk::Delete(name) => folder().and_then(|folder| {
             let trashed = store::delete(folder, &name).map_err(failed)?;
             if let Some(mut cache) = setup.kv_cache() {
@@ -38,17 +32,39 @@ pub(super) fn work(task: Desk, setup: &Setup) -> Option<Report> {
             }
             Ok(Report::Deleted(trashed))
         }),
-        Desk::Undelete(name) => {
-            folder().and_then(|folder| store::undelete(folder, &name).map(Report::Undeleted).map_err(failed))
-        }
+        Desk::Undelete(trashed) => folder().and_then(|folder| {
+            let name = store::undelete(folder, &trashed).map_err(failed)?;
+            Ok(Report::Undeleted(trashed, name))
+        }),
         Desk::Export(path, text) => store::export(&path, &text).map(Report::Exported).map_err(failed),
         Desk::Attach(path) => Ok(attach(path)),
-        Desk::Prefs(text) => match setup.prefs.as_ref().map(|path| write_prefs(path, &text)) {
-            Some(Err(error)) => Err(Report::DeskFailed(error.to_string())),
-            _ => return None,
+        Desk::Prefs(text) => match setup.prefs.as_ref().map(|path| (path, write_prefs(path, &text))) {
+            Some((_, Ok(()))) => return None,
+            Some((path, Err(error))) => Err(Report::DeskFailed(Failure::io(path, &error))),
+            None => Err(Report::DeskFailed(Failure::new(
+                "this choice is not kept: neither XDG_STATE_HOME nor HOME says where",
+                "此选择不会保留：XDG_STATE_HOME 和 HOME 均未设置",
+            ))),
         },
     };
     Some(done.unwrap_or_else(|report| report))
+}
+
+/// There is no place for conversations.
+pub(super) fn homeless() -> Failure {
+    Failure::new(
+        "neither XDG_DATA_HOME nor HOME says where conversations are kept",
+        "XDG_DATA_HOME 和 HOME 均未设置，没有保存对话的位置",
+    )
+}
+
+fn list(folder: &Path, text: &str) -> Report {
+    let mut entries = store::list(folder);
+    if !text.is_empty() {
+        let names = store::search(folder, text);
+        entries.retain(|entry| names.contains(&entry.name));
+    }
+    Report::Talks(entries)
 }
 
 fn write_prefs(path: &Path, text: &str) -> std::io::Result<()> {
@@ -70,21 +86,32 @@ fn models(first: &[PathBuf]) -> Report {
 }
 
 fn attach(path: PathBuf) -> Report {
-    let failed = |what: String| Report::DeskFailed(format!("{}: {what}", path.display()));
+    let failed = |en: String, zh: String| {
+        let path = path.display();
+        Report::DeskFailed(Failure::new(format!("{path}: {en}"), format!("{path}：{zh}")))
+    };
+    let system = |error: io::Error| Report::DeskFailed(Failure::io(&path, &error));
     match fs::metadata(&path) {
-        Ok(meta) if !meta.is_file() => return failed("not a file".into()),
+        Ok(meta) if !meta.is_file() => return failed("not a file".into(), "不是文件".into()),
         Ok(meta) if meta.len() > MAX_ATTACHED_BYTES => {
-            return failed(format!("{} bytes are too many for a message", meta.len()));
+            let bytes = meta.len();
+            return failed(
+                format!("{bytes} bytes are too many for a message"),
+                format!("{bytes} 字节，消息放不下"),
+            );
         }
         Ok(_) => {}
-        Err(error) => return failed(error.to_string()),
+        Err(error) => return system(error),
     }
     match fs::read(&path).map(String::from_utf8) {
         Ok(Ok(text)) => {
             let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
             Report::Attached(path, text)
         }
-        Ok(Err(error)) => failed(format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to())),
-        Err(error) => failed(error.to_string()),
+        Ok(Err(error)) => {
+            let at = error.utf8_error().valid_up_to();
+            failed(format!("not UTF-8 at byte {at}"), format!("第 {at} 字节处不是 UTF-8"))
+        }
+        Err(error) => system(error),
     }
 }

@@ -4,6 +4,7 @@
 mod desk;
 mod model;
 
+use super::failure::Failure;
 use crate::session::kv_cache::KvCache;
 use crate::session::open::{About, Options, Source, Step, Wanted};
 use crate::session::store;
@@ -11,7 +12,7 @@ use crate::session::{Event, Settings, Turn};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -107,22 +108,35 @@ pub struct Chosen {
 pub enum Report {
     /// A model is being opened.
     Loading(Step, u64, u64),
-    /// The model is there, with these settings.
-    Ready(Box<About>, Box<Chosen>),
+    /// The model is there. A [`Report::Talk`] follows.
+    Ready {
+        /// What it is.
+        about: Box<About>,
+        /// Settings of a new conversation with it.
+        fresh: Box<Chosen>,
+        /// Settings of the conversation that goes on.
+        chosen: Box<Chosen>,
+    },
     /// It is not, and why.
-    LoadFailed(String),
+    LoadFailed(Failure),
     /// Something of an answer.
     Event(Event),
     /// The answer ended, or failed for a reason. A [`Report::Talk`] comes before.
-    Answered(Option<String>),
+    Answered(Option<Failure>),
     /// The conversation as it is now.
     Talk(Box<Talk>),
+    /// The conversation has a file from now on: its name on disk, and its title.
+    Named(String, Option<String>),
+    /// No other conversation is open than before, and why, if that was asked for.
+    NotOpened(Option<Failure>),
     /// The conversation was read, or as much as was wanted; so many positions are filled.
     Warmed(usize),
     /// Something could not be saved.
-    NotSaved(String),
+    NotSaved(Failure),
     /// The engine is opened anew, as the settings want it.
     Reopening,
+    /// It is open; with the options it had before, if the others did not work.
+    Reopened(Box<About>, Option<Box<Options>>),
     /// Bytes of memory this process holds.
     Memory(u64),
     /// Models found; memory there is.
@@ -131,14 +145,14 @@ pub enum Report {
     Talks(Vec<store::Entry>),
     /// A conversation was thrown away, and lies in the trash under this name.
     Deleted(String),
-    /// It is back, under this name.
-    Undeleted(String),
+    /// What lay in the trash under the first name is back under the second.
+    Undeleted(String, String),
     /// A file was written.
     Exported(PathBuf),
     /// A text file was read.
     Attached(PathBuf, String),
     /// Something of the desk failed.
-    DeskFailed(String),
+    DeskFailed(Failure),
 }
 
 /// A model file in the list.
@@ -169,15 +183,30 @@ pub struct Talk {
     pub copy: bool,
     /// It is another one than before.
     pub opened: bool,
-    /// Its settings.
+    /// Its settings, where it is another one.
     pub chosen: Option<Chosen>,
+}
+
+/// What was typed at the start: it holds whatever a conversation was saved with.
+#[derive(Clone, Debug, Default)]
+pub struct Typed {
+    /// Sampling.
+    pub sampling: Wanted,
+    /// Whether a number of threads.
+    pub threads: bool,
+    /// Whether a type of the KV cache.
+    pub kv: bool,
+    /// Whether an engine.
+    pub engine: bool,
 }
 
 /// What the threads are started with.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
-    /// Sampling that was asked for.
+    /// Sampling that was asked for, typed or configured.
     pub wanted: Wanted,
+    /// What was typed.
+    pub typed: Typed,
     /// System text of new conversations.
     pub system: Option<String>,
     /// Seed of new conversations.
@@ -207,7 +236,8 @@ impl Setup {
 pub struct Workers {
     work: Sender<Work>,
     desk: Sender<Desk>,
-    handle: Option<JoinHandle<()>>,
+    ending: Arc<AtomicBool>,
+    threads: [JoinHandle<()>; 2],
 }
 
 /// Where reports go.
@@ -221,25 +251,30 @@ impl Workers {
     pub fn start(setup: Setup, send: Send) -> std::io::Result<Self> {
         let (work, works) = mpsc::channel();
         let (desk, desks) = mpsc::channel();
-        let (to, at) = (send.clone(), setup.clone());
-        let handle = std::thread::Builder::new().name("model".into()).spawn(move || {
-            model::Worker::new(at, to).run(&works);
-        })?;
-        std::thread::Builder::new().name("desk".into()).spawn(move || {
-            let mut waiting = VecDeque::new();
-            while let Some(task) = waiting.pop_front().or_else(|| desks.recv().ok()) {
-                waiting.extend(desks.try_iter());
-                // While a word is typed only the last search matters.
-                let is_list = |task: &Desk| matches!(task, Desk::List(_));
-                if is_list(&task) && waiting.iter().any(is_list) {
-                    continue;
+        let ending = Arc::new(AtomicBool::new(false));
+        let (to, at, ends) = (send.clone(), setup.clone(), ending.clone());
+        let threads = [
+            std::thread::Builder::new().name("model".into()).spawn(move || {
+                model::Worker::new(at, to).run(&works);
+            })?,
+            std::thread::Builder::new().name("desk".into()).spawn(move || {
+                let mut waiting = VecDeque::new();
+                while let Some(task) = waiting.pop_front().or_else(|| desks.recv().ok()) {
+                    waiting.extend(desks.try_iter());
+                    // While a word is typed only the last search matters; at the end nothing that is only shown does.
+                    let is_list = |task: &Desk| matches!(task, Desk::List(_));
+                    let superseded = is_list(&task) && waiting.iter().any(is_list);
+                    let shown = matches!(task, Desk::List(_) | Desk::Models) && ends.load(Ordering::Relaxed);
+                    if superseded || shown {
+                        continue;
+                    }
+                    if let Some(report) = desk::work(task, &setup) {
+                        send(report);
+                    }
                 }
-                if let Some(report) = desk::work(task, &setup) {
-                    send(report);
-                }
-            }
-        })?;
-        Ok(Self { work, desk, handle: Some(handle) })
+            })?,
+        ];
+        Ok(Self { work, desk, ending, threads })
     }
 
     /// Gives work to the model's thread.
@@ -253,14 +288,16 @@ impl Workers {
         let _ = self.desk.send(desk);
     }
 
-    /// Waits until all that was said is on disk; not longer than `patience`.
-    pub fn finish(mut self, patience: Duration) {
-        self.work(Work::Quit);
+    /// Waits until all that was said is on disk, and all that the desk was given to write; not longer than `patience`.
+    pub fn finish(self, patience: Duration) {
+        let Self { work, desk, ending, threads } = self;
+        ending.store(true, Ordering::Relaxed);
+        let _ = work.send(Work::Quit);
+        // It ends when nothing more can come.
+        drop(desk);
         let until = Instant::now() + patience;
-        if let Some(handle) = self.handle.take() {
-            while !handle.is_finished() && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+        while !threads.iter().all(JoinHandle::is_finished) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }

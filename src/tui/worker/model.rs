@@ -1,11 +1,12 @@
 //! The thread that owns the model: it opens models, answers, and writes what is said to disk as it grows.
 
-use super::{Ask, Chosen, Report, Send, Setup, Talk, Work};
+use super::{Ask, Chosen, Report, Send, Setup, Talk, Typed, Work, desk};
 use crate::session::catalog;
 use crate::session::kv_cache::KvCache;
 use crate::session::open::{self, About, Options, Source, Step};
 use crate::session::store::{self, Choices, Conversation, Writer};
-use crate::session::{Answer, Event, KvType, Session, Settings, Turn};
+use crate::session::{Answer, Event, KvType, Sampling, Session, Settings, Turn};
+use crate::tui::failure::Failure;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -16,14 +17,16 @@ use std::time::{Duration, Instant};
 const PART: Duration = Duration::from_millis(500);
 /// Between two looks at the memory in use.
 const MEMORY: Duration = Duration::from_secs(1);
+
 /// An open model.
 struct Loaded {
     session: Session,
     about: About,
     source: Source,
+    /// What it was opened with.
     options: Options,
     /// What holds for a new conversation.
-    fresh: Settings,
+    fresh: Chosen,
     /// The file of the embedded model lives as long as this.
     _keep: Option<open::Keep>,
 }
@@ -36,8 +39,8 @@ struct Kept {
     private: bool,
     copy: bool,
     choices: Option<Choices>,
-    /// The settings it came from disk with.
-    opened_with: Option<Chosen>,
+    /// The engine that its next answer is to come from; `None` is the one that is open.
+    options: Option<Options>,
 }
 
 /// A conversation whose model is gone.
@@ -57,13 +60,18 @@ pub(super) struct Worker {
     talk: Kept,
     /// Keys and values of conversations on disk.
     cache: Option<KvCache>,
+    /// The engine of new conversations: the first that was opened.
+    start: Option<Options>,
+    /// It was told that there is no place to save conversations.
+    homeless: bool,
 }
 
 impl Worker {
     /// Without a model and a conversation.
     pub(super) fn new(setup: Setup, send: Send) -> Self {
         let cache = setup.kv_cache();
-        Self { setup, send, model: None, left: None, talk: Kept::default(), cache }
+        let talk = Kept::default();
+        Self { setup, send, model: None, left: None, talk, cache, start: None, homeless: false }
     }
 
     /// Works until it is told to end.
@@ -76,7 +84,7 @@ impl Worker {
             if let Err(panic) = what {
                 let what = panic.downcast_ref::<String>().map(String::as_str);
                 let what = what.or(panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
-                let what = format!("internal error: {what}");
+                let what = Failure::new(format!("internal error: {what}"), format!("内部错误：{what}"));
                 self.leave();
                 (self.send)(Report::LoadFailed(what));
             }
@@ -86,11 +94,19 @@ impl Worker {
     fn on(&mut self, work: Work) {
         match work {
             Work::Load { source, options, cancel } => self.load(source, options, &cancel),
-            Work::Resume => self.resume(),
-            Work::Open(name) => self.open(&name),
+            Work::Resume => {
+                if !self.resume() {
+                    (self.send)(Report::NotOpened(None));
+                }
+            }
+            Work::Open(name) => {
+                if let Err(error) = self.open(&name) {
+                    (self.send)(Report::NotOpened(error));
+                }
+            }
             Work::New => {
                 self.begin();
-                self.tell_new();
+                self.tell_with(true);
             }
             Work::Ask { ask, question, chosen, cancel } => {
                 let error = self.ask(ask, &question, chosen, &cancel);
@@ -138,7 +154,7 @@ impl Worker {
             }
         };
         match open::open(&source, &options, &self.setup.wanted, &progress, cancel) {
-            Err(error) => (self.send)(Report::LoadFailed(error.to_string())),
+            Err(error) => (self.send)(Report::LoadFailed(error.into())),
             Ok(opened) => {
                 let open::Opened { mut session, about, keep } = opened;
                 let settings = session.settings_mut();
@@ -146,23 +162,26 @@ impl Worker {
                 if let Some(seed) = self.setup.seed {
                     settings.seed = seed;
                 }
-                let fresh = settings.clone();
+                let options = Options { threads: Some(about.threads), kv: Some(about.kv), ..options };
+                let start = self.start.get_or_insert_with(|| options.clone()).clone();
+                let fresh = Chosen { settings: settings.clone(), options: start };
                 if let Some(Left { mut turns, settings, fingerprint }) = self.left.take() {
                     if fingerprint != about.fingerprint {
                         turns.iter_mut().for_each(|turn| turn.ids = None);
                     }
-                    if !turns.is_empty() {
-                        *session.settings_mut() = Settings { n_ctx: fresh.n_ctx, ..settings };
+                    if !turns.is_empty() || self.talk.choices.is_some() {
+                        let n_ctx = fresh.settings.n_ctx;
+                        *session.settings_mut() = Settings { n_ctx, ..settings };
                     }
                     session.restore(turns);
                 }
                 if let Some(writer) = &mut self.talk.writer {
                     writer.set_model(&about.fingerprint);
                 }
-                let options = Options { threads: Some(about.threads), kv: Some(about.kv), ..options };
-                let chosen = Chosen { settings: session.settings().clone(), options: options.clone() };
-                (self.send)(Report::Ready(Box::new(about.clone()), Box::new(chosen)));
+                let (told, usual) = (Box::new(about.clone()), Box::new(fresh.clone()));
                 self.model = Some(Loaded { session, about, source, options, fresh, _keep: keep });
+                let chosen = Box::new(self.chosen().unwrap_or_else(|| (*usual).clone()));
+                (self.send)(Report::Ready { about: told, fresh: usual, chosen });
                 self.memory();
                 self.tell();
             }
@@ -186,76 +205,65 @@ impl Worker {
         }
     }
 
-    fn resume(&mut self) {
-        let Some(folder) = self.setup.folder.clone() else { return };
-        let Some(last) = store::latest(&folder) else { return };
-        let Some(model) = &self.model else { return };
+    /// Opens the conversation that was used last; whether that went.
+    fn resume(&mut self) -> bool {
+        let (Some(folder), Some(model)) = (&self.setup.folder, &self.model) else { return false };
+        let Some(last) = store::latest(folder) else { return false };
         // One that another process has open stays with it, and so does one that cannot be read.
-        if let Ok((writer, conversation)) = Writer::open(&folder, &last, &model.about.fingerprint) {
-            self.put(conversation, Some(writer), false);
-        }
+        let Ok((writer, conversation)) = Writer::open(folder, &last, &model.about.fingerprint) else {
+            return false;
+        };
+        self.put(conversation, Some(writer), false);
+        true
     }
 
-    fn open(&mut self, name: &str) {
-        let (Some(folder), Some(model)) = (self.setup.folder.clone(), &self.model) else { return };
-        let fingerprint = model.about.fingerprint.clone();
+    /// Opens a conversation, or says why not; `None` where it is open already.
+    fn open(&mut self, name: &str) -> Result<(), Option<Failure>> {
+        let folder = self.setup.folder.as_ref().ok_or_else(|| Some(desk::homeless()))?;
+        let fingerprint = &self.model.as_ref().ok_or(None)?.about.fingerprint;
         // Its lock is held by us otherwise.
         if self.talk.writer.as_ref().is_some_and(|writer| writer.name() == name) {
-            return self.tell();
+            return Err(None);
         }
-        let opened = match Writer::open(&folder, name, &fingerprint) {
-            Ok((writer, conversation)) => Ok((conversation, Some(writer), false)),
+        let (conversation, writer, copy) = match Writer::open(folder, name, fingerprint) {
+            Ok((writer, conversation)) => (conversation, Some(writer), false),
             Err(store::Error::Busy { .. }) => {
-                store::load(&folder, name, &fingerprint).map(|conversation| (conversation, None, true))
+                (store::load(folder, name, fingerprint).map_err(|error| Some(error.into()))?, None, true)
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(Some(error.into())),
         };
-        match opened {
-            Ok((conversation, writer, copy)) => self.put(conversation, writer, copy),
-            Err(error) => {
-                (self.send)(Report::DeskFailed(error.to_string()));
-                self.tell();
-            }
-        }
+        self.put(conversation, writer, copy);
+        Ok(())
     }
 
-    /// Puts a conversation from disk in the place of the open one.
+    /// Puts a conversation from disk in the place of the open one. What was typed at the start holds for it, too.
     fn put(&mut self, conversation: Conversation, writer: Option<Writer>, copy: bool) {
         self.begin();
         let Some(model) = &mut self.model else { return };
+        let Setup { typed, system, seed, .. } = &self.setup;
         let settings = model.session.settings_mut();
-        settings.system = conversation.system;
-        let mut options = model.options.clone();
+        settings.system = system.clone().or(conversation.system);
+        let mut options = model.fresh.options.clone();
         if let Some(choices) = &conversation.choices {
-            settings.sampling = choices.sampling.unwrap_or(settings.sampling);
-            settings.max_new = choices.max_new.unwrap_or(settings.max_new);
-            settings.seed = choices.seed.unwrap_or(settings.seed);
-            options.threads = choices.threads.or(options.threads);
-            let kv = choices.kv.as_deref().and_then(kv_of);
-            options.kv = kv.or(options.kv);
+            settings.sampling = choices.sampling.map_or(settings.sampling, |saved| sampling(saved, typed));
+            settings.max_new = typed.sampling.max_new.or(choices.max_new).unwrap_or(settings.max_new);
+            settings.seed = seed.or(choices.seed).unwrap_or(settings.seed);
+            options.threads = choices.threads.filter(|_| !typed.threads).or(options.threads);
+            options.kv = choices.kv.as_deref().and_then(kv_of).filter(|_| !typed.kv).or(options.kv);
             let runs = open::Runs::ALL.iter().find(|runs| Some(runs.name()) == choices.engine.as_deref());
-            options.runs = runs.copied().unwrap_or(options.runs);
+            options.runs = runs.copied().filter(|_| !typed.engine).unwrap_or(options.runs);
         }
-        let chosen = Chosen { settings: settings.clone(), options };
         model.session.restore(conversation.turns);
-        self.talk = Kept {
-            writer,
-            title: conversation.title,
-            private: false,
-            copy,
-            choices: conversation.choices,
-            opened_with: Some(chosen.clone()),
-        };
-        self.tell_with(Some(chosen), true);
+        let (title, choices) = (conversation.title, conversation.choices);
+        self.talk = Kept { writer, title, private: false, copy, choices, options: Some(options) };
+        self.tell_with(true);
     }
 
     /// Has the conversation read; gives the positions filled.
     fn warm(&mut self, cancel: &AtomicBool) -> usize {
         // Nothing is read by an engine that the next question would not go to.
-        if let Some(chosen) = self.talk.opened_with.take()
-            && self.model.as_ref().is_some_and(|model| model.options != chosen.options)
-        {
-            self.reopen(&chosen);
+        if let Some(chosen) = self.chosen() {
+            self.reopen(&chosen.options);
         }
         let Some(model) = &mut self.model else { return 0 };
         if let (Some(cache), Some(writer)) = (&mut self.cache, &self.talk.writer) {
@@ -285,33 +293,35 @@ impl Worker {
 
     /// An empty conversation.
     fn begin(&mut self) {
+        self.left = None;
         self.talk = Kept::default();
         if let Some(model) = &mut self.model {
             model.session.clear();
             let seed = self.setup.seed.unwrap_or_else(open::random_seed);
-            *model.session.settings_mut() = Settings { seed, ..model.fresh.clone() };
+            *model.session.settings_mut() = Settings { seed, ..model.fresh.settings.clone() };
+            self.talk.options = Some(model.fresh.options.clone());
         }
     }
 
-    /// Makes the session follow the settings.
+    /// Makes the session follow the settings; what differs from a new conversation's is kept with this one.
     fn choose(&mut self, chosen: &Chosen) {
-        if let Some(model) = &mut self.model {
-            *model.session.settings_mut() = chosen.settings.clone();
-        }
-        let settings = &chosen.settings;
+        let Some(model) = &mut self.model else { return };
+        *model.session.settings_mut() = chosen.settings.clone();
+        let (settings, options) = (&chosen.settings, &chosen.options);
+        let Chosen { settings: usual, options: start } = &model.fresh;
         self.talk.choices = Some(Choices {
-            sampling: Some(settings.sampling),
-            max_new: Some(settings.max_new),
+            sampling: Some(settings.sampling).filter(|&sampling| sampling != usual.sampling),
+            max_new: Some(settings.max_new).filter(|&n| n != usual.max_new),
             seed: Some(settings.seed),
-            threads: chosen.options.threads,
-            kv: chosen.options.kv.map(|kv| kv.name().to_owned()),
-            engine: Some(chosen.options.runs.name().to_owned()),
+            threads: options.threads.filter(|_| options.threads != start.threads),
+            kv: options.kv.filter(|_| options.kv != start.kv).map(|kv| kv.name().to_owned()),
+            engine: Some(options.runs.name().to_owned()).filter(|_| options.runs != start.runs),
         });
+        self.talk.options = Some(options.clone());
     }
 
-    fn ask(&mut self, ask: Ask, question: &str, chosen: Chosen, cancel: &AtomicBool) -> Option<String> {
-        let reopen = self.model.as_ref().is_some_and(|model| model.options != chosen.options);
-        if reopen && let Some(error) = self.reopen(&chosen) {
+    fn ask(&mut self, ask: Ask, question: &str, chosen: Chosen, cancel: &AtomicBool) -> Option<Failure> {
+        if let Some(error) = self.reopen(&chosen.options) {
             return Some(error);
         }
         self.choose(&chosen);
@@ -327,18 +337,16 @@ impl Worker {
         self.write(|worker, writer| {
             writer.begin(&worker.conversation(ask == Ask::New), question, attempt, ask == Ask::Retry)
         });
+        if let Some(writer) = &self.talk.writer {
+            (self.send)(Report::Named(writer.name().to_owned(), self.talk.title.clone()));
+        }
         let Some(model) = &mut self.model else { return None };
         let (send, writer) = (&self.send, &mut self.talk.writer);
         let mut part = Part { text: String::new(), ids: Vec::new(), since: Instant::now() };
         let mut looked = Instant::now();
         let mut not_saved = None;
         let mut on = |event: Event| {
-            match &event {
-                Event::Token(id) => part.ids.push(*id),
-                Event::Text(text) => part.text.push_str(text),
-                _ => {}
-            }
-            if matches!(event, Event::Token(_) | Event::Text(_)) && part.since.elapsed() >= PART {
+            if part.take(&event) && part.since.elapsed() >= PART {
                 not_saved = part.write(writer.as_mut()).or(not_saved.take());
             }
             if looked.elapsed() >= MEMORY {
@@ -365,42 +373,40 @@ impl Worker {
         let stop = result.as_ref().ok().map(|answer: &Answer| answer.stop);
         self.write(|worker, writer| writer.finish(&worker.conversation(false), stop));
         self.memory();
-        result.err().map(|error| error.to_string())
+        result.err().map(Failure::from)
     }
 
-    /// Opens the engine anew, with other threads or another cache; what was said stays.
-    fn reopen(&mut self, chosen: &Chosen) -> Option<String> {
-        let model = self.model.as_ref()?;
+    /// Opens the engine anew if it is not open with these options; what was said and set stays. Why that failed; then
+    /// the engine has the options it had.
+    fn reopen(&mut self, wanted: &Options) -> Option<Failure> {
+        let model = self.model.as_ref().filter(|model| model.options != *wanted)?;
         (self.send)(Report::Reopening);
-        let (source, before) = (model.source.clone(), model.options.clone());
-        let (fresh, name) = (model.fresh.clone(), model.about.name.clone());
+        let (source, before, fresh) = (model.source.clone(), model.options.clone(), model.fresh.clone());
         self.leave();
         let never = AtomicBool::new(false);
         let try_open =
             |options: &Options| open::open(&source, options, &self.setup.wanted, &|_, _, _| {}, &never);
-        let (opened, options, error) = match try_open(&chosen.options) {
-            Ok(opened) => (Ok(opened), chosen.options.clone(), None),
-            Err(error) => (try_open(&before), before, Some(error.to_string())),
+        let (opened, options, error) = match try_open(wanted) {
+            Ok(opened) => (Ok(opened), wanted.clone(), None),
+            Err(error) => (try_open(&before), before, Some(Failure::from(error))),
         };
         match opened {
             Ok(open::Opened { mut session, about, keep }) => {
-                session.restore(self.left.take().map(|left| left.turns).unwrap_or_default());
-                let loaded = Loaded {
-                    session,
-                    about: about.clone(),
-                    source,
-                    options: options.clone(),
-                    fresh,
-                    _keep: keep,
-                };
-                self.model = Some(loaded);
-                let settings = chosen.settings.clone();
-                (self.send)(Report::Ready(Box::new(about), Box::new(Chosen { settings, options })));
+                if let Some(left) = self.left.take() {
+                    let n_ctx = session.settings().n_ctx;
+                    *session.settings_mut() = Settings { n_ctx, ..left.settings };
+                    session.restore(left.turns);
+                }
+                self.talk.options = Some(options.clone());
+                let back = error.as_ref().map(|_| Box::new(options.clone()));
+                (self.send)(Report::Reopened(Box::new(about.clone()), back));
+                self.model = Some(Loaded { session, about, source, options, fresh, _keep: keep });
                 error
             }
             Err(error) => {
-                (self.send)(Report::LoadFailed(format!("{name}: {error}")));
-                Some(error.to_string())
+                let error = Failure::from(error);
+                (self.send)(Report::LoadFailed(error.clone()));
+                Some(error)
             }
         }
     }
@@ -418,24 +424,30 @@ impl Worker {
 
     /// Writes to the conversation's file, which is made if there is none; what fails is told.
     fn write(&mut self, write: impl FnOnce(&Self, &mut Writer) -> Result<(), store::Error>) {
-        let (Some(folder), Some(model)) = (&self.setup.folder, &self.model) else { return };
+        let Some(model) = &self.model else { return };
         if self.talk.private {
             return;
         }
+        let Some(folder) = &self.setup.folder else {
+            if !std::mem::replace(&mut self.homeless, true) {
+                (self.send)(Report::NotSaved(desk::homeless()));
+            }
+            return;
+        };
         let writer = match self.talk.writer.take() {
             Some(writer) => Ok(writer),
             None => Writer::create(folder, &model.about.fingerprint),
         };
         match writer {
             Ok(mut writer) => {
-                if let Err(error) = write(self, &mut writer) {
-                    (self.send)(Report::NotSaved(error.to_string()));
+                match write(self, &mut writer) {
+                    Ok(()) => self.talk.title = writer.title().map(str::to_owned),
+                    Err(error) => (self.send)(Report::NotSaved(error.into())),
                 }
-                self.talk.title = writer.title().map(str::to_owned).or(self.talk.title.take());
                 self.talk.writer = Some(writer);
                 self.talk.copy = false;
             }
-            Err(error) => (self.send)(Report::NotSaved(error.to_string())),
+            Err(error) => (self.send)(Report::NotSaved(error.into())),
         }
     }
 
@@ -460,7 +472,7 @@ impl Worker {
                 drop(writer);
                 if let Some(Err(error)) = self.setup.folder.as_ref().map(|folder| store::erase(folder, &name))
                 {
-                    (self.send)(Report::NotSaved(error.to_string()));
+                    (self.send)(Report::NotSaved(error.into()));
                 }
             }
             (_, writer) => {
@@ -476,31 +488,36 @@ impl Worker {
     fn delete(&mut self) {
         if let (Some(writer), Some(folder)) = (self.talk.writer.take(), self.setup.folder.clone()) {
             let name = writer.name().to_owned();
-            self.uncache(&name);
+            // Whoever moves the file must have its lock.
             drop(writer);
             match store::delete(&folder, &name) {
-                Ok(trashed) => (self.send)(Report::Deleted(trashed)),
-                Err(error) => (self.send)(Report::NotSaved(error.to_string())),
+                Ok(trashed) => {
+                    self.uncache(&name);
+                    (self.send)(Report::Deleted(trashed));
+                }
+                Err(error) => {
+                    let model = self.model.as_ref().map_or("", |model| &model.about.fingerprint);
+                    self.talk.writer = Writer::open(&folder, &name, model).ok().map(|(writer, _)| writer);
+                    return (self.send)(Report::NotOpened(Some(error.into())));
+                }
             }
         }
         self.begin();
-        self.tell_new();
+        self.tell_with(true);
     }
 
+    /// The settings of the next answer.
     fn chosen(&self) -> Option<Chosen> {
         let model = self.model.as_ref()?;
-        Some(Chosen { settings: model.session.settings().clone(), options: model.options.clone() })
+        let options = self.talk.options.as_ref().unwrap_or(&model.options).clone();
+        Some(Chosen { settings: model.session.settings().clone(), options })
     }
 
     fn tell(&self) {
-        self.tell_with(self.chosen(), false);
+        self.tell_with(false);
     }
 
-    fn tell_new(&self) {
-        self.tell_with(self.chosen(), true);
-    }
-
-    fn tell_with(&self, chosen: Option<Chosen>, opened: bool) {
+    fn tell_with(&self, opened: bool) {
         let Some(model) = &self.model else { return };
         (self.send)(Report::Talk(Box::new(Talk {
             name: self.talk.writer.as_ref().map(|writer| writer.name().to_owned()),
@@ -510,7 +527,7 @@ impl Worker {
             private: self.talk.private,
             copy: self.talk.copy,
             opened,
-            chosen,
+            chosen: self.chosen().filter(|_| opened),
         })));
     }
 }
@@ -523,18 +540,57 @@ struct Part {
 }
 
 impl Part {
+    /// Takes what is generated; whether the ids are those of the text. The text of an id comes after it.
+    fn take(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Token(id) => self.ids.push(*id),
+            Event::Text(text) => self.text.push_str(text),
+            _ => {}
+        }
+        matches!(event, Event::Text(_))
+    }
+
     /// Writes it; why that failed.
-    fn write(&mut self, writer: Option<&mut Writer>) -> Option<String> {
+    fn write(&mut self, writer: Option<&mut Writer>) -> Option<Failure> {
         self.since = Instant::now();
         if self.ids.is_empty() {
             return None;
         }
         let (text, ids) = (std::mem::take(&mut self.text), std::mem::take(&mut self.ids));
-        writer?.part(&text, &ids).err().map(|error| error.to_string())
+        writer?.part(&text, &ids).err().map(Failure::from)
+    }
+}
+
+/// Saved sampling, with what was typed in the place of it.
+fn sampling(saved: Sampling, Typed { sampling: typed, .. }: &Typed) -> Sampling {
+    let drawn = typed.temperature.is_some() || typed.top_k.is_some() || typed.top_p.is_some();
+    Sampling {
+        do_sample: !typed.greedy && (drawn || saved.do_sample),
+        temperature: typed.temperature.unwrap_or(saved.temperature),
+        top_k: typed.top_k.unwrap_or(saved.top_k),
+        top_p: typed.top_p.unwrap_or(saved.top_p),
+        repetition_penalty: typed.repetition_penalty.unwrap_or(saved.repetition_penalty),
     }
 }
 
 /// A KV type by its name.
 fn kv_of(name: &str) -> Option<KvType> {
     [KvType::F32, KvType::F16, KvType::Q8].into_iter().find(|kv| kv.name() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_written_with_their_text() {
+        let mut part = Part { text: String::new(), ids: Vec::new(), since: Instant::now() };
+        // Two ids make one character.
+        assert!(!part.take(&Event::Token(7)));
+        assert!(!part.take(&Event::Token(8)));
+        assert!(!part.take(&Event::Prompt { done: 1, total: 1 }));
+        assert!(part.take(&Event::Text("春".into())));
+        assert!(!part.take(&Event::Token(9)), "its text is not there yet");
+        assert_eq!((part.text.as_str(), &part.ids[..]), ("春", &[7, 8, 9][..]));
+    }
 }

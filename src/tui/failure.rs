@@ -1,0 +1,156 @@
+//! What went wrong, in the languages of the interface.
+
+use super::look::Lang;
+use crate::session::{self, open, store};
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+/// A reason, to be shown to a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    en: String,
+    zh: String,
+}
+
+impl Failure {
+    /// The same in both languages.
+    pub fn new(en: impl Into<String>, zh: impl Into<String>) -> Self {
+        Self { en: en.into(), zh: zh.into() }
+    }
+
+    /// The text in a language.
+    pub fn text(&self, lang: Lang) -> &str {
+        lang.of(&self.en, &self.zh)
+    }
+
+    /// What the system says about a file.
+    pub fn io(path: &Path, error: &io::Error) -> Self {
+        let path = path.display();
+        let zh = of_system(error.kind()).map_or_else(|| error.to_string(), str::to_owned);
+        Self::new(format!("{path}: {error}"), format!("{path}：{zh}"))
+    }
+
+    /// An error that may have one of the system's behind it; `PATH: cannot ACTION: REASON` is how ours are told.
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        let en = error.to_string();
+        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+        let mut said = None;
+        while let (Some(at), None) = (cause, said) {
+            said = at.downcast_ref::<io::Error>().and_then(|error| of_system(error.kind()));
+            cause = at.source();
+        }
+        let zh = said.and_then(|said| Some(format!("{}：{said}", en.split_once(": cannot ")?.0)));
+        Self { zh: zh.unwrap_or_else(|| en.clone()), en }
+    }
+}
+
+/// What is common among the things that a system says, in Chinese.
+fn of_system(kind: ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        ErrorKind::NotFound => "文件不存在",
+        ErrorKind::PermissionDenied => "没有权限",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "磁盘空间不足",
+        ErrorKind::ReadOnlyFilesystem => "文件系统只读",
+        ErrorKind::IsADirectory => "是文件夹，不是文件",
+        ErrorKind::NotADirectory => "路径中有一部分不是文件夹",
+        _ => return None,
+    })
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self { zh: text.clone(), en: text }
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl From<session::Error> for Failure {
+    fn from(error: session::Error) -> Self {
+        let zh = match &error {
+            session::Error::QueryTooLong { tokens, limit, n_ctx } => format!(
+                "消息太长：连同系统提示和标记、不含此前的对话，共 {tokens} 个词元；上下文 {n_ctx} 中最多允许 {limit} 个"
+            ),
+            session::Error::NothingToRetry => "还没有可以重新回答的问题".into(),
+            session::Error::BrokenModel => "模型没有给出数值：权重已损坏".into(),
+            _ => return Self::of(&error),
+        };
+        Self::new(error.to_string(), zh)
+    }
+}
+
+impl From<open::Error> for Failure {
+    fn from(error: open::Error) -> Self {
+        let zh = match &error {
+            open::Error::Folder { path } => {
+                format!("{}：是文件夹，不是 GGUF 文件；可用 huozi-convert 从检查点转换", path.display())
+            }
+            open::Error::Memory(memory) => format!(
+                "内存不足：{} 在 {} 个词元的上下文下约需 {} MiB，可用 {} MiB；可缩短上下文 (-c)、用 --kv-type q8 \
+                 或更小的类型，--no-memory-check 则照样加载",
+                memory.name,
+                memory.positions,
+                memory.forecast.total >> 20,
+                memory.available >> 20
+            ),
+            _ => return Self::of(&error),
+        };
+        Self::new(error.to_string(), zh)
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        let zh = match &error {
+            store::Error::Busy { path } => format!("{}：另一个 huozi 正在写入", path.display()),
+            store::Error::Unknown { name } => format!("没有名为 {name:?} 的对话"),
+            store::Error::Deleted { path } => format!("{}：此对话已被删除", path.display()),
+            store::Error::Torn { path } => format!("{}：没有一行完整，不是对话文件", path.display()),
+            _ => return Self::of(&error),
+        };
+        Self::new(error.to_string(), zh)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn common_reasons_are_told_in_chinese() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("no.gguf");
+        let never = std::sync::atomic::AtomicBool::new(false);
+        let open = |path: &Path| {
+            let source = open::Source::File(path.to_owned());
+            open::open(&source, &Default::default(), &Default::default(), &|_, _, _| {}, &never)
+                .err()
+                .unwrap()
+        };
+        let store = |source: ErrorKind| store::Error::Io {
+            path: "/a/chat-1.jsonl".into(),
+            action: "write",
+            source: source.into(),
+        };
+        let long = session::Error::QueryTooLong { tokens: 3000, limit: 1800, n_ctx: 2048 };
+        for (failure, zh) in [
+            (Failure::from(open(&missing)), format!("{}：文件不存在", missing.display())),
+            (open(dir.path()).into(), format!("{}：是文件夹", dir.path().display())),
+            (store(ErrorKind::StorageFull).into(), "/a/chat-1.jsonl：磁盘空间不足".into()),
+            (store::Error::Busy { path: "/a".into() }.into(), "/a：另一个 huozi 正在写入".into()),
+            (long.into(), "消息太长".into()),
+            (Failure::io(Path::new("/b"), &ErrorKind::PermissionDenied.into()), "/b：没有权限".into()),
+        ] {
+            assert!(failure.text(Lang::Zh).starts_with(&zh), "{failure:?}");
+            assert!(failure.text(Lang::En).is_ascii(), "{failure:?}");
+        }
+        // What nobody has translated is told as it is.
+        let other = Failure::from(store(ErrorKind::BrokenPipe));
+        assert_eq!(other.text(Lang::Zh), other.text(Lang::En));
+    }
+}

@@ -1,0 +1,291 @@
+//! The threads behind the terminal chat, with a small model: what they tell, and what they leave on disk.
+
+mod common;
+
+use huozi::session::open::{Options, Source, Wanted};
+use huozi::session::store::{self, Choices, Conversation};
+use huozi::session::{Event, KvType, Sampling, Stop, Turn};
+use huozi::tui::look::Lang;
+use huozi::tui::worker::{Ask, Chosen, Desk, Report, Setup, Talk, Typed, Work, Workers};
+use huozi_convert::plan::Preset;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Both threads, and what they tell.
+struct Threads {
+    workers: Workers,
+    reports: Receiver<Report>,
+}
+
+fn nothing() -> Arc<AtomicBool> {
+    Arc::default()
+}
+
+impl Threads {
+    fn start(setup: Setup) -> Self {
+        let (send, reports) = mpsc::channel();
+        let workers = Workers::start(setup, Arc::new(move |report| drop(send.send(report)))).unwrap();
+        Self { workers, reports }
+    }
+
+    /// What `found` takes of the reports; those before it are dropped.
+    #[track_caller]
+    fn wait<T>(&self, found: impl Fn(Report) -> Option<T>) -> T {
+        loop {
+            let report = self.reports.recv_timeout(PATIENCE).expect("a report in time");
+            if let Some(found) = found(report) {
+                return found;
+            }
+        }
+    }
+
+    /// Opens the model; settings of a new conversation, and of the one that goes on.
+    fn load(&self, options: Options) -> (Chosen, Chosen) {
+        let source = Source::File(common::model("nano", Preset::Q8_0));
+        self.workers.work(Work::Load { source, options, cancel: nothing() });
+        let chosen = self.wait(|report| match report {
+            Report::Ready { fresh, chosen, .. } => Some((*fresh, *chosen)),
+            Report::LoadFailed(why) => panic!("{why:?}"),
+            _ => None,
+        });
+        self.talk();
+        chosen
+    }
+
+    fn talk(&self) -> Talk {
+        self.wait(|report| if let Report::Talk(talk) = report { Some(*talk) } else { None })
+    }
+
+    /// The settings of the conversation that `work` opens.
+    fn opened(&self, work: Work) -> Chosen {
+        self.workers.work(work);
+        self.wait(|report| match report {
+            Report::Talk(talk) if talk.opened => Some(talk.chosen.expect("settings")),
+            Report::NotOpened(why) => panic!("{why:?}"),
+            _ => None,
+        })
+    }
+
+    /// Asks, and waits for the end of the answer.
+    fn ask(&self, question: &str, chosen: &Chosen) -> Vec<Report> {
+        let (question, chosen) = (question.to_owned(), chosen.clone());
+        self.workers.work(Work::Ask { ask: Ask::New, question, chosen, cancel: nothing() });
+        let mut all = Vec::new();
+        while !matches!(all.last(), Some(Report::Answered(_))) {
+            all.push(self.reports.recv_timeout(PATIENCE).expect("an answer in time"));
+        }
+        all
+    }
+}
+
+fn setup(home: &Path) -> Setup {
+    Setup { folder: Some(home.join("sessions")), ..Setup::default() }
+}
+
+/// Few tokens and one thread.
+fn options() -> Options {
+    Options { threads: Some(1), kv: Some(KvType::F16), ..Options::default() }
+}
+
+fn short(chosen: &Chosen) -> Chosen {
+    let mut chosen = chosen.clone();
+    chosen.settings.max_new = 3;
+    chosen
+}
+
+/// A conversation on disk that somebody chose settings for.
+fn saved(home: &Path, choices: Choices) {
+    let turn = Turn {
+        question: "写一首关于月的诗。".into(),
+        answer: "床前明月光".into(),
+        ids: None,
+        attempt: 0,
+        stop: Stop::MaxTokens,
+    };
+    let conversation = Conversation {
+        title: Some("月".into()),
+        system: Some("你是诗人。".into()),
+        choices: Some(choices),
+        turns: vec![turn],
+    };
+    store::save(&home.join("sessions"), "old", &conversation, "").unwrap();
+}
+
+fn choices() -> Choices {
+    let sampling = Some(Sampling { temperature: 0.9, top_k: 3, ..Sampling::default() });
+    Choices {
+        sampling,
+        max_new: Some(5),
+        seed: Some(77),
+        threads: Some(2),
+        kv: Some("q8".into()),
+        engine: None,
+    }
+}
+
+#[test]
+fn what_was_set_stays_when_the_engine_is_opened_anew() {
+    let home = tempfile::tempdir().unwrap();
+    saved(home.path(), choices());
+    let threads = Threads::start(setup(home.path()));
+    let (fresh, _) = threads.load(options());
+    let old = threads.opened(Work::Open("old".into()));
+    assert_eq!((old.options.kv, old.options.threads), (Some(KvType::Q8), Some(2)));
+    assert_eq!((old.settings.seed, old.settings.max_new), (77, 5));
+    // It is read by the engine that it asks for.
+    threads.workers.work(Work::Warm(nothing()));
+    threads.wait(|report| matches!(report, Report::Reopening).then_some(()));
+    let back = threads.wait(|report| if let Report::Reopened(_, back) = report { Some(back) } else { None });
+    assert!(back.is_none());
+    let filled = threads.wait(|report| if let Report::Warmed(n) = report { Some(n) } else { None });
+    assert!(filled > 0);
+    // And by the next model, too.
+    let (usual, chosen) = threads.load(old.options.clone());
+    assert_eq!(chosen, old);
+    assert_eq!(usual.options, fresh.options, "a new conversation has what the program was started with");
+    threads.workers.work(Work::Undo);
+    threads.talk();
+    let stored = store::load(&home.path().join("sessions"), "old", "").unwrap();
+    assert_eq!(stored.system.as_deref(), Some("你是诗人。"));
+    assert_eq!(threads.opened(Work::New).options, fresh.options);
+}
+
+#[test]
+fn options_that_were_chosen_wait_for_the_next_answer() {
+    let home = tempfile::tempdir().unwrap();
+    let threads = Threads::start(setup(home.path()));
+    let (_, mut chosen) = threads.load(options());
+    chosen.options.kv = Some(KvType::Q8);
+    threads.workers.work(Work::Keep(chosen.clone()));
+    threads.workers.work(Work::Rename("x".into()));
+    let talk = threads.talk();
+    assert!(talk.chosen.is_none(), "the screen knows what was chosen");
+    let (_, after) = threads.load(options());
+    assert_eq!(after.options.kv, Some(KvType::Q8));
+}
+
+#[test]
+fn what_was_typed_holds_and_what_differs_is_kept() {
+    let home = tempfile::tempdir().unwrap();
+    saved(home.path(), choices());
+    let typed = Wanted { temperature: Some(0.2), ..Wanted::default() };
+    let setup = Setup {
+        wanted: typed.clone(),
+        typed: Typed { sampling: typed, kv: true, ..Typed::default() },
+        system: Some("简短。".into()),
+        ..setup(home.path())
+    };
+    let threads = Threads::start(setup);
+    let (fresh, _) = threads.load(Options { kv: Some(KvType::F32), ..options() });
+    let old = threads.opened(Work::Open("old".into()));
+    assert_eq!((old.settings.sampling.temperature, old.settings.sampling.top_k), (0.2, 3));
+    assert_eq!((old.options.kv, old.options.threads), (Some(KvType::F32), Some(2)));
+    assert_eq!(old.settings.system.as_deref(), Some("简短。"));
+    let new = threads.opened(Work::New);
+    assert_eq!(new.options, fresh.options);
+    let reports = threads.ask("你好", &short(&new));
+    // Its name is known before the first piece of its answer.
+    let place = |found: fn(&Report) -> bool| reports.iter().position(found);
+    let named = place(|report| matches!(report, Report::Named(_, title) if title.as_deref() == Some("你好")));
+    assert!(
+        named.expect("a name") < place(|report| matches!(report, Report::Event(Event::Token(_)))).unwrap()
+    );
+    let Some(Report::Named(name, _)) = named.map(|at| &reports[at]) else { panic!() };
+    let kept = store::load(&home.path().join("sessions"), name, "").unwrap().choices.unwrap();
+    let expected = Choices { max_new: Some(3), seed: Some(new.settings.seed), ..Choices::default() };
+    assert_eq!(kept, expected);
+}
+
+#[test]
+fn an_engine_that_does_not_open_leaves_the_one_before() {
+    let home = tempfile::tempdir().unwrap();
+    let threads = Threads::start(setup(home.path()));
+    let (_, chosen) = threads.load(options());
+    let mut large = short(&chosen);
+    large.options.n_ctx = Some(1 << 28);
+    let reports = threads.ask("你好", &large);
+    let back =
+        reports.iter().find_map(|r| if let Report::Reopened(_, back) = r { back.clone() } else { None });
+    assert_eq!(*back.expect("the options before"), chosen.options);
+    let Some(Report::Answered(Some(why))) = reports.last() else { panic!("{reports:?}") };
+    assert!(why.text(Lang::Zh).starts_with("内存不足"), "{why:?}");
+    let reports = threads.ask("你好", &short(&chosen));
+    assert!(matches!(reports.last(), Some(Report::Answered(None))), "{reports:?}");
+}
+
+#[test]
+fn what_is_not_opened_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let threads = Threads::start(setup(home.path()));
+    let (_, chosen) = threads.load(options());
+    let refused = |work: Work| {
+        threads.workers.work(work);
+        threads.wait(|report| match report {
+            Report::NotOpened(why) => Some(why),
+            Report::Talk(talk) if talk.opened => panic!("it was opened"),
+            _ => None,
+        })
+    };
+    assert_eq!(refused(Work::Resume), None, "there is none");
+    assert!(refused(Work::Open("missing".into())).is_some());
+    let reports = threads.ask("你好", &short(&chosen));
+    let name =
+        reports.iter().find_map(|r| if let Report::Named(name, _) = r { Some(name.clone()) } else { None });
+    let name = name.unwrap();
+    assert_eq!(refused(Work::Open(name.clone())), None, "it is open");
+    // No trash can be made: the conversation stays, and goes on.
+    let sessions = home.path().join("sessions");
+    fs::write(sessions.join("trash"), "").unwrap();
+    assert!(refused(Work::Delete).is_some());
+    threads.ask("再见", &short(&chosen));
+    assert_eq!(store::load(&sessions, &name, "").unwrap().turns.len(), 2);
+}
+
+#[test]
+fn without_a_home_it_is_said_once_that_nothing_is_saved() {
+    let threads = Threads::start(Setup::default());
+    let (_, chosen) = threads.load(options());
+    let told = |question: &str| {
+        let reports = threads.ask(question, &short(&chosen));
+        reports.iter().filter(|report| matches!(report, Report::NotSaved(_))).count()
+    };
+    assert_eq!((told("你好"), told("再见")), (1, 0));
+    threads.workers.desk(Desk::Prefs("{}".into()));
+    let why = threads.wait(|report| if let Report::DeskFailed(why) = report { Some(why) } else { None });
+    assert!(why.text(Lang::En).contains("XDG_STATE_HOME"), "{why:?}");
+}
+
+#[test]
+fn the_end_waits_for_the_desk() {
+    let home = tempfile::tempdir().unwrap();
+    let sessions = home.path().join("sessions");
+    let turns: Vec<Turn> = (0..300)
+        .map(|n| Turn {
+            question: format!("{n}"),
+            answer: "春眠不觉晓".repeat(100),
+            ids: None,
+            attempt: 0,
+            stop: Stop::MaxTokens,
+        })
+        .collect();
+    let long = Conversation { turns, ..Conversation::default() };
+    for n in 0..20 {
+        store::save(&sessions, &format!("chat-{n}"), &long, "").unwrap();
+    }
+    let threads = Threads::start(setup(home.path()));
+    let out = home.path().join("out.md");
+    threads.workers.desk(Desk::List("nothing like it".into()));
+    // The search has begun, and other things wait behind it.
+    std::thread::sleep(Duration::from_millis(20));
+    threads.workers.desk(Desk::Export(out.clone(), "text".into()));
+    threads.workers.desk(Desk::Delete("chat-3".into()));
+    threads.workers.finish(PATIENCE);
+    assert_eq!(fs::read_to_string(out).unwrap(), "text");
+    assert!(!sessions.join("chat-3.jsonl").exists());
+}
