@@ -138,6 +138,11 @@ pub enum Event {
     },
 }
 
+/// Takes a block of keys and values: its ids, how many of them were given, its bytes.
+pub type TakeBlock<'a> = dyn FnMut(&[u32], usize, &[u8]) -> io::Result<()> + 'a;
+/// Appends a block's ids and bytes; says how many of the ids were given, or that there is no block more.
+pub type GiveBlock<'a> = dyn FnMut(&mut Vec<u32>, &mut Vec<u8>) -> io::Result<Option<usize>> + 'a;
+
 /// A request on its way.
 struct Running {
     id: RequestId,
@@ -255,12 +260,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// What `to` says.
-    pub fn export(
-        &mut self,
-        ids: &[u32],
-        first: usize,
-        to: &mut dyn FnMut(&[u32], usize, &[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
+    pub fn export(&mut self, ids: &[u32], first: usize, to: &mut TakeBlock<'_>) -> io::Result<()> {
         let Some((seq, given, n)) = self.kept_like(ids).map(|(k, n)| (k.seq, k.given, n)) else {
             return Ok(());
         };
@@ -281,10 +281,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// What `next` says; what came before is kept.
-    pub fn import(
-        &mut self,
-        next: &mut dyn FnMut(&mut Vec<u32>, &mut Vec<u8>) -> io::Result<Option<usize>>,
-    ) -> io::Result<usize> {
+    pub fn import(&mut self, next: &mut GiveBlock<'_>) -> io::Result<usize> {
         if self.engine.kv_state().is_none() {
             return Ok(0);
         }
