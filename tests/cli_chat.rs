@@ -38,7 +38,8 @@ fn saving_and_loading_lose_nothing() {
     let talk = |args: &[&str], script: &str| {
         let fixed = ["chat", "-m", &nano(), "-s", "1", "-n", "4"];
         let talk = finish(huozi(home.path()).args(fixed).args(args), script);
-        talk.ok();
+        // A script in which something failed goes on and says so in the end.
+        assert_eq!(talk.code, Some(talk.stderr.contains("of the lines failed").into()), "{}", talk.stderr);
         talk.stderr
     };
     let folder = home.path().join(".local/share/huozi/sessions");
@@ -49,6 +50,7 @@ fn saving_and_loading_lose_nothing() {
     let refused = talk(&[], "/save a\n夏\n/save a\n/clear\n/save! a\n");
     assert!(refused.contains("/save! a puts this one in its place"), "{refused}");
     assert_eq!(refused.matches("nothing was said yet: a stays as it is").count(), 2, "{refused}");
+    assert!(refused.ends_with("huozi: 3 of the lines failed\n"), "{refused}");
     assert_eq!(read("a"), first);
     // The same one, in this process, in a later one, and under a second name.
     let on = talk(&[], "/load a\n秋\n/save\n/save b\n冬\n/save b\n");
@@ -74,7 +76,8 @@ fn settings_and_statistics_say_what_is_wrong() {
     let script = "/set foo\n/set seed 99999999999999999999\n/set top_k -1\n/set system\n/set top_p\n\
                   /set system 系统\n/set system default\n\"\"\"\n/set\n\"\"\"\n/stats\n/clear\n/stats\n";
     let talk = finish(huozi(home.path()).args(["chat", "-m", &nano(), "-s", "1", "-n", "4"]), script);
-    assert!(!talk.ok().trim().is_empty(), "the block is a message");
+    assert_eq!(talk.code, Some(1), "{}", talk.stderr);
+    assert!(!talk.out().trim().is_empty(), "the block is a message");
     for said in [
         "\"foo\" is no setting; there are temperature top_k",
         "from 0 to 18446744073709551615",
@@ -85,6 +88,7 @@ fn settings_and_statistics_say_what_is_wrong() {
         "system (the model's own)\n",
         "[1 exchange, 0 of them",
         "there is no answer in this conversation yet",
+        "huozi: 5 of the lines failed\n",
     ] {
         assert_eq!(talk.stderr.matches(said).count(), 1, "{said:?} in {}", talk.stderr);
     }

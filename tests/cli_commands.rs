@@ -109,13 +109,15 @@ fn chat_over_a_pipe() {
         "/set top_k 20\n{ASK}\n/stats\n/save 月\n/retry\n/undo\n\n/nonsense\n\"\"\"\n写一首\n关于雪的诗。\n\"\"\"\n/save 雪\n/quit\n{ASK}\n"
     );
     let talk = finish(huozi(home.path()).args(args), &script);
-    assert!(talk.ok().lines().filter(|l| !l.is_empty()).count() >= 3, "{talk:?}");
+    assert_eq!(talk.code, Some(1), "a line failed: {talk:?}");
+    assert!(talk.out().lines().filter(|l| !l.is_empty()).count() >= 3, "{talk:?}");
     let stderr = &talk.stderr;
     for said in [
         "top_k 20",
         "attempt 2",
         "taken back: 写一首关于月",
         "/nonsense is no command",
+        "huozi: 1 of the lines failed\n",
         "saved as 月",
         "kept)",
     ] {
