@@ -520,6 +520,12 @@ fn a_damaged_file_of_keys_and_values_is_used_up_to_the_damage() {
     for cut in [0, 7, 8, 19, 20, start - 1] {
         assert_eq!(load(&whole[..cut]).0, 0, "{cut} bytes");
     }
+    // The number of dropped exchanges has no hash: it hides nothing where it does not fit.
+    for bytes in [&whole[..], &whole[..start]] {
+        let mut bytes = bytes.to_vec();
+        bytes[8] = 2;
+        assert_eq!(load(&bytes).1.session.dropped(), 0);
+    }
     // What is missing is read, and the file is whole again.
     let (_, mut fresh) = load(&whole[..start + record]);
     let mut cache = KvCache::new(dir.path().into(), 1 << 30);
@@ -537,6 +543,11 @@ fn an_undone_exchange_leaves_the_file_and_a_dropped_one_is_known() {
     let mut kept = cache();
     kept.save("talk", "model", &mut w.session).unwrap();
     w.session.undo();
+    // Nothing is loaded that the prompt can not use.
+    let before = std::fs::read(dir.path().join("talk.kv")).unwrap();
+    std::fs::write(dir.path().join("talk.kv"), "").unwrap();
+    assert!(kept.load("talk", "model", &mut w.session).unwrap() > 128);
+    std::fs::write(dir.path().join("talk.kv"), before).unwrap();
     w.say("写一首关于山的诗。");
     kept.save("talk", "model", &mut w.session).unwrap();
     let mut fresh = reopened(&w);

@@ -85,8 +85,10 @@ impl KvCache {
     /// # Errors
     /// What the system says.
     pub fn load(&mut self, name: &str, fingerprint: &str, session: &mut Session) -> io::Result<usize> {
-        let there = kept(session);
-        if self.known.get(name).is_some_and(|saved| saved.ids.len() <= there) {
+        let Some(ids) = session.warm_ids() else { return Ok(0) };
+        let there = session.scheduler.kept(&ids);
+        // The file may hold more than the prompt can use: what was said last was taken back.
+        if self.known.get(name).is_some_and(|saved| common(&saved.ids, &ids) <= there) {
             return Ok(there);
         }
         self.known.remove(name);
@@ -114,11 +116,14 @@ impl KvCache {
         // The beginning of the conversation may have left the prompt before.
         let turns = session.turns.len();
         session.first = usize::try_from(dropped).unwrap_or(0).min(turns.saturating_sub(1));
-        if kept(session) < positions / 2 {
+        let mut there = kept(session);
+        // No hash covers that number: it counts only if what was kept is of use with it.
+        if there <= positions / 2 {
             session.first = 0;
+            there = kept(session);
         }
         self.known.insert(name.to_owned(), Saved { ids: all, stamp: stamp(&path) });
-        Ok(kept(session))
+        Ok(there)
     }
 
     /// Saves what `session` has read of conversation `name`.
@@ -139,7 +144,7 @@ impl KvCache {
         let before =
             self.known.remove(name).filter(|saved| saved.stamp.is_some() && saved.stamp == stamp(&path));
         let had = before.as_ref().map_or(&[][..], |saved| &saved.ids);
-        let common = had.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        let common = common(had, ids);
         let first = common / BLOCK;
         let more = (n.div_ceil(BLOCK) - first) as u64 * record;
         make_private_directory(&self.folder)?;
@@ -195,6 +200,11 @@ impl KvCache {
         }
         Ok(())
     }
+}
+
+/// Ids that both begin with.
+fn common(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// How much of what the next prompt begins with is there.
