@@ -9,6 +9,7 @@
 //! were memory free. Best of some runs; the floors of the machine stand above. Every result is compared with the portable
 //! code: integer formats to the bit.
 
+use huozi_quant::buffer::Buffer;
 use huozi_quant::floor;
 use huozi_quant::formats::{Activation, Format};
 use huozi_quant::kernels::Isa;
@@ -55,7 +56,7 @@ fn run(
     time: Duration,
 ) -> (f64, Vec<f32>) {
     let m = x.len() / K;
-    let mut y = vec![0.0; m * w.rows()];
+    let mut y = Buffer::zeroed(m * w.rows());
     let mut a = Activations::default();
     let best = team.enter(&AtomicBool::new(false), |crew| {
         a.fill(crew, isa, w.format(), arithmetic, (m, K), |i, row| row.copy_from_slice(&x[i * K..][..K]));
@@ -69,7 +70,7 @@ fn run(
             }
         }
     });
-    (best, y)
+    (best, y.to_vec())
 }
 
 /// The first row of outputs against the portable code.

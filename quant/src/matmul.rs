@@ -258,7 +258,7 @@ pub fn matmul(
     assert_eq!(y.len(), a.m * w.rows, "outputs");
     let columns = a.columns();
     // Whole tiles, so that none is computed twice.
-    let tile = table::rows(isa);
+    let tile = table::rows(isa, a.rescaled);
     let most = (CLAIM_BYTES / w.row_bytes).min(CLAIM_MACS / (w.cols * a.m.max(1)));
     let chunk = most.next_multiple_of(tile).clamp(tile, w.rows.max(tile));
     crew.strips(y, w.rows, chunk, |first, mut out| {

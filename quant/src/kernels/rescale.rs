@@ -53,16 +53,14 @@ unsafe fn affine<V: Unit, F: Unpack>(panel: *const i32, rows: usize, s: usize) -
     }
 }
 
-/// One slab of `LANES` rows: `panel` as `F` unpacked it (`ceil(256 / BLOCK)` blocks) into the block at `out`.
-///
-/// Both hold `out.rows` rows to an entry; lanes are the first of them.
+/// One slab of `LANES` rows: `panel` as `F` unpacked it (`ceil(256 / BLOCK)` blocks), `rows` rows to an entry, into the
+/// block at `out`. Lanes are the first rows of both.
 ///
 /// # Safety
 /// The CPU has what `V` needs; both panels are as long as `tile` says.
 #[inline(always)]
-pub(super) unsafe fn rescale<V: Unit, F: Unpack>(panel: *const i32, out: Out) {
+pub(super) unsafe fn rescale<V: Unit, F: Unpack>(panel: *const i32, rows: usize, out: Out) {
     unsafe {
-        let rows = out.rows;
         let small = <F::Kind as Kind>::BLOCK == 32;
         let sub = <F::Kind as Kind>::SUB;
         let subs = tile::SLAB / sub;
@@ -266,7 +264,7 @@ pub(super) fn row<F: Unpack>(row: &[u8], qs: &mut [[i8; q8_k::N]], d: &mut [f32]
                     Out { first, rows: 1 },
                 );
             }
-            rescale::<Portable, F>(unpacked.as_ptr(), Out { first: panel.as_mut_ptr(), rows: 1 });
+            rescale::<Portable, F>(unpacked.as_ptr(), 1, Out { first: panel.as_mut_ptr(), rows: 1 });
         }
         for (qs, v) in qs.as_chunks_mut::<4>().0.iter_mut().zip(panel) {
             *qs = v.to_le_bytes().map(|v| (v ^ 0x80) as i8);

@@ -98,18 +98,19 @@ pub(crate) fn line(isa: Isa, format: Format) -> Option<line::Layout> {
     }
 }
 
-/// Rows that an ISA takes together.
-pub(crate) fn rows(isa: Isa) -> usize {
+/// Rows that an ISA takes together, of weights as they are stored or rescaled.
+pub(crate) fn rows(isa: Isa, rescaled: bool) -> usize {
+    let of = |rows, tall| if rescaled { tall } else { rows };
     match isa.level() {
         Level::Scalar => 1,
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2::ROWS,
+        Level::Avx2 => of(avx2::ROWS, avx2::TALL),
         #[cfg(target_arch = "x86_64")]
-        Level::AvxVnni => avxvnni::ROWS,
+        Level::AvxVnni => of(avxvnni::ROWS, avxvnni::TALL),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512::ROWS,
+        Level::Avx512 => of(avx512::ROWS, avx512::TALL),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Vnni => avx512vnni::ROWS,
+        Level::Avx512Vnni => of(avx512vnni::ROWS, avx512vnni::TALL),
     }
 }
 
@@ -240,13 +241,20 @@ macro_rules! level {
             use super::*;
 
             const LANES: usize = <$simd as Unit>::LANES;
+            /// Rows of a tile.
             pub(super) const ROWS: usize = $height * LANES;
+            /// Rows of a tile of rescaled weights: their sums take no registers beside them.
+            pub(super) const TALL: usize = 2 * ROWS;
             pub(super) const COLUMNS: usize = $columns;
             const _: () = assert!(COLUMNS <= 6, "the widths that `quantised` knows");
 
-            /// A panel of one slab.
+            /// A panel of one slab of `ROWS` rows.
             #[repr(C, align(64))]
             struct Panel([i32; tile::PANEL * ROWS]);
+
+            /// A panel of one slab of `TALL` rows, rescaled.
+            #[repr(C, align(64))]
+            struct TallPanel([i32; tile::r::PANEL * TALL]);
 
             #[target_feature(enable = $features)]
             unsafe fn unpack<F: Unpack>(p: *const u8, stride: usize, blocks: usize, panel: *mut i32) {
@@ -264,22 +272,23 @@ macro_rules! level {
                 }
             }
 
-            /// Brings an unpacked slab to one scale.
+            /// Brings an unpacked slab to one scale: `ROWS` of the `TALL` rows of `panel`.
             #[target_feature(enable = $features)]
             unsafe fn one_scale<F: Unpack>(unpacked: *const i32, panel: *mut i32) {
                 for v in 0..$height {
-                    // SAFETY: the caller's panels hold a slab of `ROWS` rows each.
+                    // SAFETY: the caller's panels hold a slab of so many rows each.
                     unsafe {
                         let first = panel.add(v * LANES);
-                        rescale::rescale::<$simd, F>(unpacked.add(v * LANES), Out { first, rows: ROWS });
+                        let out = Out { first, rows: TALL };
+                        rescale::rescale::<$simd, F>(unpacked.add(v * LANES), ROWS, out);
                     }
                 }
             }
 
-            /// Asks for `bytes` of each of `ROWS` rows: more streams than hardware follows by itself.
+            /// Asks for `bytes` of each of `rows` rows: more streams than hardware follows by itself.
             #[target_feature(enable = $features)]
-            unsafe fn ask(p: *const u8, stride: usize, bytes: usize) {
-                for row in 0..ROWS {
+            unsafe fn ask(p: *const u8, stride: usize, rows: usize, bytes: usize) {
+                for row in 0..rows {
                     for line in (0..bytes).step_by(64) {
                         // SAFETY: this function has the features.
                         unsafe { <$simd as Simd>::prefetch(p.wrapping_add(row * stride + line)) };
@@ -288,7 +297,7 @@ macro_rules! level {
             }
 
             #[target_feature(enable = $features)]
-            unsafe fn micro<K: Kind, const W: usize>(
+            unsafe fn micro<K: Kind, const R: usize, const W: usize>(
                 panel: *const i32,
                 a: *const i32,
                 blocks: usize,
@@ -296,7 +305,7 @@ macro_rules! level {
                 c: *mut f32,
             ) {
                 // SAFETY: this function has the features; the rest is the caller's promise.
-                unsafe { tile::micro::<$simd, K, $height, W>(panel, a, blocks, zero, c) }
+                unsafe { tile::micro::<$simd, K, R, W>(panel, a, blocks, zero, c) }
             }
 
             #[target_feature(enable = $features)]
@@ -370,13 +379,22 @@ macro_rules! level {
                         streamed::<F>(w, a, k, out);
                         finish_all(out, w.first, finish);
                     }
-                    Columns::Packed { rescaled: true, .. } => quantised::<F, Rescaled>(w, a, k, out, finish),
-                    _ => quantised::<F, F::Kind>(w, a, k, out, finish),
+                    Columns::Packed { rescaled: true, .. } => {
+                        quantised::<F, Rescaled, { 2 * $height }, TALL>(w, a, k, out, finish)
+                    }
+                    _ => quantised::<F, F::Kind, $height, ROWS>(w, a, k, out, finish),
                 }
             }
 
-            /// Many columns: `F` unpacked, and rescaled if `K` is [`Rescaled`].
-            fn quantised<F: Unpack, K: Kind>(w: Rows<'_>, a: Columns<'_>, k: usize, out: &mut Tile<'_>, finish: Finish<'_>) {
+            /// Many columns: `F` unpacked, and rescaled if `K` is [`Rescaled`]; `R` vectors of rows at a time, `N` rows.
+            fn quantised<F: Unpack, K: Kind, const R: usize, const N: usize>(
+                w: Rows<'_>,
+                a: Columns<'_>,
+                k: usize,
+                out: &mut Tile<'_>,
+                finish: Finish<'_>,
+            ) {
+                const { assert!(N == R * LANES && N == if K::RESCALED { TALL } else { ROWS }) };
                 let Columns::Packed { data, width, .. } = a else { panic!("packed activations") };
                 let m = out.rows();
                 let stored = <F::Kind as Kind>::BLOCK;
@@ -387,22 +405,23 @@ macro_rules! level {
                 );
                 let (blocks, entries) = (k / K::BLOCK, tile::act_entries::<K>());
                 assert_eq!(data.len(), m.div_ceil(width) * width * blocks * entries, "packed activations");
-                if w.rows < ROWS {
-                    // Too few rows for one tile: blocks of zeros beside them, which is a matrix of `ROWS` rows.
-                    let mut padded = vec![0; ROWS * w.row_bytes];
+                if w.rows < N {
+                    // Too few rows for one tile: blocks of zeros beside them, which is a matrix of `N` rows.
+                    let mut padded = vec![0; N * w.row_bytes];
                     padded[..w.data.len()].copy_from_slice(w.data);
-                    return quantised::<F, K>(Rows { data: &padded, rows: ROWS, ..w }, a, k, out, finish);
+                    return quantised::<F, K, R, N>(Rows { data: &padded, rows: N, ..w }, a, k, out, finish);
                 }
-                let mut panel = std::mem::MaybeUninit::<Panel>::uninit();
-                let panel = panel.as_mut_ptr().cast::<i32>();
                 let mut unpacked = std::mem::MaybeUninit::<Panel>::uninit();
-                let unpacked = if K::RESCALED { unpacked.as_mut_ptr().cast::<i32>() } else { panel };
-                let mut c = vec![Outputs([0.0; 16]); (m * ROWS).div_ceil(16)];
+                let unpacked = unpacked.as_mut_ptr().cast::<i32>();
+                let mut rescaled = std::mem::MaybeUninit::<TallPanel>::uninit();
+                let rescaled = rescaled.as_mut_ptr().cast::<i32>();
+                let panel = if K::RESCALED { rescaled } else { unpacked };
+                let mut c = vec![Outputs([0.0; 16]); (m * N).div_ceil(16)];
                 let end = w.first + out.width();
                 let mut done = w.first;
                 while done < end {
                     // The last tile of a matrix begins where a whole one fits; what it has before `done` is known.
-                    let start = done.min(w.rows - ROWS);
+                    let start = done.min(w.rows - N);
                     c.fill(Outputs([0.0; 16]));
                     let c = c.as_mut_ptr().cast::<f32>();
                     for from in (0..k).step_by(tile::SLAB) {
@@ -410,49 +429,51 @@ macro_rules! level {
                         let (first, n) = (from / K::BLOCK, weights / K::BLOCK);
                         let from = from / stored * F::BYTES;
                         let at = start * w.row_bytes + from;
-                        // SAFETY: `start + ROWS <= w.rows`, these weights end within `k`, and `multiply` asserted that
+                        // SAFETY: `start + N <= w.rows`, these weights end within `k`, and `multiply` asserted that
                         // `data` holds `rows` rows of `row_bytes = k / stored * BYTES`; a slab fills at most a panel, and
                         // is whole where it is rescaled, since `k` is whole blocks of 256 then.
                         // An `Isa` of this level exists only where its features were detected.
                         unsafe {
                             let at = w.data.as_ptr().add(at);
-                            unpack::<F>(at, w.row_bytes, weights / stored, unpacked);
-                            if K::RESCALED {
-                                one_scale::<F>(unpacked, panel);
+                            for row in (0..N).step_by(ROWS) {
+                                unpack::<F>(at.add(row * w.row_bytes), w.row_bytes, weights / stored, unpacked);
+                                if K::RESCALED {
+                                    one_scale::<F>(unpacked, panel.add(row));
+                                }
                             }
                         }
                         let slab = tile::SLAB / stored * F::BYTES;
                         let ahead = from + AHEAD * slab;
                         let (row, at) = match ahead < w.row_bytes {
                             true => (start, ahead),
-                            false => (start + ROWS, ahead - w.row_bytes),
+                            false => (start + N, ahead - w.row_bytes),
                         };
                         if row < end {
                             let p = w.data.as_ptr().wrapping_add(row * w.row_bytes + at);
                             // SAFETY: the level's features were detected; a prefetch may look anywhere.
-                            unsafe { ask(p, w.row_bytes, slab) };
+                            unsafe { ask(p, w.row_bytes, N, slab) };
                         }
                         for column in (0..m).step_by(width) {
                             let in_group = width.min(m - column);
                             let at = column * blocks * entries + first * entries * in_group;
                             // SAFETY: the group begins at `column * blocks * entries` and has room for `width`
-                            // columns, asserted above; `c` holds `m * ROWS` values; `unpack` filled the panel.
+                            // columns, asserted above; `c` holds `m * N` values; `unpack` filled the panel.
                             unsafe {
-                                let (a, c) = (data.as_ptr().add(at), c.add(column * ROWS));
+                                let (a, c) = (data.as_ptr().add(at), c.add(column * N));
                                 match in_group {
-                                    1 => micro::<K, 1>(panel, a, n, F::ZERO, c),
-                                    2 => micro::<K, 2>(panel, a, n, F::ZERO, c),
-                                    3 => micro::<K, 3>(panel, a, n, F::ZERO, c),
-                                    4 => micro::<K, 4>(panel, a, n, F::ZERO, c),
+                                    1 => micro::<K, R, 1>(panel, a, n, F::ZERO, c),
+                                    2 => micro::<K, R, 2>(panel, a, n, F::ZERO, c),
+                                    3 => micro::<K, R, 3>(panel, a, n, F::ZERO, c),
+                                    4 => micro::<K, R, 4>(panel, a, n, F::ZERO, c),
                                     #[allow(unreachable_patterns, reason = "narrow units stop at 4")]
-                                    5 => micro::<K, { if COLUMNS < 5 { 1 } else { 5 } }>(
+                                    5 => micro::<K, R, { if COLUMNS < 5 { 1 } else { 5 } }>(
                                         panel,
                                         a,
                                         n,
                                         F::ZERO,
                                         c,
                                     ),
-                                    _ => micro::<K, { if COLUMNS < 6 { 1 } else { 6 } }>(
+                                    _ => micro::<K, R, { if COLUMNS < 6 { 1 } else { 6 } }>(
                                         panel,
                                         a,
                                         n,
@@ -463,15 +484,15 @@ macro_rules! level {
                             }
                         }
                     }
-                    let (from, to) = (done - start, (end - start).min(ROWS));
+                    let (from, to) = (done - start, (end - start).min(N));
                     for column in 0..m {
-                        // SAFETY: `c` holds `m * ROWS` values and nobody writes them now.
-                        let c = unsafe { &mut *c.add(column * ROWS).cast::<[f32; ROWS]>() };
+                        // SAFETY: `c` holds `m * N` values and nobody writes them now.
+                        let c = unsafe { &mut *c.add(column * N).cast::<[f32; N]>() };
                         // While they are at hand: lines of `out` lie far apart and are written once.
                         finish(column, done, &mut c[from..to]);
                         let out = &mut out.row(column)[done - w.first..][..to - from];
                         // A whole tile is copied without a call.
-                        match <&mut [f32; ROWS]>::try_from(&mut *out) {
+                        match <&mut [f32; N]>::try_from(&mut *out) {
                             Ok(out) => *out = *c,
                             Err(_) => out.copy_from_slice(&c[from..to]),
                         }
