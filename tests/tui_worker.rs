@@ -5,6 +5,7 @@ mod common;
 use huozi::session::open::{Options, Source, Wanted};
 use huozi::session::store::{self, Choices, Conversation};
 use huozi::session::{Event, KvType, Sampling, Stop, Turn};
+use huozi::tui::failure::Failure;
 use huozi::tui::look::Lang;
 use huozi::tui::worker::{Ask, Chosen, Desk, Report, Setup, Talk, Typed, Work, Workers};
 use huozi_convert::plan::Preset;
@@ -43,6 +44,18 @@ impl Threads {
                 return found;
             }
         }
+    }
+
+    /// Opens the model and stops that at once: why it did not open.
+    fn stopped(&self) -> Failure {
+        let source = Source::File(common::model("nano", Preset::Q8_0));
+        let cancel = Arc::new(AtomicBool::new(true));
+        self.workers.work(Work::Load { source, options: Options::default(), cancel });
+        self.wait(|report| match report {
+            Report::Ready { .. } => panic!("it opened"),
+            Report::LoadFailed(why) => Some(why),
+            _ => None,
+        })
     }
 
     /// Opens the model; settings of a new conversation, and of the one that goes on.
@@ -200,6 +213,16 @@ fn what_was_typed_holds_and_what_differs_is_kept() {
     let kept = store::load(&home.path().join("sessions"), name, "").unwrap().choices.unwrap();
     let expected = Choices { max_new: Some(3), seed: Some(new.settings.seed), ..Choices::default() };
     assert_eq!(kept, expected);
+}
+
+#[test]
+fn opening_a_file_is_stopped_and_begins_again() {
+    let home = tempfile::tempdir().unwrap();
+    let threads = Threads::start(setup(home.path()));
+    let why = threads.stopped();
+    assert!(why.text(Lang::En).ends_with(": stopped while it was opened"), "{why:?}");
+    assert!(why.text(Lang::Zh).ends_with("：已停止打开"), "{why:?}");
+    threads.load(Options::default());
 }
 
 #[test]

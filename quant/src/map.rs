@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::ops::{Bound, Deref, Range, RangeBounds};
+use std::ops::{Bound, ControlFlow, Deref, Range, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -114,14 +114,15 @@ impl Bytes {
     }
 
     /// Brings these bytes in from the file, front to back, `on(bytes so far)` after each piece: what a cold file costs is
-    /// paid here, where somebody can watch, and not by the first token. Gives back at once where they are in memory already.
-    pub fn page_in(&self, on: &mut dyn FnMut(u64)) {
+    /// paid here, where somebody can watch or stop it, and not by the first token. Gives back at once where they are in
+    /// memory already.
+    pub fn page_in(&self, on: &mut dyn FnMut(u64) -> ControlFlow<()>) {
         if self.seems_cold() {
             self.fetch(on);
         }
     }
 
-    fn fetch(&self, on: &mut dyn FnMut(u64)) {
+    fn fetch(&self, on: &mut dyn FnMut(u64) -> ControlFlow<()>) {
         let mut done = 0;
         self.will_need(0..CHUNK_BYTES);
         for chunk in self.chunks(CHUNK_BYTES) {
@@ -131,7 +132,9 @@ impl Bytes {
                 std::hint::black_box(page[0]);
             }
             done += chunk.len();
-            on(done as u64);
+            if on(done as u64).is_break() {
+                return;
+            }
         }
     }
 
@@ -306,13 +309,25 @@ mod tests {
         assert_eq!(seen, pieces);
         for how in [How::Map, How::Read] {
             seen.clear();
-            Bytes::open(f.path(), how).unwrap().fetch(&mut |n| seen.push(n));
+            Bytes::open(f.path(), how).unwrap().fetch(&mut |n| {
+                seen.push(n);
+                ControlFlow::Continue(())
+            });
             assert_eq!(seen, pieces, "{how:?}");
         }
         seen.clear();
         let part = Bytes::open(f.path(), How::Map).unwrap().slice(3..CHUNK_BYTES);
-        part.fetch(&mut |n| seen.push(n));
+        part.fetch(&mut |n| {
+            seen.push(n);
+            ControlFlow::Continue(())
+        });
         assert_eq!(seen, [part.len() as u64]);
+        seen.clear();
+        Bytes::open(f.path(), How::Map).unwrap().fetch(&mut |n| {
+            seen.push(n);
+            ControlFlow::Break(())
+        });
+        assert_eq!(seen, pieces[..1], "stopped");
     }
 
     #[test]

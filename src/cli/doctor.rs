@@ -83,7 +83,7 @@ pub fn run(args: &Doctor, config: &Config, signals: &Signals, printer: &mut Prin
                     let total = forecast(shape, m.bytes).total;
                     json!({ "path": m.path.display().to_string(), "bytes": m.bytes, "total_bytes": total, "fits": fits(total) })
                 }
-                Err(error) => json!({ "path": m.path.display().to_string(), "bytes": m.bytes, "error": error }),
+                Err(_) => json!({ "path": m.path.display().to_string(), "bytes": m.bytes, "error": m.why() }),
             })
             .collect();
         printer.json(&json!({
@@ -174,7 +174,10 @@ pub fn run(args: &Doctor, config: &Config, signals: &Signals, printer: &mut Prin
                 };
                 writeln!(out, "  {name}  {}, needs {}  {verdict}", bytes(model.bytes), bytes(total))?;
             }
-            Err(error) => writeln!(out, "  {name}  not usable: {}", escaped(error.as_bytes()))?,
+            Err(_) => {
+                let why = model.why().unwrap_or_default();
+                writeln!(out, "  {name}  not usable: {}", escaped(why.as_bytes()))?;
+            }
         }
     }
     out.flush()?;

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, anyhow};
 use huozi_quant::gguf::Reader;
 use huozi_quant::map::How;
 use huozi_quant::shape::{Forecast, Shape};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -245,7 +246,10 @@ pub fn read(path: &Path, how: How, quiet: bool) -> Result<Reader> {
 fn page_in(reader: &Reader, quiet: bool) {
     if catalog::Memory::now().is_none_or(|memory| reader.file_bytes() <= memory.available) {
         let mut counter = Counter::patient(reader.file_bytes(), quiet);
-        reader.page_in(&mut |done| counter.set(done, "of the model"));
+        reader.page_in(&mut |done| {
+            counter.set(done, "of the model");
+            ControlFlow::Continue(())
+        });
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! In: folders, and what the operating system says. Out: sizes and forecasts. No model is run here.
 
+pub use huozi_quant::gguf::{Error as FileError, Place, Rule};
+
 use crate::engine::{KvType, LOGIT_ROWS, MICRO_BATCH};
-use huozi_quant::gguf::{self, Reader};
+use huozi_quant::gguf::Reader;
 use huozi_quant::map::How;
 use huozi_quant::shape::{Forecast, Shape};
 use std::fs::{self, File};
@@ -146,14 +148,14 @@ pub fn resident() -> Option<u64> {
 }
 
 /// A model file.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Found {
     /// Where it lies.
     pub path: PathBuf,
     /// Its length.
     pub bytes: u64,
     /// Its shape, or why it is no model for us.
-    pub shape: Result<Shape, String>,
+    pub shape: Result<Shape, FileError>,
 }
 
 impl Found {
@@ -161,21 +163,22 @@ impl Found {
     pub fn look(path: &Path) -> Self {
         let bytes = fs::metadata(path).map_or(0, |m| m.len());
         let shape = Reader::open(path, How::Map).and_then(|reader| Shape::from_meta(reader.meta()));
-        // Whoever shows this shows the path in front of it.
-        let prefix = format!("{}: ", path.display());
-        let shape = shape.map_err(|e: gguf::Error| e.to_string().replacen(&prefix, "", 1));
         Self { path: path.to_owned(), bytes, shape }
     }
-}
 
-impl Found {
     /// Bytes of memory that it needs for a conversation as long as it was trained with, or why it is no model for us.
     ///
     /// # Errors
     /// As [`Found::shape`].
-    pub fn needs(&self) -> Result<u64, String> {
-        let shape = self.shape.as_ref().map_err(Clone::clone)?;
+    pub fn needs(&self) -> Result<u64, &FileError> {
+        let shape = self.shape.as_ref()?;
         Ok(shape.forecast(self.bytes, shape.n_ctx_train, KvType::F16, MICRO_BATCH, LOGIT_ROWS).total)
+    }
+
+    /// Why it is no model for us, without its path: whoever shows this shows the path in front of it.
+    pub fn why(&self) -> Option<String> {
+        let error = self.shape.as_ref().err()?.to_string();
+        Some(error.replacen(&format!("{}: ", self.path.display()), "", 1))
     }
 }
 

@@ -18,9 +18,10 @@ use huozi_quant::map::How;
 use huozi_quant::shape::Shape;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Tokens of an answer at most, unless something else is said.
 pub const DEFAULT_MAX_NEW: usize = 512;
@@ -229,6 +230,12 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+    /// Somebody stopped it.
+    #[error("{}: stopped while it was opened", path.display())]
+    Stopped {
+        /// The file.
+        path: PathBuf,
+    },
     /// The embedded model.
     #[cfg(feature = "demo")]
     #[error(transparent)]
@@ -255,7 +262,7 @@ pub type Keep = std::convert::Infallible;
 /// Told the step, and bytes done of all of it.
 pub type Progress<'a> = dyn Fn(Step, u64, u64) + Sync + 'a;
 
-/// Opens a model; `cancel` ends a conversion of the embedded one.
+/// Opens a model; `cancel` ends a conversion of the embedded one and the reading of a file.
 ///
 /// # Errors
 /// Everything that can go wrong from the file to the first prompt.
@@ -266,17 +273,15 @@ pub fn open(
     progress: &Progress<'_>,
     cancel: &AtomicBool,
 ) -> Result<Opened, Error> {
-    #[cfg(not(feature = "demo"))]
-    let _ = cancel;
     match source {
-        Source::File(path) => file(path, options, wanted, progress, None),
+        Source::File(path) => file(path, options, wanted, progress, cancel, None),
         #[cfg(feature = "demo")]
         Source::Demo => {
             let cache = catalog::xdg("XDG_CACHE_HOME", ".cache").map(|base| base.join("huozi"));
             let watch = Converting { progress, state: std::sync::Mutex::new((0, 0)) };
             let model = demo::prepare(cache.as_deref(), &watch, cancel)?;
             let path = model.path.clone();
-            file(&path, options, wanted, progress, Some(model))
+            file(&path, options, wanted, progress, cancel, Some(model))
         }
     }
 }
@@ -309,6 +314,7 @@ fn file(
     options: &Options,
     wanted: &Wanted,
     progress: &Progress<'_>,
+    cancel: &AtomicBool,
     keep: Option<Keep>,
 ) -> Result<Opened, Error> {
     if path.is_dir() {
@@ -334,7 +340,13 @@ fn file(
     // A file that would push itself out again is better read as it is needed.
     if memory.is_none_or(|memory| bytes <= memory.available) {
         progress(Step::Read, 0, bytes);
-        reader.page_in(&mut |done| progress(Step::Read, done, bytes));
+        reader.page_in(&mut |done| {
+            progress(Step::Read, done, bytes);
+            if cancel.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+    }
+    if cancel.load(Ordering::Relaxed) {
+        return Err(Error::Stopped { path: path.to_owned() });
     }
     progress(Step::Build, bytes, bytes);
     let vocabulary = |what: String| Error::Vocabulary { path: path.to_owned(), what };

@@ -145,7 +145,7 @@ pub fn render(app: &App, choice: &Choice, screen: Rect, buffer: &mut Buffer) {
     let y = screen.bottom().saturating_sub(2);
     if let Some(model) = app.models.0.get(at) {
         let (text, style) = match &model.needs {
-            Err(why) => (why.clone(), look.error()),
+            Err(why) => (why.text(app.lang()).to_owned(), look.error()),
             Ok(_) => (model.path.display().to_string(), look.dim()),
         };
         buffer.set_string(area.x, y, fit(&one_line(&text), cells), style);

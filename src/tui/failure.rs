@@ -1,6 +1,7 @@
 //! What went wrong, in the languages of the interface.
 
 use super::look::Lang;
+use crate::session::catalog::{FileError, Found, Place, Rule};
 use crate::session::{self, open, store};
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -31,6 +32,12 @@ impl Failure {
         Self::new(format!("{path}: {error}"), format!("{path}：{zh}"))
     }
 
+    /// Why a file is no model for us, without its path.
+    pub fn unusable(found: &Found, error: &FileError) -> Self {
+        let en = found.why().unwrap_or_default();
+        Self { zh: of_gguf(error).unwrap_or_else(|| en.clone()), en }
+    }
+
     /// An error that may have one of the system's behind it; `PATH: cannot ACTION: REASON` is how ours are told.
     fn of(error: &(dyn Error + 'static)) -> Self {
         let en = error.to_string();
@@ -56,6 +63,32 @@ fn of_system(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::NotADirectory => "路径中有一部分不是文件夹",
         _ => return None,
     })
+}
+
+/// What is wrong with a model file, in Chinese. What was found is told as the file has it.
+fn of_gguf(error: &FileError) -> Option<String> {
+    let malformed = match error {
+        FileError::Malformed(malformed) => malformed,
+        FileError::Io { source, .. } => return of_system(source.kind()).map(str::to_owned),
+        _ => return None,
+    };
+    let (what, found) = match malformed.rule {
+        Rule::Magic => ("不是 GGUF 文件", false),
+        Rule::Endianness => ("是大端字节序的文件，无法使用", false),
+        Rule::Version => ("不支持这个版本的 GGUF", true),
+        Rule::Truncated | Rule::OutsideFile => ("文件不完整，末尾被截断", false),
+        Rule::TensorType => ("有不支持的权重类型", true),
+        Rule::Missing => ("缺少所需的信息", false),
+        Rule::WrongType | Rule::Value => ("其中的信息无法使用", true),
+        _ => ("文件已损坏", false),
+    };
+    let place = match &malformed.place {
+        Place::Header => String::new(),
+        Place::Key(key) => format!("（元数据 {key}）"),
+        Place::Tensor(name) => format!("（张量 {name}）"),
+    };
+    let found = if found { format!("：{}", malformed.found) } else { String::new() };
+    Some(format!("{what}{place}{found}"))
 }
 
 impl From<String> for Failure {
@@ -98,6 +131,11 @@ impl From<open::Error> for Failure {
                 memory.forecast.total >> 20,
                 memory.available >> 20
             ),
+            open::Error::Stopped { path } => format!("{}：已停止打开", path.display()),
+            open::Error::File(of_file @ FileError::Malformed(malformed)) => match of_gguf(of_file) {
+                Some(what) => format!("{}：{what}", malformed.file),
+                None => return Self::of(&error),
+            },
             _ => return Self::of(&error),
         };
         Self::new(error.to_string(), zh)
@@ -148,6 +186,21 @@ mod tests {
         ] {
             assert!(failure.text(Lang::Zh).starts_with(&zh), "{failure:?}");
             assert!(failure.text(Lang::En).is_ascii(), "{failure:?}");
+        }
+        // A model file that is none, each with what is wrong in it.
+        for (name, bytes, zh) in [
+            ("page.gguf", &b"<html>"[..], "不是 GGUF 文件"),
+            ("short.gguf", b"GGUF\x03\0\0\0\0", "文件不完整，末尾被截断"),
+            ("new.gguf", b"GGUF\x09\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "不支持这个版本的 GGUF：9"),
+        ] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let failure = Failure::from(open(&path));
+            assert_eq!(failure.text(Lang::Zh), format!("{}：{zh}", path.display()), "{failure:?}");
+            let found = Found::look(&path);
+            let failure = Failure::unusable(&found, found.needs().unwrap_err());
+            assert_eq!(failure.text(Lang::Zh), zh);
+            assert!(failure.text(Lang::En).starts_with("at byte"), "{failure:?}");
         }
         // What nobody has translated is told as it is.
         let other = Failure::from(store(ErrorKind::BrokenPipe));

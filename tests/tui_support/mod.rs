@@ -7,6 +7,7 @@ use huozi::session::store::Entry;
 use huozi::session::{Event, KvType, Settings, Stats, Stop, Turn};
 use huozi::token::HistoryRule;
 use huozi::tui::app::{App, Effect, Start};
+use huozi::tui::failure::Failure;
 use huozi::tui::look::Lang;
 use huozi::tui::update::{Msg, update};
 use huozi::tui::view;
@@ -193,7 +194,7 @@ pub fn entries() -> Vec<Entry> {
 /// Models of a list.
 pub fn models() -> Vec<Model> {
     let model =
-        |path: &str, bytes: u64, needs: Result<u64, String>| Model { path: path.into(), bytes, needs };
+        |path: &str, bytes: u64, needs: Result<u64, Failure>| Model { path: path.into(), bytes, needs };
     vec![
         model("/home/li/.local/share/huozi/huozi-7b-rlhf-q4_k_m.gguf", 4_670_000_000, Ok(5_800_000_000)),
         model("/data/huozi-7b-sft-q8_0.gguf", 7_510_000_000, Ok(8_600_000_000)),

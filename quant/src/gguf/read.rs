@@ -1,6 +1,7 @@
 //! Opening a file: every rule of the format and of [`limits`](super::limits) is checked here, once.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -75,7 +76,7 @@ impl Reader {
     }
 
     /// Brings the whole file in; see [`Bytes::page_in`].
-    pub fn page_in(&self, on: &mut dyn FnMut(u64)) {
+    pub fn page_in(&self, on: &mut dyn FnMut(u64) -> ControlFlow<()>) {
         self.0.bytes.page_in(on);
     }
 

@@ -80,7 +80,8 @@ fn models(first: &[PathBuf]) -> Report {
     let found = catalog::everywhere(first);
     let models = found.iter().map(|path| {
         let found = Found::look(path);
-        Model { needs: found.needs(), path: found.path, bytes: found.bytes }
+        let needs = found.needs().map_err(|error| Failure::unusable(&found, error));
+        Model { needs, path: found.path, bytes: found.bytes }
     });
     Report::Models(models.collect(), Memory::now().map(|memory| memory.available))
 }

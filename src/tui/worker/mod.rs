@@ -163,7 +163,7 @@ pub struct Model {
     /// Its length.
     pub bytes: u64,
     /// Bytes of memory it needs, or why it is no model for us.
-    pub needs: Result<u64, String>,
+    pub needs: Result<u64, Failure>,
 }
 
 /// A conversation as the screen shows it.
