@@ -56,9 +56,9 @@ pub enum Error {
         /// Of how many.
         total: u64,
     },
-    /// Finite weights that F16 cannot hold, nor the scales of blocks.
+    /// Finite weights that an F16 tensor cannot hold.
     #[error(
-        "{file}: tensor {tensor}: {count} of {total} weights are beyond the range of F16 (65504), which quantised types keep their scales in; use bf16 or f32 (--allow-nan writes them as infinite, in quantised types as 0)"
+        "{file}: tensor {tensor}: {count} of {total} weights are beyond F16's range (65504); use bf16 or f32 (--allow-nan writes them as infinite)"
     )]
     Overflow {
         /// The file that holds it.

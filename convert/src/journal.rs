@@ -32,7 +32,7 @@ pub(crate) struct Loss {
     pub error: f64,
     /// Squares of the weights.
     pub power: f64,
-    /// How many weights, of all rows, were written as 0: NaN, infinite or beyond F16.
+    /// How many NaN and infinite weights, of all rows, were written as 0.
     pub zeroed: u64,
 }
 

@@ -63,8 +63,7 @@ pub struct Options {
     pub imatrix: Option<PathBuf>,
     /// Read each finished file beside the source before it gets its name.
     pub verify: bool,
-    /// Convert NaN, infinite weights and those beyond F16 instead of refusing: kept by the float formats as far as they
-    /// can, 0 in all others.
+    /// Convert NaN and infinite weights instead of refusing: kept by the float formats, 0 in all others.
     pub allow_nan: bool,
 }
 
@@ -182,9 +181,7 @@ fn convert(
         let zeroed: u64 = output.losses().iter().map(|loss| loss.zeroed).sum();
         if zeroed > 0 {
             let path = output.path().display();
-            model.notes.push(format!(
-                "{path}: {zeroed} weights that are NaN, infinite or beyond the range of F16 were written as 0"
-            ));
+            model.notes.push(format!("{path}: {zeroed} NaN or infinite weights were written as 0"));
         }
     }
     progress.sync(outputs.iter().flat_map(Output::tensors).map(|t| t.bytes).sum());

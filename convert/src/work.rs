@@ -200,21 +200,16 @@ impl Work<'_> {
         self.read(target, source, &chunk.rows, weights, other)?;
         let weights = weights.as_slice();
         // Of all outputs, not of those that lack it: what is refused does not depend on what is there.
-        let has = |p: &dyn Fn(Format) -> bool| outputs.iter().any(|o| p(o.format(chunk.target)));
-        let dtype = &self.checkpoint.tensors()[source].dtype;
-        // What goes into formats that keep NaN, and what goes into those whose scales, kept in F16, it would spoil.
-        let encoded = |f: Format| f.block_weights() > 1 && *dtype != Dtype::Quantised(f);
+        let has = |p: fn(Format) -> bool| outputs.iter().any(|o| p(o.format(chunk.target)));
+        // What goes into formats that keep NaN, and what goes into those whose scales it would spoil.
         let (mut clean, mut zeroed) = (weights, 0);
         if !how.allow_nan {
-            self.refuse_unfit(target, source, weights, has(&|f| f == Format::F16 || encoded(f)))?;
-        } else if has(&|f| f.block_weights() > 1) {
-            let (bad, large) = unfit(weights);
-            zeroed = if has(&encoded) { bad + large } else { bad };
-            if zeroed > 0 {
-                other.clear();
-                other.extend(weights.iter().map(|x| if x.abs() < F16_OVERFLOW { *x } else { 0.0 }));
-                clean = other;
-            }
+            self.refuse_unfit(target, source, weights, has(|f| f == Format::F16))?;
+        } else if has(|f| f.block_weights() > 1) && weights.iter().any(|x| !x.is_finite()) {
+            zeroed = weights.iter().filter(|x| !x.is_finite()).count() as u64;
+            other.clear();
+            other.extend(weights.iter().map(|x| if x.is_finite() { *x } else { 0.0 }));
+            clean = other;
         }
         let cols = target.cols as usize;
         for output in lacking() {
@@ -224,7 +219,7 @@ impl Work<'_> {
             blocks.clear();
             blocks.resize(bytes, 0);
             let mut loss = Loss::default();
-            if *dtype == Dtype::Quantised(format) && zeroed == 0 {
+            if self.checkpoint.tensors()[source].dtype == Dtype::Quantised(format) && zeroed == 0 {
                 // As it is: encoding again would add an error, however small.
                 self.checkpoint.read_blocks(source, chunk.rows.clone(), blocks)?;
             } else {
@@ -287,10 +282,10 @@ impl Work<'_> {
             })?;
             row.resize(rows.len(), 0.0);
             file.read_rows(at, chunks[i].rows.clone(), row)?;
-            // What is no number, or has none in the format, has no error where that was asked for.
+            // Infinite and missing numbers have no error where they were asked for.
             let format = file.tensors()[at].dtype.format();
             for (n, (x, y)) in rows.iter_mut().zip(row.iter_mut()).enumerate() {
-                if !x.is_finite() || (allow_nan && overflows(format, *x)) {
+                if !x.is_finite() || (allow_nan && y.is_infinite() && overflows(format, *x)) {
                     (*x, *y) = (0.0, 0.0);
                 } else if !y.is_finite() {
                     let row = chunks[i].rows.start + n as u64 / target.cols;
@@ -347,10 +342,10 @@ impl Work<'_> {
         target: &Target,
         source: usize,
         weights: &[f32],
-        in_f16: bool,
+        to_f16: bool,
     ) -> Result<(), Error> {
         let (bad, large) = unfit(weights);
-        if bad == 0 && (large == 0 || !in_f16) {
+        if bad == 0 && (large == 0 || !to_f16) {
             return Ok(());
         }
         let t = &self.checkpoint.tensors()[source];
@@ -446,13 +441,12 @@ fn unfit(weights: &[f32]) -> (u64, u64) {
     (bad, large)
 }
 
-/// Whether a finite weight rounds to infinity in a format, or is too large for the scale of its block.
+/// Whether a finite weight rounds to infinity in a format.
 fn overflows(format: Option<Format>, x: f32) -> bool {
     match format {
         Some(Format::F16) => x.abs() >= F16_OVERFLOW,
         Some(Format::BF16) => x.abs() >= BF16_OVERFLOW,
-        Some(Format::F32) | None => false,
-        Some(_) => x.abs() >= F16_OVERFLOW,
+        _ => false,
     }
 }
 
