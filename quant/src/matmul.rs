@@ -360,13 +360,13 @@ mod tests {
         }
     }
 
-    /// Few rows, odd rows, sums that end inside a slab: a tile is never whole here.
+    /// Few rows, odd rows, one less and one more than a tile, sums that end inside a slab.
     #[test]
     fn every_shape_of_every_format_has_the_bits_of_the_scalar_code() {
         for (&format, arithmetic) in Format::ALL.iter().flat_map(|f| BOTH.map(|a| (f, a))) {
             for blocks in [1, 2, 3, 9, 11] {
                 let cols = blocks * format.block_weights();
-                for rows in [1, 7, 31, 32, 33, 70] {
+                for rows in [1, 7, 31, 32, 33, 63, 64, 65, 70] {
                     let w = matrix(format, rows, cols);
                     let x = values(3 * cols, 5);
                     let y = run(1, Isa::SCALAR, arithmetic, &w, &x);
@@ -400,7 +400,8 @@ mod tests {
         let integers = Format::ALL.iter().filter(|f| f.activation() != Activation::F32);
         for (&format, arithmetic) in integers.flat_map(|f| BOTH.map(|a| (f, a))) {
             for fill in [None, Some(0x00), Some(0xff), Some(0x80), Some(0x7f)] {
-                let (rows, cols) = (40, 512);
+                // More than the tallest tile: a whole one, and one that begins before the first ends.
+                let (rows, cols) = (70, 512);
                 let n = rows * format.row_bytes(cols).unwrap();
                 let data: Vec<u8> = (0..n).map(|_| fill.unwrap_or_else(&mut byte)).collect();
                 let w = QMatrix::new(format, rows, cols, Bytes::from(data)).unwrap();

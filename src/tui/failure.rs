@@ -1,6 +1,7 @@
 //! What went wrong, in the languages of the interface.
 
 use super::look::Lang;
+use super::text::{fit, one_line};
 use crate::session::catalog::{FileError, Found, Place, Rule};
 use crate::session::{self, open, store};
 use std::error::Error;
@@ -65,6 +66,9 @@ fn of_system(kind: ErrorKind) -> Option<&'static str> {
     })
 }
 
+/// Cells that a name from a file may take in a message: it may be 64 KiB.
+const NAME_CELLS: usize = 40;
+
 /// What is wrong with a model file, in Chinese. What was found is told as the file has it.
 fn of_gguf(error: &FileError) -> Option<String> {
     let malformed = match error {
@@ -72,23 +76,32 @@ fn of_gguf(error: &FileError) -> Option<String> {
         FileError::Io { source, .. } => return of_system(source.kind()).map(str::to_owned),
         _ => return None,
     };
-    let (what, found) = match malformed.rule {
-        Rule::Magic => ("不是 GGUF 文件", false),
-        Rule::Endianness => ("是大端字节序的文件，无法使用", false),
-        Rule::Version => ("不支持这个版本的 GGUF", true),
-        Rule::Truncated | Rule::OutsideFile => ("文件不完整，末尾被截断", false),
-        Rule::TensorType => ("有不支持的权重类型", true),
-        Rule::Missing => ("缺少所需的信息", false),
-        Rule::WrongType | Rule::Value => ("其中的信息无法使用", true),
-        _ => ("文件已损坏", false),
+    let found = &malformed.found;
+    let what = match (malformed.rule, &malformed.place) {
+        (Rule::Magic, _) if found.contains("LFS") => "只是 Git LFS 的指针，模型本身还没有下载".into(),
+        (Rule::Magic, _) => format!("不是 GGUF 模型文件：开头是 {found}"),
+        (Rule::Endianness, _) => "是大端字节序的文件，无法使用".into(),
+        (Rule::Version, _) => format!("不支持这个版本的 GGUF：{found}"),
+        (Rule::Truncated | Rule::OutsideFile, _) => "文件不完整，末尾被截断".into(),
+        (Rule::Value, Place::Key(key)) if key == "general.architecture" => {
+            format!("不是 BLOOM 系列的模型，而是 {found}")
+        }
+        (Rule::TensorType, _) => format!("有不支持的权重类型：{found}"),
+        (Rule::Missing, _) => "缺少所需的信息".into(),
+        (Rule::WrongType | Rule::Value, _) => {
+            format!("其中的信息无法使用：应为 {}，实为 {found}", malformed.expected)
+        }
+        (Rule::Count | Rule::StringLength | Rule::ArrayDepth | Rule::KeyName | Rule::TensorSize, _) => {
+            "超出允许的大小".into()
+        }
+        _ => "文件已损坏".into(),
     };
     let place = match &malformed.place {
         Place::Header => String::new(),
-        Place::Key(key) => format!("（元数据 {key}）"),
-        Place::Tensor(name) => format!("（张量 {name}）"),
+        Place::Key(key) => format!("（元数据 {}）", fit(&one_line(key), NAME_CELLS)),
+        Place::Tensor(name) => format!("（张量 {}）", fit(&one_line(name), NAME_CELLS)),
     };
-    let found = if found { format!("：{}", malformed.found) } else { String::new() };
-    Some(format!("{what}{place}{found}"))
+    Some(what + &place)
 }
 
 impl From<String> for Failure {
@@ -189,7 +202,7 @@ mod tests {
         }
         // A model file that is none, each with what is wrong in it.
         for (name, bytes, zh) in [
-            ("page.gguf", &b"<html>"[..], "不是 GGUF 文件"),
+            ("page.gguf", &b"<html>"[..], "不是 GGUF 模型文件：开头是 \"<htm\""),
             ("short.gguf", b"GGUF\x03\0\0\0\0", "文件不完整，末尾被截断"),
             ("new.gguf", b"GGUF\x09\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "不支持这个版本的 GGUF：9"),
         ] {

@@ -1,7 +1,7 @@
 //! The table: which function multiplies rows of a format on an ISA.
 //!
-//! Every ISA above the baseline is one row of `levels!`: a vector unit, how many of its vectors a tile is tall, and how
-//! many columns a group may have. The functions are made from the generic code in `tile`, `unpack` and `dense`. The
+//! Every ISA above the baseline is one row of `levels!`: a vector unit, how many of its vectors a tile is tall (twice
+//! as many where weights are rescaled), and how many columns a group may have. The functions are made from the generic code in `tile`, `unpack` and `dense`. The
 //! baseline runs the portable `formats::*::dot`, row by row.
 
 use super::line::{self, Line};
@@ -276,7 +276,7 @@ macro_rules! level {
             #[target_feature(enable = $features)]
             unsafe fn one_scale<F: Unpack>(unpacked: *const i32, panel: *mut i32) {
                 for v in 0..$height {
-                    // SAFETY: the caller's panels hold a slab of so many rows each.
+                    // SAFETY: the caller's panels hold a slab of `ROWS` and of `TALL` rows.
                     unsafe {
                         let first = panel.add(v * LANES);
                         let out = Out { first, rows: TALL };
@@ -457,7 +457,8 @@ macro_rules! level {
                             let in_group = width.min(m - column);
                             let at = column * blocks * entries + first * entries * in_group;
                             // SAFETY: the group begins at `column * blocks * entries` and has room for `width`
-                            // columns, asserted above; `c` holds `m * N` values; `unpack` filled the panel.
+                            // columns, asserted above; `c` holds `m * N` values; `unpack`, or
+                            // `one_scale` for each part of its rows, filled the panel.
                             unsafe {
                                 let (a, c) = (data.as_ptr().add(at), c.add(column * N));
                                 match in_group {

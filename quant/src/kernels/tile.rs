@@ -7,7 +7,7 @@
 //! over blocks run in the order of the blocks and multiply and add are rounded apart, so an output has the bits of the
 //! scalar `formats::*::dot`, whatever runs beside it.
 //!
-//! A panel is a run of i32 (or bytes or f32 in their place), `ROWS` to an entry:
+//! A panel is a run of i32 (or bytes or f32 in their place), the rows of the tile to an entry:
 //!
 //! ```text
 //! 256 weights:  64 qs | 16 scales | 8 pairs of mins | d | dmin        32 weights:  8 qs | d | m
@@ -149,8 +149,8 @@ pub(super) const fn act_entries<K: Kind>() -> usize {
 
 /// `c += panel x a` for one group of columns.
 ///
-/// `R`: vectors of rows, `ROWS = R * LANES`. `W`: columns. `panel`: `blocks` blocks. `a`: as many blocks of the group.
-/// `zero`: what is subtracted from every stored byte is `1 << zero` (nothing with mins). `c`: `[W][ROWS]`.
+/// `R`: vectors of rows, `N = R * LANES` rows. `W`: columns. `panel`: `blocks` blocks. `a`: as many blocks of the group.
+/// `zero`: what is subtracted from every stored byte is `1 << zero` (nothing with mins). `c`: `[W][N]`.
 ///
 /// # Safety
 /// The CPU has what `V` needs; the pointers reach as far as said.

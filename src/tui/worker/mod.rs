@@ -37,7 +37,7 @@ pub enum Work {
         source: Source,
         /// How.
         options: Options,
-        /// Ends a conversion.
+        /// Ends a conversion or the reading of the file.
         cancel: Arc<AtomicBool>,
     },
     /// Open the conversation that was used last, if nobody else has it.
