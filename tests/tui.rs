@@ -3,12 +3,14 @@
 mod tui_support;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use huozi::session::open::Source;
 use huozi::session::{Event, Stop, Turn};
 use huozi::tui::app::{Busy, Effect, Screen};
 use huozi::tui::keys::BINDINGS;
 use huozi::tui::look::Lang;
 use huozi::tui::update::Msg;
 use huozi::tui::worker::{Ask, Desk, Report, Talk, Work};
+use std::path::Path;
 use tui_support::{World, about, chosen, conversation, entries, models, stats, text, turn};
 
 const SIZES: [(u16, u16); 3] = [(40, 12), (80, 24), (200, 60)];
@@ -248,7 +250,7 @@ fn conversations_are_found_opened_renamed_deleted_and_brought_back() {
         matches!(&world.key(KeyCode::Delete)[..], [Effect::Desk(Desk::Delete(name))] if name == "chat-2")
     );
     world.report(Report::Deleted("chat-2-1".into()));
-    assert!(matches!(&world.ctrl('u')[..], [Effect::Desk(Desk::Undelete(name))] if name == "chat-2-1"));
+    assert!(matches!(&world.ctrl('u')[..], [Effect::Desk(Desk::Undelete(Some(name)))] if name == "chat-2-1"));
     world.report(Report::Talks(entries()));
     world.write("月");
     assert!(matches!(world.effects.last(), Some(Effect::Desk(Desk::List(text))) if text == "月"));
@@ -297,6 +299,17 @@ fn a_model_that_does_not_open_leads_back() {
     assert!(
         screen.contains("./broken.gguf: not a GGUF file") && screen.contains("huozi-7b-rlhf"),
         "{screen}"
+    );
+    // It is still chosen; a path that was typed is there to be mended.
+    assert!(matches!(&world.app.screen, Screen::Choose(choice) if choice.at == 2));
+    world.key(KeyCode::End);
+    world.key(KeyCode::Enter);
+    world.write("/no.gguf");
+    assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(Work::Load { .. })]));
+    world.report(Report::LoadFailed("/no.gguf: not there".into()));
+    world.key(KeyCode::Enter);
+    assert!(
+        matches!(&world.key(KeyCode::Enter)[..], [Effect::Work(Work::Load { source: Source::File(path), .. })] if path == Path::new("/no.gguf"))
     );
     world.key(KeyCode::Home);
     world.key(KeyCode::Enter);

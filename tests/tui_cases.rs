@@ -271,11 +271,23 @@ fn what_failed_is_not_shown_as_done() {
     }
     for name in ["chat-3", "chat-2"] {
         let asked = world.ctrl('u');
-        assert!(matches!(&asked[..], [Effect::Desk(Desk::Undelete(n))] if n == name), "{asked:?}");
+        assert!(matches!(&asked[..], [Effect::Desk(Desk::Undelete(Some(n)))] if n == name), "{asked:?}");
         assert!(!world.app.trashed.is_empty(), "it is there until it is back");
         world.report(Report::Undeleted(name.into(), format!("{name}-1")));
     }
-    assert!(world.ctrl('u').is_empty() && world.screen().contains("nothing was deleted"));
+    // What an earlier run threw away: the desk knows.
+    assert!(matches!(world.ctrl('u')[..], [Effect::Desk(Desk::Undelete(None))]));
+    world.report(Report::DeskFailed("nothing was deleted".into()));
+    let rows = world.screen();
+    let border = rows.lines().find(|row| row.contains("nothing was deleted")).unwrap();
+    assert!(!border.contains("Esc"), "what is left of the keys: {border}");
+    // Any key of the panel takes it away.
+    world.key(KeyCode::Up);
+    assert!(!world.screen().contains("nothing was deleted"));
+    // In a search it clears the line.
+    world.write("月");
+    assert!(world.screen().contains("Esc clears the search"));
+    assert!(matches!(&world.ctrl('u')[..], [Effect::Desk(Desk::List(text))] if text.is_empty()));
 }
 
 #[test]
@@ -596,4 +608,15 @@ fn what_was_chosen_waits_while_the_thread_tells_other_things() {
     assert_eq!(kv(&world), "q8");
     world.report(Report::Reopened(Box::new(about()), Some(Box::new(chosen().options))));
     assert_eq!(kv(&world), "f16", "it did not work");
+}
+
+#[test]
+fn another_model_that_goes_on_with_a_conversation_says_so() {
+    let mut world = World::chat((80, 24), Lang::Zh, conversation());
+    assert!(!world.screen().contains("另一个模型"));
+    let mut turns = conversation();
+    turns.last_mut().unwrap().ids = None;
+    let talk = Talk { name: Some("chat-2".into()), turns, opened: true, ..Talk::default() };
+    world.report(Report::Talk(Box::new(talk)));
+    assert!(world.screen().contains("另一个模型"), "{}", world.screen());
 }

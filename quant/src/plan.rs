@@ -151,6 +151,11 @@ impl Preset {
         Self::ALL.iter().copied().find(|p| p.name().eq_ignore_ascii_case(&full))
     }
 
+    /// The preset with this `general.file_type`.
+    pub fn from_file_type(id: u64) -> Option<Self> {
+        Self::ALL.iter().copied().find(|preset| u64::from(preset.file_type()) == id)
+    }
+
     /// `general.file_type`.
     pub const fn file_type(self) -> u32 {
         match self {

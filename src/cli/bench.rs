@@ -180,10 +180,8 @@ impl Subject {
             None => file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         };
         // What no preset of ours is called, e.g. a mixture of llama.cpp's.
-        let preset = meta.uint("general.file_type")?.and_then(|id| {
-            Preset::ALL.iter().find(|preset| u64::from(preset.file_type()) == id).map(|p| p.name().to_owned())
-        });
-        let preset = preset.unwrap_or_else(|| "?".into());
+        let preset = meta.uint("general.file_type")?.and_then(Preset::from_file_type);
+        let preset = preset.map_or("?", Preset::name).to_owned();
         Ok(Self { cost: Cost::of(&file.reader), name, preset, on_disk: args.shape.is_none(), file })
     }
 

@@ -15,6 +15,7 @@ use crate::schedule::Scheduler;
 use crate::token::{ChatError, ChatFormat, HistoryRule, Tokenizer};
 use huozi_quant::gguf::{self, Meta, Reader, Value};
 use huozi_quant::map::How;
+use huozi_quant::plan::Preset;
 use huozi_quant::shape::Shape;
 use std::collections::BTreeMap;
 use std::io;
@@ -155,7 +156,7 @@ pub struct Options {
 pub struct About {
     /// Its name: that of the file, or what the file calls itself for the embedded model.
     pub name: String,
-    /// The format of most of its weights, e.g. `q4_k`.
+    /// Its type, e.g. `q4_k_m`; the format of most of its weights, e.g. `q4_k`, where the file does not say.
     pub kind: String,
     /// Instruction set and threads.
     pub runs_on: String,
@@ -415,8 +416,13 @@ fn engine(
     }
 }
 
-/// The format that most bytes of the weights have.
+/// The type that the file says it has, as `huozi-convert -t` takes it; else the format that most bytes of the weights have.
 fn kind(reader: &Reader) -> String {
+    if let Ok(Some(id)) = reader.meta().uint("general.file_type")
+        && let Some(preset) = Preset::from_file_type(id)
+    {
+        return preset.name().to_lowercase();
+    }
     let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
     for tensor in reader.tensors() {
         *bytes.entry(tensor.format.name()).or_default() += tensor.bytes;

@@ -232,6 +232,8 @@ pub struct App {
     pub rates: VecDeque<f64>,
     /// Bytes of memory in use.
     pub memory: Option<u64>,
+    /// The model that is opened, or was.
+    pub opening: Option<Source>,
     /// Models found, and memory there is.
     pub models: (Vec<Model>, Option<u64>),
     /// Whether somebody has looked for them.
@@ -286,6 +288,7 @@ impl App {
             context_used: 0,
             rates: VecDeque::new(),
             memory: None,
+            opening: None,
             models: (Vec::new(), None),
             looked: false,
             talks: Vec::new(),
@@ -342,6 +345,7 @@ impl App {
         let cancel = Arc::new(AtomicBool::new(false));
         self.screen = Screen::Load(Loading { name, step: None, since: now, cancel: cancel.clone() });
         self.panel = None;
+        self.opening = Some(source.clone());
         // What is being said goes on with the engine that was chosen for it.
         let options = self.chosen.as_ref().map_or(&self.start.options, |chosen| &chosen.options).clone();
         Effect::Work(Work::Load { source, options, cancel })

@@ -65,10 +65,18 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
 /// Opens what is chosen.
 pub fn open(app: &mut App, now: Instant) -> Vec<Effect> {
     let Screen::Choose(choice) = &app.screen else { return Vec::new() };
-    match app.sources().get(choice.at) {
+    let sources = app.sources();
+    match sources.get(choice.at) {
         Some(source) => vec![app.load(source.clone(), now)],
         None => {
-            app.panel = Some(Panel::Ask(Ask::new(Wish::Model, "")));
+            // What was typed before and did not open can be mended.
+            let failed =
+                app.opening.as_ref().filter(|source| choice.error.is_some() && !sources.contains(source));
+            let typed = match failed {
+                Some(Source::File(path)) => path.display().to_string(),
+                _ => String::new(),
+            };
+            app.panel = Some(Panel::Ask(Ask::new(Wish::Model, &typed)));
             Vec::new()
         }
     }

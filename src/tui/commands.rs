@@ -40,6 +40,7 @@ pub fn written(message: &str) -> Cow<'_, str> {
 
 /// Does a command; the input is emptied if it is one.
 pub fn run(app: &mut App, name: &str, rest: &str, now: Instant) -> Vec<Effect> {
+    app.flash = None;
     let action = match name {
         "help" => Action::Help,
         "new" | "clear" => Action::New,
@@ -60,7 +61,21 @@ pub fn run(app: &mut App, name: &str, rest: &str, now: Instant) -> Vec<Effect> {
             app.input.take();
             let value = value.trim_start_matches(['=', ' ']);
             return match ITEMS.iter().find(|item| item.name() == key) {
-                Some(&item) if !value.is_empty() => put(app, item, value, now),
+                Some(&item) if !value.is_empty() => {
+                    let effects = put(app, item, value, now);
+                    if !effects.is_empty() {
+                        app.flash(format!("{key} = {value}"), Tone::Note, now);
+                    }
+                    effects
+                }
+                None if !key.is_empty() => {
+                    let said = format!(
+                        "{key}: {}",
+                        app.say("no such setting; F2 shows all", "没有这项设置；F2 查看全部")
+                    );
+                    app.flash(said, Tone::Error, now);
+                    Vec::new()
+                }
                 _ => act(app, Action::Settings, now),
             };
         }

@@ -41,6 +41,8 @@ pub enum Panel {
 
 /// Gives a key to the panel that is open.
 pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
+    // What was said stood in the place of the panel's keys.
+    app.flash = None;
     match &app.panel {
         Some(Panel::Help(_)) => help::key(app, key),
         Some(Panel::Settings(_)) => settings::key(app, key, now),
@@ -61,6 +63,11 @@ pub fn render(app: &App, screen: Rect, buffer: &mut Buffer) -> Option<Position> 
         Panel::Ask(state) => (ask::window_place(screen), ask::render(app, state, screen, buffer)),
     };
     let line = Rect { x: area.x + 1, y: area.bottom() - 1, width: area.width.saturating_sub(2), height: 1 };
+    if app.flash.is_some() {
+        // The keys make room for it.
+        let look = app.look();
+        buffer.set_string(line.x, line.y, look.rule().repeat(usize::from(line.width)), look.dim());
+    }
     status::render_flash(app, line, area.height.saturating_sub(2), buffer);
     cursor
 }

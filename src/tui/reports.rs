@@ -31,7 +31,12 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
             app.transcript.live_ended();
             (app.switching, app.warming) = (0, 0);
             (app.about, app.chosen, app.panel) = (None, None, None);
-            app.screen = Screen::Choose(Choice { error: Some(why), ..Choice::default() });
+            // The one that failed stays chosen; a path that was typed is in no list.
+            let sources = app.sources();
+            let at = app.opening.as_ref().map_or(0, |source| {
+                sources.iter().position(|other| other == source).unwrap_or(sources.len())
+            });
+            app.screen = Screen::Choose(Choice { at, error: Some(why), ..Choice::default() });
             return vec![Effect::Desk(Desk::Models)];
         }
         Report::Event(event) => on_event(app, event, now),
@@ -171,6 +176,14 @@ fn on_talk(app: &mut App, mut talk: Talk, now: Instant) -> Vec<Effect> {
                 .say(
                     "another huozi writes it: this goes on in a copy",
                     "另一个 huozi 正在写入：此处在副本中继续",
+                )
+                .to_owned();
+            app.flash(said, Tone::Note, now);
+        } else if app.talk.turns.last().is_some_and(|turn| turn.ids.is_none()) {
+            let said = app
+                .say(
+                    "the last answer is another model's; this one goes on (Ctrl+N: a new conversation)",
+                    "上一个回答出自另一个模型，现由此模型继续（Ctrl+N 新建对话）",
                 )
                 .to_owned();
             app.flash(said, Tone::Note, now);

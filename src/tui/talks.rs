@@ -1,6 +1,6 @@
 //! The pane of the conversations.
 
-use super::app::{App, Effect, Tone};
+use super::app::{App, Effect};
 use super::input::Input;
 use super::panels::{Panel, both_ends, edit, line, list, place, window};
 use super::text::one_line;
@@ -111,12 +111,9 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         }
         KeyCode::Delete => return delete(app, now),
         KeyCode::Char('d') if control => return delete(app, now),
-        KeyCode::Char('z' | 'u') if control => {
-            if let Some(name) = app.trashed.last() {
-                return vec![Effect::Desk(Desk::Undelete(name.clone()))];
-            }
-            let none = app.say("nothing was deleted", "没有删除过对话").to_owned();
-            app.flash(none, Tone::Note, now);
+        // In a line that is not empty it clears the line, as everywhere.
+        KeyCode::Char(c) if control && (c == 'z' || c == 'u' && state.search.is_empty()) => {
+            return vec![Effect::Desk(Desk::Undelete(app.trashed.last().cloned()))];
         }
         KeyCode::F(6) => state.renaming = entry.map(|entry| Input::of(&entry.title)),
         KeyCode::Char('r') if control => state.renaming = entry.map(|entry| Input::of(&entry.title)),
@@ -206,6 +203,9 @@ pub fn render(app: &App, state: &Talks, screen: Rect, buffer: &mut Buffer) -> Op
     let area = window_place(screen);
     let hint = match (&state.renaming, !app.trashed.is_empty()) {
         (Some(_), _) => app.say("Enter renames, Esc leaves it", "Enter 改名，Esc 取消"),
+        (None, _) if !state.search.is_empty() => {
+            app.say("Enter open, Esc clears the search", "Enter 打开，Esc 清除搜索")
+        }
         (None, true) => app.say("Ctrl+U brings back what was deleted", "Ctrl+U 恢复已删除的对话"),
         (None, false) => app.say(
             "Enter open, Ctrl+R rename, Del delete, Esc close",

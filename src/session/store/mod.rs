@@ -20,7 +20,9 @@ mod log;
 mod shelf;
 mod writer;
 
-pub use shelf::{Entry, delete, erase, export, latest, list, markdown, rename, search, undelete};
+pub use shelf::{
+    Entry, delete, empty_trash, erase, export, latest, list, markdown, rename, search, trashed_last, undelete,
+};
 pub use writer::Writer;
 
 use super::Turn;

@@ -5,7 +5,7 @@ use super::{Conversation, Error, Writer, lock, make_private_directory, open_opti
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A conversation in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +112,39 @@ pub fn delete(directory: &Path, name: &str) -> Result<String, Error> {
 /// It is no longer there.
 pub fn undelete(directory: &Path, trashed: &str) -> Result<String, Error> {
     move_to(&path(&directory.join("trash"), trashed)?, directory, trashed)
+}
+
+/// The name in `trash/` of what was thrown away last.
+pub fn trashed_last(directory: &Path) -> Option<String> {
+    let files = fs::read_dir(directory.join("trash")).ok()?.flatten();
+    let found = files.filter_map(|file| named(&file.path())).map(|(name, meta)| (thrown(&meta), name));
+    found.max().map(|(_, name)| name)
+}
+
+/// Removes for good what was thrown away more than `days` ago.
+pub fn empty_trash(directory: &Path, days: u64) {
+    let Ok(files) = fs::read_dir(directory.join("trash")) else { return };
+    let old = SystemTime::now() - Duration::from_secs(days * 86_400);
+    for file in files.flatten() {
+        if named(&file.path()).is_some_and(|(_, meta)| thrown(&meta) < old) {
+            // Another instance may have been first.
+            let _ = fs::remove_file(file.path());
+        }
+    }
+}
+
+/// When a file came into its folder: the system notes the time of a move beside that of a change of the content.
+fn thrown(meta: &fs::Metadata) -> SystemTime {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let (seconds, nanos) = (meta.ctime().max(0) as u64, meta.ctime_nsec().max(0) as u64);
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(nanos)
+    }
+    #[cfg(not(unix))]
+    {
+        meta.modified().unwrap_or_else(|_| SystemTime::now())
+    }
 }
 
 /// Moves a file to the first of `name`, `name-1`, ... that is free.

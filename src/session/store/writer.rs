@@ -107,7 +107,9 @@ impl Writer {
         let mut growing = None;
         let taken = (|| {
             self.log.append(before, &self.model, &mut out)?;
-            self.log.entitle(question, &mut out)?;
+            if before.turns.is_empty() {
+                self.log.entitle(question, &mut out)?;
+            }
             let parent = if retry { self.log.before_last()? } else { self.log.head };
             let question = self.log.question(parent, question, &mut out)?;
             let line = Line {
@@ -214,7 +216,9 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{delete, erase, list, load, markdown, rename, search, undelete};
+    use super::super::{
+        delete, empty_trash, erase, list, load, markdown, rename, search, trashed_last, undelete,
+    };
     use super::*;
     use crate::session::Turn;
 
@@ -229,6 +233,21 @@ mod tests {
     /// What another process would read.
     fn read_back(directory: &Path, name: &str) -> Vec<Turn> {
         load(directory, name, "m").unwrap().turns
+    }
+
+    #[test]
+    fn the_title_stays_that_of_the_first_question() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::create(dir.path(), "m").unwrap();
+        writer.begin(&talk(&[]), "月", 0, false).unwrap();
+        let first = turn("月", "明", &[1], Stop::MaxTokens);
+        writer.part("明", &[1]).unwrap();
+        writer.finish(&talk(std::slice::from_ref(&first)), Some(Stop::MaxTokens)).unwrap();
+        writer.begin(&talk(&[first]), "雪", 0, false).unwrap();
+        assert_eq!(list(dir.path())[0].title, "月");
+        // Another in its place.
+        writer.begin(&talk(&[]), "风", 0, false).unwrap();
+        assert_eq!(list(dir.path())[0].title, "风");
     }
 
     #[test]
@@ -332,6 +351,18 @@ mod tests {
         assert_eq!(list(dir.path()).len(), 1);
         assert_eq!(undelete(dir.path(), &trashed).unwrap(), name);
         assert_eq!(list(dir.path()).len(), 2);
+        // What was thrown away last, by another run.
+        assert_eq!(trashed_last(dir.path()), None);
+        let other = search(dir.path(), "明月").remove(0);
+        for name in [&name, &other] {
+            delete(dir.path(), name).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert_eq!(trashed_last(dir.path()).as_ref(), Some(&other));
+        empty_trash(dir.path(), 30);
+        undelete(dir.path(), &name).unwrap();
+        empty_trash(dir.path(), 0);
+        assert_eq!((trashed_last(dir.path()), list(dir.path()).len()), (None, 1));
         // Thrown away twice under one name, nothing is hidden.
         delete(dir.path(), &name).unwrap();
         std::fs::copy(

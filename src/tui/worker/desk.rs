@@ -33,6 +33,8 @@ pub(super) fn work(task: Desk, setup: &Setup) -> Option<Report> {
             Ok(Report::Deleted(trashed))
         }),
         Desk::Undelete(trashed) => folder().and_then(|folder| {
+            let nothing = || Report::DeskFailed(Failure::new("nothing was deleted", "没有删除过对话"));
+            let trashed = trashed.or_else(|| store::trashed_last(folder)).ok_or_else(nothing)?;
             let name = store::undelete(folder, &trashed).map_err(failed)?;
             Ok(Report::Undeleted(trashed, name))
         }),

@@ -85,7 +85,7 @@ pub enum Desk {
     /// Throw away a conversation that is not open.
     Delete(String),
     /// Bring back what was thrown away under this name.
-    Undelete(String),
+    Undelete(Option<String>),
     /// Write a text file.
     Export(PathBuf, String),
     /// Read a text file.
@@ -232,6 +232,9 @@ impl Setup {
     }
 }
 
+/// What was thrown away can be brought back for so long.
+const DAYS_IN_TRASH: u64 = 30;
+
 /// Both threads.
 pub struct Workers {
     work: Sender<Work>,
@@ -258,6 +261,9 @@ impl Workers {
                 model::Worker::new(at, to).run(&works);
             })?,
             std::thread::Builder::new().name("desk".into()).spawn(move || {
+                if let Some(folder) = &setup.folder {
+                    store::empty_trash(folder, DAYS_IN_TRASH);
+                }
                 let mut waiting = VecDeque::new();
                 while let Some(task) = waiting.pop_front().or_else(|| desks.recv().ok()) {
                     waiting.extend(desks.try_iter());
