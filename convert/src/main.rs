@@ -156,7 +156,10 @@ fn main() -> ExitCode {
         let result = pipeline::run(&options, &progress, &cancel);
         progress.end();
         match result {
-            Ok(report) => (Ok(print::report(&report, args.json)), report.notes),
+            Ok(report) => {
+                let printed = print::report(&report, args.json);
+                (Ok(printed), report.notes.into_iter().skip(progress.told()).collect())
+            }
             Err(error) => (Err(error), Vec::new()),
         }
     };

@@ -91,6 +91,10 @@ impl Options {
 
 /// Told what happens, from any thread.
 pub trait Progress: Sync {
+    /// What is worth knowing before the work begins: the first notes of the report.
+    fn notes(&self, notes: &[String]) {
+        let _ = notes;
+    }
     /// The conversion proper begins; `bytes` of source will be read.
     fn start(&self, bytes: u64) {
         let _ = bytes;
@@ -168,6 +172,7 @@ fn convert(
         }
     };
     let source_bytes: u64 = model.tensors.iter().map(|(_, source)| checkpoint.tensors()[*source].bytes).sum();
+    progress.notes(&model.notes);
     progress.start(source_bytes);
     let how = How { allow_nan: options.allow_nan, imatrix: model.imatrix.as_ref() };
     let converted = match work.convert(&model.tensors, &chunks, &outputs, how, progress) {

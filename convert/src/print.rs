@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use huozi_convert::pipeline::{Forecast, FormatCount, Progress, Report};
@@ -123,6 +123,7 @@ pub struct Shown {
     lines: Mutex<Lines>,
     done: AtomicU64,
     total: AtomicU64,
+    told: AtomicUsize,
 }
 
 struct Lines {
@@ -144,13 +145,18 @@ impl Shown {
         });
         let now = Instant::now();
         let lines = Mutex::new(Lines { started: now, last: now });
-        Self { bar, lines, done: AtomicU64::new(0), total: AtomicU64::new(0) }
+        Self { bar, lines, done: AtomicU64::new(0), total: AtomicU64::new(0), told: AtomicUsize::new(0) }
     }
 
     pub fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+
+    /// How many of the report's notes were told while it worked.
+    pub fn told(&self) -> usize {
+        self.told.load(Relaxed)
     }
 
     /// Counts anew, to `bytes`.
@@ -165,6 +171,13 @@ impl Shown {
 }
 
 impl Progress for Shown {
+    fn notes(&self, notes: &[String]) {
+        for text in notes {
+            say(format_args!("note: {text}"));
+        }
+        self.told.store(notes.len(), Relaxed);
+    }
+
     fn start(&self, bytes: u64) {
         self.total.store(bytes, Relaxed);
         if let Ok(mut lines) = self.lines.lock() {
