@@ -620,3 +620,15 @@ fn another_model_that_goes_on_with_a_conversation_says_so() {
     world.report(Report::Talk(Box::new(talk)));
     assert!(world.screen().contains("另一个模型"), "{}", world.screen());
 }
+
+#[test]
+fn set_says_what_it_did() {
+    let mut world = World::chat((80, 24), Lang::En, conversation());
+    for (typed, said) in
+        [("/set top_k 7", "top_k = 7"), ("/set foo 3", "foo: no such setting"), ("/set top_p 9", "top_p: ")]
+    {
+        world.write(typed);
+        world.key(KeyCode::Enter);
+        assert!(world.screen().contains(said) && world.app.panel.is_none(), "{typed}: {}", world.screen());
+    }
+}

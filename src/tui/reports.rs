@@ -171,22 +171,21 @@ fn on_talk(app: &mut App, mut talk: Talk, now: Instant) -> Vec<Effect> {
         app.transcript.to_end();
         let questions: Vec<String> = app.talk.turns.iter().map(|turn| turn.question.clone()).collect();
         questions.iter().for_each(|question| app.remember(question));
-        if copy {
-            let said = app
-                .say(
-                    "another huozi writes it: this goes on in a copy",
-                    "另一个 huozi 正在写入：此处在副本中继续",
-                )
-                .to_owned();
-            app.flash(said, Tone::Note, now);
-        } else if app.talk.turns.last().is_some_and(|turn| turn.ids.is_none()) {
-            let said = app
-                .say(
-                    "the last answer is another model's; this one goes on (Ctrl+N: a new conversation)",
-                    "上一个回答出自另一个模型，现由此模型继续（Ctrl+N 新建对话）",
-                )
-                .to_owned();
-            app.flash(said, Tone::Note, now);
+        // Ids are only known of what this model said.
+        let others = app.talk.turns.last().is_some_and(|turn| turn.ids.is_none());
+        let said = match (copy, others) {
+            (true, _) => app.say(
+                "another huozi writes it: this goes on in a copy",
+                "另一个 huozi 正在写入：此处在副本中继续",
+            ),
+            (false, true) => app.say(
+                "the last answer is another model's; this one goes on (Ctrl+N: a new conversation)",
+                "上一个回答出自另一个模型，现由此模型继续（Ctrl+N 新建对话）",
+            ),
+            (false, false) => "",
+        };
+        if !said.is_empty() {
+            app.flash(said.to_owned(), Tone::Note, now);
         }
         let bytes: usize = app.talk.turns.iter().map(|t| t.question.len() + t.answer.len()).sum();
         if bytes > WARM_BYTES && matches!(app.busy, Busy::Idle) {

@@ -1,8 +1,8 @@
 //! The table: which function multiplies rows of a format on an ISA.
 //!
 //! Every ISA above the baseline is one row of `levels!`: a vector unit, how many of its vectors a tile is tall (twice
-//! as many where weights are rescaled), and how many columns a group may have. The functions are made from the generic code in `tile`, `unpack` and `dense`. The
-//! baseline runs the portable `formats::*::dot`, row by row.
+//! as many where weights are rescaled), and how many columns a group may have. The functions are made from the generic
+//! code in `tile`, `unpack` and `dense`. The baseline runs the portable `formats::*::dot`, row by row.
 
 use super::line::{self, Line};
 use super::unpack::{self, Out, Unpack};
