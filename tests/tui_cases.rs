@@ -3,7 +3,7 @@
 mod tui_support;
 
 use crossterm::event::{KeyCode, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
-use huozi::session::{Event, Notice, Turn};
+use huozi::session::{Event, Notice, Stop, Turn};
 use huozi::tui::app::{App, Busy, Effect, Prefs, Screen, Start};
 use huozi::tui::failure::Failure;
 use huozi::tui::look::{Lang, Theme};
@@ -153,7 +153,20 @@ fn an_export_holds_the_answer_on_its_way() {
     command(&mut world, "second");
     world.event(Event::Text("two".into()));
     let text = exported(&mut world);
-    assert!(text.ends_with("another\n\n## You\n\nsecond\n\n## Huozi\n\ntwo\n"), "{text}");
+    assert!(text.ends_with("another\n\n## You\n\nsecond\n\n## Huozi\n\ntwo\n\n*[stopped]*\n"), "{text}");
+    // Who said it and when, the system prompt, and lines that stay lines.
+    world.app.chosen.as_mut().unwrap().settings.system = Some("a\nb".into());
+    let stopped = Turn { stop: Stop::MaxTokens, ..turn("q\nr", "床前明月光，\n疑是地上霜。") };
+    answered(&mut world, vec![stopped], None);
+    let text = exported(&mut world);
+    let (head, rest) = text.split_once(" · ").unwrap();
+    let day = head.strip_prefix("# q\n\n*").expect(&text);
+    assert!(day.len() == 16 && day.starts_with("20") && day.as_bytes()[13] == b':', "{text}");
+    assert_eq!(
+        rest,
+        "huozi-7b-rlhf q4_k*\n\n> a  \n> b\n\n## You\n\nq  \nr\n\n## Huozi\n\n床前明月光，  \n疑是地上霜。\n\n\
+         *[stopped: max_new_tokens is reached]*\n"
+    );
 }
 
 #[test]

@@ -177,10 +177,10 @@ pub struct About {
 pub enum Step {
     /// The embedded model is converted, for the first time.
     Convert,
+    /// The vocabulary is built.
+    Build,
     /// The file is brought into memory.
     Read,
-    /// The vocabulary is built and the weights are looked up.
-    Build,
 }
 
 /// Why a model did not open.
@@ -207,7 +207,13 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
-    /// Its chat format does not work, or it has none.
+    /// It has no chat format.
+    #[error("{}: {}", path.display(), ChatError::NoFormat)]
+    NoChat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its chat format does not work.
     #[error("{}: {source}", path.display())]
     Chat {
         /// The file.
@@ -338,6 +344,15 @@ fn file(
     if !options.no_memory_check {
         catalog::check_memory(&path.display().to_string(), forecast, n_ctx, memory)?;
     }
+    progress(Step::Build, 0, bytes);
+    let vocabulary = |what: String| Error::Vocabulary { path: path.to_owned(), what };
+    let tokenizer = Arc::new(Tokenizer::from_gguf(meta).map_err(|e| vocabulary(e.to_string()))?);
+    let chat = |source| Error::Chat { path: path.to_owned(), source };
+    let format = ChatFormat::from_gguf(meta, &tokenizer).map_err(chat)?;
+    if matches!(format, ChatFormat::None) {
+        return Err(Error::NoChat { path: path.to_owned() });
+    }
+    let (sampling, max_new) = wanted.over(meta)?;
     // A file that would push itself out again is better read as it is needed.
     if memory.is_none_or(|memory| bytes <= memory.available) {
         progress(Step::Read, 0, bytes);
@@ -349,15 +364,6 @@ fn file(
     if cancel.load(Ordering::Relaxed) {
         return Err(Error::Stopped { path: path.to_owned() });
     }
-    progress(Step::Build, bytes, bytes);
-    let vocabulary = |what: String| Error::Vocabulary { path: path.to_owned(), what };
-    let tokenizer = Arc::new(Tokenizer::from_gguf(meta).map_err(|e| vocabulary(e.to_string()))?);
-    let chat = |source| Error::Chat { path: path.to_owned(), source };
-    let format = ChatFormat::from_gguf(meta, &tokenizer).map_err(chat)?;
-    if matches!(format, ChatFormat::None) {
-        return Err(chat(ChatError::NoFormat));
-    }
-    let (sampling, max_new) = wanted.over(meta)?;
     let settings = Settings {
         sampling,
         max_new,

@@ -7,7 +7,7 @@ use super::panels::{Choice, Panel};
 use super::transcript::Transcript;
 use super::worker::{Ask, Chosen, Desk, Model, Talk, Work};
 use crate::session::open::{About, Options, Source, Step};
-use crate::session::store::Entry;
+use crate::session::store::{Entry, title_of};
 use crate::session::{Stats, Stop, Turn};
 use ratatui::layout::Rect;
 use serde::{Deserialize, Serialize};
@@ -472,11 +472,11 @@ impl App {
 
     /// The title of the conversation.
     pub fn title(&self) -> String {
-        let first = || self.talk.turns.first().map(|turn| turn.question.as_str());
-        let live = || self.live().map(|live| live.question.as_str());
-        let given = self.talk.title.as_deref().filter(|title| !title.trim().is_empty());
+        let first = || self.talk.turns.first().map(|turn| title_of(&turn.question));
+        let live = || self.live().map(|live| title_of(&live.question));
+        let given = self.talk.title.clone().filter(|title| !title.trim().is_empty());
         let title = given.or_else(first).or_else(live);
-        title.map_or_else(|| self.say("New conversation", "新对话").to_owned(), super::text::one_line)
+        title.map_or_else(|| self.say("New conversation", "新对话").to_owned(), |t| super::text::one_line(&t))
     }
 }
 

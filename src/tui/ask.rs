@@ -1,13 +1,13 @@
 //! The pane that asks for a line, or whether it is meant.
 
 use super::app::{App, Effect};
+use super::export;
 use super::input::Input;
 use super::panels::{Panel, edit, line, place, window};
 use super::worker::{Desk, Work};
 use crate::session::open::Source;
-use crate::session::store;
-use crate::session::{Stop, Turn};
 use crossterm::event::{KeyCode, KeyEvent};
+use jiff::ZonedDateTime;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
@@ -72,7 +72,7 @@ pub fn wish_for(app: &mut App, wish: Wish, text: &str, now: Instant) -> Vec<Effe
     let path = home(text);
     match wish {
         Wish::Attach => vec![Effect::Desk(Desk::Attach(path))],
-        Wish::Export => vec![Effect::Desk(Desk::Export(path, markdown(app)))],
+        Wish::Export => vec![Effect::Desk(Desk::Export(path, export::markdown(app, &ZonedDateTime::now())))],
         Wish::Model => vec![app.load(Source::File(path), now)],
         Wish::Forget => Vec::new(),
     }
@@ -86,37 +86,6 @@ fn home(text: &str) -> PathBuf {
         Some(home) => Path::new(&home).join(&text[2..]),
         None => PathBuf::from(text),
     }
-}
-
-/// The conversation as Markdown.
-pub fn markdown(app: &App) -> String {
-    let mut turns = app.talk.turns.clone();
-    if let Some(live) = app.live() {
-        // As on the screen, it stands in the place of the turn it replaces.
-        turns.truncate(live.shown_before(&app.talk.turns));
-        turns.push(Turn {
-            question: live.question.clone(),
-            answer: live.text.clone(),
-            ids: None,
-            attempt: 0,
-            stop: Stop::Cancelled,
-        });
-    }
-    let conversation = store::Conversation {
-        system: app.chosen.as_ref().and_then(|chosen| chosen.settings.system.clone()),
-        turns,
-        ..store::Conversation::default()
-    };
-    store::markdown(&app.title(), &conversation, app.say("You", "你"), app.say("Huozi", "活字"))
-}
-
-/// A file name for an export.
-pub fn export_name(app: &App) -> String {
-    let title = app.title();
-    let safe: String = title.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { ' ' }).collect();
-    let safe = safe.split_whitespace().collect::<Vec<_>>().join("-");
-    let name: String = safe.chars().take(30).collect();
-    format!("{}.md", if name.is_empty() { "huozi" } else { &name })
 }
 
 /// The window's place.

@@ -188,7 +188,7 @@ pub fn render_loading(app: &App, loading: &Loading, now: Instant, screen: Rect, 
                     (app.say("converting the built-in model, this once", "首次使用：转换内置模型"), share)
                 }
                 Step::Read => (app.say("reading the file", "读取文件"), share),
-                Step::Build => (app.say("building the vocabulary", "建立词表"), 1.0),
+                Step::Build => (app.say("building the vocabulary", "建立词表"), share),
             }
         }
     };
@@ -203,5 +203,11 @@ pub fn render_loading(app: &App, loading: &Loading, now: Instant, screen: Rect, 
     }
     put(&line, look.dim());
     let last = Rect { x, y: screen.bottom() - 1, width: cells as u16, height: 1 };
+    let stopping = loading.cancel.load(Ordering::Relaxed);
+    let keys = match stopping {
+        true => app.say("stopping ...", "正在停止……"),
+        false => app.say("Esc stops", "Esc 停止"),
+    };
+    buffer.set_string(last.x, last.y, fit(keys, cells), look.dim());
     render_flash(app, last, last.y.saturating_sub(y), buffer);
 }

@@ -1,11 +1,12 @@
 //! Commands: messages that begin with a slash, for terminals without the keys.
 
 use super::app::{App, Effect, Tone};
-use super::ask::{Ask, Wish, export_name, wish_for};
+use super::ask::{Ask, Wish, wish_for};
+use super::export;
 use super::keys::Action;
 use super::panels::Panel;
 use super::settings::{ITEMS, put};
-use super::update::{act, is_switching};
+use super::update::{act, is_switching, quit};
 use super::worker::Work;
 use std::borrow::Cow;
 use std::time::Instant;
@@ -86,7 +87,7 @@ pub fn run(app: &mut App, name: &str, rest: &str, now: Instant) -> Vec<Effect> {
         "attach" => Action::Attach,
         "export" => {
             app.input.take();
-            let name = if rest.is_empty() { export_name(app) } else { rest.to_owned() };
+            let name = if rest.is_empty() { export::name(app) } else { rest.to_owned() };
             return wish_for(app, Wish::Export, &name, now);
         }
         "save" | "rename" if !rest.is_empty() => {
@@ -107,9 +108,7 @@ pub fn run(app: &mut App, name: &str, rest: &str, now: Instant) -> Vec<Effect> {
     };
     app.input.take();
     if action == Action::Quit {
-        app.stop();
-        app.quitting = true;
-        return vec![Effect::Quit];
+        return quit(app);
     }
     if action == Action::Attach {
         app.panel = Some(Panel::Ask(Ask::new(Wish::Attach, "")));

@@ -8,6 +8,7 @@ pub mod app;
 mod ask;
 mod chooser;
 mod commands;
+mod export;
 pub mod failure;
 mod help;
 pub mod input;

@@ -72,12 +72,15 @@ pub fn render(app: &App, screen: Rect, buffer: &mut Buffer) -> Option<Position> 
     cursor
 }
 
+/// Cells beside a window, at each side: where there are fewer, what stands in them cannot be read.
+const BESIDE: u16 = 8;
+
 /// The place of a window that wants `width` by `height` cells, its frame included: in the middle, and never on the last
-/// row. On a small screen it has all of it.
+/// row. Where little of the screen would be left beside it, it has the whole width.
 pub fn place(screen: Rect, width: u16, height: u16) -> Rect {
     let most = Rect { height: screen.height.saturating_sub(1), ..screen };
     let (width, height) = (width.min(most.width), height.min(most.height));
-    let narrow = most.width < 50;
+    let narrow = most.width < width + 2 * BESIDE;
     let (width, x) = if narrow { (most.width, 0) } else { (width, (most.width - width) / 2) };
     Rect { x: screen.x + x, y: screen.y + (most.height - height) / 2, width, height }
 }

@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 
 /// Between two speeds of the sparkline.
 const RATE: Duration = Duration::from_millis(400);
-/// A conversation with fewer bytes is read so fast that nobody waits.
-const WARM_BYTES: usize = 200;
 
 /// Takes a report.
 pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
@@ -115,7 +113,7 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
             return talks::relist(app);
         }
         Report::Exported(path) => {
-            let said = format!("{} {}", app.say("written:", "已写入："), path.display());
+            let said = format!("{}{}", app.say("written: ", "已写入："), path.display());
             app.flash(said, Tone::Note, now);
         }
         Report::Attached(path, text) => {
@@ -187,8 +185,7 @@ fn on_talk(app: &mut App, mut talk: Talk, now: Instant) -> Vec<Effect> {
         if !said.is_empty() {
             app.flash(said.to_owned(), Tone::Note, now);
         }
-        let bytes: usize = app.talk.turns.iter().map(|t| t.question.len() + t.answer.len()).sum();
-        if bytes > WARM_BYTES && matches!(app.busy, Busy::Idle) {
+        if !app.talk.turns.is_empty() && matches!(app.busy, Busy::Idle) {
             effects.push(app.warm());
         }
     }

@@ -393,7 +393,7 @@ pub fn render(app: &App, state: &Settings, screen: Rect, buffer: &mut Buffer) ->
             "左右修改，Enter 输入，Del 复原，Esc 关闭",
         ),
     };
-    let inner = window(area, app.say("Settings of the next answer", "下一个回答的设置"), hint, look, buffer);
+    let inner = window(area, app.say("Settings of this conversation", "此对话的设置"), hint, look, buffer);
     let cells = usize::from(inner.width);
     let names = ITEMS.iter().map(|item| item.name().len()).max().unwrap_or(0) + 2;
     let rows: Vec<_> = ITEMS

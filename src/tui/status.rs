@@ -23,6 +23,7 @@ pub fn render_title(app: &App, area: Rect, buffer: &mut Buffer) {
     };
     mark(app.talk.private, app.say("not saved", "不保存"));
     mark(app.talk.copy, app.say("copy", "副本"));
+    mark(app.prefs.raw, app.say("raw", "原文"));
     mark(app.editing, app.say("editing", "修改中"));
     let model =
         app.about.as_ref().map_or_else(String::new, |about| format!("{} {} ", about.name, about.kind));
@@ -156,6 +157,8 @@ pub fn render_figures(app: &App, now: Instant, area: Rect, buffer: &mut Buffer) 
         let label = if cells >= 60 { app.say("mem ", "内存 ") } else { "" };
         parts.push((format!("{label}{}", bytes(memory)), look.dim()));
     }
+    // What follows makes room for the way to the help.
+    let always = parts.len();
     if let Some(stats) = app.stats.as_ref().filter(|stats| stats.prompt_tokens > 0) {
         parts.push((format!("{} {:.0} t/s", app.say("prompt", "提示"), stats.prompt_rate()), look.dim()));
     }
@@ -170,8 +173,9 @@ pub fn render_figures(app: &App, now: Instant, area: Rect, buffer: &mut Buffer) 
     let side = format!(" {} ", look.side());
     for (at, (text, style)) in parts.iter().enumerate() {
         let before = if at == 0 { 0 } else { 3 };
+        let after = if at < always { 1 } else { width(help) + 3 };
         // The first is cut rather than left out.
-        if at > 0 && x + before + width(text) + 1 > cells {
+        if at > 0 && x + before + width(text) + after > cells {
             break;
         }
         if at > 0 {

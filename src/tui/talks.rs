@@ -2,17 +2,19 @@
 
 use super::app::{App, Effect};
 use super::input::Input;
+use super::look::Lang;
 use super::panels::{Panel, both_ends, edit, line, list, place, window};
 use super::text::one_line;
 use super::update::is_switching;
 use super::worker::{Desk, Work};
 use crate::session::store::Entry;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use jiff::ZonedDateTime;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
 use ratatui::text::Line;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 /// The pane.
 #[derive(Default)]
@@ -225,15 +227,20 @@ pub fn render(app: &App, state: &Talks, screen: Rect, buffer: &mut Buffer) -> Op
         return Some(cursor);
     }
     let at = state.at.min(app.talks.len() - 1);
-    let now = SystemTime::now();
+    let now = ZonedDateTime::now();
     let rows: Vec<Line<'_>> = app
         .talks
         .iter()
         .map(|entry| {
             let mark = if is_open(app, entry) { "* " } else { "  " };
-            let age = now.duration_since(entry.modified).map_or(0.0, |d| d.as_secs_f64());
+            let then = ZonedDateTime::try_from(entry.modified).unwrap_or_else(|_| now.clone());
             let title = format!("{mark}{}", one_line(&entry.title));
-            both_ends(&title, &ago(app, age), usize::from(inside.width), [Style::new(), look.dim()])
+            both_ends(
+                &title,
+                &when(&then, &now, app.lang()),
+                usize::from(inside.width),
+                [Style::new(), look.dim()],
+            )
         })
         .collect();
     list(&rows, (state.first, Some(at)), inside, look, buffer);
@@ -250,14 +257,45 @@ pub fn render(app: &App, state: &Talks, screen: Rect, buffer: &mut Buffer) -> Op
     ))
 }
 
-fn ago(app: &App, seconds: f64) -> String {
-    let days = seconds / 86400.0;
-    match (app.lang(), days) {
-        (super::look::Lang::En, d) if d >= 1.0 => format!("{d:.0} d ago"),
-        (super::look::Lang::Zh, d) if d >= 1.0 => format!("{d:.0} 天前"),
-        (super::look::Lang::En, _) => format!("{} ago", super::look::seconds(seconds)),
-        (super::look::Lang::Zh, _) if seconds < 60.0 => "刚刚".into(),
-        (super::look::Lang::Zh, _) if seconds < 3600.0 => format!("{:.0} 分钟前", seconds / 60.0),
-        (super::look::Lang::Zh, _) => format!("{:.0} 小时前", seconds / 3600.0),
+/// When something was, for a person: how long ago, or the day where that is not today's.
+fn when(then: &ZonedDateTime, now: &ZonedDateTime, lang: Lang) -> String {
+    let seconds = now.duration_since(then).as_secs().max(0);
+    let days = (now.date() - then.date()).get_days();
+    let time = then.strftime("%H:%M");
+    match lang {
+        _ if seconds < 60 => lang.of("just now", "刚刚").into(),
+        Lang::En if seconds < 3600 => format!("{} min ago", seconds / 60),
+        Lang::Zh if seconds < 3600 => format!("{} 分钟前", seconds / 60),
+        // Late in the evening it is not yet yesterday's.
+        Lang::En if days == 0 || seconds < 6 * 3600 => format!("{} h ago", seconds / 3600),
+        Lang::Zh if days == 0 || seconds < 6 * 3600 => format!("{} 小时前", seconds / 3600),
+        _ if days == 1 => format!("{} {time}", lang.of("yesterday", "昨天")),
+        _ if then.year() == now.year() => then.strftime("%m-%d %H:%M").to_string(),
+        _ => then.strftime("%Y-%m-%d").to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_ago_or_which_day() {
+        let now: ZonedDateTime = "2026-11-28T14:00[Asia/Shanghai]".parse().unwrap();
+        for (then, en, zh) in [
+            ("2026-11-28T14:00:30", "just now", "刚刚"),
+            ("2026-11-28T13:59:30", "just now", "刚刚"),
+            ("2026-11-28T13:01", "59 min ago", "59 分钟前"),
+            ("2026-11-28T00:01", "13 h ago", "13 小时前"),
+            ("2026-11-27T23:59", "yesterday 23:59", "昨天 23:59"),
+            ("2026-11-26T23:59", "11-26 23:59", "11-26 23:59"),
+            ("2025-12-31T08:00", "2025-12-31", "2025-12-31"),
+        ] {
+            let then = format!("{then}[Asia/Shanghai]").parse().unwrap();
+            assert_eq!([when(&then, &now, Lang::En), when(&then, &now, Lang::Zh)], [en, zh]);
+        }
+        let night: ZonedDateTime = "2026-11-28T00:30[Asia/Shanghai]".parse().unwrap();
+        let then = "2026-11-27T22:30[Asia/Shanghai]".parse().unwrap();
+        assert_eq!(when(&then, &night, Lang::Zh), "2 小时前");
     }
 }

@@ -1,15 +1,15 @@
 //! Message to state. What the outside has to do about it comes back as [`Effect`]s.
 
 use super::app::{App, Busy, Effect, Live, Screen, Tone};
-use super::ask::{Ask as AskPanel, Wish, export_name};
+use super::ask::{Ask as AskPanel, Wish};
 use super::keys::{Action, action};
 use super::panels::{self, Choice, Panel};
 use super::worker::{Ask, Desk, Report, Work};
-use super::{chooser, commands, reports, settings, talks};
+use super::{chooser, commands, export, reports, settings, talks};
 use crossterm::event::{KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::{Position, Rect};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A second Ctrl+C quits if it comes this soon.
@@ -69,8 +69,13 @@ pub fn update(app: &mut App, msg: Msg, now: Instant) -> Vec<Effect> {
     }
 }
 
-fn quit(app: &mut App) -> Vec<Effect> {
+/// Ends the program, and whatever is on its way.
+pub fn quit(app: &mut App) -> Vec<Effect> {
     app.stop();
+    if let Screen::Load(loading) = &app.screen {
+        // Nobody waits for it.
+        loading.cancel.store(true, Ordering::Relaxed);
+    }
     app.quitting = true;
     vec![Effect::Quit]
 }
@@ -231,7 +236,7 @@ pub fn act(app: &mut App, what: Action, now: Instant) -> Vec<Effect> {
         Action::Attach => app.panel = Some(Panel::Ask(AskPanel::new(Wish::Attach, ""))),
         Action::New => return talks::switch(app, Work::New),
         Action::Export => {
-            let name = export_name(app);
+            let name = export::name(app);
             app.panel = Some(Panel::Ask(AskPanel::new(Wish::Export, &name)));
         }
         Action::Raw => {
@@ -282,10 +287,13 @@ fn undone(app: &mut App, question: &str, now: Instant) -> Vec<Effect> {
     forget_dropped(app, left);
     app.remember(question);
     app.leave_editing();
-    if app.input.is_empty() {
+    let said = if app.input.is_empty() {
         app.put_question(question);
-    }
-    let said = app.say("taken back; Up brings the question back", "已撤回；按上键可找回问题").to_owned();
+        app.say("taken back; the question is in the input", "已撤回；问题已放回输入框")
+    } else {
+        app.say("taken back; Up brings the question back", "已撤回；按上键可找回问题")
+    };
+    let said = said.to_owned();
     app.flash(said, Tone::Note, now);
     app.context_used = 0;
     let mut effects = vec![Effect::Work(Work::Undo)];

@@ -178,16 +178,18 @@ pub fn conversation() -> Vec<Turn> {
 
 /// Conversations of a list.
 pub fn entries() -> Vec<Entry> {
-    let entry = |name: &str, title: &str, hours: u64| Entry {
+    let entry = |name: &str, title: &str, modified: SystemTime| Entry {
         name: name.into(),
         title: title.into(),
-        modified: SystemTime::now() - Duration::from_secs(hours * 3600 + 1),
+        modified,
         bytes: 1000,
     };
+    // Noon, of another year than this one: the same day wherever the tests run.
+    let noon = |day: u64| SystemTime::UNIX_EPOCH + Duration::from_secs((day * 24 + 12) * 3600);
     vec![
-        entry("chat-1", "写一首关于月的诗。", 2),
-        entry("chat-2", "Explain the borrow checker", 30),
-        entry("chat-3", "昨天的对话：一个很长很长很长很长很长很长很长很长很长的标题", 80),
+        entry("chat-1", "写一首关于月的诗。", SystemTime::now() - Duration::from_secs(2 * 3600 + 1)),
+        entry("chat-2", "Explain the borrow checker", noon(20395)),
+        entry("chat-3", "去年的对话：一个很长很长很长很长很长很长很长很长很长的标题", noon(19782)),
     ]
 }
 

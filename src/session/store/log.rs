@@ -344,9 +344,10 @@ impl Log {
     }
 }
 
-/// The title that a conversation with this first question has.
-fn title_of(question: &str) -> String {
-    question.chars().take(TITLE_CHARS).collect()
+/// The title that a conversation with this first question has: the beginning of its first line, which of a file that is
+/// put into a message is its name.
+pub fn title_of(question: &str) -> String {
+    question.trim_start().lines().next().unwrap_or_default().trim_end().chars().take(TITLE_CHARS).collect()
 }
 
 fn stop_of(name: &str) -> Result<Stop, String> {

@@ -20,8 +20,9 @@ mod log;
 mod shelf;
 mod writer;
 
+pub use log::title_of;
 pub use shelf::{
-    Entry, delete, empty_trash, erase, export, latest, list, markdown, rename, search, trashed_last, undelete,
+    Entry, delete, empty_trash, erase, export, latest, list, rename, search, trashed_last, undelete,
 };
 pub use writer::Writer;
 

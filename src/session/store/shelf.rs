@@ -1,7 +1,7 @@
 //! All conversations of a folder: list, search, rename, throw away and bring back, export.
 
 use super::log::Log;
-use super::{Conversation, Error, Writer, lock, make_private_directory, open_options, path, read};
+use super::{Error, Writer, lock, make_private_directory, open_options, path, read};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -180,22 +180,6 @@ pub fn erase(directory: &Path, name: &str) -> Result<(), Error> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error(&path, "remove")(e)),
         _ => Ok(()),
     }
-}
-
-/// A conversation as Markdown: the title, then who said what.
-pub fn markdown(title: &str, conversation: &Conversation, user: &str, assistant: &str) -> String {
-    let mut text = format!("# {}\n", title.replace(['\n', '\r'], " "));
-    if let Some(system) = &conversation.system {
-        text.push_str("\n> ");
-        text.push_str(&system.trim_end().replace('\n', "\n> "));
-        text.push('\n');
-    }
-    for turn in &conversation.turns {
-        for (who, said) in [(user, &turn.question), (assistant, &turn.answer)] {
-            text.push_str(&format!("\n## {who}\n\n{}\n", said.trim_end()));
-        }
-    }
-    text
 }
 
 /// Writes `text` to `path`, or beside it with a number if something stands there; whole or not at all.

@@ -216,9 +216,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{
-        delete, empty_trash, erase, list, load, markdown, rename, search, trashed_last, undelete,
-    };
+    use super::super::{delete, empty_trash, erase, list, load, rename, search, trashed_last, undelete};
     use super::*;
     use crate::session::Turn;
 
@@ -342,7 +340,7 @@ mod tests {
         let titles = |dir: &Path| list(dir).into_iter().map(|entry| entry.title).collect::<Vec<_>>();
         let mut found = titles(dir.path());
         found.sort();
-        assert_eq!(found, ["Borrow", "写一首\"月\"诗\n快"]);
+        assert_eq!(found, ["Borrow", "写一首\"月\"诗"]);
         for (text, n) in [("明月", 1), ("checker", 1), ("\"月\"诗\n快", 1), ("none", 0), ("", 2)] {
             assert_eq!(search(dir.path(), text).len(), n, "{text:?}");
         }
@@ -372,12 +370,6 @@ mod tests {
         .unwrap();
         assert_eq!(delete(dir.path(), &name).unwrap(), format!("{name}-1"));
         erase(dir.path(), &name).unwrap();
-        let said = talk(&[turn("q\nr", "a", &[1], Stop::EndToken(0))]);
-        let with_system = Conversation { system: Some("s\nt".into()), ..said };
-        assert_eq!(
-            markdown("T", &with_system, "You", "Huozi"),
-            "# T\n\n> s\n> t\n\n## You\n\nq\nr\n\n## Huozi\n\na\n"
-        );
         let out = dir.path().join("out.md");
         assert_eq!(super::super::export(&out, "one").unwrap(), out);
         assert_eq!(super::super::export(&out, "two").unwrap(), dir.path().join("out-1.md"));

@@ -1,0 +1,89 @@
+//! The conversation as a Markdown file.
+
+use super::app::{App, stop_note};
+use super::text::one_line;
+use crate::session::{Stop, Turn};
+use jiff::ZonedDateTime;
+use pulldown_cmark::{Event, Options, Parser};
+
+/// Characters of a file name.
+const NAME_CHARS: usize = 30;
+
+/// The conversation: title, when it was written and with which model, system prompt, and who said what, as on the screen.
+pub fn markdown(app: &App, now: &ZonedDateTime) -> String {
+    let mut turns = app.talk.turns.clone();
+    if let Some(live) = app.live() {
+        // As on the screen, it stands in the place of the turn it replaces.
+        turns.truncate(live.shown_before(&app.talk.turns));
+        turns.push(Turn {
+            question: live.question.clone(),
+            answer: live.text.clone(),
+            ids: None,
+            attempt: 0,
+            stop: Stop::Cancelled,
+        });
+    }
+    let mut text = format!("# {}\n\n*{}", app.title(), now.strftime("%Y-%m-%d %H:%M"));
+    if let Some(about) = &app.about {
+        text += &format!(" · {} {}", one_line(&about.name), about.kind);
+    }
+    text += "*\n";
+    if let Some(system) = app.chosen.as_ref().and_then(|chosen| chosen.settings.system.as_deref()) {
+        text += &format!("\n> {}\n", hard_breaks(system.trim_end()).replace('\n', "\n> "));
+    }
+    for turn in &turns {
+        let user = app.say("You", "你");
+        text += &format!("\n## {user}\n\n{}\n", hard_breaks(turn.question.trim_end()));
+        let model = app.say("Huozi", "活字");
+        text += &format!("\n## {model}\n\n{}\n", hard_breaks(turn.answer.trim_end()));
+        if let Some(note) = stop_note(turn.stop, app.lang()) {
+            text += &format!("\n*[{note}]*\n");
+        }
+    }
+    text
+}
+
+/// `text` with the line breaks that Markdown would make spaces of as breaks that stay: the lines of a poem.
+fn hard_breaks(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut done = 0;
+    for (event, range) in Parser::new_ext(text, Options::ENABLE_TABLES).into_offset_iter() {
+        // What stands inside of others is told in order.
+        if matches!(event, Event::SoftBreak) && range.start >= done {
+            out += text[done..range.start].trim_end_matches(' ');
+            out += "  ";
+            done = range.start;
+        }
+    }
+    out + &text[done..]
+}
+
+/// A file name for it.
+pub fn name(app: &App) -> String {
+    let title = app.title();
+    let safe: String = title.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { ' ' }).collect();
+    let safe = safe.split_whitespace().collect::<Vec<_>>().join("-");
+    let name: String = safe.chars().take(NAME_CHARS).collect();
+    format!("{}.md", if name.is_empty() { "huozi" } else { &name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn breaks_stay_where_markdown_would_take_them() {
+        for (text, want) in [
+            ("床前明月光，\n疑是地上霜。\n\n举头", "床前明月光，  \n疑是地上霜。\n\n举头"),
+            ("- a\n  b\n- c", "- a  \n  b\n- c"),
+            ("> a\n> b", "> a  \n> b"),
+            ("*a\nb* `c\nd`", "*a  \nb* `c\nd`"),
+            ("```\na\nb\n```\nc\nd", "```\na\nb\n```\nc  \nd"),
+            ("|a|b|\n|-|-|\n|1|2|\n", "|a|b|\n|-|-|\n|1|2|\n"),
+            ("a \nb  \nc\r\nd", "a  \nb  \nc  \r\nd"),
+            ("", ""),
+        ] {
+            assert_eq!(hard_breaks(text), want, "{text:?}");
+        }
+    }
+}
