@@ -11,16 +11,9 @@ use huozi::tui::look::Lang;
 use huozi::tui::update::Msg;
 use huozi::tui::worker::{Ask, Desk, Report, Talk, Work};
 use std::path::Path;
-use tui_support::{World, about, chosen, conversation, entries, models, stats, text, turn};
+use tui_support::{World, about, asked, chosen, conversation, entries, models, stats, text, turn};
 
 const SIZES: [(u16, u16); 3] = [(40, 12), (80, 24), (200, 60)];
-
-fn asked(effects: &[Effect]) -> Option<(Ask, String)> {
-    effects.iter().find_map(|effect| match effect {
-        Effect::Work(Work::Ask { ask, question, .. }) => Some((*ask, question.clone())),
-        _ => None,
-    })
-}
 
 /// Answers what was asked last, as the worker would.
 fn answer(world: &mut World, said: &str, stop: Stop) {

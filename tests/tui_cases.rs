@@ -1,35 +1,14 @@
-//! The terminal chat, without terminal and model: what must not be lost, hidden or told wrongly.
+//! The terminal chat, without terminal and model: what must not be lost.
 
 mod tui_support;
 
 use crossterm::event::{KeyCode, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
-use huozi::session::{Event, Notice, Stop, Turn};
 use huozi::tui::app::{App, Busy, Effect, Prefs, Screen, Start};
-use huozi::tui::failure::Failure;
 use huozi::tui::look::{Lang, Theme};
 use huozi::tui::update::Msg;
 use huozi::tui::worker::{Ask, Desk, Report, Talk, Work};
 use std::time::Instant;
-use tui_support::{World, about, chosen, conversation, entries, models, stats, turn};
-
-fn asked(effects: &[Effect]) -> Option<(Ask, String)> {
-    effects.iter().find_map(|effect| match effect {
-        Effect::Work(Work::Ask { ask, question, .. }) => Some((*ask, question.clone())),
-        _ => None,
-    })
-}
-
-/// The conversation is now this, and the answer has ended.
-fn answered(world: &mut World, turns: Vec<Turn>, error: Option<Failure>) {
-    let talk = Talk { name: Some("chat-1".into()), turns, ..Talk::default() };
-    world.report(Report::Talk(Box::new(talk)));
-    world.report(Report::Answered(error));
-}
-
-fn command(world: &mut World, text: &str) -> Vec<Effect> {
-    world.write(text);
-    world.key(KeyCode::Enter)
-}
+use tui_support::{World, about, answered, asked, chosen, command, conversation, entries, models, turn};
 
 fn click(world: &mut World, column: u16, row: u16) -> Vec<Effect> {
     let kind = MouseEventKind::Down(MouseButton::Left);
@@ -119,152 +98,6 @@ fn the_list_keeps_what_is_chosen_when_it_is_another() {
     world.report(Report::Talks(entries()));
     let opened = world.key(KeyCode::Enter);
     assert!(opened.is_empty() && world.app.panel.is_none(), "the first is the open one: {opened:?}");
-}
-
-#[test]
-fn the_open_conversation_is_named_and_stays() {
-    let mut world = World::chat((80, 24), Lang::En, Vec::new());
-    command(&mut world, "hello");
-    world.key(KeyCode::F(3));
-    world.effects.clear();
-    world.report(Report::Named("chat-1".into(), Some("hello there".into())));
-    assert!(matches!(world.effects[..], [Effect::Desk(Desk::List(_))]));
-    assert_eq!(world.app.title(), "hello there");
-    world.report(Report::Talks(entries()));
-    assert!(world.screen().contains("* 写一首"), "{}", world.screen());
-    assert!(world.key(KeyCode::Enter).is_empty() && world.app.panel.is_none());
-    assert!(world.app.live().is_some_and(|live| !live.stopping), "the answer goes on");
-    assert_eq!(world.app.switching, 0);
-}
-
-#[test]
-fn an_export_holds_the_answer_on_its_way() {
-    let mut world = World::chat((80, 24), Lang::En, vec![turn("first", "one")]);
-    let exported = |world: &mut World| {
-        let effects = command(world, "/export a.md");
-        let [Effect::Desk(Desk::Export(_, text))] = &effects[..] else { panic!("{effects:?}") };
-        text.clone()
-    };
-    world.key(KeyCode::F(5));
-    world.event(Event::Text("another".into()));
-    let text = exported(&mut world);
-    assert!(text.contains("first") && text.contains("another") && !text.contains("one\n"), "{text}");
-    answered(&mut world, vec![turn("first", "another")], None);
-    command(&mut world, "second");
-    world.event(Event::Text("two".into()));
-    let text = exported(&mut world);
-    assert!(text.ends_with("another\n\n## You\n\nsecond\n\n## Huozi\n\ntwo\n\n*[stopped]*\n"), "{text}");
-    // Who said it and when, the system prompt, and lines that stay lines.
-    world.app.chosen.as_mut().unwrap().settings.system = Some("a\nb".into());
-    let stopped = Turn { stop: Stop::MaxTokens, ..turn("q\nr", "床前明月光，\n疑是地上霜。") };
-    answered(&mut world, vec![stopped], None);
-    let text = exported(&mut world);
-    let (head, rest) = text.split_once(" · ").unwrap();
-    let day = head.strip_prefix("# q\n\n*").expect(&text);
-    assert!(day.len() == 16 && day.starts_with("20") && day.as_bytes()[13] == b':', "{text}");
-    assert_eq!(
-        rest,
-        "huozi-7b-rlhf q4_k*\n\n> a  \n> b\n\n## You\n\nq  \nr\n\n## Huozi\n\n床前明月光，  \n疑是地上霜。\n\n\
-         *[stopped: max_new_tokens is reached]*\n"
-    );
-}
-
-#[test]
-fn messages_are_seen_wherever_one_is() {
-    let error = Failure::new("disk full, nothing was written", "磁盘空间不足，没有写入");
-    for (lang, said) in [(Lang::En, "disk full, nothing"), (Lang::Zh, "磁盘空间不足")] {
-        for key in [KeyCode::F(1), KeyCode::F(2), KeyCode::F(3), KeyCode::F(9)] {
-            let mut world = World::chat((80, 24), lang, conversation());
-            world.key(key);
-            world.report(Report::DeskFailed(error.clone()));
-            let screen = world.screen();
-            assert_eq!(screen.matches(said).count(), 1, "{screen}");
-        }
-        let mut world = World::new((80, 24), lang);
-        world.report(Report::Models(models(), None));
-        world.report(Report::DeskFailed(error.clone()));
-        assert!(world.screen().contains(said), "{}", world.screen());
-        world.key(KeyCode::Enter);
-        assert!(matches!(world.app.screen, Screen::Load(_)) && world.screen().contains(said));
-    }
-}
-
-#[test]
-fn a_long_error_is_shown_whole() {
-    let long = format!("{} the end of it", "a reason that is long ".repeat(5));
-    for panel in [false, true] {
-        for size in [(40, 12), (80, 24)] {
-            let mut world = World::chat(size, Lang::En, conversation());
-            if panel {
-                world.key(KeyCode::F(2));
-            }
-            world.report(Report::DeskFailed(long.as_str().into()));
-            let screen = world.screen();
-            let shown: Vec<&str> = screen.lines().flat_map(|line| line.split(['│', '─', '┌', '┘'])).collect();
-            let shown = shown.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
-            assert!(shown.contains("the end of it") && shown.contains("a reason that is"), "{screen}");
-        }
-    }
-}
-
-#[test]
-fn what_the_model_does_is_seen_beside_a_message() {
-    let mut world = World::chat((80, 24), Lang::En, conversation());
-    command(&mut world, "q");
-    world.event(Event::Token(1));
-    world.event(Event::Text("x".into()));
-    for said in ["short", "much longer than what would find a place beside the state of the model"] {
-        world.report(Report::DeskFailed(said.into()));
-        let screen = world.screen();
-        assert!(screen.contains("writing 1/512") && screen.contains(&said[..5]), "{screen}");
-    }
-    world.event(Event::Stats(stats()));
-    world.report(Report::Memory(5_400_000_000));
-    for size in [(80, 24), (40, 12)] {
-        world.resize(size);
-        let screen = world.screen();
-        let last = screen.lines().nth(usize::from(size.1) - 1).unwrap();
-        for part in ["/2048", "t/s", "5.0 GiB"] {
-            assert!(last.contains(part), "{part} in {last:?}");
-        }
-        assert!(screen.contains("writing 1/512"), "{screen}");
-    }
-}
-
-#[test]
-fn common_notices_are_chinese_in_chinese() {
-    for (notice, said) in [
-        (Notice::EmptyAnswer, "模型的回答是空的"),
-        (Notice::LongContext { n_ctx: 4096, trained: 2048 }, "超过模型训练时的 2048"),
-    ] {
-        let mut world = World::chat((80, 24), Lang::Zh, conversation());
-        world.event(Event::Notice(notice));
-        assert!(world.screen().contains(said), "{}", world.screen());
-    }
-    let mut world = World::chat((80, 24), Lang::Zh, conversation());
-    world.report(Report::NotSaved(Failure::new("disk full", "磁盘空间不足")));
-    assert!(world.screen().contains("没有保存：磁盘空间不足"));
-}
-
-#[test]
-fn the_end_of_the_help_is_reached() {
-    for size in [(40, 12), (24, 8), (80, 24)] {
-        let mut world = World::chat(size, Lang::En, Vec::new());
-        world.key(KeyCode::F(1));
-        world.key(KeyCode::End);
-        let end = world.screen();
-        assert!(end.contains("terminal does."), "{end}");
-        // It is where scrolling ends, and the first key leads back.
-        world.key(KeyCode::Down);
-        assert_eq!(world.screen(), end);
-        world.key(KeyCode::Up);
-        assert_ne!(world.screen(), end);
-        world.key(KeyCode::Home);
-        for _ in 0..200 {
-            world.key(KeyCode::PageDown);
-        }
-        assert_eq!(world.screen(), end);
-    }
 }
 
 #[test]
@@ -389,60 +222,6 @@ fn a_message_with_a_slash_stays_one() {
 }
 
 #[test]
-fn the_mark_of_the_context_tells_what_is_so() {
-    let three = || vec![turn("一", "甲"), turn("二", "乙"), turn("三", "丙")];
-    let told = |world: &mut World, turns: Vec<Turn>, dropped: usize| {
-        let talk = Talk { name: Some("x".into()), turns, dropped, ..Talk::default() };
-        world.report(Report::Talk(Box::new(talk)));
-    };
-    let marks = |world: &mut World| {
-        let screen = world.screen();
-        let place = |text: &str| screen.find(text);
-        (screen.matches("已不在上下文中").count(), place("已不在上下文中"), place("丙"), place("四"))
-    };
-    let mut world = World::chat((60, 40), Lang::Zh, Vec::new());
-    // All of them.
-    told(&mut world, three(), 3);
-    let (count, mark, last, _) = marks(&mut world);
-    assert!(count == 1 && mark > last, "{}", world.screen());
-    // While an answer is on its way.
-    told(&mut world, three(), 1);
-    command(&mut world, "四");
-    world.app.flash = None;
-    world.event(Event::Dropped { exchanges: 2 });
-    world.app.flash = None;
-    let (count, mark, last, question) = marks(&mut world);
-    assert!(count == 1 && mark > last && mark < question, "{}", world.screen());
-    assert!(world.screen().contains("以上 3 轮"));
-    // It failed: all is as before.
-    told(&mut world, three(), 1);
-    world.report(Report::Answered(Some("no".into())));
-    world.app.flash = None;
-    let (count, mark, last, _) = marks(&mut world);
-    assert!(count == 1 && mark < last, "{}", world.screen());
-}
-
-#[test]
-fn the_gauge_follows_when_an_exchange_is_taken_back() {
-    let mut world = World::chat((80, 24), Lang::En, conversation());
-    world.event(Event::Stats(stats()));
-    assert!(world.screen().contains("238/2048"));
-    let undone = world.key(KeyCode::F(6));
-    assert!(matches!(undone[..], [Effect::Work(Work::Undo), Effect::Work(Work::Warm(_))]), "{undone:?}");
-    assert!(!world.screen().contains("238/2048"));
-    world.report(Report::Warmed(101));
-    assert!(world.screen().contains("101/2048") && matches!(world.app.busy, Busy::Idle));
-    // Twice in a row: the model is busy until the second reading ends.
-    let mut world = World::chat((80, 24), Lang::En, [conversation(), conversation()].concat());
-    world.key(KeyCode::F(6));
-    world.key(KeyCode::F(6));
-    world.report(Report::Warmed(0));
-    assert!(matches!(world.app.busy, Busy::Warming { .. }));
-    world.report(Report::Warmed(90));
-    assert!(matches!(world.app.busy, Busy::Idle) && world.app.context_used == 90);
-}
-
-#[test]
 fn a_second_click_opens_what_the_first_has_chosen() {
     let many = |n: usize| {
         (0..n)
@@ -499,64 +278,6 @@ fn a_second_click_opens_what_the_first_has_chosen() {
     assert!(matches!(click(&mut world, 20, y)[..], [Effect::Work(Work::Load { .. })]));
     let Screen::Load(loading) = &world.app.screen else { panic!() };
     assert_eq!(loading.name, "number-5.gguf");
-}
-
-#[test]
-fn every_screen_fits_every_size() {
-    let long = "床前明月光，疑是地上霜。".repeat(8);
-    for lang in [Lang::En, Lang::Zh] {
-        for step in 0..13 {
-            let mut world = match step {
-                0..=3 => World::new((80, 24), lang),
-                _ => World::chat((80, 24), lang, conversation()),
-            };
-            match step {
-                1 => world.report(Report::Models(Vec::new(), Some(1 << 33))),
-                2 => world.report(Report::LoadFailed(long.as_str().into())),
-                3 => {
-                    world.report(Report::Models(models(), None));
-                    world.key(KeyCode::Enter);
-                }
-                5..=8 => {
-                    drop(world.key([KeyCode::F(1), KeyCode::F(2), KeyCode::F(3), KeyCode::F(9)][step - 5]))
-                }
-                9 => {
-                    world.key(KeyCode::F(3));
-                    world.report(Report::Talks(entries()));
-                    world.key(KeyCode::Down);
-                    world.key(KeyCode::Down);
-                    world.ctrl('r');
-                }
-                10 => {
-                    world.key(KeyCode::F(2));
-                    for _ in 0..6 {
-                        world.key(KeyCode::Down);
-                    }
-                    world.key(KeyCode::Enter);
-                    world.write(&long);
-                }
-                11 => {
-                    command(&mut world, "q");
-                    world.event(Event::Token(1));
-                }
-                12 => drop(world.alt('p')),
-                _ => {}
-            }
-            for said in [None, Some(long.as_str())] {
-                if let Some(said) = said {
-                    world.report(Report::DeskFailed(said.into()));
-                }
-                for width in 1..=30 {
-                    for height in 1..=15 {
-                        world.resize((width, height));
-                        let (_, cursor) = world.frame();
-                        let inside = |at: ratatui::layout::Position| at.x < width && at.y < height;
-                        assert!(cursor.is_none_or(inside), "{step}: {cursor:?} in {width}x{height}");
-                    }
-                }
-            }
-        }
-    }
 }
 
 #[test]
@@ -621,27 +342,4 @@ fn what_was_chosen_waits_while_the_thread_tells_other_things() {
     assert_eq!(kv(&world), "q8");
     world.report(Report::Reopened(Box::new(about()), Some(Box::new(chosen().options))));
     assert_eq!(kv(&world), "f16", "it did not work");
-}
-
-#[test]
-fn another_model_that_goes_on_with_a_conversation_says_so() {
-    let mut world = World::chat((80, 24), Lang::Zh, conversation());
-    assert!(!world.screen().contains("另一个模型"));
-    let mut turns = conversation();
-    turns.last_mut().unwrap().ids = None;
-    let talk = Talk { name: Some("chat-2".into()), turns, opened: true, ..Talk::default() };
-    world.report(Report::Talk(Box::new(talk)));
-    assert!(world.screen().contains("另一个模型"), "{}", world.screen());
-}
-
-#[test]
-fn set_says_what_it_did() {
-    let mut world = World::chat((80, 24), Lang::En, conversation());
-    for (typed, said) in
-        [("/set top_k 7", "top_k = 7"), ("/set foo 3", "foo: no such setting"), ("/set top_p 9", "top_p: ")]
-    {
-        world.write(typed);
-        world.key(KeyCode::Enter);
-        assert!(world.screen().contains(said) && world.app.panel.is_none(), "{typed}: {}", world.screen());
-    }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use huozi::session::open::{Options, Source, Wanted};
+use huozi::session::open::{Options, Source, Step, Wanted};
 use huozi::session::store::{self, Choices, Conversation};
 use huozi::session::{Event, KvType, Sampling, Stop, Turn};
 use huozi::tui::failure::Failure;
@@ -223,6 +223,38 @@ fn opening_a_file_is_stopped_and_begins_again() {
     assert!(why.text(Lang::En).ends_with(": stopped while it was opened"), "{why:?}");
     assert!(why.text(Lang::Zh).ends_with("：已停止打开"), "{why:?}");
     threads.load(Options::default());
+}
+
+#[test]
+fn what_only_continues_text_is_refused_before_it_is_read() {
+    let home = tempfile::tempdir().unwrap();
+    let threads = Threads::start(setup(home.path()));
+    // Without Huozi's markers and a template, as BLOOM has neither.
+    let mut bytes = fs::read(common::model("tiny-f32", Preset::F32)).unwrap();
+    for (mark, other) in [
+        ("<|beginofutterance|>", "<|beginofutteranc_|>"),
+        ("tokenizer.chat_template", "tokenizer.chat_templat_"),
+    ] {
+        for at in 0..bytes.len() - mark.len() {
+            if bytes[at..].starts_with(mark.as_bytes()) {
+                bytes[at..at + mark.len()].copy_from_slice(other.as_bytes());
+            }
+        }
+    }
+    let path = home.path().join("bloom.gguf");
+    fs::write(&path, bytes).unwrap();
+    let source = Source::File(path);
+    threads.workers.work(Work::Load { source, options: Options::default(), cancel: nothing() });
+    let why = threads.wait(|report| match report {
+        Report::Loading(Step::Read, ..) => panic!("its weights are of no use"),
+        Report::LoadFailed(why) => Some(why),
+        _ => None,
+    });
+    assert!(why.text(Lang::En).ends_with("use `huozi run --raw`"), "{why:?}");
+    assert!(
+        why.text(Lang::Zh).ends_with("：此模型没有对话格式，只能续写文本：请用 huozi run --raw"),
+        "{why:?}"
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use huozi::tui::failure::Failure;
 use huozi::tui::look::Lang;
 use huozi::tui::update::{Msg, update};
 use huozi::tui::view;
-use huozi::tui::worker::{Chosen, Model, Report, Talk};
+use huozi::tui::worker::{Ask, Chosen, Model, Report, Talk, Work};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use std::time::{Duration, Instant, SystemTime};
@@ -150,6 +150,26 @@ impl World {
         let at = cursor.map_or("none".into(), |p| format!("{},{}", p.x, p.y));
         format!("{}\ncursor {at}", text(&buffer))
     }
+}
+
+/// The conversation is now this, and the answer has ended.
+pub fn answered(world: &mut World, turns: Vec<Turn>, error: Option<Failure>) {
+    let talk = Talk { name: Some("chat-1".into()), turns, ..Talk::default() };
+    world.report(Report::Talk(Box::new(talk)));
+    world.report(Report::Answered(error));
+}
+
+pub fn command(world: &mut World, text: &str) -> Vec<Effect> {
+    world.write(text);
+    world.key(KeyCode::Enter)
+}
+
+/// What is asked, and how.
+pub fn asked(effects: &[Effect]) -> Option<(Ask, String)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Work(Work::Ask { ask, question, .. }) => Some((*ask, question.clone())),
+        _ => None,
+    })
 }
 
 /// The text of a buffer, a line for each row; the second cell of a wide character is left out.
