@@ -201,6 +201,11 @@ fn the_gauge_follows_when_an_exchange_is_taken_back() {
     assert!(!world.screen().contains("238/2048"));
     world.report(Report::Warmed(101));
     assert!(world.screen().contains("101/2048") && matches!(world.app.busy, Busy::Idle));
+    // Nothing is left to read.
+    let mut world = World::chat((80, 24), Lang::En, vec![turn("q", "a")]);
+    world.event(Event::Stats(stats()));
+    assert!(matches!(world.key(KeyCode::F(6))[..], [Effect::Work(Work::Undo)]));
+    assert!(world.screen().contains(" 0/2048"), "{}", world.screen());
     // Twice in a row: the model is busy until the second reading ends.
     let mut world = World::chat((80, 24), Lang::En, [conversation(), conversation()].concat());
     world.key(KeyCode::F(6));
@@ -347,6 +352,23 @@ fn a_conversation_is_called_by_its_first_line() {
     world.send(Msg::Paste(file.into()));
     world.key(KeyCode::Enter);
     assert_eq!(world.app.title(), "notes.txt");
+}
+
+#[test]
+fn an_attached_file_stands_in_a_fence_of_its_own() {
+    let mut world = World::chat((80, 24), Lang::En, Vec::new());
+    world.write("look:");
+    world.key(KeyCode::F(9));
+    world.write("a.txt");
+    let asked = world.key(KeyCode::Enter);
+    assert!(
+        matches!(&asked[..], [Effect::Desk(Desk::Attach(path))] if path.as_os_str() == "a.txt"),
+        "{asked:?}"
+    );
+    world.report(Report::Attached("/d/a.txt".into(), "one\n\n".into()));
+    world.report(Report::Attached("b.md".into(), "```\ntwo\n```".into()));
+    world.write("?");
+    assert_eq!(world.app.input.text(), "look:\na.txt\n```\none\n```\nb.md\n~~~~\n```\ntwo\n```\n~~~~\n?");
 }
 
 #[test]
