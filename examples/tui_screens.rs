@@ -110,13 +110,13 @@ fn look(cell: &Cell) -> Look {
     let style = cell.style();
     let modifier = style.add_modifier;
     let ink = match style.fg.unwrap_or(Color::Reset) {
+        _ if modifier.contains(Modifier::DIM) => "#7f848e",
         Color::Cyan => "#56b6c2",
         Color::Green => "#98c379",
         Color::LightBlue => "#61afef",
         Color::LightYellow => "#e5c07b",
         Color::Yellow => "#d19a66",
         Color::LightRed => "#e06c75",
-        Color::DarkGray => "#7f848e",
         _ => FOREGROUND,
     };
     let (ink, paper) =

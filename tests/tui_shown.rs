@@ -9,6 +9,7 @@ use huozi::tui::failure::Failure;
 use huozi::tui::look::Lang;
 use huozi::tui::update::Msg;
 use huozi::tui::worker::{Desk, Report, Talk, Work};
+use ratatui::style::Modifier;
 use tui_support::{World, answered, command, conversation, entries, models, stats, turn};
 
 #[test]
@@ -319,6 +320,11 @@ fn what_is_seen_where_there_is_little_room() {
         "{}",
         world.screen()
     );
+    // The row that is chosen has one look, its grey part too.
+    let (buffer, _) = world.frame();
+    let row: Vec<_> = (2..78).map(|x| buffer[(x, 3)].style()).collect();
+    assert!(row.iter().all(|style| *style == row[0]), "{row:?}");
+    assert!(row[0].add_modifier.contains(Modifier::REVERSED) && !row[0].add_modifier.contains(Modifier::DIM));
     world.resize((100, 24));
     assert!(world.screen().lines().nth(3).unwrap().find('│').is_some_and(|at| at >= 8));
 }

@@ -109,12 +109,9 @@ impl Look {
         self.colour(Color::LightYellow, Color::Red)
     }
 
-    /// What matters less. `TERM=linux` shows it as grey.
+    /// What matters less. Not the bright black of the sixteen colours: that is the background itself in some palettes.
     pub fn dim(self) -> Style {
-        match self.theme {
-            Theme::Plain => Style::new().add_modifier(Modifier::DIM),
-            _ => self.colour(Color::DarkGray, Color::DarkGray),
-        }
+        Style::new().add_modifier(Modifier::DIM)
     }
 
     /// A note.
@@ -132,9 +129,9 @@ impl Look {
         Style::new().add_modifier(Modifier::REVERSED)
     }
 
-    /// The line that is chosen.
+    /// The line that is chosen, whatever its parts are like: reversed, grey would be hard to read.
     pub fn chosen(self) -> Style {
-        Style::new().add_modifier(Modifier::REVERSED)
+        Style::reset().add_modifier(Modifier::REVERSED)
     }
 
     /// A horizontal line.

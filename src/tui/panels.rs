@@ -141,10 +141,10 @@ pub fn list(
 ) {
     for (y, row) in rows.iter().enumerate().skip(first).take(usize::from(area.height)) {
         let line = area.y + (y - first) as u16;
+        buffer.set_line(area.x, line, row, area.width);
         if Some(y) == at {
             buffer.set_style(Rect { y: line, height: 1, ..area }, look.chosen());
         }
-        buffer.set_line(area.x, line, row, area.width);
     }
 }
 

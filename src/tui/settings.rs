@@ -379,7 +379,7 @@ pub fn put(app: &mut App, item: Item, text: &str, now: Instant) -> Vec<Effect> {
 
 /// The window's place.
 pub fn window_place(screen: Rect) -> Rect {
-    place(screen, 76, ITEMS.len() as u16 + 4)
+    place(screen, 76, ITEMS.len() as u16 + 2)
 }
 
 /// Shows the pane.
