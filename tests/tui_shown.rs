@@ -371,8 +371,9 @@ fn an_attached_file_stands_in_a_fence_of_its_own() {
         matches!(&asked[..], [Effect::Desk(Desk::Attach(path))] if path.as_os_str() == "a.txt"),
         "{asked:?}"
     );
-    world.report(Report::Attached("/d/a.txt".into(), "one\n\n".into()));
-    world.report(Report::Attached("b.md".into(), "```\ntwo\n```".into()));
+    world.report(Report::Attached("/d/a.txt".into(), "one\n\n".into(), None));
+    world.report(Report::Attached("b.md".into(), "```\ntwo\n```".into(), Some("gb18030")));
+    assert!(world.screen().contains("read as gb18030"), "{}", world.screen());
     world.write("?");
     assert_eq!(world.app.input.text(), "look:\na.txt\n```\none\n```\nb.md\n~~~~\n```\ntwo\n```\n~~~~\n?");
 }

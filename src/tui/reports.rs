@@ -116,12 +116,16 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
             let said = format!("{}{}", app.say("written: ", "已写入："), path.display());
             app.flash(said, Tone::Note, now);
         }
-        Report::Attached(path, text) => {
+        Report::Attached(path, text, encoding) => {
             let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
             let fence = if text.contains("```") { "~~~~" } else { "```" };
             let before = if app.input.is_empty() || app.input.before().ends_with('\n') { "" } else { "\n" };
             app.input.insert(&format!("{before}{name}\n{fence}\n{}\n{fence}\n", text.trim_end()));
             app.panel = None;
+            if let Some(encoding) = encoding {
+                let said = format!("{} {encoding}", app.say("not UTF-8; read as", "不是 UTF-8，读作"));
+                app.flash(said, Tone::Note, now);
+            }
         }
         Report::DeskFailed(why) => {
             app.fail(&why, now);

@@ -4,6 +4,7 @@ use super::{Desk, Model, Report, Setup};
 use crate::session::catalog::{self, Found, Memory};
 use crate::session::store;
 use crate::tui::failure::Failure;
+use encoding_rs::{Encoding, GB18030, UTF_8};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -106,15 +107,53 @@ fn attach(path: PathBuf) -> Report {
         Ok(_) => {}
         Err(error) => return system(error),
     }
-    match fs::read(&path).map(String::from_utf8) {
-        Ok(Ok(text)) => {
-            let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
-            Report::Attached(path, text)
-        }
-        Ok(Err(error)) => {
-            let at = error.utf8_error().valid_up_to();
-            failed(format!("not UTF-8 at byte {at}"), format!("第 {at} 字节处不是 UTF-8"))
-        }
+    match fs::read(&path) {
+        Ok(bytes) => match text_of(&bytes) {
+            Ok((text, encoding)) => Report::Attached(path, text, encoding),
+            Err(at) => failed(
+                format!("not text: neither UTF-8 (byte {at}) nor UTF-16 nor GB18030"),
+                format!("不是文本：不是 UTF-8（第 {at} 字节处），也不是 UTF-16 或 GB18030"),
+            ),
+        },
         Err(error) => system(error),
+    }
+}
+
+/// The text that a file holds, and its encoding where that is another than UTF-8: texts that were written on Windows in
+/// Chinese are often GBK, of which GB18030 is the whole. Else the byte where it is not UTF-8.
+fn text_of(bytes: &[u8]) -> Result<(String, Option<&'static str>), usize> {
+    let marked = Encoding::for_bom(bytes);
+    let encoding = match marked {
+        Some((encoding, _)) => encoding,
+        None if std::str::from_utf8(bytes).is_ok() => UTF_8,
+        None => GB18030,
+    };
+    let text =
+        encoding.decode_without_bom_handling_and_without_replacement(&bytes[marked.map_or(0, |m| m.1)..]);
+    // No text holds this: what can be read as one by chance does.
+    match text.filter(|text| !text.contains('\0')) {
+        Some(text) => Ok((text.into_owned(), Some(encoding.name()).filter(|_| encoding != UTF_8))),
+        None => Err(std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), |_| bytes.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_in_the_encodings_that_people_have() {
+        let text = |bytes: &[u8]| text_of(bytes).map(|(text, encoding)| (text, encoding.unwrap_or("")));
+        let good = |text: &str, encoding| Ok((text.to_owned(), encoding));
+        assert_eq!(text("月，\r\nmoon".as_bytes()), good("月，\r\nmoon", ""));
+        assert_eq!(text(b"\xef\xbb\xbf\xe6\x9c\x88"), good("月", ""));
+        assert_eq!(text(b"\xc7\xb0\xd4\xc2\xb9\xe2 a"), good("前月光 a", "gb18030"));
+        assert_eq!(text(b"\xff\xfe\x08\x67a\0"), good("月a", "UTF-16LE"));
+        assert_eq!(text(b""), good("", ""));
+        // A picture, a half character, and what only looks like UTF-8.
+        assert_eq!(text(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), Err(0));
+        assert_eq!(text(b"ab\xc7"), Err(2));
+        assert_eq!(text(b"a\0b"), Err(3));
+        assert_eq!(text(b"\xef\xbb\xbf\xff\xff"), Err(3));
     }
 }

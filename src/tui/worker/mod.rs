@@ -149,8 +149,8 @@ pub enum Report {
     Undeleted(String, String),
     /// A file was written.
     Exported(PathBuf),
-    /// A text file was read.
-    Attached(PathBuf, String),
+    /// A text file was read, and its encoding if that is another than UTF-8.
+    Attached(PathBuf, String, Option<&'static str>),
     /// Something of the desk failed.
     DeskFailed(Failure),
 }
