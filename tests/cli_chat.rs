@@ -46,6 +46,7 @@ fn saving_and_loading_lose_nothing() {
     let read = |name: &str| fs::read_to_string(folder.join(format!("{name}.jsonl"))).unwrap();
     talk(&[], "春\n/save a\n");
     let first = read("a");
+    assert!(first.contains(r#""kind":"title","text":"a""#), "a name that was given is the title: {first}");
     // Another conversation, and an empty one.
     let refused = talk(&[], "/save a\n夏\n/save a\n/clear\n/save! a\n");
     assert!(refused.contains("/save! a puts this one in its place"), "{refused}");

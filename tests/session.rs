@@ -457,7 +457,7 @@ fn keys_and_values_kept_on_disk_go_on_bit_for_bit() {
     let file = dir.path().join("kv").join("talk.kv");
     let mut w = long_talk();
     let mut kept = cache();
-    kept.save("talk", "model", &mut w.session).unwrap();
+    kept.save("talk", "model", &mut w.session, &|| true).unwrap();
     let first = std::fs::read(&file).unwrap();
     let mut fresh = reopened(&w);
     let positions = cache().load("talk", "model", &mut fresh.session).unwrap();
@@ -468,7 +468,7 @@ fn keys_and_values_kept_on_disk_go_on_bit_for_bit() {
     assert_eq!(got.stats.reused_tokens, expected.stats.reused_tokens);
     assert_eq!(got.stats.prompt_tokens, expected.stats.prompt_tokens);
     // Saved again, whole records stay as they are.
-    kept.save("talk", "model", &mut w.session).unwrap();
+    kept.save("talk", "model", &mut w.session, &|| true).unwrap();
     let second = std::fs::read(&file).unwrap();
     assert!(second.len() > first.len());
     let same = first.iter().zip(&second).take_while(|(a, b)| a == b).count();
@@ -490,7 +490,7 @@ fn a_damaged_file_of_keys_and_values_is_used_up_to_the_damage() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("talk.kv");
     let mut w = long_talk();
-    KvCache::new(dir.path().into(), 1 << 30).save("talk", "model", &mut w.session).unwrap();
+    KvCache::new(dir.path().into(), 1 << 30).save("talk", "model", &mut w.session, &|| true).unwrap();
     let whole = std::fs::read(&file).unwrap();
     let load = |bytes: &[u8]| {
         std::fs::write(&file, bytes).unwrap();
@@ -531,7 +531,7 @@ fn a_damaged_file_of_keys_and_values_is_used_up_to_the_damage() {
     let mut cache = KvCache::new(dir.path().into(), 1 << 30);
     assert_eq!(cache.load("talk", "model", &mut fresh.session).unwrap(), 64);
     fresh.session.warm(&fresh.go, &mut |_| {}).unwrap();
-    cache.save("talk", "model", &mut fresh.session).unwrap();
+    cache.save("talk", "model", &mut fresh.session, &|| true).unwrap();
     assert!(std::fs::metadata(&file).unwrap().len() >= whole.len() as u64);
 }
 
@@ -541,7 +541,7 @@ fn an_undone_exchange_leaves_the_file_and_a_dropped_one_is_known() {
     let cache = || KvCache::new(dir.path().into(), 1 << 30);
     let mut w = long_talk();
     let mut kept = cache();
-    kept.save("talk", "model", &mut w.session).unwrap();
+    kept.save("talk", "model", &mut w.session, &|| true).unwrap();
     w.session.undo();
     // Nothing is loaded that the prompt can not use: the file, which can not be opened now, is not asked for.
     let (file, aside) = (dir.path().join("talk.kv"), dir.path().join("aside"));
@@ -550,7 +550,7 @@ fn an_undone_exchange_leaves_the_file_and_a_dropped_one_is_known() {
     assert!(kept.load("talk", "model", &mut w.session).unwrap() > 128);
     std::fs::rename(&aside, &file).unwrap();
     w.say("写一首关于山的诗。");
-    kept.save("talk", "model", &mut w.session).unwrap();
+    kept.save("talk", "model", &mut w.session, &|| true).unwrap();
     let mut fresh = reopened(&w);
     cache().load("talk", "model", &mut fresh.session).unwrap();
     let (expected, got) = (w.say("再来"), fresh.say("再来"));
@@ -562,7 +562,7 @@ fn an_undone_exchange_leaves_the_file_and_a_dropped_one_is_known() {
     }
     assert!(w.session.dropped() > 0);
     kept.another_session();
-    kept.save("talk", "model", &mut w.session).unwrap();
+    kept.save("talk", "model", &mut w.session, &|| true).unwrap();
     let mut fresh = reopened(&w);
     assert!(cache().load("talk", "model", &mut fresh.session).unwrap() >= 128);
     assert_eq!(fresh.session.dropped(), w.session.dropped());
@@ -575,12 +575,12 @@ fn the_oldest_keys_and_values_make_room() {
     let dir = tempfile::tempdir().unwrap();
     let mut w = long_talk();
     let path = |name: &str| dir.path().join(format!("{name}.kv"));
-    KvCache::new(dir.path().into(), 1 << 30).save("a", "model", &mut w.session).unwrap();
+    KvCache::new(dir.path().into(), 1 << 30).save("a", "model", &mut w.session, &|| true).unwrap();
     let bytes = std::fs::metadata(path("a")).unwrap().len();
     let mut cache = KvCache::new(dir.path().into(), 2 * bytes + bytes / 2);
     let mut time = std::time::SystemTime::UNIX_EPOCH;
     for name in ["b", "c", "d"] {
-        cache.save(name, "model", &mut w.session).unwrap();
+        cache.save(name, "model", &mut w.session, &|| true).unwrap();
         time += std::time::Duration::from_secs(9);
         std::fs::File::open(path(name)).unwrap().set_modified(time).unwrap();
     }
@@ -589,9 +589,9 @@ fn the_oldest_keys_and_values_make_room() {
     assert!(path("d").exists());
     // One alone is cut to whole records, or not kept at all.
     let mut small = KvCache::new(dir.path().into(), bytes * 3 / 4);
-    small.save("e", "model", &mut w.session).unwrap();
+    small.save("e", "model", &mut w.session, &|| true).unwrap();
     assert!(std::fs::metadata(path("e")).unwrap().len() <= bytes * 3 / 4);
     assert!(!path("d").exists());
-    KvCache::new(dir.path().into(), 0).save("f", "model", &mut w.session).unwrap();
+    KvCache::new(dir.path().into(), 0).save("f", "model", &mut w.session, &|| true).unwrap();
     assert!(!path("f").exists());
 }

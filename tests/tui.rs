@@ -154,6 +154,16 @@ fn ctrl_c_stops_then_empties_then_quits() {
     world.pass(3000);
     assert!(world.ctrl('c').is_empty(), "the first one only warns");
     assert!(matches!(world.ctrl('c')[..], [Effect::Quit]));
+    // What is written or pasted between two is not lost by the second.
+    let mut world = World::chat((80, 24), Lang::En, Vec::new());
+    for _ in 0..2 {
+        world.ctrl('c');
+        world.write("new");
+        assert!(world.ctrl('c').is_empty() && world.app.input.is_empty());
+        world.send(Msg::Paste("pasted".into()));
+        assert!(world.ctrl('c').is_empty() && world.app.input.is_empty());
+    }
+    assert!(matches!(world.ctrl('c')[..], [Effect::Quit]));
     // Ctrl+D quits only with nothing written.
     let mut world = World::chat((80, 24), Lang::En, Vec::new());
     world.write("ab");
@@ -274,7 +284,7 @@ fn a_conversation_is_read_again_in_the_background_and_gives_way() {
     assert!(screen.contains("200/400") && screen.contains("100 t/s, left: 2 s"), "{screen}");
     world.write("x");
     assert!(asked(&world.key(KeyCode::Enter)).is_some());
-    world.report(Report::Warmed(250));
+    world.report(Report::Warmed { filled: 250, dropped: 0 });
     assert!(world.app.live().is_some(), "the answer is on its way");
 }
 
@@ -354,6 +364,11 @@ fn nothing_that_a_model_says_reaches_the_terminal_as_control() {
                 c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}')
             };
             assert!(!cell.symbol().chars().any(bad), "{step}: {:?}", cell.symbol());
+        }
+        // Nothing is left out in silence: a sign stands for it.
+        if step < 3 {
+            let screen = world.screen();
+            assert!(screen.contains("␛]0;title␇") && screen.contains('\u{fffd}'), "{step}: {screen}");
         }
     }
 }
@@ -580,7 +595,7 @@ fn ten_thousand_random_events_lose_nothing() {
                     turns.clear();
                     tell(&mut world, &turns);
                 }
-                Effect::Work(Work::Warm(_)) => world.report(Report::Warmed(3)),
+                Effect::Work(Work::Warm(_)) => world.report(Report::Warmed { filled: 3, dropped: 0 }),
                 Effect::Work(Work::Load { .. }) => {
                     if random(3) == 0 {
                         world.report(Report::LoadFailed("no".into()));

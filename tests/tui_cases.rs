@@ -340,6 +340,93 @@ fn what_was_chosen_waits_while_the_thread_tells_other_things() {
     world.report(Report::Reopened(Box::new(about()), None));
     let kv = |world: &World| world.app.chosen.as_ref().unwrap().options.kv.unwrap().name();
     assert_eq!(kv(&world), "q8");
-    world.report(Report::Reopened(Box::new(about()), Some(Box::new(chosen().options))));
+    world.report(Report::Reopened(Box::new(about()), Some((Box::new(chosen().options), "no room".into()))));
     assert_eq!(kv(&world), "f16", "it did not work");
+}
+
+#[test]
+fn an_edit_that_failed_replaces_nothing_elsewhere() {
+    let mut world = World::chat((80, 24), Lang::En, vec![turn("a1", "x"), turn("a2", "y")]);
+    world.key(KeyCode::F(7));
+    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((Ask::Revise, "a2".into())));
+    world.key(KeyCode::F(3));
+    world.report(Report::Talks(entries()));
+    world.key(KeyCode::Down);
+    assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(Work::Open(_))]));
+    world.report(Report::Answered(Some("too long".into())));
+    world.talk(vec![turn("b1", "z")]);
+    assert!(!world.app.editing && !world.screen().contains("[editing]"));
+    world.write("b2");
+    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((Ask::New, "b2".into())));
+    // Nor where the model went away.
+    let mut world = World::chat((80, 24), Lang::En, vec![turn("a1", "x")]);
+    world.key(KeyCode::F(7));
+    world.key(KeyCode::Enter);
+    world.report(Report::LoadFailed("internal error".into()));
+    world.report(Report::Models(models(), None));
+    world.key(KeyCode::Enter);
+    world.ready();
+    assert_eq!((world.app.input.text(), world.app.editing), ("a1", false));
+}
+
+#[test]
+fn a_reading_that_ends_late_brings_nothing_back() {
+    let mut world = World::chat((80, 24), Lang::En, vec![turn("one", "a"), turn("two", "b")]);
+    let talk = Talk { turns: vec![turn("one", "a"), turn("two", "b")], opened: true, ..Talk::default() };
+    world.app.switching = 1;
+    world.report(Report::Talk(Box::new(talk)));
+    assert!(matches!(world.app.busy, Busy::Warming { .. }));
+    world.key(KeyCode::F(6));
+    // The reading that was stopped, then the one that follows.
+    world.report(Report::Warmed { filled: 9, dropped: 2 });
+    assert_eq!((world.app.talk.turns.len(), world.app.talk.dropped), (1, 0));
+    world.report(Report::Warmed { filled: 9, dropped: 1 });
+    assert_eq!((world.app.talk.turns.len(), world.app.talk.dropped), (1, 1));
+}
+
+#[test]
+fn the_choice_of_a_model_stays_on_what_it_was() {
+    let at = |world: &World| match &world.app.screen {
+        Screen::Choose(choice) => choice.at,
+        _ => panic!("it chooses"),
+    };
+    let start = |path: &str| {
+        let source = Some(huozi::session::open::Source::File(path.into()));
+        let (app, effects) = App::new(Start { source, ..Start::default() }, (80, 24), Instant::now());
+        World { app, now: Instant::now(), effects }
+    };
+    // What was typed and is nowhere: the row where it can be mended, whichever comes first.
+    let mut world = start("typo.gguf");
+    world.report(Report::LoadFailed("no such file".into()));
+    world.report(Report::Models(models(), None));
+    assert_eq!(at(&world), world.app.sources().len());
+    world.key(KeyCode::Enter);
+    assert!(world.screen().contains("typo.gguf"), "{}", world.screen());
+    // One of the list.
+    let mut world = start("/data/huozi-7b-sft-q8_0.gguf");
+    world.report(Report::LoadFailed("too large".into()));
+    world.report(Report::Models(models(), None));
+    assert_eq!(at(&world), 1);
+    // A list that is another one, and the first.
+    world.report(Report::Models(models().split_off(1), None));
+    assert_eq!(at(&world), 0);
+    let mut world = World::new((80, 24), Lang::En);
+    world.report(Report::Models(models(), None));
+    assert_eq!(at(&world), 0);
+}
+
+#[test]
+fn what_cannot_be_a_model_leads_back_to_the_one_that_is_open() {
+    let mut world = World::chat((80, 24), Lang::En, conversation());
+    world.key(KeyCode::F(4));
+    assert!(world.screen().contains("Esc goes back"), "{}", world.screen());
+    world.report(Report::Models(models(), None));
+    world.key(KeyCode::End);
+    world.key(KeyCode::Enter);
+    world.write("no.gguf");
+    assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(Work::Load { .. })]));
+    world.report(Report::Refused("no.gguf: no such file".into()));
+    assert!(world.screen().contains("no such file") && world.screen().contains("Esc goes back"));
+    assert!(world.key(KeyCode::Esc).is_empty() && matches!(world.app.screen, Screen::Chat));
+    assert!(asked(&world.key(KeyCode::F(5))).is_some());
 }

@@ -10,7 +10,7 @@ use huozi::tui::look::Lang;
 use huozi::tui::update::Msg;
 use huozi::tui::worker::{Desk, Report, Talk, Work};
 use ratatui::style::Modifier;
-use tui_support::{World, answered, command, conversation, entries, models, stats, turn};
+use tui_support::{World, about, answered, chosen, command, conversation, entries, models, stats, turn};
 
 #[test]
 fn the_open_conversation_is_named_and_stays() {
@@ -44,20 +44,23 @@ fn an_export_holds_the_answer_on_its_way() {
     command(&mut world, "second");
     world.event(Event::Text("two".into()));
     let text = exported(&mut world);
-    assert!(text.ends_with("another\n\n## You\n\nsecond\n\n## Huozi\n\ntwo\n\n*[stopped]*\n"), "{text}");
+    assert!(text.ends_with("another\n\n## You\n\nsecond\n\n## Huozi\n\ntwo\n"), "{text}");
     // Who said it and when, the system prompt, and lines that stay lines.
     world.app.chosen.as_mut().unwrap().settings.system = Some("a\nb".into());
     let stopped = Turn { stop: Stop::MaxTokens, ..turn("q\nr", "床前明月光，\n疑是地上霜。") };
     answered(&mut world, vec![stopped], None);
     let text = exported(&mut world);
     let (head, rest) = text.split_once(" · ").unwrap();
-    let day = head.strip_prefix("# q\n\n*").expect(&text);
+    let day = head.strip_prefix("# q\n\n*exported ").expect(&text);
     assert!(day.len() == 16 && day.starts_with("20") && day.as_bytes()[13] == b':', "{text}");
     assert_eq!(
         rest,
         "huozi-7b-rlhf q4_k*\n\n> a  \n> b\n\n## You\n\nq  \nr\n\n## Huozi\n\n床前明月光，  \n疑是地上霜。\n\n\
          *[stopped: max_new_tokens is reached]*\n"
     );
+    // Another model's answer is not signed with this one's name.
+    answered(&mut world, vec![Turn { ids: None, ..turn("q", "a") }], None);
+    assert!(!exported(&mut world).contains("huozi-7b-rlhf"));
 }
 
 #[test]
@@ -78,6 +81,46 @@ fn messages_are_seen_wherever_one_is() {
         world.key(KeyCode::Enter);
         assert!(matches!(world.app.screen, Screen::Load(_)) && world.screen().contains(said));
     }
+}
+
+#[test]
+fn a_panel_that_opens_shows_its_keys() {
+    for key in [KeyCode::F(1), KeyCode::F(2), KeyCode::F(3), KeyCode::F(9)] {
+        let mut world = World::chat((80, 24), Lang::En, conversation());
+        world.ctrl('c');
+        assert!(world.screen().contains("once more quits"));
+        world.key(key);
+        assert!(!world.screen().contains("once more quits") && world.screen().contains("Esc"), "{key:?}");
+    }
+    // And a conversation nothing that was said of another one.
+    let mut world = World::chat((80, 24), Lang::En, conversation());
+    command(&mut world, "q");
+    world.key(KeyCode::F(5));
+    assert!(world.screen().contains("the model is writing"));
+    world.ctrl('n');
+    assert!(!world.screen().contains("the model is writing"));
+    // An engine that is open is not being opened.
+    let mut world = World::chat((80, 24), Lang::En, conversation());
+    world.report(Report::Reopening);
+    assert!(world.screen().contains("opening the engine"));
+    world.report(Report::Reopened(Box::new(about()), None));
+    assert!(!world.screen().contains("opening the engine"));
+    world.report(Report::Reopened(Box::new(about()), Some((Box::new(chosen().options), "no room".into()))));
+    assert!(world.screen().contains("no room"));
+}
+
+#[test]
+fn hints_name_the_keys_that_were_chosen() {
+    let mut world = World::chat((80, 24), Lang::En, Vec::new());
+    command(&mut world, "/set send_key alt+enter");
+    world.app.flash = None;
+    assert!(world.screen().contains("press Alt+Enter. Enter begins"), "{}", world.screen());
+    let mut world = World::chat((80, 24), Lang::Zh, vec![turn("q", "a")]);
+    world.app.prefs.enter_sends = false;
+    world.key(KeyCode::F(7));
+    assert!(world.screen().contains("Alt+Enter 重新提问"), "{}", world.screen());
+    command(&mut world, "/lang fr");
+    assert_eq!(world.app.lang(), Lang::Zh);
 }
 
 #[test]
@@ -200,7 +243,7 @@ fn the_gauge_follows_when_an_exchange_is_taken_back() {
     let undone = world.key(KeyCode::F(6));
     assert!(matches!(undone[..], [Effect::Work(Work::Undo), Effect::Work(Work::Warm(_))]), "{undone:?}");
     assert!(!world.screen().contains("238/2048"));
-    world.report(Report::Warmed(101));
+    world.report(Report::Warmed { filled: 101, dropped: 0 });
     assert!(world.screen().contains("101/2048") && matches!(world.app.busy, Busy::Idle));
     // Nothing is left to read.
     let mut world = World::chat((80, 24), Lang::En, vec![turn("q", "a")]);
@@ -211,9 +254,9 @@ fn the_gauge_follows_when_an_exchange_is_taken_back() {
     let mut world = World::chat((80, 24), Lang::En, [conversation(), conversation()].concat());
     world.key(KeyCode::F(6));
     world.key(KeyCode::F(6));
-    world.report(Report::Warmed(0));
+    world.report(Report::Warmed { filled: 0, dropped: 0 });
     assert!(matches!(world.app.busy, Busy::Warming { .. }));
-    world.report(Report::Warmed(90));
+    world.report(Report::Warmed { filled: 90, dropped: 0 });
     assert!(matches!(world.app.busy, Busy::Idle) && world.app.context_used == 90);
 }
 

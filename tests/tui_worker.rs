@@ -156,7 +156,8 @@ fn what_was_set_stays_when_the_engine_is_opened_anew() {
     threads.wait(|report| matches!(report, Report::Reopening).then_some(()));
     let back = threads.wait(|report| if let Report::Reopened(_, back) = report { Some(back) } else { None });
     assert!(back.is_none());
-    let filled = threads.wait(|report| if let Report::Warmed(n) = report { Some(n) } else { None });
+    let filled =
+        threads.wait(|report| if let Report::Warmed { filled, .. } = report { Some(filled) } else { None });
     assert!(filled > 0);
     // And by the next model, too.
     let (usual, chosen) = threads.load(old.options.clone());
@@ -265,13 +266,78 @@ fn an_engine_that_does_not_open_leaves_the_one_before() {
     let mut large = short(&chosen);
     large.options.n_ctx = Some(1 << 28);
     let reports = threads.ask("你好", &large);
+    // The question is on disk before the engine is opened, and gone when there is none to answer it.
+    let place = |what: fn(&Report) -> bool| reports.iter().position(what).expect("it is told");
+    assert!(place(|r| matches!(r, Report::Named(..))) < place(|r| matches!(r, Report::Reopening)));
+    let name =
+        reports.iter().find_map(|r| if let Report::Named(name, _) = r { Some(name.as_str()) } else { None });
+    let folder = home.path().join("sessions");
+    assert!(store::load(&folder, name.unwrap(), "").unwrap().turns.is_empty());
     let back =
         reports.iter().find_map(|r| if let Report::Reopened(_, back) = r { back.clone() } else { None });
-    assert_eq!(*back.expect("the options before"), chosen.options);
+    assert_eq!(*back.expect("the options before").0, chosen.options);
     let Some(Report::Answered(Some(why))) = reports.last() else { panic!("{reports:?}") };
     assert!(why.text(Lang::Zh).starts_with("内存不足"), "{why:?}");
     let reports = threads.ask("你好", &short(&chosen));
     assert!(matches!(reports.last(), Some(Report::Answered(None))), "{reports:?}");
+}
+
+#[test]
+fn what_is_read_again_says_nothing_of_the_turns() {
+    let home = tempfile::tempdir().unwrap();
+    let threads = Threads::start(setup(home.path()));
+    let (_, chosen) = threads.load(options());
+    for question in ["你好", "写诗"] {
+        threads.ask(question, &short(&chosen));
+    }
+    threads.workers.work(Work::Warm(nothing()));
+    threads.workers.work(Work::Undo);
+    assert_eq!(threads.talk().turns.len(), 1, "the first that is told is what is left");
+}
+
+#[test]
+fn a_changed_question_that_is_stopped_at_once_costs_no_answer() {
+    let home = tempfile::tempdir().unwrap();
+    let threads = Threads::start(setup(home.path()));
+    let (_, chosen) = threads.load(options());
+    for question in ["你好", "写诗"] {
+        threads.ask(question, &short(&chosen));
+    }
+    let (question, chosen) = ("写词".to_owned(), short(&chosen));
+    let cancel = Arc::new(AtomicBool::new(true));
+    threads.workers.work(Work::Ask { ask: Ask::Revise, question, chosen, cancel });
+    let talk = threads.talk();
+    let asked: Vec<&str> = talk.turns.iter().map(|turn| turn.question.as_str()).collect();
+    assert_eq!(asked, ["你好", "写诗"]);
+    assert!(!talk.turns[1].answer.is_empty());
+    let why = threads.wait(|r| if let Report::Answered(why) = r { Some(why) } else { None });
+    assert!(why.is_some_and(|why| why.text(Lang::Zh).starts_with("回答开始前已停止")));
+    // And so it stands on disk.
+    let stored = store::load(&home.path().join("sessions"), &talk.name.unwrap(), "").unwrap();
+    assert_eq!(
+        stored.turns.iter().map(|turn| turn.answer.as_str()).collect::<Vec<_>>(),
+        [talk.turns[0].answer.as_str(), talk.turns[1].answer.as_str()]
+    );
+}
+
+#[test]
+fn what_cannot_be_a_model_leaves_the_one_that_is_open() {
+    let home = tempfile::tempdir().unwrap();
+    let threads = Threads::start(setup(home.path()));
+    let (_, chosen) = threads.load(options());
+    let text = home.path().join("text.gguf");
+    fs::write(&text, "no model").unwrap();
+    for path in [home.path().join("missing.gguf"), home.path().to_owned(), text] {
+        let (source, options) = (Source::File(path), Options::default());
+        threads.workers.work(Work::Load { source, options, cancel: nothing() });
+        let why = threads.wait(|report| match report {
+            Report::LoadFailed(why) => panic!("the model is gone: {why:?}"),
+            Report::Refused(why) => Some(why),
+            _ => None,
+        });
+        assert!(why.text(Lang::Zh).contains('：'), "{why:?}");
+    }
+    assert!(matches!(threads.ask("你好", &short(&chosen)).last(), Some(Report::Answered(None))));
 }
 
 #[test]

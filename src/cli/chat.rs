@@ -226,7 +226,7 @@ fn command(session: &mut Session, file: &File, name: &str, rest: &str, state: &m
             let mut said = String::new();
             if state.unsaved && !session.turns().is_empty() {
                 let kept = store::fresh_name(&directory()?);
-                write(session, file, &kept)?;
+                write(session, file, &kept, None)?;
                 said = format!("the unsaved conversation is kept as {kept}\n");
             }
             put(session, loaded);
@@ -261,16 +261,18 @@ fn save(session: &Session, file: &File, typed: &str, replace: bool, state: &mut 
             return Err(Usage(what).into());
         }
     }
-    let path = write(session, file, &name)?;
+    let path = write(session, file, &name, Some(typed).filter(|typed| !typed.is_empty()))?;
     let said = format!("saved as {name} ({})", path.display());
     state.name = Some(name);
     state.unsaved = false;
     Ok(said)
 }
 
-fn write(session: &Session, file: &File, name: &str) -> Result<PathBuf> {
+/// A name that was typed is its title, too.
+fn write(session: &Session, file: &File, name: &str, title: Option<&str>) -> Result<PathBuf> {
     let system = session.settings().system.clone();
-    let conversation = Conversation { system, turns: session.turns().to_vec(), ..Conversation::default() };
+    let (title, turns) = (title.map(str::to_owned), session.turns().to_vec());
+    let conversation = Conversation { title, system, turns, ..Conversation::default() };
     Ok(store::save(&directory()?, name, &conversation, &file.fingerprint()?)?)
 }
 

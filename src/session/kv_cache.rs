@@ -130,7 +130,13 @@ impl KvCache {
     ///
     /// # Errors
     /// What the system says; the file then ends before what was not written.
-    pub fn save(&mut self, name: &str, fingerprint: &str, session: &mut Session) -> io::Result<()> {
+    pub fn save(
+        &mut self,
+        name: &str,
+        fingerprint: &str,
+        session: &mut Session,
+        go_on: &dyn Fn() -> bool,
+    ) -> io::Result<()> {
         let Some((layout, bytes)) = session.scheduler.kv_layout() else { return Ok(()) };
         let text = head_text(fingerprint, &layout);
         let (start, record) = (HEAD + text.len() as u64, record_bytes(bytes));
@@ -163,6 +169,9 @@ impl KvCache {
         let mut saved = ids[..first * BLOCK].to_vec();
         let mut number = first as u64;
         let result = session.scheduler.export(ids, first, &mut |ids, given, block| {
+            if !go_on() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             write_record(&mut file, number, ids, given, block)?;
             number += 1;
             saved.extend_from_slice(ids);

@@ -316,6 +316,25 @@ impl demo::Progress for Converting<'_> {
     }
 }
 
+/// Opens a file and sees whether it can be a model of ours.
+///
+/// # Errors
+/// What the file lacks.
+pub fn look(path: &Path) -> Result<(Reader, Shape), Error> {
+    if path.is_dir() {
+        return Err(Error::Folder { path: path.to_owned() });
+    }
+    let reader = Reader::open(path, How::Map)?;
+    let shape = Shape::from_meta(reader.meta())?;
+    if let Some(embedding) = reader.tensor("token_embd.weight")
+        && embedding.rows() < shape.n_vocab
+    {
+        let what = format!("{} tokens, but token_embd.weight has {} rows", shape.n_vocab, embedding.rows());
+        return Err(Error::Vocabulary { path: path.to_owned(), what });
+    }
+    Ok((reader, shape))
+}
+
 fn file(
     path: &Path,
     options: &Options,
@@ -324,18 +343,8 @@ fn file(
     cancel: &AtomicBool,
     keep: Option<Keep>,
 ) -> Result<Opened, Error> {
-    if path.is_dir() {
-        return Err(Error::Folder { path: path.to_owned() });
-    }
-    let reader = Reader::open(path, How::Map)?;
+    let (reader, shape) = look(path)?;
     let meta = reader.meta();
-    let shape = Shape::from_meta(meta)?;
-    if let Some(embedding) = reader.tensor("token_embd.weight")
-        && embedding.rows() < shape.n_vocab
-    {
-        let what = format!("{} tokens, but token_embd.weight has {} rows", shape.n_vocab, embedding.rows());
-        return Err(Error::Vocabulary { path: path.to_owned(), what });
-    }
     let bytes = reader.file_bytes();
     let n_ctx = options.n_ctx.unwrap_or(shape.n_ctx_train);
     let kv = options.kv.unwrap_or(KvType::F16);
@@ -344,7 +353,7 @@ fn file(
     if !options.no_memory_check {
         catalog::check_memory(&path.display().to_string(), forecast, n_ctx, memory)?;
     }
-    progress(Step::Build, 0, bytes);
+    progress(Step::Build, 0, 0);
     let vocabulary = |what: String| Error::Vocabulary { path: path.to_owned(), what };
     let tokenizer = Arc::new(Tokenizer::from_gguf(meta).map_err(|e| vocabulary(e.to_string()))?);
     let chat = |source| Error::Chat { path: path.to_owned(), source };

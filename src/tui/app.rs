@@ -61,6 +61,13 @@ pub struct Prefs {
     pub raw: bool,
 }
 
+impl Prefs {
+    /// The keys that send a message and begin a new line.
+    pub fn send_and_newline(&self) -> [&'static str; 2] {
+        if self.enter_sends { ["Enter", "Alt+Enter"] } else { ["Alt+Enter", "Enter"] }
+    }
+}
+
 impl Default for Prefs {
     fn default() -> Self {
         Self { lang: None, theme: None, enter_sends: true, mouse: true, raw: false }
@@ -390,6 +397,8 @@ impl App {
     pub fn give_back(&mut self, live: &Live) {
         match live.ask {
             Ask::Retry => {}
+            // The exchange it would replace is that of another conversation.
+            Ask::Revise if self.switching > 0 => {}
             Ask::Revise => {
                 self.draft = self.input.text().to_owned();
                 self.editing = true;

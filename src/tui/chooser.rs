@@ -133,7 +133,11 @@ pub fn render(app: &App, choice: &Choice, screen: Rect, buffer: &mut Buffer) {
                 let fits = available.is_none_or(|available| *needs <= available);
                 let verdict = if fits { "" } else { app.say(", does not fit", "，内存不足") };
                 let needs = format!("{} {}{verdict}", app.say("needs", "需内存"), bytes(*needs));
-                let size = if cells >= 60 { format!("{}, ", bytes(model.bytes)) } else { String::new() };
+                let size = if cells >= 60 {
+                    format!("{}{}", bytes(model.bytes), app.say(", ", "，"))
+                } else {
+                    String::new()
+                };
                 (size + &needs, if fits { Style::new() } else { look.dim() })
             }
             Err(_) => (app.say("not usable", "不可用").to_owned(), look.dim()),
@@ -161,6 +165,9 @@ pub fn render(app: &App, choice: &Choice, screen: Rect, buffer: &mut Buffer) {
     let mut keys = app
         .say("Enter opens, Esc quits, F1 help, Alt+L 中文", "Enter 打开，Esc 退出，F1 帮助，Alt+L English")
         .to_owned();
+    if app.about.is_some() {
+        keys = keys.replace("Esc quits", "Esc goes back").replace("Esc 退出", "Esc 返回");
+    }
     if let Some(available) = available {
         keys += &format!("  {} {}", app.say("memory available:", "可用内存："), bytes(available));
     }

@@ -5,7 +5,7 @@ use super::ask::{Ask, Wish, wish_for};
 use super::export;
 use super::keys::Action;
 use super::panels::Panel;
-use super::settings::{ITEMS, put};
+use super::settings::{ITEMS, Item, put};
 use super::update::{act, is_switching, quit};
 use super::worker::Work;
 use std::borrow::Cow;
@@ -54,6 +54,10 @@ pub fn run(app: &mut App, name: &str, rest: &str, now: Instant) -> Vec<Effect> {
         "model" => Action::Models,
         "raw" => Action::Raw,
         "private" => Action::Private,
+        "lang" if !rest.is_empty() => {
+            app.input.take();
+            return put(app, Item::Language, rest, now);
+        }
         "lang" => Action::Language,
         "editor" => Action::Editor,
         "quit" | "bye" | "exit" => Action::Quit,
@@ -100,7 +104,10 @@ pub fn run(app: &mut App, name: &str, rest: &str, now: Instant) -> Vec<Effect> {
         _ => {
             let said = format!(
                 "/{name}: {}",
-                app.say("no such command; /help, or // to send it", "没有此命令；/help 查看，// 可发送")
+                app.say(
+                    "no such command; /help, or // to send it",
+                    "没有此命令；/help 查看，以 // 开头可原样发送"
+                )
             );
             app.flash(said, Tone::Error, now);
             return Vec::new();

@@ -9,7 +9,8 @@ use pulldown_cmark::{Event, Options, Parser};
 /// Characters of a file name.
 const NAME_CHARS: usize = 30;
 
-/// The conversation: title, when it was written and with which model, system prompt, and who said what, as on the screen.
+/// The conversation: title, day of the export, the model if all answers are its, system prompt, and who said what, as on
+/// the screen.
 pub fn markdown(app: &App, now: &ZonedDateTime) -> String {
     let mut turns = app.talk.turns.clone();
     if let Some(live) = app.live() {
@@ -18,13 +19,16 @@ pub fn markdown(app: &App, now: &ZonedDateTime) -> String {
         turns.push(Turn {
             question: live.question.clone(),
             answer: live.text.clone(),
-            ids: None,
+            ids: Some(Vec::new()),
             attempt: 0,
-            stop: Stop::Cancelled,
+            // It goes on.
+            stop: Stop::EndToken(0),
         });
     }
-    let mut text = format!("# {}\n\n*{}", app.title(), now.strftime("%Y-%m-%d %H:%M"));
-    if let Some(about) = &app.about {
+    let exported = app.say("exported", "导出于");
+    let mut text = format!("# {}\n\n*{exported} {}", app.title(), now.strftime("%Y-%m-%d %H:%M"));
+    // Ids are only known of what this model said.
+    if let Some(about) = app.about.as_ref().filter(|_| turns.iter().all(|turn| turn.ids.is_some())) {
         text += &format!(" · {} {}", one_line(&about.name), about.kind);
     }
     text += "*\n";

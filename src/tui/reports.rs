@@ -1,10 +1,11 @@
 //! What the threads tell, to state.
 
 use super::app::{App, Busy, Effect, Screen, Tone};
+use super::failure::Failure;
 use super::look::Lang;
 use super::panels::{Choice, Panel};
 use super::talks;
-use super::worker::{Chosen, Desk, Report, Talk, Work};
+use super::worker::{Ask, Chosen, Desk, Report, Talk, Work};
 use crate::session::open::About;
 use crate::session::{Event, Notice};
 use std::time::{Duration, Instant};
@@ -22,21 +23,20 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
         }
         Report::Ready { about, fresh, chosen } => return ready(app, *about, *fresh, *chosen),
         Report::LoadFailed(why) => {
-            // What was asked is not lost.
-            if let Busy::Answering(live) = std::mem::replace(&mut app.busy, Busy::Idle) {
+            // What was asked is not lost. What it was to replace may be: then it is a question of its own.
+            app.leave_editing();
+            if let Busy::Answering(mut live) = std::mem::replace(&mut app.busy, Busy::Idle) {
+                if live.ask == Ask::Revise {
+                    live.ask = Ask::New;
+                }
                 app.give_back(&live);
             }
             app.transcript.live_ended();
             (app.switching, app.warming) = (0, 0);
             (app.about, app.chosen, app.panel) = (None, None, None);
-            // The one that failed stays chosen; a path that was typed is in no list.
-            let sources = app.sources();
-            let at = app.opening.as_ref().map_or(0, |source| {
-                sources.iter().position(|other| other == source).unwrap_or(sources.len())
-            });
-            app.screen = Screen::Choose(Choice { at, error: Some(why), ..Choice::default() });
-            return vec![Effect::Desk(Desk::Models)];
+            return choose_again(app, why);
         }
+        Report::Refused(why) => return choose_again(app, why),
         Report::Event(event) => on_event(app, event, now),
         Report::Talk(talk) => return on_talk(app, *talk, now),
         Report::Answered(error) => {
@@ -58,10 +58,11 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
             }
             return talks::relist(app);
         }
-        Report::Warmed(filled) => {
+        Report::Warmed { filled, dropped } => {
             app.warming = app.warming.saturating_sub(1);
             if app.warming == 0 && matches!(app.busy, Busy::Warming { .. }) {
                 app.busy = Busy::Idle;
+                app.set_dropped(dropped.min(app.talk.turns.len()));
             }
             if filled > 0 {
                 app.context_used = filled;
@@ -73,8 +74,13 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
         }
         Report::Reopened(about, back) => {
             app.about = Some(*about);
-            if let (Some(chosen), Some(options)) = (&mut app.chosen, back) {
-                chosen.options = *options;
+            // It is not being opened any more.
+            app.flash = None;
+            if let Some((options, why)) = back {
+                if let Some(chosen) = &mut app.chosen {
+                    chosen.options = *options;
+                }
+                app.fail(&why, now);
             }
         }
         Report::NotSaved(why) => {
@@ -84,11 +90,23 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
         }
         Report::Memory(bytes) => app.memory = Some(bytes),
         Report::Models(models, available) => {
+            let before = app.sources();
             app.models = (models, available);
-            app.looked = true;
-            let last = app.sources().len();
+            let first = !std::mem::replace(&mut app.looked, true);
+            let (now, opening) = (app.sources(), app.opening.clone());
             if let Screen::Choose(choice) = &mut app.screen {
-                choice.at = choice.at.min(last);
+                // What is chosen stays so, wherever it stands now: of the first list the first, or what did not open.
+                let chosen = match first {
+                    true if choice.error.is_some() => opening.as_ref(),
+                    true if choice.at == 0 => now.first(),
+                    _ => before.get(choice.at),
+                };
+                let place = |source| now.iter().position(|other| other == source);
+                choice.at =
+                    chosen.map_or(now.len(), |source| place(source).unwrap_or(choice.at.min(now.len())));
+                if first && choice.error.is_some() && chosen.and_then(place).is_none() {
+                    choice.at = now.len();
+                }
             }
         }
         Report::Talks(talks) => {
@@ -100,7 +118,7 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
         Report::Deleted(name) => {
             app.trashed.push(name);
             let said = app
-                .say("deleted; Ctrl+U in the list brings it back", "已删除；在列表中按 Ctrl+U 恢复")
+                .say("deleted; Ctrl+Z in the list brings it back", "已删除；在列表中按 Ctrl+Z 恢复")
                 .to_owned();
             app.flash(said, Tone::Note, now);
             return talks::relist(app);
@@ -121,9 +139,9 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
             let fence = if text.contains("```") { "~~~~" } else { "```" };
             let before = if app.input.is_empty() || app.input.before().ends_with('\n') { "" } else { "\n" };
             app.input.insert(&format!("{before}{name}\n{fence}\n{}\n{fence}\n", text.trim_end()));
-            app.panel = None;
             if let Some(encoding) = encoding {
-                let said = format!("{} {encoding}", app.say("not UTF-8; read as", "不是 UTF-8，读作"));
+                let said =
+                    format!("{}{encoding}", app.say("not UTF-8; read as ", "不是 UTF-8，已按此编码读取："));
                 app.flash(said, Tone::Note, now);
             }
         }
@@ -136,6 +154,15 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
     Vec::new()
 }
 
+/// Back to the choice of a model. The one that failed stays chosen; a path that was typed is in no list.
+fn choose_again(app: &mut App, why: Failure) -> Vec<Effect> {
+    let sources = app.sources();
+    let place = |source| sources.iter().position(|other| other == source);
+    let at = app.opening.as_ref().map_or(0, |source| place(source).unwrap_or(sources.len()));
+    app.screen = Screen::Choose(Choice { at, error: Some(why), ..Choice::default() });
+    vec![Effect::Desk(Desk::Models)]
+}
+
 /// A model is there.
 fn ready(app: &mut App, about: About, fresh: Chosen, chosen: Chosen) -> Vec<Effect> {
     (app.about, app.fresh, app.chosen) = (Some(about), Some(fresh), Some(chosen));
@@ -143,6 +170,10 @@ fn ready(app: &mut App, about: About, fresh: Chosen, chosen: Chosen) -> Vec<Effe
     app.stats = None;
     app.context_used = 0;
     let first = !std::mem::replace(&mut app.was_ready, true);
+    if !first && !app.talk.turns.is_empty() {
+        // What this model makes of it.
+        return vec![app.warm()];
+    }
     if !first || app.start.fresh {
         return Vec::new();
     }

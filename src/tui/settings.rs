@@ -197,7 +197,7 @@ pub fn set(chosen: &mut Chosen, item: Item, text: &str, lang: Lang) -> Result<()
             let runs = Runs::ALL.iter().find(|runs| runs.name() == text);
             options.runs = *runs.ok_or_else(|| {
                 let names: Vec<&str> = Runs::ALL.iter().map(|runs| runs.name()).collect();
-                format!("{}: {}", lang.of("this build has", "此程序有"), names.join(" "))
+                format!("{}: {}", lang.of("this build has", "可用引擎"), names.join(" "))
             })?;
         }
         Item::Language | Item::Colours | Item::SendKey | Item::Mouse => {}
@@ -393,7 +393,13 @@ pub fn render(app: &App, state: &Settings, screen: Rect, buffer: &mut Buffer) ->
             "左右修改，Enter 输入，Del 复原，Esc 关闭",
         ),
     };
-    let inner = window(area, app.say("Settings of this conversation", "此对话的设置"), hint, look, buffer);
+    let inner = window(
+        area,
+        app.say("Settings: this conversation, the interface", "设置：此对话、界面"),
+        hint,
+        look,
+        buffer,
+    );
     let cells = usize::from(inner.width);
     let names = ITEMS.iter().map(|item| item.name().len()).max().unwrap_or(0) + 2;
     let rows: Vec<_> = ITEMS

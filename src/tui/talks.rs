@@ -117,8 +117,8 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         KeyCode::Char(c) if control && (c == 'z' || c == 'u' && state.search.is_empty()) => {
             return vec![Effect::Desk(Desk::Undelete(app.trashed.last().cloned()))];
         }
-        KeyCode::F(6) => state.renaming = entry.map(|entry| Input::of(&entry.title)),
-        KeyCode::Char('r') if control => state.renaming = entry.map(|entry| Input::of(&entry.title)),
+        KeyCode::F(6) => rename_chosen(state, &app.talks),
+        KeyCode::Char('r') if control => rename_chosen(state, &app.talks),
         KeyCode::Char('n') if control => {
             app.panel = None;
             return switch(app, Work::New);
@@ -132,6 +132,12 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         }
     }
     Vec::new()
+}
+
+/// Begins a new title for the conversation that is chosen, which then stays so.
+fn rename_chosen(state: &mut Talks, talks: &[Entry]) {
+    state.choose(state.at, talks);
+    state.renaming = talks.get(state.at).map(|entry| Input::of(&entry.title));
 }
 
 /// Whether the conversation that is chosen is the open one; then it is the model's thread that writes it.
@@ -179,6 +185,8 @@ pub fn switch(app: &mut App, work: Work) -> Vec<Effect> {
     app.stop();
     app.leave_editing();
     app.transcript.to_end();
+    // It was about the other one.
+    app.flash = None;
     app.switching += 1;
     vec![Effect::Work(work)]
 }
@@ -222,7 +230,7 @@ pub fn render(app: &App, state: &Talks, screen: Rect, buffer: &mut Buffer) -> Op
     let cursor = line(&state.search, row, Style::new(), buffer);
     let inside = list_place(screen);
     if app.talks.is_empty() {
-        let none = app.say("none", "没有");
+        let none = app.say("none", "没有对话");
         buffer.set_string(inside.x, inside.y, none, look.dim());
         return Some(cursor);
     }
@@ -231,6 +239,8 @@ pub fn render(app: &App, state: &Talks, screen: Rect, buffer: &mut Buffer) -> Op
     let rows: Vec<Line<'_>> = app
         .talks
         .iter()
+        .skip(state.first)
+        .take(usize::from(inside.height))
         .map(|entry| {
             let mark = if is_open(app, entry) { "* " } else { "  " };
             let then = ZonedDateTime::try_from(entry.modified).unwrap_or_else(|_| now.clone());
@@ -243,7 +253,7 @@ pub fn render(app: &App, state: &Talks, screen: Rect, buffer: &mut Buffer) -> Op
             )
         })
         .collect();
-    list(&rows, (state.first, Some(at)), inside, look, buffer);
+    list(&rows, (0, at.checked_sub(state.first)), inside, look, buffer);
     let Some(input) = &state.renaming else { return Some(cursor) };
     let y = inside.y + at.saturating_sub(state.first) as u16;
     for x in inside.left()..inside.right() {

@@ -157,7 +157,7 @@ impl Transcript {
             said.truncate(FOLD.1);
             let note = match made.lang {
                 Lang::En => format!("... {more} more rows (Alt+O)"),
-                Lang::Zh => format!("…… 还有 {more} 行 (Alt+O)"),
+                Lang::Zh => format!("…… 还有 {more} 行（Alt+O）"),
             };
             said.push(Line::styled(note, made.look.dim()));
         }

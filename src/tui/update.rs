@@ -82,6 +82,10 @@ pub fn quit(app: &mut App) -> Vec<Effect> {
 
 fn key(app: &mut App, event: KeyEvent, now: Instant) -> Vec<Effect> {
     let what = action(event, &app.prefs);
+    if what != Some(Action::Interrupt) {
+        // What is done between two of them makes them two first ones.
+        app.interrupted = None;
+    }
     // These hold wherever one is.
     match what {
         Some(Action::Interrupt) => return interrupt(app, now),
@@ -93,7 +97,7 @@ fn key(app: &mut App, event: KeyEvent, now: Instant) -> Vec<Effect> {
     if app.panel.is_some() {
         return panels::key(app, event, now);
     }
-    match app.screen {
+    let effects = match app.screen {
         Screen::Chat => match what {
             Some(what) => act(app, what, now),
             None => {
@@ -102,7 +106,12 @@ fn key(app: &mut App, event: KeyEvent, now: Instant) -> Vec<Effect> {
             }
         },
         _ => chooser::key(app, event, now),
+    };
+    if app.panel.is_some() {
+        // The keys of a panel that opens are what matters now.
+        app.flash = None;
     }
+    effects
 }
 
 /// Ctrl+C: ends the answer; then empties the input; the second time in a row it quits.
@@ -214,8 +223,9 @@ pub fn act(app: &mut App, what: Action, now: Instant) -> Vec<Effect> {
                 }
                 app.editing = true;
                 app.put_question(&question);
-                let said =
-                    app.say("Enter asks it anew, Esc leaves it", "Enter 重新提问，Esc 取消").to_owned();
+                let [sends, _] = app.prefs.send_and_newline();
+                let said = app.say("asks it anew, Esc leaves it", "重新提问，Esc 取消");
+                let said = format!("{sends} {said}");
                 app.flash(said, Tone::Note, now);
             }
             None => nothing(app, now),
@@ -392,6 +402,7 @@ fn ask(app: &mut App, ask: Ask, question: String) -> Vec<Effect> {
 }
 
 fn paste(app: &mut App, text: &str) -> Vec<Effect> {
+    app.interrupted = None;
     match &mut app.panel {
         Some(Panel::Ask(ask)) if ask.wish != Wish::Forget => ask.input.insert(text.trim_end()),
         Some(Panel::Settings(state)) => {

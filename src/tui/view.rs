@@ -1,6 +1,7 @@
 //! State to frame.
 
 use super::app::{App, Places, Screen};
+use super::look::Lang;
 use super::transcript::Made;
 use super::{chooser, panels, status};
 use ratatui::buffer::Buffer;
@@ -82,19 +83,17 @@ fn welcome(app: &App, area: Rect, buffer: &mut Buffer) {
     let mut text = String::new();
     if let Some(about) = &app.about {
         let kib = super::look::bytes(about.forecast_bytes);
-        text += &format!(
-            "{} {}, {}, {} {kib}\n\n",
-            about.name,
-            about.kind,
-            about.runs_on,
-            app.say("memory", "内存")
-        );
+        let (memory, comma) = app.lang().of(("memory", ", "), ("内存", "，"));
+        text += &format!("{} {}{comma}{}{comma}{memory} {kib}\n\n", about.name, about.kind, about.runs_on);
     }
-    text += app.say(
-        "Type a message and press Enter. Alt+Enter begins a new line, F2 shows the settings, F3 the conversations, \
-         F1 all keys.",
-        "输入消息后按 Enter 发送。Alt+Enter 换行，F2 设置，F3 对话列表，F1 全部按键。",
-    );
+    let [sends, breaks] = app.prefs.send_and_newline();
+    text += &match app.lang() {
+        Lang::En => format!(
+            "Type a message and press {sends}. {breaks} begins a new line, F2 shows the settings, F3 the conversations, \
+             F1 all keys."
+        ),
+        Lang::Zh => format!("输入消息后按 {sends} 发送。{breaks} 换行，F2 设置，F3 对话列表，F1 全部按键。"),
+    };
     #[cfg(feature = "demo")]
     if app.about.as_ref().is_some_and(|about| about.name.starts_with("huozi-nano")) {
         text += app.say(

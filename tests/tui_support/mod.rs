@@ -92,7 +92,7 @@ impl World {
     pub fn talk(&mut self, turns: Vec<Turn>) {
         let name = (!turns.is_empty()).then(|| "chat-1".to_owned());
         self.report(Report::Talk(Box::new(Talk { name, turns, opened: true, ..Talk::default() })));
-        self.report(Report::Warmed(0));
+        self.report(Report::Warmed { filled: 0, dropped: 0 });
     }
 
     pub fn report(&mut self, report: Report) {
@@ -204,8 +204,8 @@ pub fn entries() -> Vec<Entry> {
         modified,
         bytes: 1000,
     };
-    // Noon, of another year than this one: the same day wherever the tests run.
-    let noon = |day: u64| SystemTime::UNIX_EPOCH + Duration::from_secs((day * 24 + 12) * 3600);
+    // Of another year than this one, and the same day from UTC-10 to UTC+13.
+    let noon = |day: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86_400 + 37_800);
     vec![
         entry("chat-1", "写一首关于月的诗。", SystemTime::now() - Duration::from_secs(2 * 3600 + 1)),
         entry("chat-2", "Explain the borrow checker", noon(20395)),

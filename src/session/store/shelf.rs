@@ -90,7 +90,14 @@ pub fn search(directory: &Path, text: &str) -> Vec<String> {
 /// # Errors
 /// No such file; another process writes it.
 pub fn rename(directory: &Path, name: &str, title: &str) -> Result<(), Error> {
-    Writer::open(directory, name, "")?.0.rename(title)
+    let path = path(directory, name)?;
+    let said = fs::metadata(&path).and_then(|meta| meta.modified());
+    Writer::open(directory, name, "")?.0.rename(title)?;
+    // Nothing was said: its time, and its place in the list, are those of its last word. Where that fails it is on top.
+    if let Ok(said) = said {
+        let _ = File::options().append(true).open(&path).and_then(|file| file.set_modified(said));
+    }
+    Ok(())
 }
 
 /// Throws a conversation away: it goes to `trash/`, under the name that is given back.

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// A file that is attached is at most this long: a context holds far less.
-const MAX_ATTACHED_BYTES: u64 = 4 << 20;
+const MAX_ATTACHED_BYTES: u64 = 256 << 10;
 
 /// Does a task.
 pub(super) fn work(task: Desk, setup: &Setup) -> Option<Report> {

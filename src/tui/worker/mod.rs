@@ -12,7 +12,7 @@ use crate::session::{Event, Settings, Turn};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -117,8 +117,10 @@ pub enum Report {
         /// Settings of the conversation that goes on.
         chosen: Box<Chosen>,
     },
-    /// It is not, and why.
+    /// It is not, and why; there is none now.
     LoadFailed(Failure),
+    /// It is none, and why: the one before stays.
+    Refused(Failure),
     /// Something of an answer.
     Event(Event),
     /// The answer ended, or failed for a reason. A [`Report::Talk`] comes before.
@@ -129,14 +131,19 @@ pub enum Report {
     Named(String, Option<String>),
     /// No other conversation is open than before, and why, if that was asked for.
     NotOpened(Option<Failure>),
-    /// The conversation was read, or as much as was wanted; so many positions are filled.
-    Warmed(usize),
+    /// The conversation was read, or as much as was wanted.
+    Warmed {
+        /// Positions filled.
+        filled: usize,
+        /// Turns that are no part of the prompt.
+        dropped: usize,
+    },
     /// Something could not be saved.
     NotSaved(Failure),
     /// The engine is opened anew, as the settings want it.
     Reopening,
-    /// It is open; with the options it had before, if the others did not work.
-    Reopened(Box<About>, Option<Box<Options>>),
+    /// It is open; with the options it had before, if the others did not work, and why.
+    Reopened(Box<About>, Option<(Box<Options>, Failure)>),
     /// Bytes of memory this process holds.
     Memory(u64),
     /// Models found; memory there is.
@@ -238,6 +245,8 @@ const DAYS_IN_TRASH: u64 = 30;
 /// Both threads.
 pub struct Workers {
     work: Sender<Work>,
+    /// Work that the model's thread has not begun, but its end.
+    waiting: Arc<AtomicUsize>,
     desk: Sender<Desk>,
     ending: Arc<AtomicBool>,
     threads: [JoinHandle<()>; 2],
@@ -255,10 +264,11 @@ impl Workers {
         let (work, works) = mpsc::channel();
         let (desk, desks) = mpsc::channel();
         let ending = Arc::new(AtomicBool::new(false));
-        let (to, at, ends) = (send.clone(), setup.clone(), ending.clone());
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let (to, at, ends, wait) = (send.clone(), setup.clone(), ending.clone(), waiting.clone());
         let threads = [
             std::thread::Builder::new().name("model".into()).spawn(move || {
-                model::Worker::new(at, to).run(&works);
+                model::Worker::new(at, to, wait).run(&works);
             })?,
             std::thread::Builder::new().name("desk".into()).spawn(move || {
                 if let Some(folder) = &setup.folder {
@@ -280,11 +290,12 @@ impl Workers {
                 }
             })?,
         ];
-        Ok(Self { work, desk, ending, threads })
+        Ok(Self { work, waiting, desk, ending, threads })
     }
 
     /// Gives work to the model's thread.
     pub fn work(&self, work: Work) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         // It ends only when this does.
         let _ = self.work.send(work);
     }
@@ -296,7 +307,7 @@ impl Workers {
 
     /// Waits until all that was said is on disk, and all that the desk was given to write; not longer than `patience`.
     pub fn finish(self, patience: Duration) {
-        let Self { work, desk, ending, threads } = self;
+        let Self { work, desk, ending, threads, .. } = self;
         ending.store(true, Ordering::Relaxed);
         let _ = work.send(Work::Quit);
         // It ends when nothing more can come.

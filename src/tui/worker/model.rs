@@ -5,12 +5,12 @@ use crate::session::catalog;
 use crate::session::kv_cache::KvCache;
 use crate::session::open::{self, About, Options, Source, Step};
 use crate::session::store::{self, Choices, Conversation, Writer};
-use crate::session::{Answer, Event, KvType, Sampling, Session, Settings, Turn};
+use crate::session::{Answer, Event, KvType, Sampling, Session, Settings, Stop, Turn};
 use crate::tui::failure::Failure;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A piece of an answer is written when the last is this old.
@@ -60,6 +60,8 @@ pub(super) struct Worker {
     talk: Kept,
     /// Keys and values of conversations on disk.
     cache: Option<KvCache>,
+    /// Work that has not begun.
+    waiting: Arc<AtomicUsize>,
     /// The engine of new conversations: the first that was opened.
     start: Option<Options>,
     /// It was told that there is no place to save conversations.
@@ -68,10 +70,10 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Without a model and a conversation.
-    pub(super) fn new(setup: Setup, send: Send) -> Self {
+    pub(super) fn new(setup: Setup, send: Send, waiting: Arc<AtomicUsize>) -> Self {
         let cache = setup.kv_cache();
         let talk = Kept::default();
-        Self { setup, send, model: None, left: None, talk, cache, start: None, homeless: false }
+        Self { setup, send, model: None, left: None, talk, cache, waiting, start: None, homeless: false }
     }
 
     /// Works until it is told to end.
@@ -80,6 +82,7 @@ impl Worker {
             if matches!(work, Work::Quit) {
                 break;
             }
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             let what = catch_unwind(AssertUnwindSafe(|| self.on(work)));
             if let Err(panic) = what {
                 let what = panic.downcast_ref::<String>().map(String::as_str);
@@ -95,8 +98,8 @@ impl Worker {
         match work {
             Work::Load { source, options, cancel } => self.load(source, options, &cancel),
             Work::Resume => {
-                if !self.resume() {
-                    (self.send)(Report::NotOpened(None));
+                if let Err(error) = self.resume() {
+                    (self.send)(Report::NotOpened(error));
                 }
             }
             Work::Open(name) => {
@@ -123,8 +126,9 @@ impl Worker {
             }
             Work::Warm(cancel) => {
                 let filled = self.warm(&cancel);
-                self.tell();
-                (self.send)(Report::Warmed(filled));
+                // No turns: what is on the screen may be ahead of what this thread has been told.
+                let dropped = self.model.as_ref().map_or(0, |model| model.session.dropped());
+                (self.send)(Report::Warmed { filled, dropped });
                 self.cache_keys_and_values();
             }
             Work::Keep(chosen) => {
@@ -141,6 +145,12 @@ impl Worker {
     }
 
     fn load(&mut self, source: Source, options: Options, cancel: &AtomicBool) {
+        // What cannot be a model is no reason to lose the one that is open.
+        if let (Some(_), Source::File(path)) = (&self.model, &source)
+            && let Err(error) = open::look(path)
+        {
+            return (self.send)(Report::Refused(error.into()));
+        }
         // The file is the memory: never two models at a time.
         self.leave();
         let send = &self.send;
@@ -205,16 +215,22 @@ impl Worker {
         }
     }
 
-    /// Opens the conversation that was used last; whether that went.
-    fn resume(&mut self) -> bool {
-        let (Some(folder), Some(model)) = (&self.setup.folder, &self.model) else { return false };
-        let Some(last) = store::latest(folder) else { return false };
-        // One that another process has open stays with it, and so does one that cannot be read.
-        let Ok((writer, conversation)) = Writer::open(folder, &last, &model.about.fingerprint) else {
-            return false;
-        };
-        self.put(conversation, Some(writer), false);
-        true
+    /// Opens the conversation that was used last, or says why not; `None` where there is none, or it cannot be read.
+    fn resume(&mut self) -> Result<(), Option<Failure>> {
+        let (Some(folder), Some(model)) = (&self.setup.folder, &self.model) else { return Err(None) };
+        let last = store::latest(folder).ok_or(None)?;
+        match Writer::open(folder, &last, &model.about.fingerprint) {
+            Ok((writer, conversation)) => self.put(conversation, Some(writer), false),
+            // It stays with the other process.
+            Err(store::Error::Busy { .. }) => {
+                return Err(Some(Failure::new(
+                    "the last conversation is open in another huozi; this is a new one",
+                    "上次的对话正在另一个 huozi 中打开；这里是新对话",
+                )));
+            }
+            Err(_) => return Err(None),
+        }
+        Ok(())
     }
 
     /// Opens a conversation, or says why not; `None` where it is open already.
@@ -263,7 +279,7 @@ impl Worker {
     fn warm(&mut self, cancel: &AtomicBool) -> usize {
         // Nothing is read by an engine that the next question would not go to.
         if let Some(chosen) = self.chosen() {
-            self.reopen(&chosen.options);
+            self.reopen(&chosen.options, cancel);
         }
         let Some(model) = &mut self.model else { return 0 };
         if let (Some(cache), Some(writer)) = (&mut self.cache, &self.talk.writer) {
@@ -280,8 +296,10 @@ impl Worker {
         if let (Some(cache), Some(model), Some(writer)) =
             (&mut self.cache, &mut self.model, &self.talk.writer)
         {
-            // Where that fails it is read again.
-            let _ = cache.save(writer.name(), &model.about.fingerprint, &mut model.session);
+            // Where that fails it is read again; what was laid down before somebody came stays.
+            let waiting = &self.waiting;
+            let go_on = || waiting.load(Ordering::Relaxed) == 0;
+            let _ = cache.save(writer.name(), &model.about.fingerprint, &mut model.session, &go_on);
         }
     }
 
@@ -321,9 +339,6 @@ impl Worker {
     }
 
     fn ask(&mut self, ask: Ask, question: &str, chosen: Chosen, cancel: &AtomicBool) -> Option<Failure> {
-        if let Some(error) = self.reopen(&chosen.options) {
-            return Some(error);
-        }
         self.choose(&chosen);
         let Some(model) = &mut self.model else { return Some("no model".into()) };
         let attempt = match ask {
@@ -334,11 +349,20 @@ impl Worker {
         if undone.is_some() {
             model.session.undo();
         }
+        // The question is on disk before anything that takes long.
         self.write(|worker, writer| {
             writer.begin(&worker.conversation(ask == Ask::New), question, attempt, ask == Ask::Retry)
         });
         if let Some(writer) = &self.talk.writer {
             (self.send)(Report::Named(writer.name().to_owned(), self.talk.title.clone()));
+        }
+        if let Some(error) = self.reopen(&chosen.options, cancel) {
+            self.take_back(undone, false);
+            if let Some(back) = self.chosen() {
+                self.choose(&back);
+            }
+            self.write(|worker, writer| writer.finish(&worker.conversation(false), None));
+            return Some(error);
         }
         let Some(model) = &mut self.model else { return None };
         let (send, writer) = (&self.send, &mut self.talk.writer);
@@ -362,33 +386,58 @@ impl Worker {
             Ask::New | Ask::Revise => model.session.ask(question, cancel, &mut on),
         };
         not_saved = part.write(writer.as_mut()).or(not_saved);
-        if let (Err(_), Some(undone)) = (&result, undone) {
-            let mut turns = model.session.turns().to_vec();
-            turns.push(undone);
-            model.session.restore(turns);
+        // A question that was changed and has no answer does not cost the exchange that was there.
+        let unanswered = undone.is_some()
+            && matches!(&result, Ok(answer) if answer.stop == Stop::Cancelled && answer.ids.is_empty());
+        if result.is_err() || unanswered {
+            self.take_back(undone, unanswered);
         }
         if let Some(error) = not_saved {
-            send(Report::NotSaved(error));
+            (self.send)(Report::NotSaved(error));
         }
         let stop = result.as_ref().ok().map(|answer: &Answer| answer.stop);
         self.write(|worker, writer| writer.finish(&worker.conversation(false), stop));
         self.memory();
+        if unanswered {
+            return Some(Failure::new(
+                "stopped before the answer began: all is as it was",
+                "回答开始前已停止：原来的问答不变",
+            ));
+        }
         result.err().map(Failure::from)
+    }
+
+    /// Puts the exchange whose question was to be changed back to its place, `instead` of the one without an answer.
+    fn take_back(&mut self, undone: Option<Turn>, instead: bool) {
+        let Some(undone) = undone else { return };
+        match (&mut self.model, &mut self.left) {
+            (Some(model), _) => {
+                let mut turns = model.session.turns().to_vec();
+                if instead {
+                    turns.pop();
+                }
+                turns.push(undone);
+                model.session.restore(turns);
+            }
+            (None, Some(left)) => left.turns.push(undone),
+            (None, None) => {}
+        }
     }
 
     /// Opens the engine anew if it is not open with these options; what was said and set stays. Why that failed; then
     /// the engine has the options it had.
-    fn reopen(&mut self, wanted: &Options) -> Option<Failure> {
+    fn reopen(&mut self, wanted: &Options, cancel: &AtomicBool) -> Option<Failure> {
         let model = self.model.as_ref().filter(|model| model.options != *wanted)?;
         (self.send)(Report::Reopening);
         let (source, before, fresh) = (model.source.clone(), model.options.clone(), model.fresh.clone());
         self.leave();
         let never = AtomicBool::new(false);
-        let try_open =
-            |options: &Options| open::open(&source, options, &self.setup.wanted, &|_, _, _| {}, &never);
-        let (opened, options, error) = match try_open(wanted) {
+        let try_open = |options: &Options, cancel: &AtomicBool| {
+            open::open(&source, options, &self.setup.wanted, &|_, _, _| {}, cancel)
+        };
+        let (opened, options, error) = match try_open(wanted, cancel) {
             Ok(opened) => (Ok(opened), wanted.clone(), None),
-            Err(error) => (try_open(&before), before, Some(Failure::from(error))),
+            Err(error) => (try_open(&before, &never), before, Some(Failure::from(error))),
         };
         match opened {
             Ok(open::Opened { mut session, about, keep }) => {
@@ -398,7 +447,7 @@ impl Worker {
                     session.restore(left.turns);
                 }
                 self.talk.options = Some(options.clone());
-                let back = error.as_ref().map(|_| Box::new(options.clone()));
+                let back = error.clone().map(|error| (Box::new(options.clone()), error));
                 (self.send)(Report::Reopened(Box::new(about.clone()), back));
                 self.model = Some(Loaded { session, about, source, options, fresh, _keep: keep });
                 error
@@ -470,9 +519,13 @@ impl Worker {
                 let name = writer.name().to_owned();
                 self.uncache(&name);
                 drop(writer);
-                if let Some(Err(error)) = self.setup.folder.as_ref().map(|folder| store::erase(folder, &name))
-                {
-                    (self.send)(Report::NotSaved(error.into()));
+                let Some(folder) = self.setup.folder.clone() else { return };
+                if let Err(error) = store::erase(&folder, &name) {
+                    // It is there: it goes on being saved.
+                    let model = self.model.as_ref().map_or("", |model| &model.about.fingerprint);
+                    self.talk.writer = Writer::open(&folder, &name, model).ok().map(|(writer, _)| writer);
+                    self.talk.private = false;
+                    (self.send)(Report::DeskFailed(error.into()));
                 }
             }
             (_, writer) => {
