@@ -280,6 +280,10 @@ fn an_engine_that_does_not_open_leaves_the_one_before() {
     assert!(why.text(Lang::Zh).starts_with("内存不足"), "{why:?}");
     let reports = threads.ask("你好", &short(&chosen));
     assert!(matches!(reports.last(), Some(Report::Answered(None))), "{reports:?}");
+    // Nor does a changed question cost the exchange that it was to replace.
+    let (question, cancel) = ("写诗".to_owned(), nothing());
+    threads.workers.work(Work::Ask { ask: Ask::Revise, question, chosen: large, cancel });
+    assert_eq!(threads.talk().turns[0].question, "你好");
 }
 
 #[test]

@@ -301,7 +301,12 @@ mod tests {
         let (writer, conversation) = Writer::open(dir.path(), &name, "m").unwrap();
         assert_eq!(conversation.turns.len(), 1);
         drop(writer);
+        // A new title is not a new word: the time stays.
+        let path = dir.path().join(format!("{name}.jsonl"));
+        let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+        File::options().append(true).open(&path).unwrap().set_modified(then).unwrap();
         rename(dir.path(), &name, "新名字").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), then);
         assert_eq!(load(dir.path(), &name, "m").unwrap().title.as_deref(), Some("新名字"));
     }
 
