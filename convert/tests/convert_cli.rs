@@ -134,6 +134,8 @@ fn exit_codes() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("a.gguf");
     let out = out.to_str().unwrap();
+    let nowhere = dir.path().join("no-folder/a.gguf");
+    let nowhere = nowhere.to_str().unwrap();
     let cases: [(PathBuf, Vec<&str>, i32, &str); 10] = [
         (fixture("tiny-f32"), vec!["-t", "q9", "-o", out], 2, "q9 is no type; there are f32, "),
         (
@@ -149,7 +151,7 @@ fn exit_codes() {
         (fixture("no-such"), vec!["-t", "f16", "-o", out], 4, "no-such"),
         (fixture("famous-poems.txt"), vec!["-t", "f16", "-o", out], 4, "famous-poems"),
         (dir.path().to_owned(), vec!["-t", "f16", "-o", out], 4, "error: "),
-        (fixture("tiny-f32"), vec!["-t", "f16", "-o", "/nonexistent/a.gguf"], 1, "/nonexistent"),
+        (fixture("tiny-f32"), vec!["-t", "f16", "-o", nowhere], 1, "no-folder"),
     ];
     for (source, args, code, part) in cases {
         let done = convert(&source, &args);

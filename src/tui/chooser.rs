@@ -169,7 +169,7 @@ pub fn render(app: &App, choice: &Choice, screen: Rect, buffer: &mut Buffer) {
         keys = keys.replace("Esc quits", "Esc goes back").replace("Esc 退出", "Esc 返回");
     }
     if let Some(available) = available {
-        keys += &format!("  {} {}", app.say("memory available:", "可用内存："), bytes(available));
+        keys += &format!("  {}{}", app.say("memory available: ", "可用内存："), bytes(available));
     }
     buffer.set_string(area.x, screen.bottom() - 1, fit(&keys, cells), look.dim());
     render_flash(app, Rect { y, height: 1, ..area }, area.height, buffer);
@@ -195,7 +195,7 @@ pub fn render_loading(app: &App, loading: &Loading, now: Instant, screen: Rect, 
                     (app.say("converting the built-in model, this once", "首次使用：转换内置模型"), share)
                 }
                 Step::Read => (app.say("reading the file", "读取文件"), share),
-                Step::Build => (app.say("building the vocabulary", "建立词表"), share),
+                Step::Build => (app.say("building the vocabulary", "建立词表"), 0.0),
             }
         }
     };
