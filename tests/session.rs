@@ -457,6 +457,13 @@ fn keys_and_values_kept_on_disk_go_on_bit_for_bit() {
     let file = dir.path().join("kv").join("talk.kv");
     let mut w = long_talk();
     let mut kept = cache();
+    // Stopped after a record by somebody who waits, it goes on from there.
+    let asked = std::cell::Cell::new(0);
+    let one = || asked.replace(asked.get() + 1) < 1;
+    let stopped = kept.save("talk", "model", &mut w.session, &one).unwrap_err();
+    assert_eq!((stopped.kind(), asked.get()), (std::io::ErrorKind::Interrupted, 2));
+    let some = cache().load("talk", "model", &mut reopened(&w).session).unwrap();
+    assert!(some > 0 && some < 200, "{some}");
     kept.save("talk", "model", &mut w.session, &|| true).unwrap();
     let first = std::fs::read(&file).unwrap();
     let mut fresh = reopened(&w);

@@ -112,6 +112,16 @@ fn short(chosen: &Chosen) -> Chosen {
     chosen
 }
 
+/// Two questions and their answers.
+fn talked(home: &Path) -> (Threads, Chosen) {
+    let threads = Threads::start(setup(home));
+    let chosen = short(&threads.load(options()).1);
+    for question in ["你好", "写诗"] {
+        threads.ask(question, &chosen);
+    }
+    (threads, chosen)
+}
+
 /// A conversation on disk that somebody chose settings for.
 fn saved(home: &Path, choices: Choices) {
     let turn = Turn {
@@ -289,11 +299,7 @@ fn an_engine_that_does_not_open_leaves_the_one_before() {
 #[test]
 fn what_is_read_again_says_nothing_of_the_turns() {
     let home = tempfile::tempdir().unwrap();
-    let threads = Threads::start(setup(home.path()));
-    let (_, chosen) = threads.load(options());
-    for question in ["你好", "写诗"] {
-        threads.ask(question, &short(&chosen));
-    }
+    let (threads, _) = talked(home.path());
     threads.workers.work(Work::Warm(nothing()));
     threads.workers.work(Work::Undo);
     assert_eq!(threads.talk().turns.len(), 1, "the first that is told is what is left");
@@ -302,12 +308,8 @@ fn what_is_read_again_says_nothing_of_the_turns() {
 #[test]
 fn a_changed_question_that_is_stopped_at_once_costs_no_answer() {
     let home = tempfile::tempdir().unwrap();
-    let threads = Threads::start(setup(home.path()));
-    let (_, chosen) = threads.load(options());
-    for question in ["你好", "写诗"] {
-        threads.ask(question, &short(&chosen));
-    }
-    let (question, chosen) = ("写词".to_owned(), short(&chosen));
+    let (threads, chosen) = talked(home.path());
+    let question = "写词".to_owned();
     let cancel = Arc::new(AtomicBool::new(true));
     threads.workers.work(Work::Ask { ask: Ask::Revise, question, chosen, cancel });
     let talk = threads.talk();
@@ -322,6 +324,29 @@ fn a_changed_question_that_is_stopped_at_once_costs_no_answer() {
         stored.turns.iter().map(|turn| turn.answer.as_str()).collect::<Vec<_>>(),
         [talk.turns[0].answer.as_str(), talk.turns[1].answer.as_str()]
     );
+}
+
+#[test]
+fn options_that_nobody_waited_for_still_hold() {
+    let home = tempfile::tempdir().unwrap();
+    saved(home.path(), choices());
+    let threads = Threads::start(setup(home.path()));
+    threads.load(options());
+    let chosen = threads.opened(Work::Open("old".into()));
+    assert_eq!(chosen.options.kv, Some(KvType::Q8));
+    // A question comes while the engine is opened to read the conversation.
+    let stopped = || Arc::new(AtomicBool::new(true));
+    threads.workers.work(Work::Warm(stopped()));
+    let reopened = || {
+        threads.wait(|r| if let Report::Reopened(about, back) = r { Some((about.kv, back)) } else { None })
+    };
+    assert!(matches!(reopened(), (KvType::F16, None)));
+    // As does one that was itself stopped.
+    let (question, of) = ("你好".to_owned(), short(&chosen));
+    threads.workers.work(Work::Ask { ask: Ask::New, question, chosen: of, cancel: stopped() });
+    assert!(matches!(reopened(), (KvType::F16, None)));
+    threads.workers.work(Work::Warm(nothing()));
+    assert!(matches!(reopened(), (KvType::Q8, None)));
 }
 
 #[test]

@@ -89,6 +89,9 @@ fn run(start: Start, setup: Setup, code: &Arc<AtomicU8>) -> io::Result<()> {
     let (send, messages) = mpsc::channel();
     // Dropped after `terminal`, which may hold a part of a frame when a panic unwinds: that part comes before it.
     let restore = Restore;
+    let job = Arc::new(Job::default());
+    // Before the terminal is changed: a signal that comes at once finds somebody who changes it back.
+    watch_signals(send.clone(), code.clone(), job.clone())?;
     enter(start.prefs.mouse)?;
     let mut terminal = Terminal::new(CrosstermBackend::new(BufWriter::with_capacity(1 << 16, io::stdout())))?;
     let size = terminal.size()?;
@@ -97,9 +100,7 @@ fn run(start: Start, setup: Setup, code: &Arc<AtomicU8>) -> io::Result<()> {
     let to = send.clone();
     let workers = Workers::start(setup, Arc::new(move |report| drop(to.send(Msg::Report(report)))))?;
     let keys = Arc::new(Keys::default());
-    let job = Arc::new(Job::default());
-    read_keys(keys.clone(), send.clone())?;
-    watch_signals(send, code.clone(), job.clone())?;
+    read_keys(keys.clone(), send)?;
     let outside = Outside { workers: &workers, keys: &keys, job: &job };
     let result = serve(&mut terminal, &mut app, effects, &outside, &messages);
     drop(terminal);

@@ -128,8 +128,10 @@ impl KvCache {
 
     /// Saves what `session` has read of conversation `name`.
     ///
+    /// `go_on` is asked before every record: what was written until it says no stays, and the next call goes on there.
+    ///
     /// # Errors
-    /// What the system says; the file then ends before what was not written.
+    /// What the system says, or `Interrupted` after a no; the file then ends before what was not written.
     pub fn save(
         &mut self,
         name: &str,

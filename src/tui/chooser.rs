@@ -2,7 +2,7 @@
 
 use super::app::{App, Effect, Loading, Screen};
 use super::ask::{Ask, Wish};
-use super::look::{bytes, seconds};
+use super::look::{Lang, bytes, seconds};
 use super::markdown::plain;
 use super::panels::{Choice, Panel, both_ends, list};
 use super::status::render_flash;
@@ -162,12 +162,14 @@ pub fn render(app: &App, choice: &Choice, screen: Rect, buffer: &mut Buffer) {
         };
         buffer.set_string(area.x, y, fit(&one_line(&text), cells), style);
     }
-    let mut keys = app
-        .say("Enter opens, Esc quits, F1 help, Alt+L 中文", "Enter 打开，Esc 退出，F1 帮助，Alt+L English")
-        .to_owned();
-    if app.about.is_some() {
-        keys = keys.replace("Esc quits", "Esc goes back").replace("Esc 退出", "Esc 返回");
-    }
+    let leaves = match app.about {
+        Some(_) => app.say("goes back", "返回"),
+        None => app.say("quits", "退出"),
+    };
+    let mut keys = match app.lang() {
+        Lang::En => format!("Enter opens, Esc {leaves}, F1 help, Alt+L 中文"),
+        Lang::Zh => format!("Enter 打开，Esc {leaves}，F1 帮助，Alt+L English"),
+    };
     if let Some(available) = available {
         keys += &format!("  {}{}", app.say("memory available: ", "可用内存："), bytes(available));
     }

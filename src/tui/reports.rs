@@ -6,7 +6,7 @@ use super::look::Lang;
 use super::panels::{Choice, Panel};
 use super::talks;
 use super::worker::{Ask, Chosen, Desk, Report, Talk, Work};
-use crate::session::open::About;
+use crate::session::open::{About, Source};
 use crate::session::{Event, Notice};
 use std::time::{Duration, Instant};
 
@@ -95,18 +95,15 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
             let first = !std::mem::replace(&mut app.looked, true);
             let (now, opening) = (app.sources(), app.opening.clone());
             if let Screen::Choose(choice) = &mut app.screen {
-                // What is chosen stays so, wherever it stands now: of the first list the first, or what did not open.
-                let chosen = match first {
-                    true if choice.error.is_some() => opening.as_ref(),
-                    true if choice.at == 0 => now.first(),
-                    _ => before.get(choice.at),
+                let place = |source: &Source| now.iter().position(|other| other == source);
+                choice.at = match (first, choice.error.is_some(), before.get(choice.at)) {
+                    // What did not open, or the row where its path can be mended.
+                    (true, true, _) => opening.as_ref().and_then(place).unwrap_or(now.len()),
+                    (true, false, _) if choice.at == 0 => 0,
+                    // What is chosen stays so, wherever it stands now.
+                    (_, _, Some(source)) => place(source).unwrap_or(choice.at.min(now.len())),
+                    (_, _, None) => now.len(),
                 };
-                let place = |source| now.iter().position(|other| other == source);
-                choice.at =
-                    chosen.map_or(now.len(), |source| place(source).unwrap_or(choice.at.min(now.len())));
-                if first && choice.error.is_some() && chosen.and_then(place).is_none() {
-                    choice.at = now.len();
-                }
             }
         }
         Report::Talks(talks) => {

@@ -188,9 +188,9 @@ pub fn set(chosen: &mut Chosen, item: Item, text: &str, lang: Lang) -> Result<()
         Item::Seed => settings.seed = whole(0, u64::MAX)?,
         Item::Threads => options.threads = Some(whole(1, 1024)? as usize),
         Item::Kv => {
-            let kv = [KvType::F32, KvType::F16, KvType::Q8].into_iter().find(|kv| kv.name() == text);
             options.kv = Some(
-                kv.ok_or_else(|| lang.of("f32, f16 or q8 is needed", "需要 f32、f16 或 q8").to_owned())?,
+                KvType::named(text)
+                    .ok_or_else(|| lang.of("f32, f16 or q8 is needed", "需要 f32、f16 或 q8").to_owned())?,
             );
         }
         Item::Engine => {

@@ -216,7 +216,7 @@ pub fn render(app: &App, state: &Talks, screen: Rect, buffer: &mut Buffer) -> Op
         (None, _) if !state.search.is_empty() => {
             app.say("Enter open, Esc clears the search", "Enter 打开，Esc 清除搜索")
         }
-        (None, true) => app.say("Ctrl+U brings back what was deleted", "Ctrl+U 恢复已删除的对话"),
+        (None, true) => app.say("Ctrl+Z brings back what was deleted", "Ctrl+Z 恢复已删除的对话"),
         (None, false) => app.say(
             "Enter open, Ctrl+R rename, Del delete, Esc close",
             "Enter 打开，Ctrl+R 改名，Del 删除，Esc 关闭",

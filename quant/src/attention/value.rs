@@ -28,6 +28,11 @@ impl KvType {
         }
     }
 
+    /// The one called `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kv| kv.name() == name)
+    }
+
     /// Bytes of the keys, or the values, of one head at one position.
     pub const fn row_bytes(self, head_dim: usize) -> usize {
         match self {

@@ -5,8 +5,8 @@ use crate::session::catalog::{self, Found, Memory};
 use crate::session::store;
 use crate::tui::failure::Failure;
 use encoding_rs::{Encoding, GB18030, UTF_8};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// A file that is attached is at most this long: a context holds far less.
@@ -97,25 +97,28 @@ fn attach(path: PathBuf) -> Report {
     let system = |error: io::Error| Report::DeskFailed(Failure::io(&path, &error));
     match fs::metadata(&path) {
         Ok(meta) if !meta.is_file() => return failed("not a file".into(), "不是文件".into()),
-        Ok(meta) if meta.len() > MAX_ATTACHED_BYTES => {
-            let bytes = meta.len();
-            return failed(
-                format!("{bytes} bytes are too many for a message"),
-                format!("{bytes} 字节，消息放不下"),
-            );
-        }
         Ok(_) => {}
         Err(error) => return system(error),
     }
-    match fs::read(&path) {
-        Ok(bytes) => match text_of(&bytes) {
-            Ok((text, encoding)) => Report::Attached(path, text, encoding),
-            Err(at) => failed(
-                format!("not text: neither UTF-8 (byte {at}) nor UTF-16 nor GB18030"),
-                format!("不是文本：不是 UTF-8（第 {at} 字节处），也不是 UTF-16 或 GB18030"),
-            ),
-        },
-        Err(error) => system(error),
+    // Not more than that of files that are longer than they say, as those of the system are.
+    let mut bytes = Vec::new();
+    let read = File::open(&path).and_then(|file| file.take(MAX_ATTACHED_BYTES + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        return system(error);
+    }
+    if bytes.len() as u64 > MAX_ATTACHED_BYTES {
+        let most = MAX_ATTACHED_BYTES >> 10;
+        return failed(
+            format!("more than {most} KiB are too much for a message"),
+            format!("超过 {most} KiB，消息放不下"),
+        );
+    }
+    match text_of(&bytes) {
+        Ok((text, encoding)) => Report::Attached(path, text, encoding),
+        Err(at) => failed(
+            format!("not text: neither UTF-8 (byte {at}) nor UTF-16 nor GB18030"),
+            format!("不是文本：不是 UTF-8（第 {at} 字节处），也不是 UTF-16 或 GB18030"),
+        ),
     }
 }
 
@@ -140,6 +143,20 @@ fn text_of(bytes: &[u8]) -> Result<(String, Option<&'static str>), usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tui::look::Lang;
+
+    #[test]
+    fn a_file_is_as_long_as_a_message_may_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |bytes: u64| {
+            let path = dir.path().join("a.txt");
+            fs::write(&path, vec![b'a'; bytes as usize]).unwrap();
+            attach(path)
+        };
+        assert!(matches!(of(MAX_ATTACHED_BYTES), Report::Attached(_, text, None) if text.len() == 256 << 10));
+        let Report::DeskFailed(why) = of(MAX_ATTACHED_BYTES + 1) else { panic!("it was read") };
+        assert!(why.text(Lang::Zh).ends_with("超过 256 KiB，消息放不下"), "{why:?}");
+    }
 
     #[test]
     fn text_in_the_encodings_that_people_have() {

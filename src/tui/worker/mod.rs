@@ -3,6 +3,7 @@
 
 mod desk;
 mod model;
+mod part;
 
 use super::failure::Failure;
 use crate::session::kv_cache::KvCache;

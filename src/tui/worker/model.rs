@@ -1,5 +1,6 @@
 //! The thread that owns the model: it opens models, answers, and writes what is said to disk as it grows.
 
+use super::part::Part;
 use super::{Ask, Chosen, Report, Send, Setup, Talk, Typed, Work, desk};
 use crate::session::catalog;
 use crate::session::kv_cache::KvCache;
@@ -13,8 +14,6 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A piece of an answer is written when the last is this old.
-const PART: Duration = Duration::from_millis(500);
 /// Between two looks at the memory in use.
 const MEMORY: Duration = Duration::from_secs(1);
 
@@ -265,7 +264,7 @@ impl Worker {
             settings.max_new = typed.sampling.max_new.or(choices.max_new).unwrap_or(settings.max_new);
             settings.seed = seed.or(choices.seed).unwrap_or(settings.seed);
             options.threads = choices.threads.filter(|_| !typed.threads).or(options.threads);
-            options.kv = choices.kv.as_deref().and_then(kv_of).filter(|_| !typed.kv).or(options.kv);
+            options.kv = choices.kv.as_deref().and_then(KvType::named).filter(|_| !typed.kv).or(options.kv);
             let runs = open::Runs::ALL.iter().find(|runs| Some(runs.name()) == choices.engine.as_deref());
             options.runs = runs.copied().filter(|_| !typed.engine).unwrap_or(options.runs);
         }
@@ -366,11 +365,11 @@ impl Worker {
         }
         let Some(model) = &mut self.model else { return None };
         let (send, writer) = (&self.send, &mut self.talk.writer);
-        let mut part = Part { text: String::new(), ids: Vec::new(), since: Instant::now() };
+        let mut part = Part::new();
         let mut looked = Instant::now();
         let mut not_saved = None;
         let mut on = |event: Event| {
-            if part.take(&event) && part.since.elapsed() >= PART {
+            if part.take(&event) && part.is_due() {
                 not_saved = part.write(writer.as_mut()).or(not_saved.take());
             }
             if looked.elapsed() >= MEMORY {
@@ -437,8 +436,11 @@ impl Worker {
         };
         let (opened, options, error) = match try_open(wanted, cancel) {
             Ok(opened) => (Ok(opened), wanted.clone(), None),
-            Err(error) => (try_open(&before, &never), before, Some(Failure::from(error))),
+            Err(error) => (try_open(&before, &never), before, Some(error)),
         };
+        // Options that did not work are given up; those that somebody did not wait for still hold.
+        let stopped = matches!(error, Some(open::Error::Stopped { .. }));
+        let error = error.map(Failure::from);
         match opened {
             Ok(open::Opened { mut session, about, keep }) => {
                 if let Some(left) = self.left.take() {
@@ -446,8 +448,8 @@ impl Worker {
                     *session.settings_mut() = Settings { n_ctx, ..left.settings };
                     session.restore(left.turns);
                 }
-                self.talk.options = Some(options.clone());
-                let back = error.clone().map(|error| (Box::new(options.clone()), error));
+                self.talk.options = Some(if stopped { wanted } else { &options }.clone());
+                let back = error.clone().filter(|_| !stopped).map(|error| (Box::new(options.clone()), error));
                 (self.send)(Report::Reopened(Box::new(about.clone()), back));
                 self.model = Some(Loaded { session, about, source, options, fresh, _keep: keep });
                 error
@@ -585,35 +587,6 @@ impl Worker {
     }
 }
 
-/// What was generated and is not on disk yet.
-struct Part {
-    text: String,
-    ids: Vec<u32>,
-    since: Instant,
-}
-
-impl Part {
-    /// Takes what is generated; whether the ids are those of the text. The text of an id comes after it.
-    fn take(&mut self, event: &Event) -> bool {
-        match event {
-            Event::Token(id) => self.ids.push(*id),
-            Event::Text(text) => self.text.push_str(text),
-            _ => {}
-        }
-        matches!(event, Event::Text(_))
-    }
-
-    /// Writes it; why that failed.
-    fn write(&mut self, writer: Option<&mut Writer>) -> Option<Failure> {
-        self.since = Instant::now();
-        if self.ids.is_empty() {
-            return None;
-        }
-        let (text, ids) = (std::mem::take(&mut self.text), std::mem::take(&mut self.ids));
-        writer?.part(&text, &ids).err().map(Failure::from)
-    }
-}
-
 /// Saved sampling, with what was typed in the place of it.
 fn sampling(saved: Sampling, Typed { sampling: typed, .. }: &Typed) -> Sampling {
     let drawn = typed.temperature.is_some() || typed.top_k.is_some() || typed.top_p.is_some();
@@ -623,27 +596,5 @@ fn sampling(saved: Sampling, Typed { sampling: typed, .. }: &Typed) -> Sampling 
         top_k: typed.top_k.unwrap_or(saved.top_k),
         top_p: typed.top_p.unwrap_or(saved.top_p),
         repetition_penalty: typed.repetition_penalty.unwrap_or(saved.repetition_penalty),
-    }
-}
-
-/// A KV type by its name.
-fn kv_of(name: &str) -> Option<KvType> {
-    [KvType::F32, KvType::F16, KvType::Q8].into_iter().find(|kv| kv.name() == name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_written_with_their_text() {
-        let mut part = Part { text: String::new(), ids: Vec::new(), since: Instant::now() };
-        // Two ids make one character.
-        assert!(!part.take(&Event::Token(7)));
-        assert!(!part.take(&Event::Token(8)));
-        assert!(!part.take(&Event::Prompt { done: 1, total: 1 }));
-        assert!(part.take(&Event::Text("春".into())));
-        assert!(!part.take(&Event::Token(9)), "its text is not there yet");
-        assert_eq!((part.text.as_str(), &part.ids[..]), ("春", &[7, 8, 9][..]));
     }
 }
