@@ -241,7 +241,7 @@ fn settings_are_changed_typed_refused_and_reset() {
 fn conversations_are_found_opened_renamed_deleted_and_brought_back() {
     let mut world = World::chat((80, 24), Lang::En, conversation());
     assert!(matches!(world.key(KeyCode::F(3))[..], [Effect::Desk(Desk::List(_))]));
-    world.report(Report::Talks(entries()));
+    world.listed(entries());
     world.key(KeyCode::Down);
     world.ctrl('r');
     world.ctrl('u');
@@ -254,15 +254,15 @@ fn conversations_are_found_opened_renamed_deleted_and_brought_back() {
     );
     world.report(Report::Deleted("chat-2-1".into()));
     assert!(matches!(&world.ctrl('u')[..], [Effect::Desk(Desk::Undelete(Some(name)))] if name == "chat-2-1"));
-    world.report(Report::Talks(entries()));
+    world.listed(entries());
     world.write("月");
     assert!(matches!(world.effects.last(), Some(Effect::Desk(Desk::List(text))) if text == "月"));
-    world.report(Report::Talks(entries()[..1].to_vec()));
+    world.listed(entries()[..1].to_vec());
     // The open one is the model thread's to rename and delete.
     assert!(matches!(&world.key(KeyCode::Delete)[..], [Effect::Work(Work::Delete)]));
-    world.report(Report::Talks(entries()));
+    world.listed(entries());
     world.key(KeyCode::Esc);
-    world.report(Report::Talks(entries()));
+    world.listed(entries());
     world.key(KeyCode::End);
     world.key(KeyCode::Down);
     world.key(KeyCode::Down);
@@ -351,7 +351,7 @@ fn nothing_that_a_model_says_reaches_the_terminal_as_control() {
             1 => drop(world.alt('r')),
             2 => {
                 world.key(KeyCode::F(3));
-                world.report(Report::Talks(entry.clone()));
+                world.listed(entry.clone());
             }
             _ => {
                 world.key(KeyCode::Esc);
@@ -419,7 +419,7 @@ fn the_mouse_scrolls_and_chooses() {
     world.write("x");
     assert_eq!(world.app.input.text(), "床前x明月光");
     world.key(KeyCode::F(3));
-    world.report(Report::Talks(entries()));
+    world.listed(entries());
     let screen = world.screen();
     let row = screen.lines().position(|line| line.contains("borrow checker")).unwrap() as u16;
     world.send(mouse(MouseEventKind::Down(MouseButton::Left), 20, row));
@@ -476,7 +476,7 @@ fn screens() {
         look(&name("settings"), &mut world);
         world.key(KeyCode::Esc);
         world.key(KeyCode::F(3));
-        world.report(Report::Talks(entries()));
+        world.listed(entries());
         look(&name("talks"), &mut world);
         world.key(KeyCode::Esc);
         world.key(KeyCode::Enter);
@@ -604,7 +604,7 @@ fn ten_thousand_random_events_lose_nothing() {
                         tell(&mut world, &turns);
                     }
                 }
-                Effect::Desk(Desk::List(_)) => world.report(Report::Talks(entries())),
+                Effect::Desk(Desk::List(_)) => world.listed(entries()),
                 Effect::Desk(Desk::Models) => world.report(Report::Models(models(), Some(1 << 33))),
                 Effect::Desk(Desk::Delete(name)) => world.report(Report::Deleted(name)),
                 Effect::Edit(text) => drop(world.send(Msg::Edited(Ok(text)))),

@@ -3,9 +3,11 @@
 mod tui_support;
 
 use crossterm::event::{KeyCode, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use huozi::session::open::Source;
 use huozi::tui::app::{App, Busy, Effect, Prefs, Screen, Start};
+use huozi::tui::failure::Failure;
 use huozi::tui::look::{Lang, Theme};
-use huozi::tui::update::Msg;
+use huozi::tui::update::{Msg, update};
 use huozi::tui::worker::{Ask, Desk, Report, Talk, Work};
 use std::time::Instant;
 use tui_support::{World, about, answered, asked, chosen, command, conversation, entries, models, turn};
@@ -72,21 +74,21 @@ fn keys_between_two_conversations_reach_neither() {
 fn the_list_keeps_what_is_chosen_when_it_is_another() {
     let mut world = World::chat((80, 24), Lang::En, conversation());
     world.key(KeyCode::F(3));
-    world.report(Report::Talks(entries()));
+    world.listed(entries());
     world.key(KeyCode::Down);
     // An answer ended: the order is another one.
     let mut other = entries();
     other.rotate_right(1);
-    world.report(Report::Talks(other.clone()));
+    world.listed(other.clone());
     let deleted = world.key(KeyCode::Delete);
     assert!(matches!(&deleted[..], [Effect::Desk(Desk::Delete(name))] if name == "chat-2"), "{deleted:?}");
     // What is renamed is what was chosen, and the search stays.
-    world.report(Report::Talks(entries()));
+    world.listed(entries());
     world.write("t");
-    world.report(Report::Talks(entries()));
+    world.listed(entries());
     world.key(KeyCode::Down);
     world.ctrl('r');
-    world.report(Report::Talks(other));
+    world.listed(other);
     world.write("!");
     let renamed = world.key(KeyCode::Enter);
     let [Effect::Desk(Desk::Rename(name, _)), Effect::Desk(Desk::List(search))] = &renamed[..] else {
@@ -95,7 +97,7 @@ fn the_list_keeps_what_is_chosen_when_it_is_another() {
     assert_eq!((name.as_str(), search.as_str()), ("chat-2", "t"));
     // The first of what is found.
     world.write("x");
-    world.report(Report::Talks(entries()));
+    world.listed(entries());
     let opened = world.key(KeyCode::Enter);
     assert!(opened.is_empty() && world.app.panel.is_none(), "the first is the open one: {opened:?}");
 }
@@ -104,7 +106,7 @@ fn the_list_keeps_what_is_chosen_when_it_is_another() {
 fn what_failed_is_not_shown_as_done() {
     let mut world = World::chat((80, 24), Lang::En, conversation());
     world.key(KeyCode::F(3));
-    world.report(Report::Talks(entries()));
+    world.listed(entries());
     world.key(KeyCode::Down);
     world.key(KeyCode::Delete);
     assert_eq!(world.app.talks.len(), 2);
@@ -234,7 +236,7 @@ fn a_second_click_opens_what_the_first_has_chosen() {
     };
     let mut world = World::chat((80, 24), Lang::En, conversation());
     world.key(KeyCode::F(3));
-    world.report(Report::Talks(many(60)));
+    world.listed(many(60));
     let row = |world: &mut World, text: &str| {
         let screen = world.screen();
         screen.lines().position(|line| line.contains(text)).unwrap_or_else(|| panic!("{screen}")) as u16
@@ -251,7 +253,7 @@ fn a_second_click_opens_what_the_first_has_chosen() {
         );
         world.talk(conversation());
         world.key(KeyCode::F(3));
-        world.report(Report::Talks(many(60)));
+        world.listed(many(60));
     }
     for _ in 0..40 {
         world.key(KeyCode::Down);
@@ -350,7 +352,7 @@ fn an_edit_that_failed_replaces_nothing_elsewhere() {
     world.key(KeyCode::F(7));
     assert_eq!(asked(&world.key(KeyCode::Enter)), Some((Ask::Revise, "a2".into())));
     world.key(KeyCode::F(3));
-    world.report(Report::Talks(entries()));
+    world.listed(entries());
     world.key(KeyCode::Down);
     assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(Work::Open(_))]));
     world.report(Report::Answered(Some("too long".into())));
@@ -429,4 +431,152 @@ fn what_cannot_be_a_model_leads_back_to_the_one_that_is_open() {
     assert!(world.screen().contains("no such file") && world.screen().contains("Esc goes back"));
     assert!(world.key(KeyCode::Esc).is_empty() && matches!(world.app.screen, Screen::Chat));
     assert!(asked(&world.key(KeyCode::F(5))).is_some());
+}
+
+#[test]
+fn what_is_not_saved_is_marked_and_not_quit_at_once() {
+    let mut world = World::chat((80, 24), Lang::En, vec![turn("moon", "light")]);
+    let why = || Failure::new("/a.jsonl: no space", "/a.jsonl：磁盘空间不足");
+    let quits = |effects: &[Effect]| matches!(effects, [Effect::Quit]);
+    world.report(Report::NotSaved(why()));
+    assert!(
+        world.screen().contains("[save failed]") && world.screen().contains("not saved: /a.jsonl: no space")
+    );
+    assert!(world.ctrl('q').is_empty());
+    assert!(
+        world.screen().contains("not saved; again to quit without: /a.jsonl: no space"),
+        "{}",
+        world.screen()
+    );
+    // The wish was another one then.
+    world.pass(11_000);
+    assert!(world.ctrl('q').is_empty());
+    assert!(quits(&world.ctrl('q')));
+    // It is saved: nothing is asked.
+    world.report(Report::Saved);
+    assert!(!world.screen().contains("[save failed]") && world.screen().contains("saved again"));
+    assert!(quits(&world.ctrl('q')));
+    // Whoever sends a signal waits for no answer.
+    world.report(Report::NotSaved(why()));
+    world.pass(11_000);
+    assert!(quits(&world.send(Msg::Terminate)));
+    // It is given up.
+    let talk = Talk { turns: vec![turn("moon", "light")], private: true, ..Talk::default() };
+    world.report(Report::Talk(Box::new(talk)));
+    world.pass(11_000);
+    assert!(quits(&world.ctrl('q')));
+    world.report(Report::Moved);
+    assert!(world.screen().contains("it is kept in a"), "{}", world.screen());
+}
+
+/// The draft that was last to be kept.
+fn draft(world: &World) -> Option<&str> {
+    world.effects.iter().rev().find_map(|effect| match effect {
+        Effect::Desk(Desk::Draft(text)) => Some(text.as_str()),
+        _ => None,
+    })
+}
+
+#[test]
+fn what_is_written_is_kept_until_it_is_sent() {
+    let mut world = World::chat((80, 24), Lang::En, vec![turn("moon", "light")]);
+    world.pass(5000);
+    world.write("moonligh");
+    assert!(draft(&world).is_none() && world.app.animated(), "not at every key");
+    world.pass(1100);
+    world.pass(10);
+    assert_eq!(draft(&world), Some("moonligh"));
+    world.pass(5000);
+    assert!(!world.app.animated(), "it sleeps until something happens");
+    world.write("t");
+    // At the end it does not wait, and comes before the end.
+    let effects = update(&mut world.app, Msg::Terminate, world.now);
+    assert!(matches!(&effects[..], [Effect::Desk(Desk::Draft(text)), Effect::Quit] if text == "moonlight"));
+    world.app.quitting = false;
+    world.effects.clear();
+    world.key(KeyCode::Enter);
+    world.pass(1100);
+    assert_eq!(draft(&world), Some(""), "it is sent");
+    end_of_answer(&mut world);
+    // An old question is no draft; what was there before it is.
+    world.write("draft");
+    world.pass(1100);
+    world.key(KeyCode::Up);
+    assert_ne!(world.app.input.text(), "draft");
+    world.pass(1100);
+    assert_eq!(draft(&world), Some("draft"));
+    world.write("!");
+    world.pass(1100);
+    assert!(draft(&world).unwrap().ends_with('!'), "what is made of it is one");
+    // The question as it is to be changed: the same.
+    world.ctrl('u');
+    world.write("aside");
+    world.alt('e');
+    world.pass(1100);
+    world.pass(1100);
+    assert_eq!(draft(&world), Some("aside"));
+    world.key(KeyCode::Esc);
+    // A conversation that leaves nothing leaves no draft.
+    let talk = Talk { private: true, ..Talk::default() };
+    world.report(Report::Talk(Box::new(talk)));
+    world.pass(1100);
+    world.pass(1100);
+    assert_eq!(draft(&world), Some(""));
+}
+
+/// The answer on its way ends.
+fn end_of_answer(world: &mut World) {
+    let mut turns = world.app.talk.turns.clone();
+    turns.push(turn("moonlight", "a"));
+    world.report(Report::Talk(Box::new(Talk { name: Some("chat-1".into()), turns, ..Talk::default() })));
+    world.report(Report::Answered(None));
+}
+
+#[test]
+fn what_is_typed_while_a_model_opens_is_there_when_it_is() {
+    let mut world = World::new((80, 24), Lang::Zh);
+    world.key(KeyCode::End);
+    world.report(Report::Draft("昨天".into()));
+    world.app.load(Source::File("/m/huozi.gguf".into()), world.now);
+    assert!(world.screen().contains("> 昨天") && world.screen().contains("上次未发送"), "{}", world.screen());
+    world.write("，今天");
+    world.send(Msg::Paste("。".into()));
+    assert!(world.key(KeyCode::Enter).is_empty());
+    assert!(
+        world.screen().contains("> 昨天，今天。") && world.screen().contains("模型尚未打开"),
+        "{}",
+        world.screen()
+    );
+    let (_, cursor) = world.frame();
+    assert_eq!(cursor.unwrap().x, 2 + 12);
+    world.ready();
+    assert_eq!(world.app.input.text(), "昨天，今天。");
+    // What was written before the draft came is not lost either.
+    world.report(Report::Draft("前天".into()));
+    assert_eq!(world.app.input.text(), "前天\n昨天，今天。");
+}
+
+#[test]
+fn only_what_is_searched_for_is_shown_and_touched() {
+    let mut world = World::chat((80, 24), Lang::En, vec![turn("moon", "light")]);
+    world.key(KeyCode::F(3));
+    world.listed(entries());
+    let before = world.app.talks.len();
+    let titled = entries().iter().filter(|entry| entry.title.contains("borrow")).count();
+    assert!(0 < titled && titled < before);
+    world.write("borrow");
+    // Titles at once; the rest is on its way.
+    assert_eq!(world.app.talks.len(), titled);
+    assert!(world.screen().contains("searching ..."), "{}", world.screen());
+    // An answer to what was searched for before is too late.
+    world.report(Report::Talks("bor".into(), entries()));
+    assert_eq!(world.app.talks.len(), titled);
+    world.listed(entries());
+    assert_eq!(world.app.talks.len(), before);
+    assert!(!world.screen().contains("searching ..."));
+    world.write("nothing like it");
+    assert!(world.app.talks.is_empty() && world.screen().contains("searching ..."));
+    for code in [KeyCode::Enter, KeyCode::Delete] {
+        assert!(world.key(code).is_empty());
+    }
 }

@@ -21,7 +21,7 @@ fn the_open_conversation_is_named_and_stays() {
     world.report(Report::Named("chat-1".into(), Some("hello there".into())));
     assert!(matches!(world.effects[..], [Effect::Desk(Desk::List(_))]));
     assert_eq!(world.app.title(), "hello there");
-    world.report(Report::Talks(entries()));
+    world.listed(entries());
     assert!(world.screen().contains("* 写一首"), "{}", world.screen());
     assert!(world.key(KeyCode::Enter).is_empty() && world.app.panel.is_none());
     assert!(world.app.live().is_some_and(|live| !live.stopping), "the answer goes on");
@@ -281,7 +281,7 @@ fn every_screen_fits_every_size() {
                 }
                 9 => {
                     world.key(KeyCode::F(3));
-                    world.report(Report::Talks(entries()));
+                    world.listed(entries());
                     world.key(KeyCode::Down);
                     world.key(KeyCode::Down);
                     world.ctrl('r');
@@ -357,7 +357,7 @@ fn what_is_seen_where_there_is_little_room() {
     // Beside a window there is nothing that cannot be read.
     world.resize((80, 24));
     world.key(KeyCode::F(3));
-    world.report(Report::Talks(entries()));
+    world.listed(entries());
     assert!(
         world.screen().lines().take(23).all(|row| row.starts_with(['┌', '│', '└'])),
         "{}",

@@ -398,6 +398,98 @@ fn signals_restore_the_terminal() {
 }
 
 #[test]
+fn whatever_ends_it_restores_the_terminal() {
+    let home = tempfile::tempdir().unwrap();
+    for (signal, code) in [("-QUIT", 131), ("-USR1", 138), ("-USR2", 140), ("-HUP", 129)] {
+        let mut t = Terminal::job(home.path(), &["--new"], &[("XDG_CACHE_HOME", &cache())]).ready();
+        t.signal(signal);
+        t.wait(signal, |screen| screen.contains(&format!("[stopped {code}]")));
+        t.is_restored();
+    }
+}
+
+#[test]
+fn a_terminal_of_thousands_of_millions_of_cells() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = Terminal::chat(home.path(), (80, 24), &["--new"]);
+    let huge = Winsize { ws_row: 65535, ws_col: 65535, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&t.master, huge).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    t.resize((80, 24));
+    t.send("abc");
+    t.wait("what was typed", |screen| screen.contains("> abc"));
+    let status = fs::read_to_string(format!("/proc/{}/status", t.child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib < 300 << 10, "{kib} KiB");
+    t.quit();
+}
+
+#[test]
+fn what_comes_at_once_arrives_whole() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = Terminal::chat(home.path(), (80, 24), &["--new"]);
+    // As a terminal without bracketed paste gives it; more than is read at a time.
+    for n in [1023, 1024, 1025, 2048, 3000] {
+        t.send(&format!("{}{n}.", "月".repeat(n / 3)));
+        t.wait("the end of it", |screen| screen.contains(&format!("{n}.")));
+    }
+    t.quit();
+}
+
+#[test]
+fn what_was_not_sent_is_there_again() {
+    let home = tempfile::tempdir().unwrap();
+    let drafts = home.path().join(".local/state/huozi/drafts");
+    let kept = || fs::read_dir(&drafts).into_iter().flatten().flatten().count();
+    let mut t = Terminal::chat(home.path(), (80, 24), &["--new"]);
+    t.send("没有发送\u{1b}\r的话");
+    let until = Instant::now() + PATIENCE;
+    while kept() == 0 {
+        assert!(Instant::now() < until, "no draft:\n{}", t.contents());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    t.child.kill().unwrap();
+    assert_eq!(t.ended().signal(), Some(9));
+    let mut t = Terminal::chat(home.path(), (80, 24), &["--new"]);
+    t.wait("the draft", |screen| screen.contains("> 没有发送") && screen.contains("  的话"));
+    t.send("。");
+    t.wait("more", |screen| screen.contains("的话。"));
+    t.quit();
+    let mut t = Terminal::chat(home.path(), (80, 24), &["-n", "4"]);
+    t.wait("the draft", |screen| screen.contains("> 没有发送") && screen.contains("  的话。"));
+    t.send("\r");
+    t.wait("an answer", sent("没有发送"));
+    t.quit();
+    assert_eq!(kept(), 0);
+}
+
+#[test]
+fn the_end_comes_while_an_editor_has_the_terminal() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let editor = home.path().join("editor");
+    fs::write(&editor, "#!/bin/sh\nprintf ' and more' >> \"$1\"\nstty raw -echo\necho ready\nsleep 20\n")
+        .unwrap();
+    fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
+    let env = [("XDG_CACHE_HOME", cache()), ("EDITOR", editor.to_str().unwrap().to_owned())];
+    let env = env.each_ref().map(|(key, value)| (*key, value.as_str()));
+    let mut t = Terminal::start_with(home.path(), (80, 24), &["--new"], &env).ready();
+    t.send("abc\u{7}");
+    t.wait("the editor", |screen| screen.contains("ready"));
+    let pid = t.child.id().to_string();
+    assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    let since = Instant::now();
+    assert_eq!(t.ended().code(), Some(143));
+    assert!(since.elapsed() < Duration::from_secs(10), "it waits for nobody");
+    let modes = rustix::termios::tcgetattr(&t.master).unwrap();
+    assert!(modes.local_modes.contains(rustix::termios::LocalModes::ICANON), "the editor's mode is gone");
+    let drafts = home.path().join(".local/state/huozi/drafts");
+    let text = fs::read_dir(drafts).unwrap().flatten().map(|file| fs::read_to_string(file.path()).unwrap());
+    assert_eq!(text.collect::<String>(), "abc and more");
+}
+
+#[test]
 fn ctrl_z_stops_the_job_where_there_is_one() {
     let home = tempfile::tempdir().unwrap();
     let mut t = Terminal::job(home.path(), &["--new"], &[("XDG_CACHE_HOME", &cache())]).ready();

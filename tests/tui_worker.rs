@@ -403,7 +403,7 @@ fn without_a_home_it_is_said_once_that_nothing_is_saved() {
     let (_, chosen) = threads.load(options());
     let told = |question: &str| {
         let reports = threads.ask(question, &short(&chosen));
-        reports.iter().filter(|report| matches!(report, Report::NotSaved(_))).count()
+        reports.iter().filter(|report| matches!(report, Report::DeskFailed(_))).count()
     };
     assert_eq!((told("你好"), told("再见")), (1, 0));
     threads.workers.desk(Desk::Prefs("{}".into()));
@@ -438,4 +438,189 @@ fn the_end_waits_for_the_desk() {
     threads.workers.finish(PATIENCE);
     assert_eq!(fs::read_to_string(out).unwrap(), "text");
     assert!(!sessions.join("chat-3.jsonl").exists());
+}
+
+/// The names and questions of all conversations.
+fn on_disk(home: &Path) -> Vec<(String, Vec<String>)> {
+    let folder = home.join("sessions");
+    let entries = store::list(&folder).into_iter().map(|entry| {
+        let turns = store::load(&folder, &entry.name, "").unwrap().turns;
+        (entry.name, turns.into_iter().map(|turn| turn.question).collect())
+    });
+    entries.collect()
+}
+
+fn is_moved(reports: &[Report]) -> bool {
+    reports.iter().any(|report| matches!(report, Report::Moved))
+}
+
+#[test]
+fn what_somebody_takes_away_is_written_again() {
+    let home = tempfile::tempdir().unwrap();
+    let (threads, chosen) = talked(home.path());
+    let sessions = home.path().join("sessions");
+    let file = |name: &str| sessions.join(format!("{name}.jsonl"));
+    let [(first, _)] = &on_disk(home.path())[..] else { panic!("one conversation") };
+    // Removed, and all conversations with it.
+    fs::remove_dir_all(&sessions).unwrap();
+    assert!(is_moved(&threads.ask("春", &chosen)));
+    let [(second, questions)] = &on_disk(home.path())[..] else { panic!("one conversation") };
+    assert_eq!(questions[..], ["你好", "写诗", "春"]);
+    // Another file under its name: that one stays as it is.
+    fs::write(file("other"), "mine").unwrap();
+    fs::rename(file("other"), file(second)).unwrap();
+    assert!(is_moved(&threads.ask("夏", &chosen)));
+    assert_eq!(fs::read(file(second)).unwrap(), b"mine");
+    fs::remove_file(file(second)).unwrap();
+    let [(third, questions)] = &on_disk(home.path())[..] else { panic!("one conversation") };
+    assert_eq!(questions[..], ["你好", "写诗", "春", "夏"]);
+    assert!(third != second && second != first || third != first);
+    // Cut: the same file says all of it again.
+    let length = fs::metadata(file(third)).unwrap().len();
+    fs::File::options().write(true).open(file(third)).unwrap().set_len(length / 2).unwrap();
+    assert!(!is_moved(&threads.ask("秋", &chosen)));
+    assert_eq!(
+        on_disk(home.path()),
+        [(third.clone(), ["你好", "写诗", "春", "夏", "秋"].map(String::from).to_vec())]
+    );
+    // Something else in it: no line of that is lost either.
+    fs::write(file(third), "something else\n").unwrap();
+    assert!(is_moved(&threads.ask("冬", &chosen)));
+    assert_eq!(fs::read(file(third)).unwrap(), b"something else\n");
+    fs::remove_file(file(third)).unwrap();
+    assert_eq!(on_disk(home.path())[0].1.len(), 6);
+    // A title of its own goes with it.
+    fs::remove_dir_all(&sessions).unwrap();
+    threads.workers.work(Work::Rename("四季".into()));
+    threads.talk();
+    assert_eq!(store::list(&sessions)[0].title, "四季");
+    assert_eq!(on_disk(home.path())[0].1.len(), 6);
+}
+
+#[test]
+fn what_cannot_be_saved_is_told_kept_and_saved_when_it_can_be() {
+    let home = tempfile::tempdir().unwrap();
+    let threads = Threads::start(setup(home.path()));
+    let chosen = short(&threads.load(options()).1);
+    let sessions = home.path().join("sessions");
+    fs::write(&sessions, "no folder").unwrap();
+    let told = threads.ask("你好", &chosen);
+    assert!(told.iter().any(|report| matches!(report, Report::NotSaved(_))), "{told:?}");
+    // Another conversation would be the end of this one.
+    threads.workers.work(Work::New);
+    let why = threads.wait(|report| match report {
+        Report::NotOpened(why) => why,
+        Report::Talk(talk) if talk.opened => panic!("it is gone"),
+        _ => None,
+    });
+    assert!(why.text(Lang::En).starts_with("the open conversation is not saved (Alt+P"), "{why:?}");
+    // There is room again: nobody has to do anything.
+    fs::remove_file(&sessions).unwrap();
+    let name = threads.wait(|report| if let Report::Named(name, _) = report { Some(name) } else { None });
+    threads.wait(|report| matches!(report, Report::Saved).then_some(()));
+    assert_eq!(on_disk(home.path()), [(name, vec!["你好".to_owned()])]);
+    // The same at the end.
+    fs::remove_dir_all(&sessions).unwrap();
+    fs::write(&sessions, "no folder").unwrap();
+    threads.ask("再见", &chosen);
+    fs::remove_file(&sessions).unwrap();
+    assert!(threads.workers.finish(PATIENCE));
+    assert_eq!(on_disk(home.path())[0].1, ["你好", "再见"]);
+    // And where there is none it is told at the end, too.
+    let threads = Threads::start(setup(home.path()));
+    threads.load(options());
+    fs::remove_dir_all(&sessions).unwrap();
+    fs::write(&sessions, "no folder").unwrap();
+    threads.ask("你好", &chosen);
+    assert!(threads.workers.finish(PATIENCE));
+    let last = threads.reports.try_iter().last();
+    assert!(matches!(last, Some(Report::NotSaved(_))), "{last:?}");
+    assert_eq!(fs::read(&sessions).unwrap(), b"no folder");
+}
+
+#[test]
+fn what_is_given_up_is_not_waited_for() {
+    let home = tempfile::tempdir().unwrap();
+    let threads = Threads::start(setup(home.path()));
+    let chosen = short(&threads.load(options()).1);
+    let sessions = home.path().join("sessions");
+    fs::write(&sessions, "no folder").unwrap();
+    threads.ask("你好", &chosen);
+    threads.workers.work(Work::Private(true));
+    threads.opened(Work::New);
+    fs::remove_file(&sessions).unwrap();
+    threads.ask("再见", &chosen);
+    assert_eq!(on_disk(home.path())[0].1, ["再见"]);
+}
+
+#[test]
+fn a_damaged_last_conversation_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    saved(home.path(), choices());
+    let sessions = home.path().join("sessions");
+    fs::write(sessions.join("zzz.jsonl"), "{}\n").unwrap();
+    let threads = Threads::start(setup(home.path()));
+    threads.load(options());
+    threads.workers.work(Work::Resume);
+    let why = threads.wait(|report| if let Report::NotOpened(why) = report { why } else { None });
+    assert!(why.text(Lang::Zh).starts_with("上次的对话无法打开，这里是新对话："), "{why:?}");
+    assert!(why.text(Lang::Zh).contains("zzz.jsonl：第 1 行有错"), "{why:?}");
+    // One that holds nothing is none.
+    fs::write(sessions.join("zzz.jsonl"), "").unwrap();
+    threads.workers.work(Work::Resume);
+    let talk = threads.wait(|report| match report {
+        Report::Talk(talk) if talk.opened => Some(talk),
+        Report::NotOpened(why) => panic!("{why:?}"),
+        _ => None,
+    });
+    assert_eq!(talk.title.as_deref(), Some("月"));
+    assert_eq!(store::list(&sessions).len(), 1);
+}
+
+#[test]
+fn a_draft_waits_for_the_next_start() {
+    let home = tempfile::tempdir().unwrap();
+    let drafts = home.path().join("drafts");
+    let setup = || Setup { drafts: Some(drafts.clone()), ..setup(home.path()) };
+    let one = Threads::start(setup());
+    one.workers.desk(Desk::Draft("春眠不觉晓，处处闻啼鸟".into()));
+    one.workers.desk(Desk::Draft("春眠\n不觉晓".into()));
+    one.workers.desk(Desk::Export(home.path().join("a.md"), String::new()));
+    one.wait(|report| matches!(report, Report::Exported(_)).then_some(()));
+    // It is another's while that one lives.
+    let two = Threads::start(setup());
+    two.workers.desk(Desk::Draft("夏".into()));
+    two.workers.finish(PATIENCE);
+    assert!(!two.reports.try_iter().any(|report| matches!(report, Report::Draft(_))));
+    let next = || {
+        let threads = Threads::start(setup());
+        let text = threads.wait(|report| if let Report::Draft(text) = report { Some(text) } else { None });
+        (threads, text)
+    };
+    let (three, text) = next();
+    assert_eq!(text, "夏");
+    one.workers.finish(PATIENCE);
+    let (four, text) = next();
+    assert_eq!(text, "春眠\n不觉晓");
+    for threads in [three, four] {
+        threads.workers.desk(Desk::Draft(String::new()));
+        threads.workers.finish(PATIENCE);
+    }
+    assert_eq!(fs::read_dir(&drafts).unwrap().count(), 0, "what was sent leaves nothing");
+}
+
+#[test]
+fn a_search_gives_way_to_the_next() {
+    let home = tempfile::tempdir().unwrap();
+    saved(home.path(), choices());
+    let threads = Threads::start(setup(home.path()));
+    for text in ["床", "床前", "床前明月光", "月"] {
+        threads.workers.desk(Desk::List(text.into()));
+    }
+    let found = threads.wait(|report| match report {
+        Report::Talks(text, found) if text == "月" => Some(found),
+        _ => None,
+    });
+    assert_eq!(found.len(), 1);
+    assert!(store::search(&home.path().join("sessions"), "月", &|| false).is_none());
 }

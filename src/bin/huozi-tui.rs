@@ -15,13 +15,15 @@ use huozi::cli;
 use huozi::tui::app::{App, Effect, Start};
 use huozi::tui::update::{Msg, update};
 use huozi::tui::view;
-use huozi::tui::worker::{Setup, Workers};
-use ratatui::Terminal;
+use huozi::tui::worker::{Report, Setup, Workers};
 use ratatui::backend::CrosstermBackend;
-use ratatui::layout::Rect;
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
-use std::io::{self, BufWriter, Stdout, Write};
-use std::process::{Command, ExitCode};
+use ratatui::layout::{Rect, Size};
+use ratatui::{Terminal, TerminalOptions, Viewport};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Stdout, Write};
+use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -35,6 +37,10 @@ const TICK: Duration = Duration::from_millis(250);
 const POLL: Duration = Duration::from_millis(100);
 /// How long the end waits for the last answer to be on disk.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Columns and rows that are used at most: a terminal may say that it has thousands of millions of cells.
+const MOST_CELLS: (u16, u16) = (1000, 500);
+/// An editor's text is at most this long.
+const MAX_EDITED_BYTES: u64 = 64 << 20;
 
 type Screen = Terminal<CrosstermBackend<BufWriter<Stdout>>>;
 
@@ -55,12 +61,20 @@ fn main() -> ExitCode {
     let code = Arc::new(AtomicU8::new(0));
     let result = run(start, setup, &code);
     match result {
-        Ok(()) => ExitCode::from(code.load(Ordering::SeqCst)),
+        Ok(saved) => match code.load(Ordering::SeqCst) {
+            0 if !saved => ExitCode::from(1),
+            code => ExitCode::from(code),
+        },
         Err(error) => {
-            eprintln!("huozi-tui: {error}");
+            complain(&error.to_string());
             ExitCode::from(1)
         }
     }
+}
+
+/// Says what is wrong; the terminal may be gone.
+fn complain(what: &str) {
+    let _ = writeln!(io::stderr(), "huozi-tui: {what}");
 }
 
 fn enter(mouse: bool) -> io::Result<()> {
@@ -85,7 +99,8 @@ fn leave() {
     let _ = disable_raw_mode();
 }
 
-fn run(start: Start, setup: Setup, code: &Arc<AtomicU8>) -> io::Result<()> {
+/// Runs until somebody quits; whether all that was said is on disk.
+fn run(start: Start, setup: Setup, code: &Arc<AtomicU8>) -> io::Result<bool> {
     let (send, messages) = mpsc::channel();
     // Dropped after `terminal`, which may hold a part of a frame when a panic unwinds: that part comes before it.
     let restore = Restore;
@@ -93,20 +108,47 @@ fn run(start: Start, setup: Setup, code: &Arc<AtomicU8>) -> io::Result<()> {
     // Before the terminal is changed: a signal that comes at once finds somebody who changes it back.
     watch_signals(send.clone(), code.clone(), job.clone())?;
     enter(start.prefs.mouse)?;
-    let mut terminal = Terminal::new(CrosstermBackend::new(BufWriter::with_capacity(1 << 16, io::stdout())))?;
-    let size = terminal.size()?;
+    let backend = CrosstermBackend::new(BufWriter::with_capacity(1 << 16, io::stdout()));
+    let viewport = Viewport::Fixed(used(crossterm::terminal::size()?.into()));
+    let mut terminal = Terminal::with_options(backend, TerminalOptions { viewport })?;
+    let size = terminal.get_frame().area();
+    let lang = start.typed_lang.or(start.prefs.lang).unwrap_or(start.lang);
     let (mut app, effects) = App::new(start, (size.width, size.height), Instant::now());
     draw(&mut terminal, &mut app)?;
     let to = send.clone();
     let workers = Workers::start(setup, Arc::new(move |report| drop(to.send(Msg::Report(report)))))?;
     let keys = Arc::new(Keys::default());
     read_keys(keys.clone(), send)?;
-    let outside = Outside { workers: &workers, keys: &keys, job: &job };
+    let outside = Outside { workers: &workers, keys: &keys, job: &job, code };
     let result = serve(&mut terminal, &mut app, effects, &outside, &messages);
     drop(terminal);
     drop(restore);
-    workers.finish(PATIENCE);
-    result
+    let done = workers.finish(PATIENCE);
+    result?;
+    // What the threads told since.
+    let mut unsaved = app.unsaved;
+    for msg in messages.try_iter() {
+        match msg {
+            Msg::Report(Report::NotSaved(why)) => unsaved = Some(why),
+            Msg::Report(Report::Saved) => unsaved = None,
+            _ => {}
+        }
+    }
+    let what = lang.of("the conversation is not saved", "对话没有保存");
+    match &unsaved {
+        Some(why) => complain(&format!("{what}{}{}", lang.of(": ", "："), why.text(lang))),
+        None if !done => complain(lang.of(
+            "the disk did not answer in time: the end of the conversation may be missing",
+            "磁盘没有及时响应：对话的结尾可能没有保存",
+        )),
+        None => {}
+    }
+    Ok(done && unsaved.is_none())
+}
+
+/// What of a terminal is used.
+fn used(size: Size) -> Rect {
+    Rect::new(0, 0, size.width.min(MOST_CELLS.0), size.height.min(MOST_CELLS.1))
 }
 
 /// Gives the terminal back when it goes.
@@ -128,6 +170,8 @@ struct Outside<'a> {
     workers: &'a Workers,
     keys: &'a Keys,
     job: &'a Job,
+    /// The exit code, once a signal ends the program.
+    code: &'a AtomicU8,
 }
 
 fn serve(
@@ -197,7 +241,11 @@ fn serve(
 
 /// One frame; afterwards the cursor stands where text goes.
 fn draw(terminal: &mut Screen, app: &mut App) -> io::Result<()> {
+    let size = used(terminal.size()?);
     queue!(terminal.backend_mut(), BeginSynchronizedUpdate)?;
+    if terminal.get_frame().area() != size {
+        terminal.resize(size)?;
+    }
     terminal.draw(|frame| {
         let area = frame.area();
         app.size = (area.width, area.height);
@@ -228,9 +276,12 @@ fn carry_out(
         Effect::Edit(text) => {
             outside.keys.pause();
             leave();
+            let before = tcgetattr(io::stdin());
             outside.job.editing.store(true, Ordering::SeqCst);
-            let edited = edit(&text).map_err(|error| error.to_string());
+            let edited = edit(&text, outside.code).map_err(|error| error.to_string());
             outside.job.editing.store(false, Ordering::SeqCst);
+            // Whatever the editor left: what is restored at the end is what was there before it.
+            let _ = before.and_then(|before: Termios| tcsetattr(io::stdin(), OptionalActions::Now, &before));
             enter(app.prefs.mouse)?;
             outside.keys.go_on();
             return Ok(Some(Msg::Edited(edited)));
@@ -257,24 +308,40 @@ fn carry_out(
 /// Clears the screen; the next frame paints all of it. (`Terminal::clear` would ask the terminal where its cursor is, and
 /// the answer would go to the thread that reads keys.)
 fn repaint(terminal: &mut Screen) -> io::Result<()> {
-    let size = terminal.size()?;
-    terminal.resize(Rect::new(0, 0, size.width, size.height))
+    let size = used(terminal.size()?);
+    terminal.resize(size)
 }
 
-/// Lets a person edit `text` in `$VISUAL` or `$EDITOR`.
-fn edit(text: &str) -> io::Result<String> {
+/// Lets a person edit `text` in `$VISUAL` or `$EDITOR`, until there is a `code` to exit with.
+fn edit(text: &str, code: &AtomicU8) -> io::Result<String> {
     let var = |key| std::env::var(key).ok().filter(|value| !value.trim().is_empty());
     let editor = var("VISUAL").or_else(|| var("EDITOR")).unwrap_or_else(|| "vi".into());
     let mut file = tempfile::Builder::new().prefix("huozi-").suffix(".md").tempfile()?;
     file.write_all(text.as_bytes())?;
     // It may hold arguments of its own. An interrupt is the editor's: the shell around it waits for its end.
     let command = format!("trap : INT; {editor} \"$1\"");
-    let status = Command::new("sh").args(["-c", &command, "sh"]).arg(file.path()).status()?;
+    let mut child = Command::new("sh").args(["-c", &command, "sh"]).arg(file.path()).spawn()?;
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => break status,
+            // What it wrote so far is read below.
+            None if code.load(Ordering::SeqCst) != 0 => break ExitStatus::default(),
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
     if !status.success() {
         return Err(io::Error::other(format!("{editor}: {status}")));
     }
+    // It may have put something in its place that never ends.
+    let mut bytes = Vec::new();
+    if std::fs::metadata(file.path())?.is_file() {
+        File::open(file.path())?.take(MAX_EDITED_BYTES + 1).read_to_end(&mut bytes)?;
+    }
+    if bytes.len() as u64 > MAX_EDITED_BYTES {
+        return Err(io::Error::other(format!("{editor}: more than {} MiB", MAX_EDITED_BYTES >> 20)));
+    }
     // Whatever it wrote: nothing is lost.
-    Ok(String::from_utf8_lossy(&std::fs::read(file.path())?).into_owned())
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// This process as a part of a shell's job.
@@ -352,6 +419,8 @@ fn read_keys(keys: Arc<Keys>, send: Sender<Msg>) -> io::Result<()> {
             let msg = match event::poll(POLL)
                 .and_then(|there| if there { event::read().map(Some) } else { Ok(None) })
             {
+                // One that hung up is silent, too.
+                Ok(None) if tcgetwinsize(io::stdin()).is_err() => Msg::Terminate,
                 Ok(None) => continue,
                 Ok(Some(Event::Key(key))) => Msg::Key(key),
                 // Nothing follows a mouse that is only moved.
@@ -376,7 +445,8 @@ fn read_keys(keys: Arc<Keys>, send: Sender<Msg>) -> io::Result<()> {
 }
 
 fn watch_signals(send: Sender<Msg>, code: Arc<AtomicU8>, job: Arc<Job>) -> io::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGHUP, SIGINT, SIGTSTP, SIGCONT])?;
+    const ENDS: [i32; 6] = [SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2];
+    let mut signals = signal_hook::iterator::Signals::new(ENDS.iter().chain(&[SIGTSTP, SIGCONT]))?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             if job.takes(signal) {

@@ -121,7 +121,8 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let encoding = [&all, &var("LC_CTYPE"), &language].into_iter().flatten().find(|v| !v.is_empty()).cloned();
     let utf8 = encoding.is_none_or(|e| e.to_lowercase().replace('-', "").contains("utf8"));
-    let prefs_file = xdg("XDG_STATE_HOME", ".local/state").map(|base| base.join("huozi").join("tui.json"));
+    let state = xdg("XDG_STATE_HOME", ".local/state").map(|base| base.join("huozi"));
+    let prefs_file = state.as_ref().map(|state| state.join("tui.json"));
     // Whatever is wrong with it: it is written anew at the next change.
     let prefs = prefs_file.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
     let prefs: Prefs = prefs.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
@@ -151,6 +152,7 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
         kv_folder: xdg("XDG_CACHE_HOME", ".cache").map(|base| base.join("huozi").join("kv")),
         kv_bytes: u64::from(config.kv_cache_gib.unwrap_or(DEFAULT_KV_CACHE_GIB)) << 30,
         prefs: prefs_file,
+        drafts: state.map(|state| state.join("drafts")),
         models: config.model.into_iter().collect(),
     };
     Ok((start, setup))

@@ -94,9 +94,11 @@ impl KvCache {
         self.known.remove(name);
         let Some((layout, bytes)) = session.scheduler.kv_layout() else { return Ok(there) };
         let path = self.path(name);
-        let mut file = match File::open(&path) {
+        let mut file = match fs::metadata(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(there),
-            file => file?,
+            // A pipe would keep this thread waiting.
+            Ok(meta) if !meta.is_file() => return Ok(there),
+            _ => File::open(&path)?,
         };
         let text = head_text(fingerprint, &layout);
         let mut head = vec![0; HEAD as usize + text.len()];

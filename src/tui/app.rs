@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Speeds that the sparkline shows.
 const RATES: usize = 24;
+/// A message that is being written is on disk after so long.
+const DRAFT: Duration = Duration::from_secs(1);
 /// Questions that the history keeps.
 const HISTORY: usize = 500;
 
@@ -253,6 +255,14 @@ pub struct App {
     pub flash: Option<Flash>,
     /// When Ctrl+C was pressed with nothing to stop.
     pub interrupted: Option<Instant>,
+    /// Why the conversation is not on disk, where it should be.
+    pub unsaved: Option<Failure>,
+    /// When somebody last wished to quit without that.
+    pub leaving: Option<Instant>,
+    /// What of the message being written is on disk.
+    pub draft_kept: String,
+    /// Since when it is another one.
+    draft_since: Option<Instant>,
     /// A model was opened in this run.
     pub was_ready: bool,
     /// The program ends.
@@ -302,6 +312,10 @@ impl App {
             trashed: Vec::new(),
             flash: None,
             interrupted: None,
+            unsaved: None,
+            leaving: None,
+            draft_kept: String::new(),
+            draft_since: None,
             was_ready: false,
             quitting: false,
             places: Places::default(),
@@ -471,7 +485,38 @@ impl App {
 
     /// Whether something moves on the screen without a message.
     pub fn animated(&self) -> bool {
-        self.flash.is_some() || !matches!(self.busy, Busy::Idle) || matches!(self.screen, Screen::Load(_))
+        self.flash.is_some()
+            || !matches!(self.busy, Busy::Idle)
+            || matches!(self.screen, Screen::Load(_))
+            || self.draft_since.is_some()
+    }
+
+    /// What is being written and not sent: not an old question that is looked at, and nothing of a conversation that
+    /// leaves nothing.
+    fn unsent(&self) -> &str {
+        let text = self.input.text();
+        let is = |question: &str| *super::commands::written(question) == *text;
+        match (&self.recalled, self.talk.turns.last()) {
+            _ if self.talk.private => "",
+            (_, Some(last)) if self.editing && is(&last.question) => &self.draft,
+            (Some((at, draft)), _) if self.history.get(*at).is_some_and(|question| is(question)) => draft,
+            _ => text,
+        }
+    }
+
+    /// What is to be on disk of the message being written: a while after it changed, and at the end.
+    pub fn draft_due(&mut self, now: Instant) -> Option<String> {
+        if self.unsent() == self.draft_kept {
+            self.draft_since = None;
+            return None;
+        }
+        let since = *self.draft_since.get_or_insert(now);
+        if now.saturating_duration_since(since) < DRAFT && !self.quitting {
+            return None;
+        }
+        self.draft_since = None;
+        self.draft_kept = self.unsent().to_owned();
+        Some(self.draft_kept.clone())
     }
 
     /// The positions there are.

@@ -7,10 +7,11 @@ use super::markdown::plain;
 use super::panels::{Choice, Panel, both_ends, list};
 use super::status::render_flash;
 use super::text::{fit, one_line};
+use super::view;
 use crate::session::open::{Source, Step};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
 use ratatui::text::Line;
 use std::sync::atomic::Ordering;
@@ -42,7 +43,7 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
                     if app.about.is_some() {
                         app.screen = Screen::Chat;
                     } else {
-                        return vec![Effect::Quit];
+                        return super::update::quit(app, now);
                     }
                 }
                 KeyCode::F(1) | KeyCode::Char('?') => app.panel = Some(Panel::Help(0)),
@@ -177,8 +178,14 @@ pub fn render(app: &App, choice: &Choice, screen: Rect, buffer: &mut Buffer) {
     render_flash(app, Rect { y, height: 1, ..area }, area.height, buffer);
 }
 
-/// Shows how a model is opened.
-pub fn render_loading(app: &App, loading: &Loading, now: Instant, screen: Rect, buffer: &mut Buffer) {
+/// Shows how a model is opened; gives where the cursor stands.
+pub fn render_loading(
+    app: &App,
+    loading: &Loading,
+    now: Instant,
+    screen: Rect,
+    buffer: &mut Buffer,
+) -> Option<Position> {
     let look = app.look();
     let cells = usize::from(screen.width).saturating_sub(4);
     let x = screen.x + 2;
@@ -211,6 +218,8 @@ pub fn render_loading(app: &App, loading: &Loading, now: Instant, screen: Rect, 
         }
     }
     put(&line, look.dim());
+    // A message can be begun meanwhile.
+    let cursor = (app.places.input.y > y).then(|| view::input(app, app.places.input, buffer));
     let last = Rect { x, y: screen.bottom() - 1, width: cells as u16, height: 1 };
     let stopping = loading.cancel.load(Ordering::Relaxed);
     let keys = match stopping {
@@ -218,5 +227,8 @@ pub fn render_loading(app: &App, loading: &Loading, now: Instant, screen: Rect, 
         false => app.say("Esc stops", "Esc 停止"),
     };
     buffer.set_string(last.x, last.y, fit(keys, cells), look.dim());
-    render_flash(app, last, last.y.saturating_sub(y), buffer);
+    // Above what is being written.
+    let line = Rect { y: app.places.input.y.saturating_sub(1).max(y), ..last };
+    render_flash(app, line, line.y - y, buffer);
+    cursor
 }

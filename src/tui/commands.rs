@@ -115,7 +115,7 @@ pub fn run(app: &mut App, name: &str, rest: &str, now: Instant) -> Vec<Effect> {
     };
     app.input.take();
     if action == Action::Quit {
-        return quit(app);
+        return quit(app, now);
     }
     if action == Action::Attach {
         app.panel = Some(Panel::Ask(Ask::new(Wish::Attach, "")));

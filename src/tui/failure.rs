@@ -26,11 +26,15 @@ impl Failure {
         lang.of(&self.en, &self.zh)
     }
 
+    /// This with words before it that say what came of it.
+    pub fn after(self, en: &str, zh: &str) -> Self {
+        Self { en: format!("{en}{}", self.en), zh: format!("{zh}{}", self.zh) }
+    }
+
     /// What the system says about a file.
     pub fn io(path: &Path, error: &io::Error) -> Self {
         let path = path.display();
-        let zh = of_system(error.kind()).map_or_else(|| error.to_string(), str::to_owned);
-        Self::new(format!("{path}: {error}"), format!("{path}：{zh}"))
+        Self::new(format!("{path}: {error}"), format!("{path}：{}", zh_of_system(error)))
     }
 
     /// Why a file is no model for us, without its path.
@@ -44,13 +48,18 @@ impl Failure {
         let en = error.to_string();
         let mut cause: Option<&(dyn Error + 'static)> = Some(error);
         let mut said = None;
-        while let (Some(at), None) = (cause, said) {
-            said = at.downcast_ref::<io::Error>().and_then(|error| of_system(error.kind()));
+        while let (Some(at), None) = (cause, &said) {
+            said = at.downcast_ref::<io::Error>().map(zh_of_system);
             cause = at.source();
         }
         let zh = said.and_then(|said| Some(format!("{}：{said}", en.split_once(": cannot ")?.0)));
         Self { zh: zh.unwrap_or_else(|| en.clone()), en }
     }
+}
+
+/// What the system says, in Chinese where it is common.
+fn zh_of_system(error: &io::Error) -> String {
+    of_system(error.kind()).map_or_else(|| format!("系统错误（{error}）"), str::to_owned)
 }
 
 /// What is common among the things that a system says, in Chinese.
@@ -165,6 +174,13 @@ impl From<store::Error> for Failure {
             store::Error::Unknown { name } => format!("没有名为 {name:?} 的对话"),
             store::Error::Deleted { path } => format!("{}：此对话已被删除", path.display()),
             store::Error::Torn { path } => format!("{}：没有一行完整，不是对话文件", path.display()),
+            store::Error::Gone { path } => format!("{}：被其他程序删除、替换或损坏", path.display()),
+            store::Error::Line { path, line, what } => {
+                format!("{}：第 {line} 行有错（{what}）", path.display())
+            }
+            store::Error::TooLarge { path, .. } => format!("{}：太大，不是对话文件", path.display()),
+            store::Error::Full { path, .. } => format!("{}：编号已用尽，无法再写入", path.display()),
+            store::Error::Name { name } => format!("{name:?} 不能用作对话名：不可含 / 或以 . 开头"),
             _ => return Self::of(&error),
         };
         Self::new(error.to_string(), zh)
@@ -218,8 +234,12 @@ mod tests {
             assert_eq!(failure.text(Lang::Zh), zh);
             assert!(failure.text(Lang::En).starts_with("at byte"), "{failure:?}");
         }
-        // What nobody has translated is told as it is.
+        // What nobody has translated is told as the system has it.
         let other = Failure::from(store(ErrorKind::BrokenPipe));
-        assert_eq!(other.text(Lang::Zh), other.text(Lang::En));
+        assert_eq!(other.text(Lang::Zh), "/a/chat-1.jsonl：系统错误（broken pipe）");
+        let line = store::Error::Line { path: "/a".into(), line: 3, what: "schema 2 is not 1".into() };
+        let why = Failure::from(line).after("last: ", "上次：");
+        assert_eq!(why.text(Lang::Zh), "上次：/a：第 3 行有错（schema 2 is not 1）");
+        assert_eq!(why.text(Lang::En), "last: /a:3: schema 2 is not 1");
     }
 }

@@ -87,6 +87,31 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
             let what = app.say("not saved", "没有保存");
             let said = format!("{what}{}{}", app.say(": ", "："), why.text(app.lang()));
             app.flash(said, Tone::Error, now);
+            app.unsaved = Some(why);
+        }
+        Report::Saved => {
+            if app.unsaved.take().is_some() {
+                let said = app.say("the conversation is saved again", "对话已重新保存").to_owned();
+                app.flash(said, Tone::Note, now);
+            }
+        }
+        Report::Moved => {
+            let said = app.say(
+                "another program removed or changed the conversation's file: it is kept in a new one",
+                "对话文件被其他程序删除或改动：已另存为新文件",
+            );
+            let said = said.to_owned();
+            app.flash(said, Tone::Error, now);
+        }
+        Report::Draft(text) => {
+            app.draft_kept.clone_from(&text);
+            // What was written since stays, too.
+            let since = app.input.text();
+            let both = if since.is_empty() { text } else { format!("{text}\n{since}") };
+            app.input.set(&both);
+            let said = app.say("what was not sent last time is in the input", "上次未发送的内容已放回输入框");
+            let said = said.to_owned();
+            app.flash(said, Tone::Note, now);
         }
         Report::Memory(bytes) => app.memory = Some(bytes),
         Report::Models(models, available) => {
@@ -106,12 +131,7 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
                 };
             }
         }
-        Report::Talks(talks) => {
-            app.talks = talks;
-            if let Some(Panel::Talks(state)) = &mut app.panel {
-                state.relisted(&app.talks);
-            }
-        }
+        Report::Talks(text, found) => talks::listed(app, &text, found),
         Report::Deleted(name) => {
             app.trashed.push(name);
             let said = app
@@ -190,6 +210,9 @@ fn on_talk(app: &mut App, mut talk: Talk, now: Instant) -> Vec<Effect> {
     app.transcript.changed_from(same);
     let chosen = talk.chosen.take();
     let copy = talk.copy;
+    if talk.private || switched {
+        app.unsaved = None;
+    }
     app.talk = talk;
     // The list shows titles and times.
     let mut effects = talks::relist(app);

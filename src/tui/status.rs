@@ -22,6 +22,7 @@ pub fn render_title(app: &App, area: Rect, buffer: &mut Buffer) {
         }
     };
     mark(app.talk.private, app.say("not saved", "不保存"));
+    mark(app.unsaved.is_some(), app.say("save failed", "未能保存"));
     mark(app.talk.copy, app.say("copy", "副本"));
     mark(app.prefs.raw, app.say("raw", "原文"));
     mark(app.editing, app.say("editing", "修改中"));

@@ -4,7 +4,7 @@ use super::app::{App, Effect};
 use super::input::Input;
 use super::look::Lang;
 use super::panels::{Panel, both_ends, edit, line, list, place, window};
-use super::text::one_line;
+use super::text::{fit, one_line};
 use super::update::is_switching;
 use super::worker::{Desk, Work};
 use crate::session::store::Entry;
@@ -29,6 +29,8 @@ pub struct Talks {
     pub first: usize,
     /// Its new title, while it is typed.
     pub renaming: Option<Input>,
+    /// What is said in the conversations is being searched: those shown are found by their titles.
+    pub searching: bool,
 }
 
 impl Talks {
@@ -43,13 +45,14 @@ impl Talks {
         self.name = Some(name);
     }
 
-    /// The first of what will be found is chosen.
-    pub fn begin_again(&mut self) {
-        (self.at, self.name) = (0, None);
+    /// What is searched for, without spaces around it.
+    fn text(&self) -> &str {
+        self.search.text().trim()
     }
 
     /// The list is another one.
-    pub fn relisted(&mut self, talks: &[Entry]) {
+    fn relisted(&mut self, talks: &[Entry]) {
+        self.searching = false;
         let place = talks.iter().position(|entry| Some(&entry.name) == self.name.as_ref());
         if place.is_none() {
             self.renaming = None;
@@ -61,14 +64,37 @@ impl Talks {
 /// Opens the pane.
 pub fn open(app: &mut App) -> Vec<Effect> {
     app.panel = Some(Panel::Talks(Talks::default()));
-    vec![Effect::Desk(Desk::List(String::new()))]
+    relist(app)
 }
 
 /// Asks for the list that the pane shows, if it is open.
 pub fn relist(app: &App) -> Vec<Effect> {
     match &app.panel {
-        Some(Panel::Talks(state)) => vec![Effect::Desk(Desk::List(state.search.text().trim().to_owned()))],
+        Some(Panel::Talks(state)) => vec![Effect::Desk(Desk::List(state.text().to_owned()))],
         _ => Vec::new(),
+    }
+}
+
+/// What is searched for is another text: the first of what is found is chosen. Titles are known at once; what does not
+/// hold it is never shown, and so nothing is done to it.
+pub fn searched(app: &mut App) -> Vec<Effect> {
+    if let Some(Panel::Talks(state)) = &mut app.panel {
+        let text = state.text();
+        app.talks.retain(|entry| entry.is_titled(text));
+        state.searching = true;
+        (state.at, state.name) = (0, None);
+    }
+    relist(app)
+}
+
+/// Takes the conversations that hold `text`, unless something else is searched for by now.
+pub fn listed(app: &mut App, text: &str, talks: Vec<Entry>) {
+    match &mut app.panel {
+        Some(Panel::Talks(state)) if state.text() == text => {
+            app.talks = talks;
+            state.relisted(&app.talks);
+        }
+        _ => {}
     }
 }
 
@@ -94,7 +120,7 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
     match key.code {
         KeyCode::Esc if !state.search.is_empty() => {
             state.search = Input::default();
-            return relist(app);
+            return searched(app);
         }
         KeyCode::Esc | KeyCode::F(3) => app.panel = None,
         KeyCode::Up => state.choose(state.at.saturating_sub(1), &app.talks),
@@ -126,8 +152,7 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         _ => {
             let before = state.search.text().to_owned();
             if edit(&mut state.search, key) && state.search.text() != before {
-                state.begin_again();
-                return relist(app);
+                return searched(app);
             }
         }
     }
@@ -229,10 +254,15 @@ pub fn render(app: &App, state: &Talks, screen: Rect, buffer: &mut Buffer) -> Op
     let row = Rect { x: inner.x + cells, y: inner.y, width: inner.width.saturating_sub(cells), height: 1 };
     let cursor = line(&state.search, row, Style::new(), buffer);
     let inside = list_place(screen);
+    let searching = app.say("searching ...", "正在搜索……");
     if app.talks.is_empty() {
-        let none = app.say("none", "没有对话");
+        let none = if state.searching { searching } else { app.say("none", "没有对话") };
         buffer.set_string(inside.x, inside.y, none, look.dim());
         return Some(cursor);
+    }
+    if state.searching {
+        // Between what is searched for and what is found already.
+        buffer.set_string(inside.x, inside.y - 1, fit(searching, usize::from(inside.width)), look.dim());
     }
     let at = state.at.min(app.talks.len() - 1);
     let now = ZonedDateTime::now();

@@ -6,7 +6,7 @@ use super::keys::{Action, action};
 use super::panels::{self, Choice, Panel};
 use super::worker::{Ask, Desk, Report, Work};
 use super::{chooser, commands, export, reports, settings, talks};
-use crossterm::event::{KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::{Position, Rect};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// A second Ctrl+C quits if it comes this soon.
 const TWICE: Duration = Duration::from_secs(2);
+/// A second wish to quit without what could not be saved counts if it comes this soon.
+const AFTER_ALL: Duration = Duration::from_secs(10);
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -42,6 +44,14 @@ pub enum Msg {
 
 /// Takes a message.
 pub fn update(app: &mut App, msg: Msg, now: Instant) -> Vec<Effect> {
+    let mut effects = on(app, msg, now);
+    if let Some(text) = app.draft_due(now) {
+        effects.insert(0, Effect::Desk(Desk::Draft(text)));
+    }
+    effects
+}
+
+fn on(app: &mut App, msg: Msg, now: Instant) -> Vec<Effect> {
     if app.flash.as_ref().is_some_and(|flash| now >= flash.until) {
         app.flash = None;
     }
@@ -63,14 +73,30 @@ pub fn update(app: &mut App, msg: Msg, now: Instant) -> Vec<Effect> {
             app.flash(why, Tone::Error, now);
             vec![Effect::Redraw]
         }
-        Msg::Terminate => quit(app),
+        Msg::Terminate => end(app),
         Msg::Suspend => vec![Effect::Suspend],
         Msg::Continued => vec![Effect::Enter],
     }
 }
 
+/// Ends the program; where that would lose what could not be saved, the second time.
+pub fn quit(app: &mut App, now: Instant) -> Vec<Effect> {
+    if let Some(why) = &app.unsaved {
+        let said = format!(
+            "{}{}",
+            app.say("not saved; again to quit without: ", "尚未保存，再按一次则不保存退出："),
+            why.text(app.lang())
+        );
+        if app.leaving.replace(now).is_none_or(|then| now.saturating_duration_since(then) >= AFTER_ALL) {
+            app.flash(said, Tone::Error, now);
+            return Vec::new();
+        }
+    }
+    end(app)
+}
+
 /// Ends the program, and whatever is on its way.
-pub fn quit(app: &mut App) -> Vec<Effect> {
+fn end(app: &mut App) -> Vec<Effect> {
     app.stop();
     if let Screen::Load(loading) = &app.screen {
         // Nobody waits for it.
@@ -89,7 +115,7 @@ fn key(app: &mut App, event: KeyEvent, now: Instant) -> Vec<Effect> {
     // These hold wherever one is.
     match what {
         Some(Action::Interrupt) => return interrupt(app, now),
-        Some(Action::Quit) => return quit(app),
+        Some(Action::Quit) => return quit(app, now),
         Some(Action::Redraw) => return vec![Effect::Redraw],
         Some(Action::Suspend) if app.panel.is_none() => return vec![Effect::Suspend],
         _ => {}
@@ -105,6 +131,18 @@ fn key(app: &mut App, event: KeyEvent, now: Instant) -> Vec<Effect> {
                 Vec::new()
             }
         },
+        // What is typed meanwhile is not lost.
+        Screen::Load(_) if event.code != KeyCode::Esc => {
+            match what {
+                None => write(app, event),
+                Some(Action::Newline) => app.input.insert("\n"),
+                Some(_) => {
+                    let said = app.say("the model is not there yet", "模型尚未打开").to_owned();
+                    app.flash(said, Tone::Note, now);
+                }
+            }
+            Vec::new()
+        }
         _ => chooser::key(app, event, now),
     };
     if app.panel.is_some() {
@@ -118,7 +156,7 @@ fn key(app: &mut App, event: KeyEvent, now: Instant) -> Vec<Effect> {
 fn interrupt(app: &mut App, now: Instant) -> Vec<Effect> {
     let again = app.interrupted.is_some_and(|then| now.saturating_duration_since(then) < TWICE);
     if again {
-        return quit(app);
+        return quit(app, now);
     }
     app.interrupted = Some(now);
     if !app.stop() && app.panel.take().is_none() && matches!(app.screen, Screen::Chat) {
@@ -135,7 +173,6 @@ fn interrupt(app: &mut App, now: Instant) -> Vec<Effect> {
 
 /// A key that edits the message.
 fn write(app: &mut App, event: KeyEvent) {
-    use crossterm::event::KeyCode;
     let width = usize::from(app.places.input.width);
     match event.code {
         KeyCode::Up if event.modifiers.is_empty() => {
@@ -187,7 +224,7 @@ pub fn act(app: &mut App, what: Action, now: Instant) -> Vec<Effect> {
                 app.leave_editing();
             }
         }
-        Action::EndOfInput if app.input.is_empty() => return quit(app),
+        Action::EndOfInput if app.input.is_empty() => return quit(app, now),
         Action::EndOfInput => app.input.delete(),
         Action::Help => app.panel = Some(Panel::Help(0)),
         Action::Settings => app.panel = Some(Panel::Settings(settings::Settings::default())),
@@ -416,19 +453,17 @@ fn paste(app: &mut App, text: &str) -> Vec<Effect> {
                 input.insert(&line);
             } else {
                 state.search.insert(&line);
-                state.begin_again();
-                return vec![Effect::Desk(Desk::List(state.search.text().trim().to_owned()))];
+                return talks::searched(app);
             }
         }
         Some(_) => {}
-        None if matches!(app.screen, Screen::Chat) => app.input.insert(text),
+        None if !matches!(app.screen, Screen::Choose(_)) => app.input.insert(text),
         None => {}
     }
     Vec::new()
 }
 
 fn mouse(app: &mut App, event: MouseEvent, now: Instant) -> Vec<Effect> {
-    use crossterm::event::KeyCode;
     let at = Position { x: event.column, y: event.row };
     let screen = Rect { x: 0, y: 0, width: app.size.0, height: app.size.1 };
     let wheel = match event.kind {
@@ -475,7 +510,7 @@ fn mouse(app: &mut App, event: MouseEvent, now: Instant) -> Vec<Effect> {
                 }
             }
         }
-        (None, Screen::Chat) if app.places.input.contains(at) => {
+        (None, Screen::Chat | Screen::Load(_)) if app.places.input.contains(at) => {
             let place = app.places.input;
             let row = app.input.scroll + usize::from(at.y - place.y);
             app.input.click(row, usize::from(at.x - place.x), usize::from(place.width));

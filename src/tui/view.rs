@@ -57,7 +57,7 @@ pub fn render(app: &App, now: Instant, buffer: &mut Buffer) -> Option<Position> 
     let mut cursor = None;
     match &app.screen {
         Screen::Choose(choice) => chooser::render(app, choice, screen, buffer),
-        Screen::Load(loading) => chooser::render_loading(app, loading, now, screen, buffer),
+        Screen::Load(loading) => cursor = chooser::render_loading(app, loading, now, screen, buffer),
         Screen::Chat => {
             let row = |y: u16| Rect { x: 0, y, width: screen.width, height: 1 };
             status::render_title(app, row(0), buffer);
@@ -110,7 +110,7 @@ fn welcome(app: &App, area: Rect, buffer: &mut Buffer) {
 }
 
 /// Shows what is being written; gives where the cursor stands.
-fn input(app: &App, area: Rect, buffer: &mut Buffer) -> Position {
+pub fn input(app: &App, area: Rect, buffer: &mut Buffer) -> Position {
     let look = app.look();
     buffer.set_string(0, area.y, MARK, look.user());
     let (rows, (row, column)) = app.input.laid_out();

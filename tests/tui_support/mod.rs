@@ -11,7 +11,7 @@ use huozi::tui::failure::Failure;
 use huozi::tui::look::Lang;
 use huozi::tui::update::{Msg, update};
 use huozi::tui::view;
-use huozi::tui::worker::{Ask, Chosen, Model, Report, Talk, Work};
+use huozi::tui::worker::{Ask, Chosen, Desk, Model, Report, Talk, Work};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use std::time::{Duration, Instant, SystemTime};
@@ -99,15 +99,26 @@ impl World {
         self.send(Msg::Report(report));
     }
 
+    /// Conversations that hold what is searched for.
+    pub fn listed(&mut self, entries: Vec<Entry>) {
+        let asked = self.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Desk(Desk::List(text)) => Some(text.clone()),
+            _ => None,
+        });
+        self.report(Report::Talks(asked.unwrap_or_default(), entries));
+    }
+
     pub fn event(&mut self, event: Event) {
         self.report(Report::Event(event));
     }
 
-    /// Gives a message, after the layout that a frame would have made.
+    /// Gives a message, after the layout that a frame would have made. Drafts that are to be kept are among
+    /// [`World::effects`] only: they come with whatever happens when it is time.
     pub fn send(&mut self, msg: Msg) -> Vec<Effect> {
         view::prepare(&mut self.app);
-        let effects = update(&mut self.app, msg, self.now);
+        let mut effects = update(&mut self.app, msg, self.now);
         self.effects.extend(effects.iter().cloned());
+        effects.retain(|effect| !matches!(effect, Effect::Desk(Desk::Draft(_))));
         effects
     }
 

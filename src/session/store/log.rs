@@ -4,7 +4,7 @@ use super::{Choices, Conversation, Error, MAX_NUMBER, SCHEMA};
 use crate::schedule::Stop;
 use crate::session::{Turn, stop_name};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::Path;
 
 /// Characters of a title that nobody gave.
@@ -61,7 +61,9 @@ struct Said {
 /// What a file holds.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    said: BTreeMap<u64, Said>,
+    said: HashMap<u64, Said>,
+    /// By message: those that follow it, the oldest first.
+    children: HashMap<Option<u64>, Vec<u64>>,
     pub(super) head: Option<u64>,
     /// What the last `settings` said; `None` when there was none.
     pub(super) system: Option<Option<String>>,
@@ -125,6 +127,7 @@ impl Log {
                     stop: Stop::Cancelled,
                 };
                 self.said.insert(line.id, said);
+                self.children.entry(line.parent).or_default().push(line.id);
             }
             "part" => {
                 let text = line.text.ok_or("a part without a text")?;
@@ -233,17 +236,21 @@ impl Log {
         })
     }
 
+    /// The messages that follow `parent`, the oldest first.
+    fn children(&self, parent: Option<u64>) -> impl Iterator<Item = (u64, &Said)> {
+        let ids = self.children.get(&parent).into_iter().flatten();
+        ids.filter_map(|id| Some((*id, self.said.get(id)?)))
+    }
+
     /// The child of `parent` that says exactly this.
-    fn find(&self, parent: Option<u64>, role: Speaker, text: &str, ids: Option<&[u32]>) -> Option<u64> {
-        let same = |said: &Said| {
-            said.parent == parent && said.role == role && said.text == text && said.ids.as_deref() == ids
-        };
-        self.said.iter().find(|(_, said)| same(said)).map(|(&id, _)| id)
+    fn find(&self, parent: Option<u64>, text: &str, ids: Option<&[u32]>) -> Option<u64> {
+        let same = |said: &Said| said.text == text && said.ids.as_deref() == ids;
+        self.children(parent).find(|(_, said)| same(said)).map(|(id, _)| id)
     }
 
     /// Takes the question as a child of `parent`, unless it stands there already; its id.
     pub(super) fn question(&mut self, parent: Option<u64>, text: &str, out: &mut Vec<u8>) -> Option<u64> {
-        if let Some(id) = self.find(parent, Speaker::User, text, None) {
+        if let Some(id) = self.find(parent, text, None) {
             return Some(id);
         }
         let text = Some(text.to_owned());
@@ -270,11 +277,7 @@ impl Log {
 
     /// Whether somebody gave the title: it is not that of a first question, the present one or one that was taken back.
     fn is_entitled(&self) -> bool {
-        let asked = |title: &String| {
-            self.said.values().any(|said| {
-                said.parent.is_none() && said.role == Speaker::User && title_of(&said.text) == *title
-            })
-        };
+        let asked = |title: &String| self.children(None).any(|(_, said)| title_of(&said.text) == *title);
         self.title.as_ref().is_some_and(|title| !asked(title))
     }
 
@@ -306,12 +309,10 @@ impl Log {
             parent = Some(self.question(parent, &turn.question, out)?);
             // An answer that was loaded without its ids is the one that stands there.
             let known = self
-                .said
-                .iter()
-                .find(|(_, said)| turn.ids.is_none() && said.parent == parent && said.text == turn.answer)
-                .map(|(&id, _)| id);
-            let known =
-                known.or_else(|| self.find(parent, Speaker::Assistant, &turn.answer, turn.ids.as_deref()));
+                .children(parent)
+                .find(|(_, said)| turn.ids.is_none() && said.text == turn.answer)
+                .map(|(id, _)| id);
+            let known = known.or_else(|| self.find(parent, &turn.answer, turn.ids.as_deref()));
             let answer = match known {
                 Some(id) => id,
                 None => {

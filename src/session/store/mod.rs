@@ -16,10 +16,12 @@
 //! is new as a branch and moves the head. A last line without its line break is a torn write; it is skipped when read
 //! and cut before the next append.
 
+mod draft;
 mod log;
 mod shelf;
 mod writer;
 
+pub use draft::Draft;
 pub use log::title_of;
 pub use shelf::{
     Entry, delete, empty_trash, erase, export, latest, list, rename, search, trashed_last, undelete,
@@ -98,6 +100,12 @@ pub enum Error {
         path: PathBuf,
         /// The last id in it.
         last: u64,
+    },
+    /// Somebody removed or replaced the file while it was written, or made it something else.
+    #[error("{}: was removed, replaced or damaged by another program", path.display())]
+    Gone {
+        /// The file.
+        path: PathBuf,
     },
     /// Another process is writing the file.
     #[error("{}: another huozi is writing it", path.display())]

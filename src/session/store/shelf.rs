@@ -36,8 +36,8 @@ pub fn list(directory: &Path) -> Vec<Entry> {
 /// The name of the conversation in which something was said last; no file is read.
 pub fn latest(directory: &Path) -> Option<String> {
     let files = fs::read_dir(directory).ok()?.flatten();
-    let found = files.filter_map(|file| named(&file.path())).map(|(name, meta)| (meta.modified().ok(), name));
-    found.max().map(|(_, name)| name)
+    let found = files.filter_map(|file| named(&file.path())).filter(|(_, meta)| meta.len() > 0);
+    found.map(|(name, meta)| (meta.modified().ok(), name)).max().map(|(_, name)| name)
 }
 
 /// The name of a conversation's file, and what the system knows of it.
@@ -50,6 +50,9 @@ fn named(path: &Path) -> Option<(String, fs::Metadata)> {
 fn entry(path: &Path) -> Option<Entry> {
     let (name, meta) = named(path)?;
     let bytes = read(path, &mut File::open(path).ok()?).ok()?;
+    if !bytes.contains(&b'\n') {
+        return None;
+    }
     let title = last_title(&bytes).filter(|title| !title.trim().is_empty()).unwrap_or_else(|| name.clone());
     Some(Entry { name, title, modified: meta.modified().ok()?, bytes: meta.len() })
 }
@@ -70,19 +73,33 @@ fn last_title(bytes: &[u8]) -> Option<String> {
     })
 }
 
-/// The names of those whose title or messages hold `text`, letter case aside.
-pub fn search(directory: &Path, text: &str) -> Vec<String> {
-    let text = text.to_lowercase();
-    let holds = |entry: &Entry| {
-        let said = || {
-            let path = path(directory, &entry.name).ok()?;
-            let bytes = read(&path, &mut File::open(&path).ok()?).ok()?;
-            let log = Log::parse(&path, &bytes).ok()?;
-            Some(log.texts().any(|said| said.to_lowercase().contains(&text)))
-        };
-        entry.title.to_lowercase().contains(&text) || said().unwrap_or(false)
+impl Entry {
+    /// Whether its title holds `text`, letter case aside.
+    pub fn is_titled(&self, text: &str) -> bool {
+        self.title.to_lowercase().contains(&text.to_lowercase())
+    }
+}
+
+/// The conversations of [`list`] whose title or messages hold `text`, letter case aside; `None` when `go_on`, which is
+/// asked before every file, says no.
+pub fn search(directory: &Path, text: &str, go_on: &dyn Fn() -> bool) -> Option<Vec<Entry>> {
+    let lower = text.to_lowercase();
+    let said = |entry: &Entry| {
+        let path = path(directory, &entry.name).ok()?;
+        let bytes = read(&path, &mut File::open(&path).ok()?).ok()?;
+        let log = Log::parse(&path, &bytes).ok()?;
+        Some(log.texts().any(|said| said.to_lowercase().contains(&lower)))
     };
-    list(directory).into_iter().filter(holds).map(|entry| entry.name).collect()
+    let mut found = Vec::new();
+    for entry in list(directory) {
+        if !go_on() {
+            return None;
+        }
+        if text.is_empty() || entry.is_titled(text) || said(&entry).unwrap_or(false) {
+            found.push(entry);
+        }
+    }
+    Some(found)
 }
 
 /// Gives a conversation another title.
@@ -192,8 +209,12 @@ pub fn erase(directory: &Path, name: &str) -> Result<(), Error> {
 /// Writes `text` to `path`, or beside it with a number if something stands there; whole or not at all.
 ///
 /// # Errors
-/// What the system says.
+/// What the system says; a folder.
 pub fn export(path: &Path, text: &str) -> Result<PathBuf, Error> {
+    let names_folder = path.to_string_lossy().ends_with('/') || path.file_stem().is_none();
+    if names_folder || path.is_dir() {
+        return Err(error(path, "write")(io::ErrorKind::IsADirectory.into()));
+    }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let extension = path.extension().map_or("md".into(), |e| e.to_string_lossy().into_owned());

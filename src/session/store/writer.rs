@@ -24,6 +24,8 @@ pub struct Writer {
     path: PathBuf,
     file: File,
     log: Log,
+    /// Length of the file when it was last read or written here.
+    length: u64,
     /// Fingerprint of the model whose ids are written.
     model: String,
     growing: Option<Growing>,
@@ -33,7 +35,7 @@ impl Writer {
     /// Takes hold of the conversation `name`; gives what it says.
     ///
     /// # Errors
-    /// No such file, one that another process writes, a line that is not what it should be.
+    /// No such file, one that another process writes, a line that is not what it should be, no whole line at all.
     pub fn open(directory: &Path, name: &str, model: &str) -> Result<(Self, Conversation), Error> {
         let path = path(directory, name)?;
         let mut file = open_options().open(&path).map_err(|source| Error::Io {
@@ -42,12 +44,14 @@ impl Writer {
             source,
         })?;
         lock(&file, &path)?;
-        let log = Log::parse(&path, &read(&path, &mut file)?)?;
+        let bytes = read(&path, &mut file)?;
+        let log = Log::parse(&path, &bytes)?;
+        if log.whole == 0 {
+            return Err(Error::Torn { path });
+        }
         let conversation = log.conversation(model);
-        Ok((
-            Self { name: name.to_owned(), path, file, log, model: model.to_owned(), growing: None },
-            conversation,
-        ))
+        let (name, model, length) = (name.to_owned(), model.to_owned(), bytes.len() as u64);
+        Ok((Self { name, path, file, log, length, model, growing: None }, conversation))
     }
 
     /// A new file under a name that no conversation has.
@@ -70,7 +74,7 @@ impl Writer {
                 Ok(file) => {
                     lock(&file, &path)?;
                     let (log, model) = (Log::default(), model.to_owned());
-                    return Ok(Self { name, path, file, log, model, growing: None });
+                    return Ok(Self { name, path, file, log, length: 0, model, growing: None });
                 }
             }
         }
@@ -84,6 +88,11 @@ impl Writer {
     /// The title it has.
     pub fn title(&self) -> Option<&str> {
         self.log.title.as_deref()
+    }
+
+    /// Whether nothing is in the file.
+    pub fn is_empty(&self) -> bool {
+        self.log.whole == 0
     }
 
     /// Another model goes on.
@@ -103,6 +112,7 @@ impl Writer {
         attempt: u64,
         retry: bool,
     ) -> Result<(), Error> {
+        self.look()?;
         let mut out = Vec::new();
         let mut growing = None;
         let taken = (|| {
@@ -137,6 +147,7 @@ impl Writer {
     /// # Errors
     /// What the system says; the file then is as before.
     pub fn part(&mut self, text: &str, ids: &[u32]) -> Result<(), Error> {
+        self.look()?;
         let Some(growing) = &mut self.growing else { return Ok(()) };
         let (id, waited) = (growing.id, std::mem::take(&mut growing.head_waits));
         let mut out = Vec::new();
@@ -155,6 +166,7 @@ impl Writer {
     /// # Errors
     /// What the system says; the file then is as before.
     pub fn finish(&mut self, conversation: &Conversation, stop: Option<Stop>) -> Result<(), Error> {
+        self.look()?;
         let mut out = Vec::new();
         let growing = self.growing.take();
         let taken = (|| {
@@ -172,12 +184,49 @@ impl Writer {
     /// # Errors
     /// What the system says; the file then is as before.
     pub fn rename(&mut self, title: &str) -> Result<(), Error> {
+        self.look()?;
         let mut out = Vec::new();
         let taken = self.log.push(Line { text: Some(title.to_owned()), ..Line::of("title") }, &mut out);
         self.write(taken.map(|_| ()), &out)
     }
 
-    /// Appends `out`, which the log has `taken`. After an error the log is what the file says again.
+    /// Looks at what somebody else did to the file: one that was made shorter or longer is read again, and the answer
+    /// begun is no part of it. What is lost of it comes back with [`Writer::begin`] and [`Writer::finish`], which write
+    /// whatever the file does not say.
+    ///
+    /// # Errors
+    /// [`Error::Gone`]: what is written would be found by nobody.
+    fn look(&mut self) -> Result<(), Error> {
+        let gone = || Error::Gone { path: self.path.clone() };
+        let here = self.file.metadata().map_err(|_| gone())?;
+        let there = std::fs::metadata(&self.path).map_err(|_| gone())?;
+        if identity(&here) != identity(&there) {
+            return Err(gone());
+        }
+        if here.len() != self.length {
+            self.growing = None;
+            self.read_again().map_err(|error| match error {
+                Error::Io { .. } => error,
+                _ => Error::Gone { path: self.path.clone() },
+            })?;
+        }
+        Ok(())
+    }
+
+    fn read_again(&mut self) -> Result<(), Error> {
+        self.file.seek(SeekFrom::Start(0)).map_err(|source| Error::Io {
+            path: self.path.clone(),
+            action: "seek",
+            source,
+        })?;
+        let bytes = read(&self.path, &mut self.file)?;
+        self.log = Log::parse(&self.path, &bytes)?;
+        self.length = bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Appends `out`, which the log has `taken`. After an error the log is what the file says again; a file that says
+    /// nothing is removed.
     fn write(&mut self, taken: Option<()>, out: &[u8]) -> Result<(), Error> {
         let last = self.log.last_id;
         let result = match taken {
@@ -186,12 +235,11 @@ impl Writer {
         };
         if result.is_err() {
             self.growing = None;
-            self.file.seek(SeekFrom::Start(0)).map_err(|source| Error::Io {
-                path: self.path.clone(),
-                action: "seek",
-                source,
-            })?;
-            self.log = Log::parse(&self.path, &read(&self.path, &mut self.file)?)?;
+            self.read_again()?;
+            if self.is_empty() {
+                // What stays then is an empty conversation in every list.
+                let _ = std::fs::remove_file(&self.path);
+            }
         }
         result
     }
@@ -210,7 +258,21 @@ impl Writer {
         self.file.seek(SeekFrom::Start(at)).map_err(io("seek"))?;
         self.file.write_all(out).map_err(io("write"))?;
         self.log.whole = at + out.len() as u64;
+        self.length = self.log.whole;
         Ok(())
+    }
+}
+
+/// What tells a file from another one that has its name now, where the system tells that.
+fn identity(meta: &std::fs::Metadata) -> impl PartialEq + use<> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (meta.dev(), meta.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        meta.file_type()
     }
 }
 
@@ -346,17 +408,18 @@ mod tests {
         let mut found = titles(dir.path());
         found.sort();
         assert_eq!(found, ["Borrow", "写一首\"月\"诗"]);
+        let search = |text: &str| search(dir.path(), text, &|| true).unwrap();
         for (text, n) in [("明月", 1), ("checker", 1), ("\"月\"诗\n快", 1), ("none", 0), ("", 2)] {
-            assert_eq!(search(dir.path(), text).len(), n, "{text:?}");
+            assert_eq!(search(text).len(), n, "{text:?}");
         }
-        let name = search(dir.path(), "checker").remove(0);
+        let name = search("checker").remove(0).name;
         let trashed = delete(dir.path(), &name).unwrap();
         assert_eq!(list(dir.path()).len(), 1);
         assert_eq!(undelete(dir.path(), &trashed).unwrap(), name);
         assert_eq!(list(dir.path()).len(), 2);
         // What was thrown away last, by another run.
         assert_eq!(trashed_last(dir.path()), None);
-        let other = search(dir.path(), "明月").remove(0);
+        let other = search("明月").remove(0).name;
         for name in [&name, &other] {
             delete(dir.path(), name).unwrap();
             std::thread::sleep(std::time::Duration::from_millis(20));

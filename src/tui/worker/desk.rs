@@ -1,56 +1,136 @@
 //! The thread for what takes a moment on disk.
 
-use super::{Desk, Model, Report, Setup};
+use super::{Desk, Model, Report, Send, Setup};
 use crate::session::catalog::{self, Found, Memory};
-use crate::session::store;
+use crate::session::store::{self, Draft};
 use crate::tui::failure::Failure;
 use encoding_rs::{Encoding, GB18030, UTF_8};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
+
+/// What was thrown away can be brought back for so long.
+const DAYS_IN_TRASH: u64 = 30;
 
 /// A file that is attached is at most this long: a context holds far less.
 const MAX_ATTACHED_BYTES: u64 = 256 << 10;
 
-/// Does a task.
-pub(super) fn work(task: Desk, setup: &Setup) -> Option<Report> {
-    let failed = |error: store::Error| Report::DeskFailed(error.into());
-    let folder = || setup.folder.as_deref().ok_or_else(|| Report::DeskFailed(homeless()));
-    let done = match task {
-        Desk::Models => Ok(models(&setup.models)),
-        Desk::List(text) => folder().map(|folder| list(folder, &text)),
-        Desk::Rename(name, title) => match folder() {
-            Ok(folder) => match store::rename(folder, &name, &title) {
-                Ok(()) => return None,
-                Err(error) => Err(failed(error)),
-            },
-            Err(report) => Err(report),
-        },
-        Desk::Delete(name) => folder().and_then(|folder| {
-            let trashed = store::delete(folder, &name).map_err(failed)?;
-            if let Some(mut cache) = setup.kv_cache() {
-                cache.remove(&name);
+/// The thread's state.
+pub(super) struct Worker {
+    setup: Setup,
+    send: Send,
+    /// Lists that were asked for.
+    lists: Arc<AtomicUsize>,
+    /// Nothing that is only shown matters any more.
+    ending: Arc<AtomicBool>,
+    draft: Option<Draft>,
+    /// Why a draft is not kept was told.
+    draft_failed: bool,
+}
+
+impl Worker {
+    /// Without a draft.
+    pub(super) fn new(setup: Setup, send: Send, lists: Arc<AtomicUsize>, ending: Arc<AtomicBool>) -> Self {
+        let draft = setup.drafts.clone().map(Draft::new);
+        Self { setup, send, lists, ending, draft, draft_failed: false }
+    }
+
+    /// Works until nothing more can come.
+    pub(super) fn run(&mut self, tasks: &Receiver<Desk>) {
+        if let Some(text) = self.draft.as_mut().and_then(Draft::take) {
+            (self.send)(Report::Draft(text));
+        }
+        if let Some(folder) = &self.setup.folder {
+            store::empty_trash(folder, DAYS_IN_TRASH);
+        }
+        let mut done = 0;
+        while let Ok(task) = tasks.recv() {
+            done += usize::from(matches!(task, Desk::List(_)));
+            if let Some(report) = self.on(task, done) {
+                (self.send)(report);
             }
-            Ok(Report::Deleted(trashed))
-        }),
-        Desk::Undelete(trashed) => folder().and_then(|folder| {
-            let nothing = || Report::DeskFailed(Failure::new("nothing was deleted", "没有删除过对话"));
-            let trashed = trashed.or_else(|| store::trashed_last(folder)).ok_or_else(nothing)?;
-            let name = store::undelete(folder, &trashed).map_err(failed)?;
-            Ok(Report::Undeleted(trashed, name))
-        }),
-        Desk::Export(path, text) => store::export(&path, &text).map(Report::Exported).map_err(failed),
-        Desk::Attach(path) => Ok(attach(path)),
-        Desk::Prefs(text) => match setup.prefs.as_ref().map(|path| (path, write_prefs(path, &text))) {
-            Some((_, Ok(()))) => return None,
-            Some((path, Err(error))) => Err(Report::DeskFailed(Failure::io(path, &error))),
-            None => Err(Report::DeskFailed(Failure::new(
+        }
+    }
+
+    /// Does a task; a list is the one with number `list`.
+    fn on(&mut self, task: Desk, list: usize) -> Option<Report> {
+        let ending = || self.ending.load(Ordering::Relaxed);
+        let done = match task {
+            Desk::Models if ending() => return None,
+            Desk::Models => Ok(models(&self.setup.models)),
+            Desk::List(text) => {
+                let go_on = || self.lists.load(Ordering::SeqCst) == list && !ending();
+                match self.folder() {
+                    Ok(folder) => {
+                        return Some(Report::Talks(text.clone(), store::search(folder, &text, &go_on)?));
+                    }
+                    Err(report) => Err(report),
+                }
+            }
+            Desk::Rename(name, title) => match self.folder() {
+                Ok(folder) => match store::rename(folder, &name, &title) {
+                    Ok(()) => return None,
+                    Err(error) => Err(failed(error)),
+                },
+                Err(report) => Err(report),
+            },
+            Desk::Delete(name) => self.folder().and_then(|folder| {
+                let trashed = store::delete(folder, &name).map_err(failed)?;
+                if let Some(mut cache) = self.setup.kv_cache() {
+                    cache.remove(&name);
+                }
+                Ok(Report::Deleted(trashed))
+            }),
+            Desk::Undelete(trashed) => self.folder().and_then(|folder| {
+                let nothing = || Report::DeskFailed(Failure::new("nothing was deleted", "没有删除过对话"));
+                let trashed = trashed.or_else(|| store::trashed_last(folder)).ok_or_else(nothing)?;
+                let name = store::undelete(folder, &trashed).map_err(failed)?;
+                Ok(Report::Undeleted(trashed, name))
+            }),
+            Desk::Export(path, text) => store::export(&path, &text).map(Report::Exported).map_err(failed),
+            Desk::Attach(path) => return self.attach(path),
+            Desk::Prefs(text) => return self.keep_prefs(&text),
+            Desk::Draft(text) => return self.keep_draft(&text),
+        };
+        Some(done.unwrap_or_else(|report| report))
+    }
+
+    fn folder(&self) -> Result<&Path, Report> {
+        self.setup.folder.as_deref().ok_or_else(|| Report::DeskFailed(homeless()))
+    }
+
+    /// Reads a file beside this thread: one that gives nothing, and does not end either, is to keep nobody waiting.
+    fn attach(&self, path: PathBuf) -> Option<Report> {
+        let send = self.send.clone();
+        let reader = std::thread::Builder::new().name("attach".into()).spawn(move || send(attach(path)));
+        let why = reader.err()?;
+        Some(Report::DeskFailed(why.to_string().into()))
+    }
+
+    fn keep_prefs(&self, text: &str) -> Option<Report> {
+        let Some(path) = &self.setup.prefs else {
+            return Some(Report::DeskFailed(Failure::new(
                 "this choice is not kept: neither XDG_STATE_HOME nor HOME says where",
                 "此选择不会保留：XDG_STATE_HOME 和 HOME 均未设置",
-            ))),
-        },
-    };
-    Some(done.unwrap_or_else(|report| report))
+            )));
+        };
+        let error = write_prefs(path, text).err()?;
+        Some(Report::DeskFailed(Failure::io(path, &error)))
+    }
+
+    fn keep_draft(&mut self, text: &str) -> Option<Report> {
+        let error = self.draft.as_mut()?.keep(text).err();
+        let told = std::mem::replace(&mut self.draft_failed, error.is_some());
+        let why = Failure::from(error.filter(|_| !told)?);
+        Some(Report::DeskFailed(why.after("what is being written is not kept: ", "输入的草稿未能保存：")))
+    }
+}
+
+fn failed(error: store::Error) -> Report {
+    Report::DeskFailed(error.into())
 }
 
 /// There is no place for conversations.
@@ -59,15 +139,6 @@ pub(super) fn homeless() -> Failure {
         "neither XDG_DATA_HOME nor HOME says where conversations are kept",
         "XDG_DATA_HOME 和 HOME 均未设置，没有保存对话的位置",
     )
-}
-
-fn list(folder: &Path, text: &str) -> Report {
-    let mut entries = store::list(folder);
-    if !text.is_empty() {
-        let names = store::search(folder, text);
-        entries.retain(|entry| names.contains(&entry.name));
-    }
-    Report::Talks(entries)
 }
 
 fn write_prefs(path: &Path, text: &str) -> std::io::Result<()> {
@@ -81,12 +152,16 @@ fn write_prefs(path: &Path, text: &str) -> std::io::Result<()> {
 
 fn models(first: &[PathBuf]) -> Report {
     let found = catalog::everywhere(first);
-    let models = found.iter().map(|path| {
-        let found = Found::look(path);
-        let needs = found.needs().map_err(|error| Failure::unusable(&found, error));
-        Model { needs, path: found.path, bytes: found.bytes }
-    });
-    Report::Models(models.collect(), Memory::now().map(|memory| memory.available))
+    let mut models: Vec<Model> = found
+        .iter()
+        .map(|path| {
+            let found = Found::look(path);
+            let needs = found.needs().map_err(|error| Failure::unusable(&found, error));
+            Model { needs, path: found.path, bytes: found.bytes }
+        })
+        .collect();
+    models.sort_by_key(|model| model.needs.is_err());
+    Report::Models(models, Memory::now().map(|memory| memory.available))
 }
 
 fn attach(path: PathBuf) -> Report {

@@ -2,6 +2,7 @@
 //! moment on disk. In: [`Work`] and [`Desk`]. Out: [`Report`]s. Neither knows the screen.
 
 mod desk;
+mod keep;
 mod model;
 mod part;
 
@@ -10,7 +11,6 @@ use crate::session::kv_cache::KvCache;
 use crate::session::open::{About, Options, Source, Step, Wanted};
 use crate::session::store;
 use crate::session::{Event, Settings, Turn};
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -93,6 +93,8 @@ pub enum Desk {
     Attach(PathBuf),
     /// Keep what was chosen for the interface.
     Prefs(String),
+    /// Keep what is being written.
+    Draft(String),
 }
 
 /// All that can be changed about an answer.
@@ -139,8 +141,12 @@ pub enum Report {
         /// Turns that are no part of the prompt.
         dropped: usize,
     },
-    /// Something could not be saved.
+    /// The conversation could not be saved; it is tried again until it is.
     NotSaved(Failure),
+    /// What could not be saved is.
+    Saved,
+    /// Somebody took the conversation's file away while it was open: it is written to another one.
+    Moved,
     /// The engine is opened anew, as the settings want it.
     Reopening,
     /// It is open; with the options it had before, if the others did not work, and why.
@@ -149,8 +155,10 @@ pub enum Report {
     Memory(u64),
     /// Models found; memory there is.
     Models(Vec<Model>, Option<u64>),
-    /// Conversations, the latest first.
-    Talks(Vec<store::Entry>),
+    /// Conversations, the latest first: those that hold the text, unless it is empty.
+    Talks(String, Vec<store::Entry>),
+    /// What was being written and not sent when the program ended.
+    Draft(String),
     /// A conversation was thrown away, and lies in the trash under this name.
     Deleted(String),
     /// What lay in the trash under the first name is back under the second.
@@ -227,6 +235,8 @@ pub struct Setup {
     pub kv_bytes: u64,
     /// Where is kept what was chosen for the interface.
     pub prefs: Option<PathBuf>,
+    /// Where is kept what is being written.
+    pub drafts: Option<PathBuf>,
     /// Model files to offer first.
     pub models: Vec<PathBuf>,
 }
@@ -240,9 +250,6 @@ impl Setup {
     }
 }
 
-/// What was thrown away can be brought back for so long.
-const DAYS_IN_TRASH: u64 = 30;
-
 /// Both threads.
 pub struct Workers {
     work: Sender<Work>,
@@ -250,6 +257,8 @@ pub struct Workers {
     waiting: Arc<AtomicUsize>,
     desk: Sender<Desk>,
     ending: Arc<AtomicBool>,
+    /// Lists that the desk was asked for: while a word is typed only the last matters.
+    lists: Arc<AtomicUsize>,
     threads: [JoinHandle<()>; 2],
 }
 
@@ -266,32 +275,18 @@ impl Workers {
         let (desk, desks) = mpsc::channel();
         let ending = Arc::new(AtomicBool::new(false));
         let waiting = Arc::new(AtomicUsize::new(0));
-        let (to, at, ends, wait) = (send.clone(), setup.clone(), ending.clone(), waiting.clone());
+        let lists = Arc::new(AtomicUsize::new(0));
+        let (to, at, wait) = (send.clone(), setup.clone(), waiting.clone());
+        let mut desk_of = desk::Worker::new(setup, send, lists.clone(), ending.clone());
         let threads = [
             std::thread::Builder::new().name("model".into()).spawn(move || {
                 model::Worker::new(at, to, wait).run(&works);
             })?,
             std::thread::Builder::new().name("desk".into()).spawn(move || {
-                if let Some(folder) = &setup.folder {
-                    store::empty_trash(folder, DAYS_IN_TRASH);
-                }
-                let mut waiting = VecDeque::new();
-                while let Some(task) = waiting.pop_front().or_else(|| desks.recv().ok()) {
-                    waiting.extend(desks.try_iter());
-                    // While a word is typed only the last search matters; at the end nothing that is only shown does.
-                    let is_list = |task: &Desk| matches!(task, Desk::List(_));
-                    let superseded = is_list(&task) && waiting.iter().any(is_list);
-                    let shown = matches!(task, Desk::List(_) | Desk::Models) && ends.load(Ordering::Relaxed);
-                    if superseded || shown {
-                        continue;
-                    }
-                    if let Some(report) = desk::work(task, &setup) {
-                        send(report);
-                    }
-                }
+                desk_of.run(&desks);
             })?,
         ];
-        Ok(Self { work, waiting, desk, ending, threads })
+        Ok(Self { work, waiting, desk, ending, lists, threads })
     }
 
     /// Gives work to the model's thread.
@@ -303,19 +298,25 @@ impl Workers {
 
     /// Gives work to the other thread.
     pub fn desk(&self, desk: Desk) {
+        if matches!(desk, Desk::List(_)) {
+            self.lists.fetch_add(1, Ordering::SeqCst);
+        }
         let _ = self.desk.send(desk);
     }
 
     /// Waits until all that was said is on disk, and all that the desk was given to write; not longer than `patience`.
-    pub fn finish(self, patience: Duration) {
+    /// Whether all of it is done.
+    pub fn finish(self, patience: Duration) -> bool {
         let Self { work, desk, ending, threads, .. } = self;
         ending.store(true, Ordering::Relaxed);
         let _ = work.send(Work::Quit);
         // It ends when nothing more can come.
         drop(desk);
         let until = Instant::now() + patience;
-        while !threads.iter().all(JoinHandle::is_finished) && Instant::now() < until {
+        let done = || threads.iter().all(JoinHandle::is_finished);
+        while !done() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
+        done()
     }
 }

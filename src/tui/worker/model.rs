@@ -1,7 +1,8 @@
 //! The thread that owns the model: it opens models, answers, and writes what is said to disk as it grows.
 
+use super::keep::Kept;
 use super::part::Part;
-use super::{Ask, Chosen, Report, Send, Setup, Talk, Typed, Work, desk};
+use super::{Ask, Chosen, Report, Send, Setup, Typed, Work, desk};
 use crate::session::catalog;
 use crate::session::kv_cache::KvCache;
 use crate::session::open::{self, About, Options, Source, Step};
@@ -10,17 +11,19 @@ use crate::session::{Answer, Event, KvType, Sampling, Session, Settings, Stop, T
 use crate::tui::failure::Failure;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Between two looks at the memory in use.
 const MEMORY: Duration = Duration::from_secs(1);
+/// What could not be saved is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// An open model.
-struct Loaded {
-    session: Session,
-    about: About,
+pub(super) struct Loaded {
+    pub(super) session: Session,
+    pub(super) about: About,
     source: Source,
     /// What it was opened with.
     options: Options,
@@ -30,33 +33,21 @@ struct Loaded {
     _keep: Option<open::Keep>,
 }
 
-/// Where the open conversation is kept.
-#[derive(Default)]
-struct Kept {
-    writer: Option<Writer>,
-    title: Option<String>,
-    private: bool,
-    copy: bool,
-    choices: Option<Choices>,
-    /// The engine that its next answer is to come from; `None` is the one that is open.
-    options: Option<Options>,
-}
-
 /// A conversation whose model is gone.
-struct Left {
-    turns: Vec<Turn>,
-    settings: Settings,
-    fingerprint: String,
+pub(super) struct Left {
+    pub(super) turns: Vec<Turn>,
+    pub(super) settings: Settings,
+    pub(super) fingerprint: String,
 }
 
 /// The thread's state.
 pub(super) struct Worker {
-    setup: Setup,
-    send: Send,
-    model: Option<Loaded>,
+    pub(super) setup: Setup,
+    pub(super) send: Send,
+    pub(super) model: Option<Loaded>,
     /// What was being said when a model did not open: it goes on with the next one.
-    left: Option<Left>,
-    talk: Kept,
+    pub(super) left: Option<Left>,
+    pub(super) talk: Kept,
     /// Keys and values of conversations on disk.
     cache: Option<KvCache>,
     /// Work that has not begun.
@@ -64,7 +55,7 @@ pub(super) struct Worker {
     /// The engine of new conversations: the first that was opened.
     start: Option<Options>,
     /// It was told that there is no place to save conversations.
-    homeless: bool,
+    pub(super) homeless: bool,
 }
 
 impl Worker {
@@ -77,10 +68,16 @@ impl Worker {
 
     /// Works until it is told to end.
     pub(super) fn run(mut self, works: &Receiver<Work>) {
-        while let Ok(work) = works.recv() {
-            if matches!(work, Work::Quit) {
-                break;
-            }
+        loop {
+            let work = match works.recv_timeout(if self.talk.unsaved { AGAIN } else { Duration::MAX }) {
+                Err(RecvTimeoutError::Timeout) => {
+                    // Why it fails was told.
+                    let _ = self.settle();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) | Ok(Work::Quit) => break,
+                Ok(work) => work,
+            };
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             let what = catch_unwind(AssertUnwindSafe(|| self.on(work)));
             if let Err(panic) = what {
@@ -90,6 +87,9 @@ impl Worker {
                 self.leave();
                 (self.send)(Report::LoadFailed(what));
             }
+        }
+        if let Err(why) = self.settle() {
+            (self.send)(Report::NotSaved(why));
         }
     }
 
@@ -106,10 +106,13 @@ impl Worker {
                     (self.send)(Report::NotOpened(error));
                 }
             }
-            Work::New => {
-                self.begin();
-                self.tell_with(true);
-            }
+            Work::New => match self.settle_first() {
+                Ok(()) => {
+                    self.begin();
+                    self.tell_with(true);
+                }
+                Err(why) => (self.send)(Report::NotOpened(why)),
+            },
             Work::Ask { ask, question, chosen, cancel } => {
                 let error = self.ask(ask, &question, chosen, &cancel);
                 self.tell();
@@ -128,13 +131,12 @@ impl Worker {
                 // No turns: what is on the screen may be ahead of what this thread has been told.
                 let dropped = self.model.as_ref().map_or(0, |model| model.session.dropped());
                 (self.send)(Report::Warmed { filled, dropped });
+                self.memory();
                 self.cache_keys_and_values();
             }
             Work::Keep(chosen) => {
                 self.choose(&chosen);
-                if self.talk.writer.is_some() {
-                    self.save();
-                }
+                self.save_if_kept();
             }
             Work::Rename(title) => self.rename(title),
             Work::Private(private) => self.private(private),
@@ -214,7 +216,7 @@ impl Worker {
         }
     }
 
-    /// Opens the conversation that was used last, or says why not; `None` where there is none, or it cannot be read.
+    /// Opens the conversation that was used last, or says why not; `None` where there is none.
     fn resume(&mut self) -> Result<(), Option<Failure>> {
         let (Some(folder), Some(model)) = (&self.setup.folder, &self.model) else { return Err(None) };
         let last = store::latest(folder).ok_or(None)?;
@@ -227,19 +229,27 @@ impl Worker {
                     "上次的对话正在另一个 huozi 中打开；这里是新对话",
                 )));
             }
-            Err(_) => return Err(None),
+            Err(store::Error::Unknown { .. }) => return Err(None),
+            Err(error) => {
+                let why = Failure::from(error);
+                return Err(Some(why.after(
+                    "the last conversation cannot be opened, this is a new one: ",
+                    "上次的对话无法打开，这里是新对话：",
+                )));
+            }
         }
         Ok(())
     }
 
     /// Opens a conversation, or says why not; `None` where it is open already.
     fn open(&mut self, name: &str) -> Result<(), Option<Failure>> {
-        let folder = self.setup.folder.as_ref().ok_or_else(|| Some(desk::homeless()))?;
-        let fingerprint = &self.model.as_ref().ok_or(None)?.about.fingerprint;
+        let folder = &self.setup.folder.clone().ok_or_else(|| Some(desk::homeless()))?;
         // Its lock is held by us otherwise.
         if self.talk.writer.as_ref().is_some_and(|writer| writer.name() == name) {
             return Err(None);
         }
+        self.settle_first()?;
+        let Some(Loaded { about: About { fingerprint, .. }, .. }) = &self.model else { return Err(None) };
         let (conversation, writer, copy) = match Writer::open(folder, name, fingerprint) {
             Ok((writer, conversation)) => (conversation, Some(writer), false),
             Err(store::Error::Busy { .. }) => {
@@ -270,7 +280,8 @@ impl Worker {
         }
         model.session.restore(conversation.turns);
         let (title, choices) = (conversation.title, conversation.choices);
-        self.talk = Kept { writer, title, private: false, copy, choices, options: Some(options) };
+        let options = Some(options);
+        self.talk = Kept { writer, title, copy, choices, options, ..Kept::default() };
         self.tell_with(true);
     }
 
@@ -302,14 +313,14 @@ impl Worker {
         }
     }
 
-    fn uncache(&mut self, name: &str) {
+    pub(super) fn uncache(&mut self, name: &str) {
         if let Some(cache) = &mut self.cache {
             cache.remove(name);
         }
     }
 
     /// An empty conversation.
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         self.left = None;
         self.talk = Kept::default();
         if let Some(model) = &mut self.model {
@@ -352,9 +363,6 @@ impl Worker {
         self.write(|worker, writer| {
             writer.begin(&worker.conversation(ask == Ask::New), question, attempt, ask == Ask::Retry)
         });
-        if let Some(writer) = &self.talk.writer {
-            (self.send)(Report::Named(writer.name().to_owned(), self.talk.title.clone()));
-        }
         if let Some(error) = self.reopen(&chosen.options, cancel) {
             self.take_back(undone, false);
             if let Some(back) = self.chosen() {
@@ -367,10 +375,15 @@ impl Worker {
         let (send, writer) = (&self.send, &mut self.talk.writer);
         let mut part = Part::new();
         let mut looked = Instant::now();
-        let mut not_saved = None;
+        let mut unsaved = false;
         let mut on = |event: Event| {
-            if part.take(&event) && part.is_due() {
-                not_saved = part.write(writer.as_mut()).or(not_saved.take());
+            if part.take(&event)
+                && part.is_due()
+                && let Some(why) = part.write(writer.as_mut()).filter(|_| !unsaved)
+            {
+                // Once: what is written at the end holds all of it.
+                unsaved = true;
+                send(Report::NotSaved(why));
             }
             if looked.elapsed() >= MEMORY {
                 looked = Instant::now();
@@ -384,15 +397,14 @@ impl Worker {
             Ask::Retry => model.session.retry(cancel, &mut on),
             Ask::New | Ask::Revise => model.session.ask(question, cancel, &mut on),
         };
-        not_saved = part.write(writer.as_mut()).or(not_saved);
+        // Why it fails is told by the end, which writes all that is missing.
+        let _ = part.write(writer.as_mut());
+        self.talk.unsaved |= unsaved;
         // A question that was changed and has no answer does not cost the exchange that was there.
         let unanswered = undone.is_some()
             && matches!(&result, Ok(answer) if answer.stop == Stop::Cancelled && answer.ids.is_empty());
         if result.is_err() || unanswered {
             self.take_back(undone, unanswered);
-        }
-        if let Some(error) = not_saved {
-            (self.send)(Report::NotSaved(error));
         }
         let stop = result.as_ref().ok().map(|answer: &Answer| answer.stop);
         self.write(|worker, writer| writer.finish(&worker.conversation(false), stop));
@@ -462,128 +474,11 @@ impl Worker {
         }
     }
 
-    /// The conversation as it is to stand on disk; without an exchange that has no answer when a question follows.
-    fn conversation(&self, question_follows: bool) -> Conversation {
-        let Some(model) = &self.model else { return Conversation::default() };
-        let mut turns = model.session.turns().to_vec();
-        if question_follows && turns.last().is_some_and(Turn::is_empty) {
-            turns.pop();
-        }
-        let system = model.session.settings().system.clone();
-        Conversation { title: self.talk.title.clone(), system, choices: self.talk.choices.clone(), turns }
-    }
-
-    /// Writes to the conversation's file, which is made if there is none; what fails is told.
-    fn write(&mut self, write: impl FnOnce(&Self, &mut Writer) -> Result<(), store::Error>) {
-        let Some(model) = &self.model else { return };
-        if self.talk.private {
-            return;
-        }
-        let Some(folder) = &self.setup.folder else {
-            if !std::mem::replace(&mut self.homeless, true) {
-                (self.send)(Report::NotSaved(desk::homeless()));
-            }
-            return;
-        };
-        let writer = match self.talk.writer.take() {
-            Some(writer) => Ok(writer),
-            None => Writer::create(folder, &model.about.fingerprint),
-        };
-        match writer {
-            Ok(mut writer) => {
-                match write(self, &mut writer) {
-                    Ok(()) => self.talk.title = writer.title().map(str::to_owned),
-                    Err(error) => (self.send)(Report::NotSaved(error.into())),
-                }
-                self.talk.writer = Some(writer);
-                self.talk.copy = false;
-            }
-            Err(error) => (self.send)(Report::NotSaved(error.into())),
-        }
-    }
-
-    fn save(&mut self) {
-        self.write(|worker, writer| writer.finish(&worker.conversation(false), None));
-    }
-
-    fn rename(&mut self, title: String) {
-        self.talk.title = Some(title.clone());
-        if self.talk.writer.is_some() {
-            self.write(|_, writer| writer.rename(&title));
-        }
-        self.tell();
-    }
-
-    fn private(&mut self, private: bool) {
-        self.talk.private = private;
-        match (private, self.talk.writer.take()) {
-            (true, Some(writer)) => {
-                let name = writer.name().to_owned();
-                self.uncache(&name);
-                drop(writer);
-                let Some(folder) = self.setup.folder.clone() else { return };
-                if let Err(error) = store::erase(&folder, &name) {
-                    // It is there: it goes on being saved.
-                    let model = self.model.as_ref().map_or("", |model| &model.about.fingerprint);
-                    self.talk.writer = Writer::open(&folder, &name, model).ok().map(|(writer, _)| writer);
-                    self.talk.private = false;
-                    (self.send)(Report::DeskFailed(error.into()));
-                }
-            }
-            (_, writer) => {
-                self.talk.writer = writer;
-                if self.model.as_ref().is_some_and(|model| !model.session.turns().is_empty()) {
-                    self.save();
-                }
-            }
-        }
-        self.tell();
-    }
-
-    fn delete(&mut self) {
-        if let (Some(writer), Some(folder)) = (self.talk.writer.take(), self.setup.folder.clone()) {
-            let name = writer.name().to_owned();
-            // Whoever moves the file must have its lock.
-            drop(writer);
-            match store::delete(&folder, &name) {
-                Ok(trashed) => {
-                    self.uncache(&name);
-                    (self.send)(Report::Deleted(trashed));
-                }
-                Err(error) => {
-                    let model = self.model.as_ref().map_or("", |model| &model.about.fingerprint);
-                    self.talk.writer = Writer::open(&folder, &name, model).ok().map(|(writer, _)| writer);
-                    return (self.send)(Report::NotOpened(Some(error.into())));
-                }
-            }
-        }
-        self.begin();
-        self.tell_with(true);
-    }
-
     /// The settings of the next answer.
-    fn chosen(&self) -> Option<Chosen> {
+    pub(super) fn chosen(&self) -> Option<Chosen> {
         let model = self.model.as_ref()?;
         let options = self.talk.options.as_ref().unwrap_or(&model.options).clone();
         Some(Chosen { settings: model.session.settings().clone(), options })
-    }
-
-    fn tell(&self) {
-        self.tell_with(false);
-    }
-
-    fn tell_with(&self, opened: bool) {
-        let Some(model) = &self.model else { return };
-        (self.send)(Report::Talk(Box::new(Talk {
-            name: self.talk.writer.as_ref().map(|writer| writer.name().to_owned()),
-            title: self.talk.title.clone(),
-            turns: model.session.turns().to_vec(),
-            dropped: model.session.dropped(),
-            private: self.talk.private,
-            copy: self.talk.copy,
-            opened,
-            chosen: self.chosen().filter(|_| opened),
-        })));
     }
 }
 
