@@ -8,7 +8,7 @@ use huozi::tui::app::{App, Busy, Effect, Prefs, Screen, Start};
 use huozi::tui::failure::Failure;
 use huozi::tui::look::{Lang, Theme};
 use huozi::tui::update::{Msg, update};
-use huozi::tui::worker::{Ask, Desk, Report, Talk, Work};
+use huozi::tui::worker::{Ask, Completed, Desk, Report, Talk, Work};
 use std::time::Instant;
 use tui_support::{World, about, answered, asked, chosen, command, conversation, entries, models, turn};
 
@@ -579,4 +579,45 @@ fn only_what_is_searched_for_is_shown_and_touched() {
     for code in [KeyCode::Enter, KeyCode::Delete] {
         assert!(world.key(code).is_empty());
     }
+}
+
+#[test]
+fn a_path_is_completed_and_mended() {
+    let mut world = World::chat((80, 24), Lang::En, Vec::new());
+    world.key(KeyCode::F(9));
+    world.write("~/no");
+    let effects = world.key(KeyCode::Tab);
+    assert!(matches!(&effects[..], [Effect::Desk(Desk::Complete(text))] if text == "~/no"));
+    let completed = |typed: &str, text: &str, names: &[&str]| {
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        Report::Completed(Completed { typed: typed.into(), text: text.into(), names })
+    };
+    world.report(completed("~/n", "~/nothing", &[]));
+    assert!(world.screen().contains("~/no "), "that was typed before");
+    world.report(completed("~/no", "~/notes", &["notes.md", "notes.txt"]));
+    assert!(
+        world.screen().contains("~/notes ") && !world.screen().contains("notes.md"),
+        "{}",
+        world.screen()
+    );
+    world.report(completed("~/notes", "~/notes", &["notes.md", "notes.txt"]));
+    assert!(world.screen().contains("notes.md  notes.txt"), "{}", world.screen());
+    world.write("x");
+    assert!(matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(Desk::Attach(_))]));
+    assert!(world.app.panel.is_none());
+    // It is not there: what was typed is, with the reason.
+    let why = || Report::PathFailed(Failure::new("notesx: not found", "notesx：文件不存在"));
+    world.report(why());
+    assert!(
+        world.screen().contains("~/notesx ") && world.screen().contains("not found"),
+        "{}",
+        world.screen()
+    );
+    world.key(KeyCode::Backspace);
+    world.key(KeyCode::Enter);
+    // Nothing is put over what somebody does meanwhile.
+    world.key(KeyCode::F(1));
+    world.report(why());
+    world.key(KeyCode::Esc);
+    assert!(world.app.panel.is_none());
 }

@@ -57,7 +57,7 @@ struct Args {
     chat: ChatArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// Language of the interface: zh or en [default: of LANG]
+    /// Language of the interface: zh or en [default: of LANG; en on the Linux console]
     #[arg(long, value_name = "LANG", value_parser = lang)]
     lang: Option<Lang>,
     /// Lines and bars of ASCII only
@@ -130,7 +130,8 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
         source,
         options,
         fresh: args.new,
-        lang: Lang::from_locale(locale),
+        // The Linux console has no Chinese characters.
+        lang: if term == "linux" { Lang::En } else { Lang::from_locale(locale) },
         theme: Theme::from_env(no_color, &term, var("COLORFGBG").as_deref()),
         ascii: args.ascii || term == "linux" || !utf8,
         prefs,

@@ -1,5 +1,6 @@
 //! The state of the program: everything that a frame shows. Changed by [`super::update`] only, shown by [`super::view`].
 
+use super::ask::Wish;
 use super::failure::Failure;
 use super::input::Input;
 use super::look::{Lang, Look, Theme};
@@ -255,6 +256,8 @@ pub struct App {
     pub flash: Option<Flash>,
     /// When Ctrl+C was pressed with nothing to stop.
     pub interrupted: Option<Instant>,
+    /// The file that was asked for last, as it was typed.
+    pub asked: Option<(Wish, String)>,
     /// Why the conversation is not on disk, where it should be.
     pub unsaved: Option<Failure>,
     /// When somebody last wished to quit without that.
@@ -312,6 +315,7 @@ impl App {
             trashed: Vec::new(),
             flash: None,
             interrupted: None,
+            asked: None,
             unsaved: None,
             leaving: None,
             draft_kept: String::new(),

@@ -1,18 +1,20 @@
 //! The pane that asks for a line, or whether it is meant.
 
-use super::app::{App, Effect};
+use super::app::{App, Effect, Screen, Tone};
 use super::export;
 use super::input::Input;
 use super::panels::{Panel, edit, line, place, window};
-use super::worker::{Desk, Work};
+use super::worker::{Completed, Desk, Work, path_of};
 use crate::session::open::Source;
 use crossterm::event::{KeyCode, KeyEvent};
 use jiff::ZonedDateTime;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+/// Ways to go on that are shown at most.
+const NAMES: usize = 20;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,7 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
                 return wish_for(app, wish, &text, now);
             }
         }
+        (KeyCode::Tab, _) => return vec![Effect::Desk(Desk::Complete(ask.input.text().to_owned()))],
         _ => {
             edit(&mut ask.input, key);
         }
@@ -67,24 +70,36 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
     Vec::new()
 }
 
+/// Takes a path that was completed, unless something else is typed by now.
+pub fn completed(app: &mut App, completed: &Completed, now: Instant) {
+    if let Some(Panel::Ask(ask)) = &mut app.panel
+        && ask.input.text() == completed.typed
+    {
+        ask.input.set(&completed.text);
+        if !completed.names.is_empty() && completed.text == completed.typed {
+            let more = if completed.names.len() > NAMES { "  ..." } else { "" };
+            let names = &completed.names[..completed.names.len().min(NAMES)];
+            app.flash(names.join("  ") + more, Tone::Note, now);
+        }
+    }
+}
+
+/// The file that was asked for last could not be read or written: its path can be mended.
+pub fn again(app: &mut App) {
+    if let (None, Screen::Chat, Some((wish, text))) = (&app.panel, &app.screen, app.asked.take()) {
+        app.panel = Some(Panel::Ask(Ask::new(wish, &text)));
+    }
+}
+
 /// Does what was asked for with the line that was typed.
 pub fn wish_for(app: &mut App, wish: Wish, text: &str, now: Instant) -> Vec<Effect> {
-    let path = home(text);
+    let path = path_of(text);
+    app.asked = matches!(wish, Wish::Attach | Wish::Export).then(|| (wish, text.to_owned()));
     match wish {
         Wish::Attach => vec![Effect::Desk(Desk::Attach(path))],
         Wish::Export => vec![Effect::Desk(Desk::Export(path, export::markdown(app, &ZonedDateTime::now())))],
         Wish::Model => vec![app.load(Source::File(path), now)],
         Wish::Forget => Vec::new(),
-    }
-}
-
-/// The path that was typed; `~` is the home folder, and a file that was dropped onto the terminal may stand in quotes.
-fn home(text: &str) -> PathBuf {
-    let text = text.strip_prefix(['\'', '"']).and_then(|t| t.strip_suffix(['\'', '"'])).unwrap_or(text);
-    let home = std::env::var_os("HOME").filter(|_| text.starts_with("~/"));
-    match home {
-        Some(home) => Path::new(&home).join(&text[2..]),
-        None => PathBuf::from(text),
     }
 }
 
@@ -99,15 +114,15 @@ pub fn render(app: &App, state: &Ask, screen: Rect, buffer: &mut Buffer) -> Opti
     let (title, hint) = match state.wish {
         Wish::Attach => (
             app.say("Text file to put into the message", "附加文本文件"),
-            app.say("Enter attaches, Esc closes", "Enter 附加，Esc 关闭"),
+            app.say("Enter attaches, Tab completes, Esc closes", "Enter 附加，Tab 补全，Esc 关闭"),
         ),
         Wish::Export => (
             app.say("Export to a Markdown file", "导出为 Markdown 文件"),
-            app.say("Enter writes, Esc closes", "Enter 写入，Esc 关闭"),
+            app.say("Enter writes, Tab completes, Esc closes", "Enter 写入，Tab 补全，Esc 关闭"),
         ),
         Wish::Model => (
             app.say("Path of a GGUF file", "GGUF 文件路径"),
-            app.say("Enter opens, Esc closes", "Enter 打开，Esc 关闭"),
+            app.say("Enter opens, Tab completes, Esc closes", "Enter 打开，Tab 补全，Esc 关闭"),
         ),
         Wish::Forget => (
             app.say("Do not save this conversation?", "不保存此对话？"),

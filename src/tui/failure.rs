@@ -4,6 +4,7 @@ use super::look::Lang;
 use super::text::{fit, one_line};
 use crate::session::catalog::{FileError, Found, Place, Rule};
 use crate::session::{self, open, store};
+use std::any::Any;
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -29,6 +30,13 @@ impl Failure {
     /// This with words before it that say what came of it.
     pub fn after(self, en: &str, zh: &str) -> Self {
         Self { en: format!("{en}{}", self.en), zh: format!("{zh}{}", self.zh) }
+    }
+
+    /// What a thread panicked with.
+    pub fn panic(panic: &(dyn Any + Send)) -> Self {
+        let what = panic.downcast_ref::<String>().map(String::as_str);
+        let what = what.or(panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+        Self::new(format!("internal error: {what}"), format!("内部错误：{what}"))
     }
 
     /// What the system says about a file.
@@ -100,9 +108,9 @@ fn of_gguf(error: &FileError) -> Option<String> {
         (Rule::WrongType | Rule::Value, _) => {
             format!("其中的信息无法使用：应为 {}，实为 {found}", malformed.expected)
         }
-        (Rule::Count | Rule::StringLength | Rule::ArrayDepth | Rule::KeyName | Rule::TensorSize, _) => {
-            "超出允许的大小".into()
-        }
+        // What the file says is more than what is left of it.
+        (Rule::Count | Rule::StringLength, _) => "文件不完整或已损坏".into(),
+        (Rule::ArrayDepth | Rule::KeyName | Rule::TensorSize, _) => "超出允许的大小".into(),
         _ => "文件已损坏".into(),
     };
     let place = match &malformed.place {

@@ -4,8 +4,8 @@ use super::app::{App, Busy, Effect, Screen, Tone};
 use super::failure::Failure;
 use super::look::Lang;
 use super::panels::{Choice, Panel};
-use super::talks;
 use super::worker::{Ask, Chosen, Desk, Report, Talk, Work};
+use super::{ask, talks};
 use crate::session::open::{About, Source};
 use crate::session::{Event, Notice};
 use std::time::{Duration, Instant};
@@ -161,6 +161,11 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
                     format!("{}{encoding}", app.say("not UTF-8; read as ", "不是 UTF-8，已按此编码读取："));
                 app.flash(said, Tone::Note, now);
             }
+        }
+        Report::Completed(completed) => ask::completed(app, &completed, now),
+        Report::PathFailed(why) => {
+            ask::again(app);
+            app.fail(&why, now);
         }
         Report::DeskFailed(why) => {
             app.fail(&why, now);

@@ -1,12 +1,13 @@
 //! The thread for what takes a moment on disk.
 
-use super::{Desk, Model, Report, Send, Setup};
+use super::{Desk, Model, Report, Send, Setup, paths};
 use crate::session::catalog::{self, Found, Memory};
 use crate::session::store::{self, Draft};
 use crate::tui::failure::Failure;
 use encoding_rs::{Encoding, GB18030, UTF_8};
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -49,7 +50,9 @@ impl Worker {
         let mut done = 0;
         while let Ok(task) = tasks.recv() {
             done += usize::from(matches!(task, Desk::List(_)));
-            if let Some(report) = self.on(task, done) {
+            let report = catch_unwind(AssertUnwindSafe(|| self.on(task, done)));
+            let report = report.unwrap_or_else(|panic| Some(Report::DeskFailed(Failure::panic(&*panic))));
+            if let Some(report) = report {
                 (self.send)(report);
             }
         }
@@ -90,8 +93,12 @@ impl Worker {
                 let name = store::undelete(folder, &trashed).map_err(failed)?;
                 Ok(Report::Undeleted(trashed, name))
             }),
-            Desk::Export(path, text) => store::export(&path, &text).map(Report::Exported).map_err(failed),
-            Desk::Attach(path) => return self.attach(path),
+            Desk::Export(path, text) => {
+                let exported = store::export(&path, &text);
+                exported.map(Report::Exported).map_err(|error| Report::PathFailed(error.into()))
+            }
+            Desk::Attach(path) => return self.aside(move || attach(path)),
+            Desk::Complete(text) => return self.aside(move || Report::Completed(paths::complete(text))),
             Desk::Prefs(text) => return self.keep_prefs(&text),
             Desk::Draft(text) => return self.keep_draft(&text),
         };
@@ -102,11 +109,12 @@ impl Worker {
         self.setup.folder.as_deref().ok_or_else(|| Report::DeskFailed(homeless()))
     }
 
-    /// Reads a file beside this thread: one that gives nothing, and does not end either, is to keep nobody waiting.
-    fn attach(&self, path: PathBuf) -> Option<Report> {
+    /// Does something in a thread of its own: a file that gives nothing, and does not end either, is to keep nobody
+    /// waiting.
+    fn aside(&self, work: impl FnOnce() -> Report + std::marker::Send + 'static) -> Option<Report> {
         let send = self.send.clone();
-        let reader = std::thread::Builder::new().name("attach".into()).spawn(move || send(attach(path)));
-        let why = reader.err()?;
+        let thread = std::thread::Builder::new().name("aside".into()).spawn(move || send(work()));
+        let why = thread.err()?;
         Some(Report::DeskFailed(why.to_string().into()))
     }
 
@@ -167,9 +175,9 @@ fn models(first: &[PathBuf]) -> Report {
 fn attach(path: PathBuf) -> Report {
     let failed = |en: String, zh: String| {
         let path = path.display();
-        Report::DeskFailed(Failure::new(format!("{path}: {en}"), format!("{path}：{zh}")))
+        Report::PathFailed(Failure::new(format!("{path}: {en}"), format!("{path}：{zh}")))
     };
-    let system = |error: io::Error| Report::DeskFailed(Failure::io(&path, &error));
+    let system = |error: io::Error| Report::PathFailed(Failure::io(&path, &error));
     match fs::metadata(&path) {
         Ok(meta) if !meta.is_file() => return failed("not a file".into(), "不是文件".into()),
         Ok(_) => {}
@@ -229,7 +237,7 @@ mod tests {
             attach(path)
         };
         assert!(matches!(of(MAX_ATTACHED_BYTES), Report::Attached(_, text, None) if text.len() == 256 << 10));
-        let Report::DeskFailed(why) = of(MAX_ATTACHED_BYTES + 1) else { panic!("it was read") };
+        let Report::PathFailed(why) = of(MAX_ATTACHED_BYTES + 1) else { panic!("it was read") };
         assert!(why.text(Lang::Zh).ends_with("超过 256 KiB，消息放不下"), "{why:?}");
     }
 

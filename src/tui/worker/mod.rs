@@ -5,6 +5,9 @@ mod desk;
 mod keep;
 mod model;
 mod part;
+mod paths;
+
+pub use paths::{Completed, path_of};
 
 use super::failure::Failure;
 use crate::session::kv_cache::KvCache;
@@ -91,6 +94,8 @@ pub enum Desk {
     Export(PathBuf, String),
     /// Read a text file.
     Attach(PathBuf),
+    /// Complete a path that is typed.
+    Complete(String),
     /// Keep what was chosen for the interface.
     Prefs(String),
     /// Keep what is being written.
@@ -169,6 +174,10 @@ pub enum Report {
     Attached(PathBuf, String, Option<&'static str>),
     /// Something of the desk failed.
     DeskFailed(Failure),
+    /// The same with the file that was asked for last: its path can be mended.
+    PathFailed(Failure),
+    /// A path was completed.
+    Completed(Completed),
 }
 
 /// A model file in the list.

@@ -81,11 +81,8 @@ impl Worker {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             let what = catch_unwind(AssertUnwindSafe(|| self.on(work)));
             if let Err(panic) = what {
-                let what = panic.downcast_ref::<String>().map(String::as_str);
-                let what = what.or(panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
-                let what = Failure::new(format!("internal error: {what}"), format!("内部错误：{what}"));
                 self.leave();
-                (self.send)(Report::LoadFailed(what));
+                (self.send)(Report::LoadFailed(Failure::panic(&*panic)));
             }
         }
         if let Err(why) = self.settle() {
