@@ -12,6 +12,7 @@ use huozi::tui::update::Msg;
 use huozi::tui::worker::{Ask, Desk, Report, Talk, Work};
 use std::path::Path;
 use tui_support::{World, about, asked, chosen, conversation, entries, models, stats, text, turn};
+use unicode_width::UnicodeWidthStr;
 
 const SIZES: [(u16, u16); 3] = [(40, 12), (80, 24), (200, 60)];
 
@@ -517,7 +518,7 @@ fn ten_thousand_random_events_lose_nothing() {
     // What the worker would know: the turns, and every question that was ever sent.
     let mut turns = conversation();
     let mut pending: Option<(Ask, String, String)> = None;
-    let mut sent = 0;
+    let (mut sent, mut failed) = (0, 0);
     for step in 0..10_000 {
         let codes = [
             KeyCode::Enter,
@@ -611,10 +612,26 @@ fn ten_thousand_random_events_lose_nothing() {
                 _ => {}
             }
         }
+        match random(40) {
+            0 => world.report(Report::NotSaved("no".into())),
+            1 => world.report(Report::Saved),
+            2 => world.report(Report::Moved),
+            3 => world.report(Report::Draft("草稿".into())),
+            4 => world.report(Report::PathFailed("no".into())),
+            5 => world.report(Report::DeskFailed("no".into())),
+            _ => {}
+        }
         if pending.is_some() {
-            match random(6) {
-                0 => end(&mut world, &mut turns, &mut pending),
-                1 => world.event(Event::Prompt { done: random(100) as usize, total: 100 }),
+            match random(20) {
+                0..3 => end(&mut world, &mut turns, &mut pending),
+                3 => {
+                    let (_, question, _) = pending.take().unwrap();
+                    tell(&mut world, &turns);
+                    world.report(Report::Answered(Some("it failed".into())));
+                    assert!(world.app.history.contains(&question), "{step}: {question} is lost");
+                    failed += 1;
+                }
+                4..7 => world.event(Event::Prompt { done: random(100) as usize, total: 100 }),
                 _ => {
                     let piece = ["春", "眠\n", "**不", "```\n", "觉** ", "|a|b|\n"][random(6) as usize];
                     world.event(Event::Token(7));
@@ -630,15 +647,22 @@ fn ten_thousand_random_events_lose_nothing() {
         if let Some(at) = cursor {
             assert!(at.x < width && at.y + 1 < height, "{step}: {at:?} in {width}x{height}");
         }
-        // No half of a wide character anywhere: its second cell is empty.
         if step % 50 == 0 && text(&buffer).contains('\u{1b}') {
             panic!("{step}: an escape on the screen");
+        }
+        // No half of a wide character anywhere: its second cell is empty.
+        for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))).filter(|_| step % 10 == 0) {
+            let symbol = buffer[(x, y)].symbol();
+            if !symbol.is_ascii() && symbol.width() > 1 {
+                let next = (x + 1 < width).then(|| buffer[(x + 1, y)].symbol());
+                assert!(matches!(next, Some(" " | "")), "{step}: {symbol} at {x},{y}, then {next:?}");
+            }
         }
         if pending.is_none() {
             assert_eq!(world.app.talk.turns, turns, "{step}");
         }
     }
-    assert!(sent > 40, "only {sent} questions were sent");
+    assert!(sent > 40 && failed > 5, "only {sent} questions were sent, {failed} failed");
 }
 
 fn tell(world: &mut World, turns: &[Turn]) {

@@ -406,6 +406,13 @@ fn without_a_home_it_is_said_once_that_nothing_is_saved() {
         reports.iter().filter(|report| matches!(report, Report::DeskFailed(_))).count()
     };
     assert_eq!((told("你好"), told("再见")), (1, 0));
+    threads.workers.desk(Desk::List(String::new()));
+    let found = threads.wait(|report| match report {
+        Report::Talks(_, found) => Some(found),
+        Report::DeskFailed(why) => panic!("the list would be asked for again: {why:?}"),
+        _ => None,
+    });
+    assert!(found.is_empty());
     threads.workers.desk(Desk::Prefs("{}".into()));
     let why = threads.wait(|report| if let Report::DeskFailed(why) = report { Some(why) } else { None });
     assert!(why.text(Lang::En).contains("XDG_STATE_HOME"), "{why:?}");
@@ -592,6 +599,11 @@ fn a_draft_waits_for_the_next_start() {
     two.workers.desk(Desk::Draft("夏".into()));
     two.workers.finish(PATIENCE);
     assert!(!two.reports.try_iter().any(|report| matches!(report, Report::Draft(_))));
+    // What else may lie there keeps nobody waiting.
+    fs::write(drafts.join("empty.txt"), "").unwrap();
+    fs::write(drafts.join("long.txt"), vec![b'a'; 17 << 20]).unwrap();
+    fs::create_dir(drafts.join("folder.txt")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, drafts.join("pipe.txt"), rustix::fs::Mode::RWXU).unwrap();
     let next = || {
         let threads = Threads::start(setup());
         let text = threads.wait(|report| if let Report::Draft(text) = report { Some(text) } else { None });
@@ -606,7 +618,8 @@ fn a_draft_waits_for_the_next_start() {
         threads.workers.desk(Desk::Draft(String::new()));
         threads.workers.finish(PATIENCE);
     }
-    assert_eq!(fs::read_dir(&drafts).unwrap().count(), 0, "what was sent leaves nothing");
+    let left: Vec<_> = fs::read_dir(&drafts).unwrap().flatten().map(|file| file.file_name()).collect();
+    assert_eq!(left.len(), 3, "what was sent leaves nothing: {left:?}");
 }
 
 #[test]

@@ -508,7 +508,8 @@ impl App {
         }
     }
 
-    /// What is to be on disk of the message being written: a while after it changed, and at the end.
+    /// What is to be on disk of the message being written: a while after it changed, and at the end. What was sent leaves
+    /// no sooner: by then it is in its conversation.
     pub fn draft_due(&mut self, now: Instant) -> Option<String> {
         if self.unsent() == self.draft_kept {
             self.draft_since = None;

@@ -121,8 +121,10 @@ pub fn input(app: &App, area: Rect, buffer: &mut Buffer) -> Position {
     }
     if rows.len() > usize::from(area.height) && area.height > 1 {
         let more = format!("{}/{}", row + 1, rows.len());
-        let x = area.right().saturating_sub(super::text::width(&more) as u16);
-        buffer.set_string(x, area.y - 1, more, look.dim());
+        let cells = (super::text::width(&more) as u16).min(area.width);
+        let place = Rect { x: area.right() - cells, y: area.y - 1, width: cells, height: 1 };
+        panels::clear(place, buffer);
+        buffer.set_string(place.x, place.y, more, look.dim());
     }
     let column = (column as u16).min(area.width.saturating_sub(1));
     Position { x: area.x + column, y: area.y + (row.saturating_sub(scroll) as u16).min(area.height - 1) }

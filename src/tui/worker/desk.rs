@@ -66,12 +66,12 @@ impl Worker {
             Desk::Models => Ok(models(&self.setup.models)),
             Desk::List(text) => {
                 let go_on = || self.lists.load(Ordering::SeqCst) == list && !ending();
-                match self.folder() {
-                    Ok(folder) => {
-                        return Some(Report::Talks(text.clone(), store::search(folder, &text, &go_on)?));
-                    }
-                    Err(report) => Err(report),
-                }
+                let found = match &self.setup.folder {
+                    Some(folder) => store::search(folder, &text, &go_on)?,
+                    // That there are none is told where one is to be saved.
+                    None => Vec::new(),
+                };
+                Ok(Report::Talks(text, found))
             }
             Desk::Rename(name, title) => match self.folder() {
                 Ok(folder) => match store::rename(folder, &name, &title) {

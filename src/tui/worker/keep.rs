@@ -86,6 +86,7 @@ impl Worker {
                     self.talk.copy = false;
                 }
                 if gone {
+                    self.uncache(writer.name());
                     (self.send)(Report::Moved);
                 } else if !writer.is_empty() {
                     self.talk.writer = Some(writer);
