@@ -616,7 +616,7 @@ fn ten_thousand_random_events_lose_nothing() {
             0 => world.report(Report::NotSaved("no".into())),
             1 => world.report(Report::Saved),
             2 => world.report(Report::Moved),
-            3 => world.report(Report::Draft("草稿".into())),
+            3 => world.report(Report::Draft("草稿".into(), 0)),
             4 => world.report(Report::PathFailed("no".into())),
             5 => world.report(Report::DeskFailed("no".into())),
             _ => {}

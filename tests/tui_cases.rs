@@ -465,8 +465,17 @@ fn what_is_not_saved_is_marked_and_not_quit_at_once() {
     world.report(Report::Talk(Box::new(talk)));
     world.pass(11_000);
     assert!(quits(&world.ctrl('q')));
+    world.report(Report::NotSaved(why()));
+    world.report(Report::Named("chat-2".into(), Some("moon".into())));
     world.report(Report::Moved);
-    assert!(world.screen().contains("it is kept in a"), "{}", world.screen());
+    assert!(world.screen().contains("it is kept in a") && !world.screen().contains("[save failed]"));
+    // Ctrl+C, as often as it is asked for.
+    world.pass(11_000);
+    world.report(Report::NotSaved(why()));
+    world.ctrl('c');
+    assert!(world.ctrl('c').is_empty());
+    world.pass(3000);
+    assert!(quits(&world.ctrl('c')));
 }
 
 /// The draft that was last to be kept.
@@ -496,7 +505,11 @@ fn what_is_written_is_kept_until_it_is_sent() {
     world.effects.clear();
     world.key(KeyCode::Enter);
     world.pass(1100);
-    assert_eq!(draft(&world), Some(""), "it is sent");
+    assert_eq!(draft(&world), None, "it is on its way");
+    world.report(Report::Begun);
+    world.pass(1100);
+    world.pass(1100);
+    assert_eq!(draft(&world), Some(""), "it is in its conversation");
     end_of_answer(&mut world);
     // An old question is no draft; what was there before it is.
     world.write("draft");
@@ -507,7 +520,8 @@ fn what_is_written_is_kept_until_it_is_sent() {
     assert_eq!(draft(&world), Some("draft"));
     world.write("!");
     world.pass(1100);
-    assert!(draft(&world).unwrap().ends_with('!'), "what is made of it is one");
+    let made = format!("draft\n{}", world.app.input.text());
+    assert_eq!(draft(&world), Some(&*made), "what is made of it is one, too");
     // The question as it is to be changed: the same.
     world.ctrl('u');
     world.write("aside");
@@ -515,6 +529,10 @@ fn what_is_written_is_kept_until_it_is_sent() {
     world.pass(1100);
     world.pass(1100);
     assert_eq!(draft(&world), Some("aside"));
+    world.write("?");
+    world.pass(1100);
+    world.pass(1100);
+    assert_eq!(draft(&world), Some("aside\nmoonlight?"));
     world.key(KeyCode::Esc);
     // A conversation that leaves nothing leaves no draft.
     let talk = Talk { private: true, ..Talk::default() };
@@ -536,7 +554,7 @@ fn end_of_answer(world: &mut World) {
 fn what_is_typed_while_a_model_opens_is_there_when_it_is() {
     let mut world = World::new((80, 24), Lang::Zh);
     world.key(KeyCode::End);
-    world.report(Report::Draft("昨天".into()));
+    world.report(Report::Draft("昨天".into(), 0));
     world.app.load(Source::File("/m/huozi.gguf".into()), world.now);
     assert!(world.screen().contains("> 昨天") && world.screen().contains("上次未发送"), "{}", world.screen());
     world.write("，今天");
@@ -552,8 +570,10 @@ fn what_is_typed_while_a_model_opens_is_there_when_it_is() {
     world.ready();
     assert_eq!(world.app.input.text(), "昨天，今天。");
     // What was written before the draft came is not lost either.
-    world.report(Report::Draft("前天".into()));
+    world.report(Report::Draft("前天".into(), 0));
     assert_eq!(world.app.input.text(), "前天\n昨天，今天。");
+    world.report(Report::Draft("前天".into(), 2));
+    assert!(world.screen().contains("另有 2 份"), "{}", world.screen());
 }
 
 #[test]

@@ -9,7 +9,9 @@ use std::num::NonZero;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on a busy machine.
@@ -28,6 +30,9 @@ struct Terminal {
     master: File,
     child: Child,
     screen: Arc<Mutex<vt100::Parser>>,
+    /// Reads what the program writes, until it is told to end.
+    reader: Option<JoinHandle<()>>,
+    ending: Arc<AtomicBool>,
 }
 
 impl Terminal {
@@ -49,7 +54,7 @@ impl Terminal {
     }
 
     fn run(shell: &[&str], home: &Path, size: (u16, u16), args: &[&str], env: &[(&str, &str)]) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
@@ -81,16 +86,18 @@ impl Terminal {
         let child = command.current_dir(home).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
         let screen = Arc::new(Mutex::new(vt100::Parser::new(cells(size.1), cells(size.0), 0)));
         let (mut reader, to) = (master.try_clone().unwrap(), screen.clone());
-        std::thread::spawn(move || {
+        let ending = Arc::new(AtomicBool::new(false));
+        let ends = ending.clone();
+        let reader = std::thread::spawn(move || {
             let mut bytes = [0; 65536];
             while let Ok(n) = reader.read(&mut bytes) {
-                if n == 0 {
+                if n == 0 || ends.load(Ordering::SeqCst) {
                     break;
                 }
                 to.lock().unwrap().process(&bytes[..n]);
             }
         });
-        Self { master, child, screen }
+        Self { master, child, screen, reader: Some(reader), ending }
     }
 
     /// Starts it and waits for the chat.
@@ -149,6 +156,16 @@ impl Terminal {
         self.screen.lock().unwrap().screen_mut().set_size(cells(size.1), cells(size.0));
         let winsize = Winsize { ws_row: size.1, ws_col: size.0, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&self.master, winsize).unwrap();
+    }
+
+    /// Closes the terminal: nobody reads or writes it any more.
+    fn hang_up(mut self) -> ExitStatus {
+        self.ending.store(true, Ordering::SeqCst);
+        // The reader waits for something to read.
+        self.send("\u{c}");
+        self.reader.take().unwrap().join().unwrap();
+        self.master = File::open("/dev/null").unwrap();
+        self.ended()
     }
 
     /// Sends a signal to the program that the shell runs.
@@ -430,7 +447,7 @@ fn what_comes_at_once_arrives_whole() {
     let home = tempfile::tempdir().unwrap();
     let mut t = Terminal::chat(home.path(), (80, 24), &["--new"]);
     // As a terminal without bracketed paste gives it; more than is read at a time.
-    for n in [1023, 1024, 1025, 2048, 3000] {
+    for n in [1023, 1024, 1025, 2048, 30_000] {
         t.send(&format!("{}{n}.", "月".repeat(n / 3)));
         t.wait("the end of it", |screen| screen.contains(&format!("{n}.")));
     }
@@ -465,14 +482,72 @@ fn what_was_not_sent_is_there_again() {
 }
 
 #[test]
-fn the_end_comes_while_an_editor_has_the_terminal() {
-    use std::os::unix::fs::PermissionsExt;
+fn a_terminal_that_is_closed_costs_nothing() {
     let home = tempfile::tempdir().unwrap();
-    let editor = home.path().join("editor");
-    fs::write(&editor, "#!/bin/sh\nprintf ' and more' >> \"$1\"\nstty raw -echo\necho ready\nsleep 20\n")
-        .unwrap();
+    let mut t = Terminal::chat(home.path(), (80, 24), &LONG);
+    t.send("写\r");
+    t.wait("a stream", |screen| screen.contains("书写中"));
+    t.send("未发送");
+    t.wait("what is written", |screen| screen.contains("> 未发送"));
+    let since = Instant::now();
+    assert_eq!(t.hang_up().code(), Some(129));
+    assert!(since.elapsed() < Duration::from_secs(2), "the answer ends at once");
+    assert!(
+        sessions(home.path()).concat().contains("\"stop\":\"cancelled\""),
+        "the end of the answer is on disk"
+    );
+    let mut t = Terminal::chat(home.path(), (80, 24), &[]);
+    t.wait("the draft", |screen| screen.contains("> 未发送"));
+    t.send("\u{15}");
+    t.quit();
+    // The same while an editor has the terminal: what it saved is there.
+    let editor = editor(home.path(), "printf SAVED > \"$1\"; echo ready; sleep 20");
+    let env = [("XDG_CACHE_HOME", cache()), ("EDITOR", editor)];
+    let env = env.each_ref().map(|(key, value)| (*key, value.as_str()));
+    let mut t = Terminal::start_with(home.path(), (80, 24), &["--new"], &env).ready();
+    t.send("abc\u{7}");
+    t.wait("the editor", |screen| screen.contains("ready"));
+    assert_eq!(t.hang_up().code(), Some(129));
+    let mut t = Terminal::chat(home.path(), (80, 24), &["--new"]);
+    t.wait("the draft", |screen| screen.contains("> SAVED"));
+    t.quit();
+}
+
+/// An editor of one's own.
+fn editor(home: &Path, script: &str) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let editor = home.join("editor");
+    fs::write(&editor, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
-    let env = [("XDG_CACHE_HOME", cache()), ("EDITOR", editor.to_str().unwrap().to_owned())];
+    editor.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_an_editor_leaves() {
+    let home = tempfile::tempdir().unwrap();
+    // It was killed after it saved; gave up; left what is no file.
+    for (script, input, said) in [
+        ("printf SAVED > \"$1\"; kill -9 $$", "> SAVED", ""),
+        ("printf SAVED > \"$1\"; exit 3", "> abc", "exit status: 3"),
+        ("rm \"$1\"; mkfifo \"$1\"", "> abc", "it left no file"),
+        ("rm \"$1\"; ln -s /dev/zero \"$1\"", "> abc", "it left no file"),
+        ("rm \"$1\"", "> abc", "No such file"),
+    ] {
+        let env = [("XDG_CACHE_HOME", cache()), ("EDITOR", editor(home.path(), script))];
+        let env = env.each_ref().map(|(key, value)| (*key, value.as_str()));
+        let mut t = Terminal::start_with(home.path(), (80, 24), &["--new"], &env).ready();
+        t.send("abc\u{7}");
+        t.wait(script, |screen| screen.contains(input) && screen.contains(said));
+        t.send("\u{15}");
+        t.quit();
+    }
+}
+
+#[test]
+fn the_end_comes_while_an_editor_has_the_terminal() {
+    let home = tempfile::tempdir().unwrap();
+    let editor = editor(home.path(), "printf ' and more' >> \"$1\"; stty raw -echo; echo ready; sleep 20");
+    let env = [("XDG_CACHE_HOME", cache()), ("EDITOR", editor)];
     let env = env.each_ref().map(|(key, value)| (*key, value.as_str()));
     let mut t = Terminal::start_with(home.path(), (80, 24), &["--new"], &env).ready();
     t.send("abc\u{7}");
@@ -505,6 +580,14 @@ fn ctrl_z_stops_the_job_where_there_is_one() {
     t.wait("a letter", |screen| screen.contains("> abcd"));
     t.send("\u{11}");
     t.wait("the end", |screen| screen.contains("[ended 0]"));
+    // It is ended while it is stopped: it goes on to end, and does not take the terminal.
+    const ENDS: &str =
+        r#"set -m; "$0" "$@"; echo "[stopped $?]"; kill %1; wait %1; echo "[ended $?]"; read end"#;
+    let env = [("XDG_CACHE_HOME", &*cache())];
+    let mut t = Terminal::run(&["bash", "-c", ENDS], home.path(), (80, 24), &["--new"], &env).ready();
+    t.send("\u{1a}");
+    t.wait("the end", |screen| screen.contains("[ended 143]"));
+    t.is_restored();
     // Without a shell nobody could let it go on.
     let mut t = Terminal::chat(home.path(), (80, 24), &["--new"]);
     t.send("\u{1a}abc");
@@ -514,14 +597,9 @@ fn ctrl_z_stops_the_job_where_there_is_one() {
 
 #[test]
 fn an_editor_stops_is_interrupted_and_writes_what_it_likes() {
-    use std::os::unix::fs::PermissionsExt;
     let home = tempfile::tempdir().unwrap();
-    let editor = home.path().join("editor");
-    let script = "#!/bin/sh\ntrap '' INT\nkill -INT 0\necho stopping\nkill -TSTP 0\n\
-                  printf ' and \\377 more' >> \"$1\"\n";
-    fs::write(&editor, script).unwrap();
-    fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
-    let env = [("XDG_CACHE_HOME", cache()), ("EDITOR", editor.to_str().unwrap().to_owned())];
+    let script = "trap '' INT\nkill -INT 0\necho stopping\nkill -TSTP 0\nprintf ' and \\377 more' >> \"$1\"";
+    let env = [("XDG_CACHE_HOME", cache()), ("EDITOR", editor(home.path(), script))];
     let env = env.each_ref().map(|(key, value)| (*key, value.as_str()));
     let mut t = Terminal::job(home.path(), &["--new"], &env).ready();
     t.send("abc\u{7}");

@@ -467,7 +467,7 @@ fn what_somebody_takes_away_is_written_again() {
     let (threads, chosen) = talked(home.path());
     let sessions = home.path().join("sessions");
     let file = |name: &str| sessions.join(format!("{name}.jsonl"));
-    let [(first, _)] = &on_disk(home.path())[..] else { panic!("one conversation") };
+    let [(_, _)] = &on_disk(home.path())[..] else { panic!("one conversation") };
     // Removed, and all conversations with it.
     fs::remove_dir_all(&sessions).unwrap();
     assert!(is_moved(&threads.ask("春", &chosen)));
@@ -481,7 +481,7 @@ fn what_somebody_takes_away_is_written_again() {
     fs::remove_file(file(second)).unwrap();
     let [(third, questions)] = &on_disk(home.path())[..] else { panic!("one conversation") };
     assert_eq!(questions[..], ["你好", "写诗", "春", "夏"]);
-    assert!(third != second && second != first || third != first);
+    assert_ne!(third, second, "what is somebody else's stays");
     // Cut: the same file says all of it again.
     let length = fs::metadata(file(third)).unwrap().len();
     fs::File::options().write(true).open(file(third)).unwrap().set_len(length / 2).unwrap();
@@ -520,7 +520,7 @@ fn what_cannot_be_saved_is_told_kept_and_saved_when_it_can_be() {
         Report::Talk(talk) if talk.opened => panic!("it is gone"),
         _ => None,
     });
-    assert!(why.text(Lang::En).starts_with("the open conversation is not saved (Alt+P"), "{why:?}");
+    assert!(why.text(Lang::En).starts_with("this is not saved; again to leave it so: "), "{why:?}");
     // There is room again: nobody has to do anything.
     fs::remove_file(&sessions).unwrap();
     let name = threads.wait(|report| if let Report::Named(name, _) = report { Some(name) } else { None });
@@ -555,9 +555,92 @@ fn what_is_given_up_is_not_waited_for() {
     threads.ask("你好", &chosen);
     threads.workers.work(Work::Private(true));
     threads.opened(Work::New);
-    fs::remove_file(&sessions).unwrap();
     threads.ask("再见", &chosen);
-    assert_eq!(on_disk(home.path())[0].1, ["再见"]);
+    // Or by a second wish.
+    threads.workers.work(Work::New);
+    threads.wait(|report| matches!(report, Report::NotOpened(Some(_))).then_some(()));
+    threads.opened(Work::New);
+    fs::remove_file(&sessions).unwrap();
+    threads.ask("春", &chosen);
+    assert_eq!(on_disk(home.path())[0].1, ["春"]);
+    // What is taken back before it could be saved leaves no file.
+    threads.opened(Work::New);
+    fs::remove_dir_all(&sessions).unwrap();
+    fs::write(&sessions, "no folder").unwrap();
+    threads.ask("夏", &chosen);
+    threads.workers.work(Work::Undo);
+    threads.wait(|report| matches!(report, Report::Saved).then_some(()));
+    threads.opened(Work::New);
+}
+
+#[test]
+fn what_is_taken_away_during_an_answer_is_written_while_it_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let threads = Threads::start(setup(home.path()));
+    let mut chosen = threads.load(options()).1;
+    chosen.settings.max_new = 1800;
+    chosen.settings.sampling.do_sample = false;
+    let cancel = nothing();
+    let (question, stop) = ("写".to_owned(), cancel.clone());
+    threads.workers.work(Work::Ask { ask: Ask::New, question, chosen: chosen.clone(), cancel });
+    let moved = std::cell::Cell::new(false);
+    let text = |threads: &Threads| {
+        threads.wait(|report| match report {
+            Report::Moved => {
+                moved.set(true);
+                None
+            }
+            Report::Event(Event::Text(text)) => Some(text),
+            Report::Answered(_) => panic!("the answer ended"),
+            _ => None,
+        })
+    };
+    let mut said = text(&threads);
+    fs::remove_dir_all(home.path().join("sessions")).unwrap();
+    let until = std::time::Instant::now() + PATIENCE;
+    let found = loop {
+        said += &text(&threads);
+        let found = store::list(&home.path().join("sessions"));
+        if let [entry] = &found[..] {
+            break entry.name.clone();
+        }
+        assert!(std::time::Instant::now() < until, "it is not written again");
+    };
+    let turns = store::load(&home.path().join("sessions"), &found, "").unwrap().turns;
+    assert_eq!((turns[0].question.as_str(), turns[0].answer.is_empty()), ("写", false));
+    assert!(said.starts_with(turns[0].answer.chars().next().unwrap()), "from its beginning");
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    threads.wait(|report| match report {
+        Report::Moved => {
+            moved.set(true);
+            None
+        }
+        Report::Answered(_) => Some(()),
+        _ => None,
+    });
+    assert!(moved.get(), "it is told");
+    let turns = store::load(&home.path().join("sessions"), &found, "").unwrap().turns;
+    assert_eq!((turns.len(), turns[0].stop), (1, Stop::Cancelled));
+    assert_eq!(store::list(&home.path().join("sessions")).len(), 1);
+}
+
+#[test]
+fn what_cannot_be_erased_goes_on_being_saved() {
+    let home = tempfile::tempdir().unwrap();
+    let (threads, chosen) = talked(home.path());
+    let sessions = home.path().join("sessions");
+    let [(name, _)] = &on_disk(home.path())[..] else { panic!("one conversation") };
+    // No file any more.
+    let path = sessions.join(format!("{name}.jsonl"));
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    threads.workers.work(Work::Private(true));
+    threads.wait(|report| matches!(report, Report::DeskFailed(_)).then_some(()));
+    assert!(!threads.talk().private);
+    threads.opened(Work::New);
+    assert_eq!(on_disk(home.path())[0].1, ["你好", "写诗"]);
+    threads.ask("再见", &chosen);
+    assert_eq!(on_disk(home.path()).len(), 2);
 }
 
 #[test]
@@ -598,28 +681,49 @@ fn a_draft_waits_for_the_next_start() {
     let two = Threads::start(setup());
     two.workers.desk(Desk::Draft("夏".into()));
     two.workers.finish(PATIENCE);
-    assert!(!two.reports.try_iter().any(|report| matches!(report, Report::Draft(_))));
+    assert!(!two.reports.try_iter().any(|report| matches!(report, Report::Draft(..))));
     // What else may lie there keeps nobody waiting.
-    fs::write(drafts.join("empty.txt"), "").unwrap();
-    fs::write(drafts.join("long.txt"), vec![b'a'; 17 << 20]).unwrap();
-    fs::create_dir(drafts.join("folder.txt")).unwrap();
-    rustix::fs::mkfifoat(rustix::fs::CWD, drafts.join("pipe.txt"), rustix::fs::Mode::RWXU).unwrap();
+    fs::write(drafts.join("draft-empty.txt"), "").unwrap();
+    fs::write(drafts.join("draft-long.txt"), vec![b'a'; 17 << 20]).unwrap();
+    fs::create_dir(drafts.join("draft-folder.txt")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, drafts.join("draft-pipe.txt"), rustix::fs::Mode::RWXU).unwrap();
+    fs::write(drafts.join("mine.txt"), "mine").unwrap();
+    std::os::unix::fs::symlink("mine.txt", drafts.join("draft-link.txt")).unwrap();
     let next = || {
         let threads = Threads::start(setup());
-        let text = threads.wait(|report| if let Report::Draft(text) = report { Some(text) } else { None });
+        let text = threads.wait(|report| if let Report::Draft(text, _) = report { Some(text) } else { None });
         (threads, text)
     };
     let (three, text) = next();
     assert_eq!(text, "夏");
+    // Until the screen has it nothing takes its place.
+    three.workers.desk(Desk::Draft("冬".into()));
+    three.workers.finish(PATIENCE);
+    let (three, text) = next();
+    assert_eq!(text, "夏\n冬");
+    three.workers.desk(Desk::DraftTaken);
     one.workers.finish(PATIENCE);
     let (four, text) = next();
     assert_eq!(text, "春眠\n不觉晓");
+    four.workers.desk(Desk::DraftTaken);
     for threads in [three, four] {
         threads.workers.desk(Desk::Draft(String::new()));
         threads.workers.finish(PATIENCE);
     }
     let left: Vec<_> = fs::read_dir(&drafts).unwrap().flatten().map(|file| file.file_name()).collect();
-    assert_eq!(left.len(), 3, "what was sent leaves nothing: {left:?}");
+    assert_eq!(left.len(), 5, "what was sent leaves nothing: {left:?}");
+    // Somebody cleans up, or there is no room: it is kept as soon as it can be.
+    let threads = Threads::start(setup());
+    threads.workers.desk(Desk::Draft("秋".into()));
+    threads.workers.desk(Desk::Models);
+    threads.wait(|report| matches!(report, Report::Models(..)).then_some(()));
+    fs::remove_dir_all(&drafts).unwrap();
+    fs::write(&drafts, "no folder").unwrap();
+    threads.workers.desk(Desk::Draft("秋天".into()));
+    threads.wait(|report| matches!(report, Report::DraftNotKept(_)).then_some(()));
+    fs::remove_file(&drafts).unwrap();
+    assert!(threads.workers.finish(PATIENCE));
+    assert_eq!(next().1, "秋天");
 }
 
 #[test]
@@ -635,5 +739,9 @@ fn a_search_gives_way_to_the_next() {
         _ => None,
     });
     assert_eq!(found.len(), 1);
-    assert!(store::search(&home.path().join("sessions"), "月", &|| false).is_none());
+    // It is asked before anything is read.
+    let asked = std::cell::Cell::new(0);
+    let go_on = || asked.replace(asked.get() + 1) > 0;
+    assert!(store::search(&home.path().join("sessions"), "月", &go_on).is_none());
+    assert_eq!(asked.get(), 1);
 }

@@ -4,7 +4,7 @@
 use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{
     self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, Event,
-    MouseEvent, MouseEventKind,
+    KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKind,
 };
 use crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
@@ -13,6 +13,7 @@ use crossterm::terminal::{
 use crossterm::{cursor, execute, queue};
 use huozi::cli;
 use huozi::tui::app::{App, Effect, Start};
+use huozi::tui::failure::Failure;
 use huozi::tui::update::{Msg, update};
 use huozi::tui::view;
 use huozi::tui::worker::{Report, Setup, Workers};
@@ -23,6 +24,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Stdout, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -37,6 +39,8 @@ const TICK: Duration = Duration::from_millis(250);
 const POLL: Duration = Duration::from_millis(100);
 /// How long the end waits for the last answer to be on disk.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long signals that come together may take.
+const SIGNALS: Duration = Duration::from_millis(30);
 /// Columns and rows that are used at most: a terminal may say that it has thousands of millions of cells.
 const MOST_CELLS: (u16, u16) = (1000, 500);
 /// An editor's text is at most this long.
@@ -112,38 +116,42 @@ fn run(start: Start, setup: Setup, code: &Arc<AtomicU8>) -> io::Result<bool> {
     let viewport = Viewport::Fixed(used(crossterm::terminal::size()?.into()));
     let mut terminal = Terminal::with_options(backend, TerminalOptions { viewport })?;
     let size = terminal.get_frame().area();
-    let lang = start.typed_lang.or(start.prefs.lang).unwrap_or(start.lang);
     let (mut app, effects) = App::new(start, (size.width, size.height), Instant::now());
     draw(&mut terminal, &mut app)?;
     let to = send.clone();
     let workers = Workers::start(setup, Arc::new(move |report| drop(to.send(Msg::Report(report)))))?;
     let keys = Arc::new(Keys::default());
-    read_keys(keys.clone(), send)?;
+    read_keys(keys.clone(), send, code.clone())?;
     let outside = Outside { workers: &workers, keys: &keys, job: &job, code };
-    let result = serve(&mut terminal, &mut app, effects, &outside, &messages);
+    serve(&mut terminal, &mut app, effects, &outside, &messages);
     drop(terminal);
     drop(restore);
     let done = workers.finish(PATIENCE);
-    result?;
     // What the threads told since.
-    let mut unsaved = app.unsaved;
+    let mut draft = None;
     for msg in messages.try_iter() {
-        match msg {
-            Msg::Report(Report::NotSaved(why)) => unsaved = Some(why),
-            Msg::Report(Report::Saved) => unsaved = None,
-            _ => {}
+        if let Msg::Report(Report::DraftNotKept(why)) = &msg {
+            draft = Some(why.clone());
         }
+        update(&mut app, msg, Instant::now());
     }
-    let what = lang.of("the conversation is not saved", "对话没有保存");
-    match &unsaved {
-        Some(why) => complain(&format!("{what}{}{}", lang.of(": ", "："), why.text(lang))),
-        None if !done => complain(lang.of(
-            "the disk did not answer in time: the end of the conversation may be missing",
-            "磁盘没有及时响应：对话的结尾可能没有保存",
-        )),
-        None => {}
+    let lang = app.lang();
+    let not_done = || {
+        Failure::new(
+            "the disk did not answer in time: not all may be there",
+            "磁盘没有及时响应，可能没有全部写入",
+        )
+    };
+    let conversation = lang.of("the conversation is not saved: ", "对话没有保存：");
+    let unsaved = app.unsaved.clone().or_else(|| (!done).then(not_done));
+    let lost = [
+        (unsaved, conversation),
+        (draft, lang.of("what was not sent is not kept: ", "未发送的内容没有保存：")),
+    ];
+    for (why, what) in lost.iter().filter_map(|(why, what)| Some((why.as_ref()?, what))) {
+        complain(&format!("{what}{}", why.text(lang)));
     }
-    Ok(done && unsaved.is_none())
+    Ok(lost.iter().all(|(why, _)| why.is_none()))
 }
 
 /// What of a terminal is used.
@@ -180,7 +188,7 @@ fn serve(
     effects: Vec<Effect>,
     outside: &Outside<'_>,
     messages: &Receiver<Msg>,
-) -> io::Result<()> {
+) {
     // For the test that the terminal is given back.
     let panics = cfg!(debug_assertions) && std::env::var_os("HUOZI_TUI_PANIC").is_some();
     let mut effects = effects;
@@ -191,12 +199,15 @@ fn serve(
         let mut again = Vec::new();
         for effect in effects.drain(..) {
             if matches!(effect, Effect::Quit) {
-                return Ok(());
+                return;
             }
             // They clear the screen.
             let clears = matches!(effect, Effect::Redraw | Effect::Enter);
             (behind, urgent) = (behind || clears, urgent || clears);
-            again.extend(carry_out(effect, terminal, app, outside)?);
+            // A terminal that is gone ends the program, and everything that has to be written then is.
+            again.extend(
+                carry_out(effect, terminal, app, outside).unwrap_or_else(|_| Some(hung_up(outside.code))),
+            );
         }
         for msg in again {
             effects.extend(update(app, msg, Instant::now()));
@@ -216,8 +227,8 @@ fn serve(
                 for msg in std::iter::once(msg).chain(messages.try_iter().take(1000)) {
                     urgent |= !matches!(msg, Msg::Report(_) | Msg::Tick);
                     assert!(!panics || !matches!(msg, Msg::Key(_)), "HUOZI_TUI_PANIC is set");
-                    // Where things are depends on what came before.
-                    if matches!(msg, Msg::Key(_) | Msg::Mouse(_) | Msg::Paste(_)) {
+                    // Where things are depends on what came before; characters that are typed need not know it.
+                    if matches!(msg, Msg::Key(_) | Msg::Mouse(_)) && !is_plain(&msg) {
                         view::prepare(app);
                     }
                     effects.extend(update(app, msg, Instant::now()));
@@ -228,15 +239,23 @@ fn serve(
                 effects.extend(update(app, Msg::Tick, Instant::now()));
                 behind = true;
             }
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Disconnected) => return,
         }
         let pause = if urgent { FRAMES[0] } else { FRAMES[1] };
-        if behind && drawn.elapsed() >= pause {
-            draw(terminal, app)?;
+        if behind && !app.quitting && drawn.elapsed() >= pause {
+            if draw(terminal, app).is_err() {
+                effects.extend(update(app, hung_up(outside.code), Instant::now()));
+            }
             drawn = Instant::now();
             (behind, urgent) = (false, false);
         }
     }
+}
+
+/// Whether it is a character without a modifier.
+fn is_plain(msg: &Msg) -> bool {
+    let plain = KeyModifiers::NONE | KeyModifiers::SHIFT;
+    matches!(msg, Msg::Key(KeyEvent { code: KeyCode::Char(_), modifiers, .. }) if plain.contains(*modifiers))
 }
 
 /// One frame; afterwards the cursor stands where text goes.
@@ -282,7 +301,8 @@ fn carry_out(
             outside.job.editing.store(false, Ordering::SeqCst);
             // Whatever the editor left: what is restored at the end is what was there before it.
             let _ = before.and_then(|before: Termios| tcsetattr(io::stdin(), OptionalActions::Now, &before));
-            enter(app.prefs.mouse)?;
+            // If that fails, so does the next frame. What was written comes first.
+            let _ = enter(app.prefs.mouse);
             outside.keys.go_on();
             return Ok(Some(Msg::Edited(edited)));
         }
@@ -292,7 +312,15 @@ fn carry_out(
             }
             leave();
             outside.job.stop()?;
-            return Ok(Some(Msg::Continued));
+            // Whoever ends a job that is stopped lets it go on, too: it does not take the terminal then.
+            let until = Instant::now() + SIGNALS;
+            while outside.code.load(Ordering::SeqCst) == 0 {
+                if Instant::now() >= until {
+                    return Ok(Some(Msg::Continued));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            return Ok(Some(Msg::Terminate));
         }
         Effect::Enter => {
             // Whoever had the terminal may have changed its mode.
@@ -329,14 +357,17 @@ fn edit(text: &str, code: &AtomicU8) -> io::Result<String> {
             None => std::thread::sleep(Duration::from_millis(20)),
         }
     };
-    if !status.success() {
+    // What one that was killed had saved by then is not lost; the shell tells it so.
+    let killed = status.signal().is_some() || status.code().is_some_and(|code| code > 128);
+    if !status.success() && !killed {
         return Err(io::Error::other(format!("{editor}: {status}")));
     }
     // It may have put something in its place that never ends.
-    let mut bytes = Vec::new();
-    if std::fs::metadata(file.path())?.is_file() {
-        File::open(file.path())?.take(MAX_EDITED_BYTES + 1).read_to_end(&mut bytes)?;
+    if !std::fs::metadata(file.path())?.is_file() {
+        return Err(io::Error::other(format!("{editor}: it left no file")));
     }
+    let mut bytes = Vec::new();
+    File::open(file.path())?.take(MAX_EDITED_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_EDITED_BYTES {
         return Err(io::Error::other(format!("{editor}: more than {} MiB", MAX_EDITED_BYTES >> 20)));
     }
@@ -379,7 +410,7 @@ impl Job {
                 }
                 true
             }
-            SIGINT => self.editing.load(Ordering::SeqCst),
+            SIGINT | SIGQUIT => self.editing.load(Ordering::SeqCst),
             _ => false,
         }
     }
@@ -407,7 +438,13 @@ impl Keys {
     }
 }
 
-fn read_keys(keys: Arc<Keys>, send: Sender<Msg>) -> io::Result<()> {
+/// The terminal went away, whether a signal says so or not.
+fn hung_up(code: &AtomicU8) -> Msg {
+    let _ = code.compare_exchange(0, 128 + SIGHUP as u8, Ordering::SeqCst, Ordering::SeqCst);
+    Msg::Terminate
+}
+
+fn read_keys(keys: Arc<Keys>, send: Sender<Msg>, code: Arc<AtomicU8>) -> io::Result<()> {
     std::thread::Builder::new().name("keys".into()).spawn(move || {
         loop {
             if keys.paused.load(Ordering::SeqCst) {
@@ -420,7 +457,7 @@ fn read_keys(keys: Arc<Keys>, send: Sender<Msg>) -> io::Result<()> {
                 .and_then(|there| if there { event::read().map(Some) } else { Ok(None) })
             {
                 // One that hung up is silent, too.
-                Ok(None) if tcgetwinsize(io::stdin()).is_err() => Msg::Terminate,
+                Ok(None) if tcgetwinsize(io::stdin()).is_err() => hung_up(&code),
                 Ok(None) => continue,
                 Ok(Some(Event::Key(key))) => Msg::Key(key),
                 // Nothing follows a mouse that is only moved.
@@ -430,10 +467,12 @@ fn read_keys(keys: Arc<Keys>, send: Sender<Msg>) -> io::Result<()> {
                 }))) => continue,
                 Ok(Some(Event::Mouse(mouse))) => Msg::Mouse(mouse),
                 Ok(Some(Event::Paste(text))) => Msg::Paste(text),
-                Ok(Some(Event::Resize(width, height))) => Msg::Resize(width, height),
+                Ok(Some(Event::Resize(width, height))) => {
+                    let size = used(Size { width, height });
+                    Msg::Resize(size.width, size.height)
+                }
                 Ok(Some(Event::FocusGained | Event::FocusLost)) => continue,
-                // The terminal went away.
-                Err(_) => Msg::Terminate,
+                Err(_) => hung_up(&code),
             };
             let last = matches!(msg, Msg::Terminate);
             if send.send(msg).is_err() || last {
@@ -456,7 +495,13 @@ fn watch_signals(send: Sender<Msg>, code: Arc<AtomicU8>, job: Arc<Job>) -> io::R
                 SIGTSTP => Msg::Suspend,
                 SIGCONT => Msg::Continued,
                 signal => {
-                    code.store(128 + signal as u8, Ordering::SeqCst);
+                    let number = 128 + signal as u8;
+                    code.store(number, Ordering::SeqCst);
+                    // A terminal that takes nothing any more may hold the thread that would end.
+                    let _ = std::thread::Builder::new().spawn(move || {
+                        std::thread::sleep(2 * PATIENCE);
+                        std::process::exit(number.into());
+                    });
                     Msg::Terminate
                 }
             };

@@ -12,6 +12,7 @@ use crate::session::store::{Entry, title_of};
 use crate::session::{Stats, Stop, Turn};
 use ratatui::layout::Rect;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -161,6 +162,8 @@ pub struct Live {
     pub first: Option<Instant>,
     /// When the last speed was taken, and the tokens there were.
     pub taken: Option<(Instant, usize)>,
+    /// Its question is on disk, where it is to be.
+    pub begun: bool,
     /// The person wants it to end.
     pub stopping: bool,
     /// Ends it.
@@ -262,7 +265,7 @@ pub struct App {
     pub unsaved: Option<Failure>,
     /// When somebody last wished to quit without that.
     pub leaving: Option<Instant>,
-    /// What of the message being written is on disk.
+    /// What the desk was last given to keep of the message being written.
     pub draft_kept: String,
     /// Since when it is another one.
     draft_since: Option<Instant>,
@@ -495,32 +498,42 @@ impl App {
             || self.draft_since.is_some()
     }
 
-    /// What is being written and not sent: not an old question that is looked at, and nothing of a conversation that
-    /// leaves nothing.
-    fn unsent(&self) -> &str {
+    /// What is being written and not sent, or sent and nobody has written it down yet: not an old question that is looked
+    /// at, but what the input held before it; and nothing of a conversation that leaves nothing.
+    fn unsent(&self) -> Cow<'_, str> {
+        if self.talk.private {
+            return Cow::Borrowed("");
+        }
         let text = self.input.text();
         let is = |question: &str| *super::commands::written(question) == *text;
-        match (&self.recalled, self.talk.turns.last()) {
-            _ if self.talk.private => "",
-            (_, Some(last)) if self.editing && is(&last.question) => &self.draft,
-            (Some((at, draft)), _) if self.history.get(*at).is_some_and(|question| is(question)) => draft,
-            _ => text,
+        let looked_at = self.recalled.as_ref().and_then(|(at, draft)| Some((self.history.get(*at)?, draft)));
+        let unsent = match (self.talk.turns.last(), looked_at) {
+            (Some(last), _) if self.editing => both(&self.draft, if is(&last.question) { "" } else { text }),
+            (_, Some((question, draft))) => both(draft, if is(question) { "" } else { text }),
+            _ => Cow::Borrowed(text),
+        };
+        match self.live() {
+            Some(live) if !live.begun && live.ask != Ask::Retry => {
+                Cow::Owned(both(&live.question, &unsent).into_owned())
+            }
+            _ => unsent,
         }
     }
 
-    /// What is to be on disk of the message being written: a while after it changed, and at the end. What was sent leaves
-    /// no sooner: by then it is in its conversation.
-    pub fn draft_due(&mut self, now: Instant) -> Option<String> {
-        if self.unsent() == self.draft_kept {
+    /// What is to be kept of the message being written: a while after it changed, or at once.
+    pub fn draft_due(&mut self, at_once: bool, now: Instant) -> Option<String> {
+        let unsent = self.unsent();
+        if unsent == self.draft_kept {
             self.draft_since = None;
             return None;
         }
-        let since = *self.draft_since.get_or_insert(now);
-        if now.saturating_duration_since(since) < DRAFT && !self.quitting {
+        let since = self.draft_since.unwrap_or(now);
+        if now.saturating_duration_since(since) < DRAFT && !at_once {
+            self.draft_since = Some(since);
             return None;
         }
+        self.draft_kept = unsent.into_owned();
         self.draft_since = None;
-        self.draft_kept = self.unsent().to_owned();
         Some(self.draft_kept.clone())
     }
 
@@ -536,6 +549,15 @@ impl App {
         let given = self.talk.title.clone().filter(|title| !title.trim().is_empty());
         let title = given.or_else(first).or_else(live);
         title.map_or_else(|| self.say("New conversation", "新对话").to_owned(), |t| super::text::one_line(&t))
+    }
+}
+
+/// Two texts below each other.
+fn both<'a>(above: &'a str, below: &'a str) -> Cow<'a, str> {
+    match (above.is_empty(), below.is_empty()) {
+        (true, _) => Cow::Borrowed(below),
+        (_, true) => Cow::Borrowed(above),
+        _ => Cow::Owned(format!("{above}\n{below}")),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::text::{cells, next, previous, typed, wrap};
 use std::ops::Range;
-use unicode_segmentation::UnicodeSegmentation;
+use unicode_segmentation::{GraphemeCursor, UnicodeSegmentation};
 
 /// Bytes of earlier states kept for undo.
 const UNDO_BYTES: usize = 4 << 20;
@@ -88,19 +88,14 @@ impl Input {
     }
 
     fn boundary(&self, at: usize) -> bool {
-        let line = self.line(at);
-        at == line.start || at == line.end || {
-            let text = &self.text[line.clone()];
-            text.grapheme_indices(true).any(|(start, _)| line.start + start == at)
-        }
+        // Looks only as far around it as it must: a long line may be typed.
+        GraphemeCursor::new(at, self.text.len(), true).is_boundary(&self.text, 0).unwrap_or(true)
     }
 
     /// The first boundary after byte `at`.
     fn after(&self, at: usize) -> usize {
-        let line = self.line(at);
-        let text = &self.text[line.clone()];
-        let starts = text.grapheme_indices(true).map(|(start, _)| line.start + start);
-        starts.chain([line.end]).find(|&start| start > at).unwrap_or(line.end)
+        let mut cursor = GraphemeCursor::new(at, self.text.len(), true);
+        cursor.next_boundary(&self.text, 0).ok().flatten().unwrap_or(self.text.len())
     }
 
     /// The line that byte `at` is in, without its break.

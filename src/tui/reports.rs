@@ -87,9 +87,15 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
             let what = app.say("not saved", "没有保存");
             let said = format!("{what}{}{}", app.say(": ", "："), why.text(app.lang()));
             app.flash(said, Tone::Error, now);
-            app.unsaved = Some(why);
+            (app.unsaved, app.leaving) = (Some(why), None);
+        }
+        Report::Begun => {
+            if let Busy::Answering(live) = &mut app.busy {
+                live.begun = true;
+            }
         }
         Report::Saved => {
+            app.leaving = None;
             if app.unsaved.take().is_some() {
                 let said = app.say("the conversation is saved again", "对话已重新保存").to_owned();
                 app.flash(said, Tone::Note, now);
@@ -102,16 +108,30 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
             );
             let said = said.to_owned();
             app.flash(said, Tone::Error, now);
+            (app.unsaved, app.leaving) = (None, None);
         }
-        Report::Draft(text) => {
+        Report::DraftNotKept(why) => {
+            let said = app.say("what is being written is not kept: ", "输入的草稿未能保存：");
+            let said = format!("{said}{}", why.text(app.lang()));
+            app.flash(said, Tone::Error, now);
+        }
+        Report::Draft(text, more) => {
             app.draft_kept.clone_from(&text);
             // What was written since stays, too.
             let since = app.input.text();
             let both = if since.is_empty() { text } else { format!("{text}\n{since}") };
             app.input.set(&both);
-            let said = app.say("what was not sent last time is in the input", "上次未发送的内容已放回输入框");
-            let said = said.to_owned();
+            let mut said = app
+                .say("what was not sent last time is in the input", "上次未发送的内容已放回输入框")
+                .to_owned();
+            if more > 0 {
+                said += &match app.lang() {
+                    Lang::En => format!("; {more} more wait for another start"),
+                    Lang::Zh => format!("；另有 {more} 份待下次启动"),
+                };
+            }
             app.flash(said, Tone::Note, now);
+            return vec![Effect::Desk(Desk::DraftTaken)];
         }
         Report::Memory(bytes) => app.memory = Some(bytes),
         Report::Models(models, available) => {

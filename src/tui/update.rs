@@ -45,7 +45,9 @@ pub enum Msg {
 /// Takes a message.
 pub fn update(app: &mut App, msg: Msg, now: Instant) -> Vec<Effect> {
     let mut effects = on(app, msg, now);
-    if let Some(text) = app.draft_due(now) {
+    // Before something else has the terminal, and before the end.
+    let leaves = |effect: &Effect| matches!(effect, Effect::Edit(_) | Effect::Suspend | Effect::Quit);
+    if let Some(text) = app.draft_due(effects.iter().any(leaves), now) {
         effects.insert(0, Effect::Desk(Desk::Draft(text)));
     }
     effects
@@ -154,8 +156,10 @@ fn key(app: &mut App, event: KeyEvent, now: Instant) -> Vec<Effect> {
 
 /// Ctrl+C: ends the answer; then empties the input; the second time in a row it quits.
 fn interrupt(app: &mut App, now: Instant) -> Vec<Effect> {
-    let again = app.interrupted.is_some_and(|then| now.saturating_duration_since(then) < TWICE);
-    if again {
+    let soon =
+        |then: Option<Instant>, most| then.is_some_and(|then| now.saturating_duration_since(then) < most);
+    // It is an answer to "once more" as well.
+    if soon(app.interrupted, TWICE) || app.unsaved.is_some() && soon(app.leaving, AFTER_ALL) {
         return quit(app, now);
     }
     app.interrupted = Some(now);
@@ -430,6 +434,7 @@ fn ask(app: &mut App, ask: Ask, question: String) -> Vec<Effect> {
         reading: None,
         first: None,
         taken: None,
+        begun: false,
         stopping: false,
         cancel: cancel.clone(),
     };

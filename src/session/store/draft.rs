@@ -1,10 +1,13 @@
 //! What is being written and not sent yet: one file a process, held by its lock, which the next process takes over.
 
-use super::{Error, lock, make_private_directory, open_options};
+use super::{Error, identity, make_private_directory, open_options};
 use std::fs::{self, File};
-use std::io::{Read, Seek, Write};
-use std::path::PathBuf;
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
 
+/// What a draft's name begins and ends with.
+const BEGIN: &str = "draft-";
+const END: &str = ".txt";
 /// A draft is at most this long.
 const MAX_DRAFT_BYTES: u64 = 16 << 20;
 
@@ -20,19 +23,30 @@ impl Draft {
         Self { folder, own: None }
     }
 
-    /// Takes over the latest draft that no process holds; its text. The others wait for the next process.
-    pub fn take(&mut self) -> Option<String> {
-        let files = fs::read_dir(&self.folder).ok()?.flatten().map(|file| file.path());
-        let files = files.filter(|path| path.extension().is_some_and(|e| e == "txt") && path.is_file());
-        let mut files: Vec<_> =
-            files.filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path))).collect();
+    /// Takes over the latest draft that no process holds: its text, and how many more there are, which wait for the next
+    /// process.
+    pub fn take(&mut self) -> Option<(String, usize)> {
+        let files = fs::read_dir(&self.folder).ok()?.flatten();
+        let mut files: Vec<_> = files
+            .filter(|file| {
+                let name = file.file_name();
+                let name = name.to_string_lossy();
+                name.starts_with(BEGIN) && name.ends_with(END) && file.file_type().is_ok_and(|t| t.is_file())
+            })
+            .filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path())))
+            .collect();
         files.sort();
-        files.into_iter().rev().find_map(|(_, path)| self.take_over(path))
+        let text = std::iter::from_fn(|| files.pop()).find_map(|(_, path)| self.take_over(path))?;
+        let waits = |path: &Path| open_options().open(path).ok().and_then(hold).is_some();
+        Some((text, files.iter().filter(|(_, path)| waits(path)).count()))
     }
 
     fn take_over(&mut self, path: PathBuf) -> Option<String> {
-        let mut file = open_options().open(&path).ok()?;
-        lock(&file, &path).ok()?;
+        let mut file = hold(open_options().open(&path).ok()?)?;
+        // It may have been sent, and removed, just now.
+        if identity(&file.metadata().ok()?) != identity(&fs::symlink_metadata(&path).ok()?) {
+            return None;
+        }
         let mut bytes = Vec::new();
         // What is longer is nothing that was written here.
         (&mut file).take(MAX_DRAFT_BYTES + 1).read_to_end(&mut bytes).ok()?;
@@ -53,14 +67,16 @@ impl Draft {
     /// What the system says; a text of more than 16 MiB.
     pub fn keep(&mut self, text: &str) -> Result<(), Error> {
         if text.is_empty() {
-            let Some((path, _)) = self.own.take() else { return Ok(()) };
-            return fs::remove_file(&path).map_err(|source| Error::Io { path, action: "remove", source });
+            return self.remove();
         }
         if text.len() as u64 > MAX_DRAFT_BYTES {
             return Err(Error::TooLarge { path: self.folder.clone(), bytes: text.len() as u64 });
         }
-        let gone = |own: &mut (PathBuf, File)| !own.0.exists();
-        if self.own.as_mut().is_none_or(gone) {
+        // Somebody may have removed or replaced it.
+        let there = |(path, file): &(PathBuf, File)| {
+            Some(identity(&file.metadata().ok()?) == identity(&fs::symlink_metadata(path).ok()?))
+        };
+        if !self.own.as_ref().and_then(there).unwrap_or(false) {
             self.own = Some(self.create()?);
         }
         let Some((path, file)) = &mut self.own else { return Ok(()) };
@@ -70,12 +86,35 @@ impl Draft {
         written.map_err(|source| Error::Io { path: path.clone(), action: "write", source })
     }
 
+    fn remove(&mut self) -> Result<(), Error> {
+        let Some((path, file)) = &self.own else { return Ok(()) };
+        // While it is held: nobody is to take it over in between.
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                let emptied = file.set_len(0);
+                emptied.map_err(|_| Error::Io { path: path.clone(), action: "remove", source })
+            }
+            _ => {
+                self.own = None;
+                Ok(())
+            }
+        }
+    }
+
     fn create(&self) -> Result<(PathBuf, File), Error> {
         let io = |source| Error::Io { path: self.folder.clone(), action: "write into the folder", source };
         make_private_directory(&self.folder).map_err(io)?;
-        let file = tempfile::Builder::new().prefix("draft-").suffix(".txt").tempfile_in(&self.folder);
+        // Held before it has a name that others look at.
+        let file = tempfile::Builder::new().prefix(BEGIN).suffix(".new").tempfile_in(&self.folder);
         let (file, path) = file.map_err(io)?.keep().map_err(|error| io(error.error))?;
-        lock(&file, &path)?;
-        Ok((path, file))
+        let named = path.with_extension("txt");
+        let file = hold(file).ok_or(io::ErrorKind::Unsupported.into()).map_err(io)?;
+        fs::rename(&path, &named).map_err(io)?;
+        Ok((named, file))
     }
+}
+
+/// The file, if this process holds it now; where files cannot be held nothing is kept, as two processes would write it.
+fn hold(file: File) -> Option<File> {
+    file.try_lock().is_ok().then_some(file)
 }

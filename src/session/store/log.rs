@@ -314,6 +314,11 @@ impl Log {
                 .map(|(id, _)| id);
             let known = known.or_else(|| self.find(parent, &turn.answer, turn.ids.as_deref()));
             let answer = match known {
+                // All of it was written, and then not why it ended.
+                Some(id) if self.said.get(&id).is_some_and(|s| stop_name(s.stop) != stop_name(turn.stop)) => {
+                    self.end(id, turn.stop, out)?;
+                    id
+                }
                 Some(id) => id,
                 None => {
                     let line = Line {

@@ -101,7 +101,8 @@ pub enum Error {
         /// The last id in it.
         last: u64,
     },
-    /// Somebody removed or replaced the file while it was written, or made it something else.
+    /// Somebody removed or replaced the file while it was written, or made it something else; or the answer that goes on
+    /// has no beginning in it.
     #[error("{}: was removed, replaced or damaged by another program", path.display())]
     Gone {
         /// The file.
@@ -272,6 +273,19 @@ fn lock(file: &File, path: &Path) -> Result<(), Error> {
         Err(fs::TryLockError::WouldBlock) => Err(Error::Busy { path: path.to_owned() }),
         // A file system without locks: go on, as one does who has it alone.
         Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(()),
+    }
+}
+
+/// What tells a file from another one that has its name now, where the system tells that.
+fn identity(meta: &fs::Metadata) -> impl PartialEq + use<> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (meta.dev(), meta.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        meta.file_type()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::log::Log;
 use super::{Error, Writer, lock, make_private_directory, open_options, path, read};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -27,17 +27,35 @@ fn error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
 
 /// The conversations in `directory`, the latest first. Files that are no conversations are left out.
 pub fn list(directory: &Path) -> Vec<Entry> {
-    let Ok(files) = fs::read_dir(directory) else { return Vec::new() };
-    let mut found: Vec<Entry> = files.flatten().filter_map(|file| entry(&file.path())).collect();
-    found.sort_by(|a, b| (b.modified, &b.name).cmp(&(a.modified, &a.name)));
-    found
+    list_while(directory, &|| true).unwrap_or_default()
 }
 
-/// The name of the conversation in which something was said last; no file is read.
+/// The same; `None` when `go_on`, which is asked before every file, says no.
+fn list_while(directory: &Path, go_on: &dyn Fn() -> bool) -> Option<Vec<Entry>> {
+    let mut found = Vec::new();
+    for file in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if !go_on() {
+            return None;
+        }
+        found.extend(entry(&file.path()));
+    }
+    found.sort_by(|a, b| (b.modified, &b.name).cmp(&(a.modified, &a.name)));
+    Some(found)
+}
+
+/// The name of the conversation in which something was said last; of other files than its own none is read.
 pub fn latest(directory: &Path) -> Option<String> {
     let files = fs::read_dir(directory).ok()?.flatten();
-    let found = files.filter_map(|file| named(&file.path())).filter(|(_, meta)| meta.len() > 0);
-    found.map(|(name, meta)| (meta.modified().ok(), name)).max().map(|(_, name)| name)
+    let found = files.filter_map(|file| named(&file.path()));
+    let mut found: Vec<_> = found.map(|(name, meta)| (meta.modified().ok(), name)).collect();
+    found.sort();
+    found.into_iter().rev().map(|(_, name)| name).find(|name| has_a_line(directory, name))
+}
+
+/// Whether one line of the conversation is whole: it is none otherwise.
+fn has_a_line(directory: &Path, name: &str) -> bool {
+    let file = path(directory, name).ok().and_then(|path| File::open(path).ok());
+    file.is_some_and(|file| BufReader::new(file).bytes().any(|byte| matches!(byte, Ok(b'\n'))))
 }
 
 /// The name of a conversation's file, and what the system knows of it.
@@ -91,7 +109,7 @@ pub fn search(directory: &Path, text: &str, go_on: &dyn Fn() -> bool) -> Option<
         Some(log.texts().any(|said| said.to_lowercase().contains(&lower)))
     };
     let mut found = Vec::new();
-    for entry in list(directory) {
+    for entry in list_while(directory, go_on)? {
         if !go_on() {
             return None;
         }

@@ -5,7 +5,9 @@
 //! that was not given to it yet.
 
 use super::log::{Line, Log, Speaker};
-use super::{Conversation, Error, MAX_NUMBER, lock, make_private_directory, open_options, path, read};
+use super::{
+    Conversation, Error, MAX_NUMBER, identity, lock, make_private_directory, open_options, path, read,
+};
 use crate::schedule::Stop;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -38,10 +40,9 @@ impl Writer {
     /// No such file, one that another process writes, a line that is not what it should be, no whole line at all.
     pub fn open(directory: &Path, name: &str, model: &str) -> Result<(Self, Conversation), Error> {
         let path = path(directory, name)?;
-        let mut file = open_options().open(&path).map_err(|source| Error::Io {
-            path: path.clone(),
-            action: "open",
-            source,
+        let mut file = open_options().open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::Unknown { name: name.to_owned() },
+            _ => Error::Io { path: path.clone(), action: "open", source },
         })?;
         lock(&file, &path)?;
         let bytes = read(&path, &mut file)?;
@@ -90,7 +91,7 @@ impl Writer {
         self.log.title.as_deref()
     }
 
-    /// Whether nothing is in the file.
+    /// Whether no whole line is in the file.
     pub fn is_empty(&self) -> bool {
         self.log.whole == 0
     }
@@ -104,7 +105,7 @@ impl Writer {
     /// question of `before` once more, and the earlier answer counts until the new one has said something.
     ///
     /// # Errors
-    /// What the system says; the file then is as before.
+    /// What the system says, and [`Error::Gone`]: no answer is begun then.
     pub fn begin(
         &mut self,
         before: &Conversation,
@@ -145,10 +146,11 @@ impl Writer {
     /// Writes a piece of the answer begun: text, and the ids that gave it.
     ///
     /// # Errors
-    /// What the system says; the file then is as before.
+    /// What the system says, and [`Error::Gone`], also where no answer is begun in the file any more: then the next piece
+    /// needs another [`Writer::begin`].
     pub fn part(&mut self, text: &str, ids: &[u32]) -> Result<(), Error> {
         self.look()?;
-        let Some(growing) = &mut self.growing else { return Ok(()) };
+        let Some(growing) = &mut self.growing else { return Err(Error::Gone { path: self.path.clone() }) };
         let (id, waited) = (growing.id, std::mem::take(&mut growing.head_waits));
         let mut out = Vec::new();
         let (text, ids) = (Some(text.to_owned()), Some(ids.to_vec()));
@@ -164,7 +166,7 @@ impl Writer {
     /// Writes why the answer begun ended (if it did), and whatever else makes the file say `conversation`.
     ///
     /// # Errors
-    /// What the system says; the file then is as before.
+    /// What the system says, and [`Error::Gone`]; what the file does not say then the next call writes.
     pub fn finish(&mut self, conversation: &Conversation, stop: Option<Stop>) -> Result<(), Error> {
         self.look()?;
         let mut out = Vec::new();
@@ -182,7 +184,7 @@ impl Writer {
     /// Gives the conversation another title.
     ///
     /// # Errors
-    /// What the system says; the file then is as before.
+    /// What the system says, and [`Error::Gone`]: it has the title it had then.
     pub fn rename(&mut self, title: &str) -> Result<(), Error> {
         self.look()?;
         let mut out = Vec::new();
@@ -195,11 +197,15 @@ impl Writer {
     /// whatever the file does not say.
     ///
     /// # Errors
-    /// [`Error::Gone`]: what is written would be found by nobody.
+    /// [`Error::Gone`]: what is written would be found by nobody; or what the system says.
     fn look(&mut self) -> Result<(), Error> {
         let gone = || Error::Gone { path: self.path.clone() };
-        let here = self.file.metadata().map_err(|_| gone())?;
-        let there = std::fs::metadata(&self.path).map_err(|_| gone())?;
+        let io = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => gone(),
+            _ => Error::Io { path: self.path.clone(), action: "look at", source },
+        };
+        let here = self.file.metadata().map_err(io)?;
+        let there = std::fs::metadata(&self.path).map_err(io)?;
         if identity(&here) != identity(&there) {
             return Err(gone());
         }
@@ -214,6 +220,8 @@ impl Writer {
     }
 
     fn read_again(&mut self) -> Result<(), Error> {
+        // Until it is read nobody knows what it says.
+        self.length = u64::MAX;
         self.file.seek(SeekFrom::Start(0)).map_err(|source| Error::Io {
             path: self.path.clone(),
             action: "seek",
@@ -253,26 +261,15 @@ impl Writer {
             let path = self.path.clone();
             move |source| Error::Io { path, action, source }
         };
-        // Cuts a torn last line, and anything that a reader would not have seen.
-        self.file.set_len(at).map_err(io("cut"))?;
+        if self.length > at {
+            // A torn last line, and anything that a reader would not have seen.
+            self.file.set_len(at).map_err(io("cut"))?;
+        }
         self.file.seek(SeekFrom::Start(at)).map_err(io("seek"))?;
         self.file.write_all(out).map_err(io("write"))?;
         self.log.whole = at + out.len() as u64;
         self.length = self.log.whole;
         Ok(())
-    }
-}
-
-/// What tells a file from another one that has its name now, where the system tells that.
-fn identity(meta: &std::fs::Metadata) -> impl PartialEq + use<> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        (meta.dev(), meta.ino())
-    }
-    #[cfg(not(unix))]
-    {
-        meta.file_type()
     }
 }
 
@@ -345,6 +342,21 @@ mod tests {
         assert_eq!(read_back(dir.path(), &name), [third]);
         let text = std::fs::read_to_string(dir.path().join(format!("{name}.jsonl"))).unwrap();
         assert!(text.contains("床前") && text.contains('疑'), "nothing is rewritten");
+    }
+
+    #[test]
+    fn why_an_answer_ended_is_written_when_it_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::create(dir.path(), "m").unwrap();
+        let name = writer.name().to_owned();
+        writer.begin(&talk(&[]), "月", 0, false).unwrap();
+        writer.part("明", &[1]).unwrap();
+        // As after a write that failed.
+        writer.growing = None;
+        let whole = turn("月", "明", &[1], Stop::MaxTokens);
+        writer.finish(&talk(std::slice::from_ref(&whole)), None).unwrap();
+        assert_eq!(read_back(dir.path(), &name), [whole]);
+        assert!(matches!(writer.part("月", &[2]), Err(Error::Gone { .. })), "no answer is begun");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The thread for what takes a moment on disk.
 
-use super::{Desk, Model, Report, Send, Setup, paths};
+use super::part::AGAIN;
+use super::{Desk, Model, Pending, Report, Send, Setup, paths};
 use crate::session::catalog::{self, Found, Memory};
 use crate::session::store::{self, Draft};
 use crate::tui::failure::Failure;
@@ -11,7 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 /// What was thrown away can be brought back for so long.
 const DAYS_IN_TRASH: u64 = 30;
@@ -28,38 +30,55 @@ pub(super) struct Worker {
     /// Nothing that is only shown matters any more.
     ending: Arc<AtomicBool>,
     draft: Option<Draft>,
-    /// Why a draft is not kept was told.
-    draft_failed: bool,
+    /// What lay there at the start, until the screen has it.
+    adopted: Option<String>,
+    /// What is to be kept and could not be.
+    unkept: Option<(String, Pending)>,
 }
 
 impl Worker {
     /// Without a draft.
     pub(super) fn new(setup: Setup, send: Send, lists: Arc<AtomicUsize>, ending: Arc<AtomicBool>) -> Self {
         let draft = setup.drafts.clone().map(Draft::new);
-        Self { setup, send, lists, ending, draft, draft_failed: false }
+        Self { setup, send, lists, ending, draft, adopted: None, unkept: None }
     }
 
     /// Works until nothing more can come.
-    pub(super) fn run(&mut self, tasks: &Receiver<Desk>) {
-        if let Some(text) = self.draft.as_mut().and_then(Draft::take) {
-            (self.send)(Report::Draft(text));
+    pub(super) fn run(&mut self, tasks: &Receiver<(Desk, Pending)>) {
+        if let Some((text, more)) = self.draft.as_mut().and_then(Draft::take) {
+            self.adopted = Some(text.clone());
+            (self.send)(Report::Draft(text, more));
         }
         if let Some(folder) = &self.setup.folder {
             store::empty_trash(folder, DAYS_IN_TRASH);
         }
-        let mut done = 0;
-        while let Ok(task) = tasks.recv() {
-            done += usize::from(matches!(task, Desk::List(_)));
-            let report = catch_unwind(AssertUnwindSafe(|| self.on(task, done)));
+        let mut lists = 0;
+        loop {
+            let (task, pending) =
+                match tasks.recv_timeout(self.unkept.as_ref().map_or(Duration::MAX, |_| AGAIN)) {
+                    Ok(task) => task,
+                    Err(RecvTimeoutError::Timeout) => {
+                        // Why it cannot be kept was told.
+                        let _ = self.keep_unkept();
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break,
+                };
+            lists += usize::from(matches!(task, Desk::List(_)));
+            let report = catch_unwind(AssertUnwindSafe(|| self.on(task, pending, lists)));
             let report = report.unwrap_or_else(|panic| Some(Report::DeskFailed(Failure::panic(&*panic))));
             if let Some(report) = report {
                 (self.send)(report);
             }
         }
+        if let Err(why) = self.keep_unkept() {
+            (self.send)(Report::DraftNotKept(why));
+        }
+        self.unkept = None;
     }
 
     /// Does a task; a list is the one with number `list`.
-    fn on(&mut self, task: Desk, list: usize) -> Option<Report> {
+    fn on(&mut self, task: Desk, pending: Pending, list: usize) -> Option<Report> {
         let ending = || self.ending.load(Ordering::Relaxed);
         let done = match task {
             Desk::Models if ending() => return None,
@@ -100,7 +119,15 @@ impl Worker {
             Desk::Attach(path) => return self.aside(move || attach(path)),
             Desk::Complete(text) => return self.aside(move || Report::Completed(paths::complete(text))),
             Desk::Prefs(text) => return self.keep_prefs(&text),
-            Desk::Draft(text) => return self.keep_draft(&text),
+            Desk::Draft(text) => {
+                let told = self.unkept.replace((text, pending)).is_some();
+                let why = self.keep_unkept().err().filter(|_| !told)?;
+                return Some(Report::DraftNotKept(why));
+            }
+            Desk::DraftTaken => {
+                self.adopted = None;
+                return None;
+            }
         };
         Some(done.unwrap_or_else(|report| report))
     }
@@ -129,11 +156,16 @@ impl Worker {
         Some(Report::DeskFailed(Failure::io(path, &error)))
     }
 
-    fn keep_draft(&mut self, text: &str) -> Option<Report> {
-        let error = self.draft.as_mut()?.keep(text).err();
-        let told = std::mem::replace(&mut self.draft_failed, error.is_some());
-        let why = Failure::from(error.filter(|_| !told)?);
-        Some(Report::DeskFailed(why.after("what is being written is not kept: ", "输入的草稿未能保存：")))
+    /// Keeps what is being written, and until the screen has it what lay there before.
+    fn keep_unkept(&mut self) -> Result<(), Failure> {
+        let (Some(draft), Some((text, _))) = (&mut self.draft, &self.unkept) else {
+            self.unkept = None;
+            return Ok(());
+        };
+        let both = self.adopted.as_ref().map(|before| format!("{before}\n{text}"));
+        draft.keep(both.as_ref().unwrap_or(text))?;
+        self.unkept = None;
+        Ok(())
     }
 }
 

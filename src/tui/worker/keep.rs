@@ -2,12 +2,17 @@
 
 use super::desk;
 use super::model::Worker;
-use super::{Report, Talk};
+use super::part::Part;
+use super::{Report, Send, Talk};
 use crate::session::open::Options;
-use crate::session::store::{self, Choices, Conversation, Writer};
+use crate::session::store::{self, Choices, Conversation, Error, Writer, title_of};
 use crate::session::{Settings, Turn};
 use crate::tui::failure::Failure;
-use std::io::ErrorKind;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A second wish to leave what cannot be saved counts if it comes this soon.
+const AFTER_ALL: Duration = Duration::from_secs(10);
 
 /// The open conversation beside what was said in it.
 #[derive(Default)]
@@ -21,6 +26,82 @@ pub(super) struct Kept {
     pub(super) choices: Option<Choices>,
     /// The engine that its next answer is to come from; `None` is the one that is open.
     pub(super) options: Option<Options>,
+    /// Name and title that the screen was told.
+    pub(super) told: Option<(String, Option<String>)>,
+    /// Names that it had until somebody took the file away.
+    pub(super) gone: Vec<String>,
+    /// When somebody last wished to leave it although it is not saved.
+    pub(super) left: Option<Instant>,
+}
+
+/// Where conversations are kept, and who is told.
+pub(super) struct Shelf<'a> {
+    pub(super) folder: &'a Path,
+    /// Of the model whose ids are written.
+    pub(super) fingerprint: &'a str,
+    pub(super) send: &'a Send,
+}
+
+impl Kept {
+    /// Writes to its file, which is made if there is none; in another one if somebody took it away.
+    fn write(
+        &mut self,
+        shelf: &Shelf<'_>,
+        mut write: impl FnMut(&mut Writer) -> Result<(), Error>,
+    ) -> Result<(), Failure> {
+        let mut moved = false;
+        let result = loop {
+            let writer = match self.writer.take() {
+                Some(writer) => Ok(writer),
+                None => Writer::create(shelf.folder, shelf.fingerprint),
+            };
+            let result = writer.and_then(|mut writer| {
+                let result = write(&mut writer);
+                if matches!(result, Err(Error::Gone { .. })) {
+                    self.gone.push(writer.name().to_owned());
+                } else if !writer.is_empty() {
+                    self.writer = Some(writer);
+                }
+                result
+            });
+            if !matches!(result, Err(Error::Gone { .. })) || std::mem::replace(&mut moved, true) {
+                break result;
+            }
+        };
+        if let Err(error) = result {
+            self.unsaved = true;
+            return Err(error.into());
+        }
+        self.copy = false;
+        if let Some(writer) = &self.writer {
+            self.title = writer.title().map(str::to_owned);
+            let name = Some((writer.name().to_owned(), self.title.clone()));
+            if self.told != name {
+                (shelf.send)(Report::Named(writer.name().to_owned(), self.title.clone()));
+                self.told = name;
+            }
+        }
+        match (moved, std::mem::take(&mut self.unsaved)) {
+            (true, _) => (shelf.send)(Report::Moved),
+            (false, true) => (shelf.send)(Report::Saved),
+            (false, false) => {}
+        }
+        Ok(())
+    }
+
+    /// Writes what is new of an answer, if it is time; all of it where its beginning is not in the file.
+    pub(super) fn grow(&mut self, shelf: Option<&Shelf<'_>>, part: &mut Part) {
+        let Some(shelf) = shelf.filter(|_| !self.private && part.is_due()) else { return };
+        let unsaved = self.unsaved;
+        if self.writer.as_mut().filter(|_| !unsaved).is_some_and(|writer| part.go_on(writer).is_ok()) {
+            return;
+        }
+        match self.write(shelf, |writer| part.begin(writer)) {
+            // Once, until it is saved.
+            Err(why) if !unsaved => (shelf.send)(Report::NotSaved(why)),
+            _ => {}
+        }
+    }
 }
 
 impl Worker {
@@ -32,7 +113,10 @@ impl Worker {
             turns.pop();
         }
         let system = settings.system.clone();
-        Conversation { title: self.talk.title.clone(), system, choices: self.talk.choices.clone(), turns }
+        // One that is made of the first question is made of it again.
+        let made = turns.first().map(|first| title_of(&first.question));
+        let title = self.talk.title.clone().filter(|title| Some(title) != made.as_ref());
+        Conversation { title, system, choices: self.talk.choices.clone(), turns }
     }
 
     /// What was said, with which settings, and the fingerprint of the model, be it open or not.
@@ -47,77 +131,56 @@ impl Worker {
     }
 
     /// Writes to the conversation's file, which is made if there is none; what fails is told.
-    pub(super) fn write(&mut self, write: impl Fn(&Self, &mut Writer) -> Result<(), store::Error>) {
+    pub(super) fn write(&mut self, write: impl FnMut(&mut Writer) -> Result<(), Error>) {
         if let Err(why) = self.try_write(write) {
             (self.send)(Report::NotSaved(why));
         }
     }
 
     /// The same; gives what fails.
-    fn try_write(
-        &mut self,
-        write: impl Fn(&Self, &mut Writer) -> Result<(), store::Error>,
-    ) -> Result<(), Failure> {
+    fn try_write(&mut self, write: impl FnMut(&mut Writer) -> Result<(), Error>) -> Result<(), Failure> {
         let Some(fingerprint) = self.said().map(|(_, _, fingerprint)| fingerprint.to_owned()) else {
             return Ok(());
         };
         if self.talk.private {
             return Ok(());
         }
-        let before = self.talk.writer.as_ref().map(|writer| writer.name().to_owned());
-        let Some(folder) = self.setup.folder.clone() else {
+        let Some(folder) = &self.setup.folder else {
             if !std::mem::replace(&mut self.homeless, true) {
                 (self.send)(Report::DeskFailed(desk::homeless()));
             }
             return Ok(());
         };
-        let mut result = Ok(());
-        // Twice: what somebody took away while it was written is written to another file.
-        for _ in 0..2 {
-            let writer = match self.talk.writer.take() {
-                Some(writer) => Ok(writer),
-                None => Writer::create(&folder, &fingerprint),
-            };
-            result = writer.and_then(|mut writer| {
-                let result = write(self, &mut writer);
-                let gone = matches!(result, Err(store::Error::Gone { .. }));
-                if result.is_ok() {
-                    self.talk.title = writer.title().map(str::to_owned);
-                    self.talk.copy = false;
-                }
-                if gone {
-                    self.uncache(writer.name());
-                    (self.send)(Report::Moved);
-                } else if !writer.is_empty() {
-                    self.talk.writer = Some(writer);
-                }
-                result
-            });
-            if !matches!(result, Err(store::Error::Gone { .. })) {
-                break;
-            }
-        }
-        match result {
-            Ok(()) => {
-                let writer =
-                    self.talk.writer.as_ref().filter(|writer| Some(writer.name()) != before.as_deref());
-                if let Some(writer) = writer {
-                    (self.send)(Report::Named(writer.name().to_owned(), self.talk.title.clone()));
-                }
-                if std::mem::take(&mut self.talk.unsaved) {
-                    (self.send)(Report::Saved);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.talk.unsaved = true;
-                Err(error.into())
-            }
+        let shelf = Shelf { folder, fingerprint: &fingerprint, send: &self.send };
+        let result = self.talk.write(&shelf, write);
+        self.forget_gone();
+        result
+    }
+
+    /// Removes the keys and values of conversations whose files somebody took away.
+    pub(super) fn forget_gone(&mut self) {
+        for name in std::mem::take(&mut self.talk.gone) {
+            self.uncache(&name);
         }
     }
 
+    /// Makes the file say what was said.
     pub(super) fn save(&mut self) {
-        self.write(|worker, writer| writer.finish(&worker.conversation(false), None));
+        if let Err(why) = self.try_save() {
+            (self.send)(Report::NotSaved(why));
+        }
+    }
+
+    fn try_save(&mut self) -> Result<(), Failure> {
+        let conversation = self.conversation(false);
+        if self.talk.writer.is_none() && conversation.turns.is_empty() {
+            // Nothing is said, or all of it taken back before it could be saved.
+            if std::mem::take(&mut self.talk.unsaved) {
+                (self.send)(Report::Saved);
+            }
+            return Ok(());
+        }
+        self.try_write(|writer| writer.finish(&conversation, None))
     }
 
     /// Saves what changed about a conversation that is on disk, or should be.
@@ -129,20 +192,18 @@ impl Worker {
 
     /// Saves what could not be saved; why that fails.
     pub(super) fn settle(&mut self) -> Result<(), Failure> {
-        if !self.talk.unsaved || self.talk.private {
-            return Ok(());
-        }
-        self.try_write(|worker, writer| writer.finish(&worker.conversation(false), None))
+        if self.talk.unsaved { self.try_save() } else { Ok(()) }
     }
 
-    /// The same before another conversation takes the place of this one; as the reason not to open it.
+    /// The same before another conversation takes the place of this one; the reason not to open it, the first time.
     pub(super) fn settle_first(&mut self) -> Result<(), Option<Failure>> {
-        self.settle().map_err(|why| {
-            Some(why.after(
-                "the open conversation is not saved (Alt+P gives it up): ",
-                "当前对话尚未保存（Alt+P 放弃保存）：",
-            ))
-        })
+        let Err(why) = self.settle() else { return Ok(()) };
+        if self.talk.left.replace(Instant::now()).is_some_and(|then| then.elapsed() < AFTER_ALL) {
+            return Ok(());
+        }
+        Err(Some(
+            why.after("this is not saved; again to leave it so: ", "当前对话尚未保存，再按一次则放弃："),
+        ))
     }
 
     pub(super) fn rename(&mut self, title: String) {
@@ -153,25 +214,26 @@ impl Worker {
 
     pub(super) fn private(&mut self, private: bool) {
         self.talk.private = private;
-        self.talk.unsaved &= !private;
         match (private, self.talk.writer.take()) {
             (true, Some(writer)) => {
                 let name = writer.name().to_owned();
                 self.uncache(&name);
                 drop(writer);
                 let Some(folder) = self.setup.folder.clone() else { return };
-                if let Err(error) = store::erase(&folder, &name) {
-                    // It is there: it goes on being saved.
-                    self.take_hold(&name);
-                    self.talk.private = false;
-                    (self.send)(Report::DeskFailed(error.into()));
+                match store::erase(&folder, &name) {
+                    Ok(()) => self.talk.unsaved = false,
+                    Err(error) => {
+                        // It is there: it goes on being saved.
+                        self.talk.private = false;
+                        self.take_hold(&name);
+                        (self.send)(Report::DeskFailed(error.into()));
+                    }
                 }
             }
-            (_, writer) => {
+            (true, None) => self.talk.unsaved = false,
+            (false, writer) => {
                 self.talk.writer = writer;
-                if self.model.as_ref().is_some_and(|model| !model.session.turns().is_empty()) {
-                    self.save();
-                }
+                self.save();
             }
         }
         self.tell();
@@ -179,13 +241,18 @@ impl Worker {
 
     /// Holds the file again that was let go.
     fn take_hold(&mut self, name: &str) {
-        if let (Some(folder), Some(model)) = (&self.setup.folder, &self.model) {
-            let writer = Writer::open(folder, name, &model.about.fingerprint);
-            self.talk.writer = writer.ok().map(|(writer, _)| writer);
+        if let (Some(folder), Some((_, _, fingerprint))) = (&self.setup.folder, self.said()) {
+            let writer = Writer::open(folder, name, fingerprint).ok().map(|(writer, _)| writer);
+            self.talk.unsaved |= writer.is_none();
+            self.talk.writer = writer;
         }
     }
 
     pub(super) fn delete(&mut self) {
+        if self.talk.writer.is_some() {
+            // What is thrown away is what is on the screen.
+            let _ = self.try_save();
+        }
         if let (Some(writer), Some(folder)) = (self.talk.writer.take(), self.setup.folder.clone()) {
             let name = writer.name().to_owned();
             // Whoever moves the file must have its lock.
@@ -195,8 +262,6 @@ impl Worker {
                     self.uncache(&name);
                     (self.send)(Report::Deleted(trashed));
                 }
-                // Somebody was faster.
-                Err(store::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
                     self.take_hold(&name);
                     return (self.send)(Report::NotOpened(Some(error.into())));

@@ -100,6 +100,8 @@ pub enum Desk {
     Prefs(String),
     /// Keep what is being written.
     Draft(String),
+    /// [`Report::Draft`] was taken: what is to be kept from now on holds it.
+    DraftTaken,
 }
 
 /// All that can be changed about an answer.
@@ -150,6 +152,8 @@ pub enum Report {
     NotSaved(Failure),
     /// What could not be saved is.
     Saved,
+    /// The question is on disk, where it is to be.
+    Begun,
     /// Somebody took the conversation's file away while it was open: it is written to another one.
     Moved,
     /// The engine is opened anew, as the settings want it.
@@ -162,8 +166,10 @@ pub enum Report {
     Models(Vec<Model>, Option<u64>),
     /// Conversations, the latest first: those that hold the text, unless it is empty.
     Talks(String, Vec<store::Entry>),
-    /// What was being written and not sent when the program ended.
-    Draft(String),
+    /// What was being written and not sent when the program ended, and how many such texts wait for another start.
+    Draft(String, usize),
+    /// What is being written cannot be kept.
+    DraftNotKept(Failure),
     /// A conversation was thrown away, and lies in the trash under this name.
     Deleted(String),
     /// What lay in the trash under the first name is back under the second.
@@ -259,12 +265,30 @@ impl Setup {
     }
 }
 
+/// Lives as long as something that was asked for may not be on disk.
+struct Pending(Arc<AtomicUsize>);
+
+impl Pending {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// Both threads.
 pub struct Workers {
-    work: Sender<Work>,
+    work: Sender<(Work, Pending)>,
     /// Work that the model's thread has not begun, but its end.
     waiting: Arc<AtomicUsize>,
-    desk: Sender<Desk>,
+    desk: Sender<(Desk, Pending)>,
+    /// How many [`Pending`]s there are.
+    pending: Arc<AtomicUsize>,
     ending: Arc<AtomicBool>,
     /// Lists that the desk was asked for: while a word is typed only the last matters.
     lists: Arc<AtomicUsize>,
@@ -284,7 +308,7 @@ impl Workers {
         let (desk, desks) = mpsc::channel();
         let ending = Arc::new(AtomicBool::new(false));
         let waiting = Arc::new(AtomicUsize::new(0));
-        let lists = Arc::new(AtomicUsize::new(0));
+        let (lists, pending) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (to, at, wait) = (send.clone(), setup.clone(), waiting.clone());
         let mut desk_of = desk::Worker::new(setup, send, lists.clone(), ending.clone());
         let threads = [
@@ -295,14 +319,14 @@ impl Workers {
                 desk_of.run(&desks);
             })?,
         ];
-        Ok(Self { work, waiting, desk, ending, lists, threads })
+        Ok(Self { work, waiting, desk, pending, ending, lists, threads })
     }
 
     /// Gives work to the model's thread.
     pub fn work(&self, work: Work) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         // It ends only when this does.
-        let _ = self.work.send(work);
+        let _ = self.work.send((work, Pending::new(&self.pending)));
     }
 
     /// Gives work to the other thread.
@@ -310,15 +334,15 @@ impl Workers {
         if matches!(desk, Desk::List(_)) {
             self.lists.fetch_add(1, Ordering::SeqCst);
         }
-        let _ = self.desk.send(desk);
+        let _ = self.desk.send((desk, Pending::new(&self.pending)));
     }
 
-    /// Waits until all that was said is on disk, and all that the desk was given to write; not longer than `patience`.
-    /// Whether all of it is done.
+    /// Waits until both threads have ended; not longer than `patience`. Whether they have tried to write all that was
+    /// said, and all that the desk was given to write: what they could not is told.
     pub fn finish(self, patience: Duration) -> bool {
-        let Self { work, desk, ending, threads, .. } = self;
+        let Self { work, desk, pending, ending, threads, .. } = self;
         ending.store(true, Ordering::Relaxed);
-        let _ = work.send(Work::Quit);
+        let _ = work.send((Work::Quit, Pending::new(&pending)));
         // It ends when nothing more can come.
         drop(desk);
         let until = Instant::now() + patience;
@@ -326,6 +350,6 @@ impl Workers {
         while !done() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
-        done()
+        pending.load(Ordering::SeqCst) == 0
     }
 }

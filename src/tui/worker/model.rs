@@ -1,8 +1,8 @@
 //! The thread that owns the model: it opens models, answers, and writes what is said to disk as it grows.
 
-use super::keep::Kept;
-use super::part::Part;
-use super::{Ask, Chosen, Report, Send, Setup, Typed, Work, desk};
+use super::keep::{Kept, Shelf};
+use super::part::{AGAIN, Part};
+use super::{Ask, Chosen, Pending, Report, Send, Setup, Typed, Work, desk};
 use crate::session::catalog;
 use crate::session::kv_cache::KvCache;
 use crate::session::open::{self, About, Options, Source, Step};
@@ -17,8 +17,6 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at the memory in use.
 const MEMORY: Duration = Duration::from_secs(1);
-/// What could not be saved is tried again after so long.
-const AGAIN: Duration = Duration::from_secs(3);
 
 /// An open model.
 pub(super) struct Loaded {
@@ -67,32 +65,45 @@ impl Worker {
     }
 
     /// Works until it is told to end.
-    pub(super) fn run(mut self, works: &Receiver<Work>) {
+    pub(super) fn run(mut self, works: &Receiver<(Work, Pending)>) {
         loop {
             let work = match works.recv_timeout(if self.talk.unsaved { AGAIN } else { Duration::MAX }) {
-                Err(RecvTimeoutError::Timeout) => {
-                    // Why it fails was told.
-                    let _ = self.settle();
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) | Ok(Work::Quit) => break,
-                Ok(work) => work,
+                // Why it cannot be saved was told.
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Ok(work) => Some(work),
             };
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            let what = catch_unwind(AssertUnwindSafe(|| self.on(work)));
-            if let Err(panic) = what {
+            let last = matches!(work, Some((Work::Quit, _)));
+            let done = catch_unwind(AssertUnwindSafe(|| match work {
+                None => drop(self.settle()),
+                Some((Work::Quit, pending)) => {
+                    if let Err(why) = self.settle() {
+                        (self.send)(Report::NotSaved(why));
+                    }
+                    drop(pending);
+                }
+                Some((work, pending)) => {
+                    self.waiting.fetch_sub(1, Ordering::Relaxed);
+                    self.on(work, pending);
+                }
+            }));
+            if let Err(panic) = done {
                 self.leave();
                 (self.send)(Report::LoadFailed(Failure::panic(&*panic)));
             }
-        }
-        if let Err(why) = self.settle() {
-            (self.send)(Report::NotSaved(why));
+            if last {
+                break;
+            }
         }
     }
 
-    fn on(&mut self, work: Work) {
+    /// Does work; `pending` goes when all that was said is on disk.
+    fn on(&mut self, work: Work, pending: Pending) {
         match work {
-            Work::Load { source, options, cancel } => self.load(source, options, &cancel),
+            Work::Load { source, options, cancel } => {
+                drop(pending);
+                self.load(source, options, &cancel);
+            }
             Work::Resume => {
                 if let Err(error) = self.resume() {
                     (self.send)(Report::NotOpened(error));
@@ -114,6 +125,7 @@ impl Worker {
                 let error = self.ask(ask, &question, chosen, &cancel);
                 self.tell();
                 (self.send)(Report::Answered(error));
+                drop(pending);
                 self.cache_keys_and_values();
             }
             Work::Undo => {
@@ -124,6 +136,7 @@ impl Worker {
                 self.tell();
             }
             Work::Warm(cancel) => {
+                drop(pending);
                 let filled = self.warm(&cancel);
                 // No turns: what is on the screen may be ahead of what this thread has been told.
                 let dropped = self.model.as_ref().map_or(0, |model| model.session.dropped());
@@ -288,6 +301,9 @@ impl Worker {
         if let Some(chosen) = self.chosen() {
             self.reopen(&chosen.options, cancel);
         }
+        if cancel.load(Ordering::Relaxed) {
+            return 0;
+        }
         let Some(model) = &mut self.model else { return 0 };
         if let (Some(cache), Some(writer)) = (&mut self.cache, &self.talk.writer) {
             // What cannot be loaded is read.
@@ -357,30 +373,28 @@ impl Worker {
             model.session.undo();
         }
         // The question is on disk before anything that takes long.
-        self.write(|worker, writer| {
-            writer.begin(&worker.conversation(ask == Ask::New), question, attempt, ask == Ask::Retry)
-        });
+        let retry = ask == Ask::Retry;
+        let mut part = Part::new(self.conversation(ask == Ask::New), question, attempt, retry);
+        self.write(|writer| part.begin(writer));
+        if !self.talk.unsaved {
+            (self.send)(Report::Begun);
+        }
         if let Some(error) = self.reopen(&chosen.options, cancel) {
             self.take_back(undone, false);
             if let Some(back) = self.chosen() {
                 self.choose(&back);
             }
-            self.write(|worker, writer| writer.finish(&worker.conversation(false), None));
+            self.save();
             return Some(error);
         }
-        let Some(model) = &mut self.model else { return None };
-        let (send, writer) = (&self.send, &mut self.talk.writer);
-        let mut part = Part::new();
+        let Self { model, talk, setup, send, .. } = self;
+        let Some(Loaded { session, about, .. }) = model else { return None };
+        let fingerprint = &about.fingerprint;
+        let shelf = setup.folder.as_deref().map(|folder| Shelf { folder, fingerprint, send });
         let mut looked = Instant::now();
-        let mut unsaved = false;
         let mut on = |event: Event| {
-            if part.take(&event)
-                && part.is_due()
-                && let Some(why) = part.write(writer.as_mut()).filter(|_| !unsaved)
-            {
-                // Once: what is written at the end holds all of it.
-                unsaved = true;
-                send(Report::NotSaved(why));
+            if part.take(&event) {
+                talk.grow(shelf.as_ref(), &mut part);
             }
             if looked.elapsed() >= MEMORY {
                 looked = Instant::now();
@@ -391,12 +405,11 @@ impl Worker {
             send(Report::Event(event));
         };
         let result = match ask {
-            Ask::Retry => model.session.retry(cancel, &mut on),
-            Ask::New | Ask::Revise => model.session.ask(question, cancel, &mut on),
+            Ask::Retry => session.retry(cancel, &mut on),
+            Ask::New | Ask::Revise => session.ask(question, cancel, &mut on),
         };
-        // Why it fails is told by the end, which writes all that is missing.
-        let _ = part.write(writer.as_mut());
-        self.talk.unsaved |= unsaved;
+        part.is_last();
+        talk.grow(shelf.as_ref(), &mut part);
         // A question that was changed and has no answer does not cost the exchange that was there.
         let unanswered = undone.is_some()
             && matches!(&result, Ok(answer) if answer.stop == Stop::Cancelled && answer.ids.is_empty());
@@ -404,7 +417,9 @@ impl Worker {
             self.take_back(undone, unanswered);
         }
         let stop = result.as_ref().ok().map(|answer: &Answer| answer.stop);
-        self.write(|worker, writer| writer.finish(&worker.conversation(false), stop));
+        let conversation = self.conversation(false);
+        self.write(|writer| writer.finish(&conversation, stop));
+        self.forget_gone();
         self.memory();
         if unanswered {
             return Some(Failure::new(

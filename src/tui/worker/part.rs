@@ -1,29 +1,45 @@
-//! What of an answer is written next.
+//! An answer on its way to the disk.
 
 use crate::session::Event;
-use crate::session::store::Writer;
-use crate::tui::failure::Failure;
+use crate::session::store::{Conversation, Error, Writer};
 use std::time::{Duration, Instant};
 
 /// A piece of an answer is written when the last is this old.
 const PART: Duration = Duration::from_millis(500);
+/// What could not be written is tried again after so long.
+pub(super) const AGAIN: Duration = Duration::from_secs(3);
 
-/// What was generated and is not on disk yet.
+/// The question, and what was generated.
 pub(super) struct Part {
+    /// What was said before.
+    before: Conversation,
+    question: String,
+    attempt: u64,
+    retry: bool,
     text: String,
     ids: Vec<u32>,
-    since: Instant,
+    /// Bytes of the text and ids that are on disk.
+    written: (usize, usize),
+    /// When the next piece is written.
+    due: Instant,
 }
 
 impl Part {
-    /// Nothing.
-    pub(super) fn new() -> Self {
-        Self { text: String::new(), ids: Vec::new(), since: Instant::now() }
+    /// Nothing of the answer to `question`, which follows what was said `before`; with `retry` it is the last question
+    /// once more.
+    pub(super) fn new(before: Conversation, question: &str, attempt: u64, retry: bool) -> Self {
+        let (question, due) = (question.to_owned(), Instant::now() + PART);
+        Self { before, question, attempt, retry, text: String::new(), ids: Vec::new(), written: (0, 0), due }
     }
 
-    /// Whether it has waited long enough.
+    /// Whether there is something to write, and it is time.
     pub(super) fn is_due(&self) -> bool {
-        self.since.elapsed() >= PART
+        self.ids.len() > self.written.1 && Instant::now() >= self.due
+    }
+
+    /// What is there is written next, however short the time was.
+    pub(super) fn is_last(&mut self) {
+        self.due = Instant::now();
     }
 
     /// Takes what is generated; whether the ids are those of the text. The text of an id comes after it.
@@ -36,14 +52,27 @@ impl Part {
         matches!(event, Event::Text(_))
     }
 
-    /// Writes it; why that failed.
-    pub(super) fn write(&mut self, writer: Option<&mut Writer>) -> Option<Failure> {
-        self.since = Instant::now();
-        if self.ids.is_empty() {
-            return None;
+    /// Writes what is new of it.
+    pub(super) fn go_on(&mut self, writer: &mut Writer) -> Result<(), Error> {
+        writer.part(&self.text[self.written.0..], &self.ids[self.written.1..])?;
+        self.done();
+        Ok(())
+    }
+
+    /// Writes all there is, the question and what was said before it first.
+    pub(super) fn begin(&mut self, writer: &mut Writer) -> Result<(), Error> {
+        self.due = Instant::now() + AGAIN;
+        writer.begin(&self.before, &self.question, self.attempt, self.retry)?;
+        if !self.ids.is_empty() {
+            writer.part(&self.text, &self.ids)?;
         }
-        let (text, ids) = (std::mem::take(&mut self.text), std::mem::take(&mut self.ids));
-        writer?.part(&text, &ids).err().map(Failure::from)
+        self.done();
+        Ok(())
+    }
+
+    fn done(&mut self) {
+        self.written = (self.text.len(), self.ids.len());
+        self.due = Instant::now() + PART;
     }
 }
 
@@ -53,7 +82,7 @@ mod tests {
 
     #[test]
     fn ids_are_written_with_their_text() {
-        let mut part = Part::new();
+        let mut part = Part::new(Conversation::default(), "q", 0, false);
         // Two ids make one character.
         assert!(!part.take(&Event::Token(7)));
         assert!(!part.take(&Event::Token(8)));
@@ -61,5 +90,11 @@ mod tests {
         assert!(part.take(&Event::Text("春".into())));
         assert!(!part.take(&Event::Token(9)), "its text is not there yet");
         assert_eq!((part.text.as_str(), &part.ids[..]), ("春", &[7, 8, 9][..]));
+        assert!(!part.is_due(), "not at every token");
+        part.is_last();
+        assert!(part.is_due());
+        part.done();
+        part.is_last();
+        assert!(!part.is_due(), "there is nothing more");
     }
 }
