@@ -86,7 +86,6 @@ fn the_list_keeps_what_is_chosen_when_it_is_another() {
     world.listed(entries());
     world.write("t");
     world.listed(entries());
-    world.key(KeyCode::Down);
     world.ctrl('r');
     world.listed(other);
     world.write("!");
@@ -594,6 +593,13 @@ fn only_what_is_searched_for_is_shown_and_touched() {
     world.listed(entries());
     assert_eq!(world.app.talks.len(), before);
     assert!(!world.screen().contains("searching ..."));
+    // What was chosen by its title is, below one that only says it.
+    let renamed = world.ctrl('r');
+    assert!(renamed.is_empty() && world.screen().contains("Explain the borrow checker"));
+    world.write("!");
+    assert!(
+        matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(Desk::Rename(name, _)), _] if name == "chat-2")
+    );
     world.write("nothing like it");
     assert!(world.app.talks.is_empty() && world.screen().contains("searching ..."));
     for code in [KeyCode::Enter, KeyCode::Delete] {

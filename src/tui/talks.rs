@@ -82,7 +82,8 @@ pub fn searched(app: &mut App) -> Vec<Effect> {
         let text = state.text();
         app.talks.retain(|entry| entry.is_titled(text));
         state.searching = true;
-        (state.at, state.name) = (0, None);
+        // It stays so when others come before it.
+        state.choose(0, &app.talks);
     }
     relist(app)
 }
