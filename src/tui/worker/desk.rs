@@ -6,6 +6,7 @@ use crate::session::catalog::{self, Found, Memory};
 use crate::session::store::{self, Draft};
 use crate::tui::failure::Failure;
 use encoding_rs::{Encoding, GB18030, UTF_8};
+use std::any::Any;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -66,7 +67,7 @@ impl Worker {
                 };
             lists += usize::from(matches!(task, Desk::List(_)));
             let report = catch_unwind(AssertUnwindSafe(|| self.on(task, pending, lists)));
-            let report = report.unwrap_or_else(|panic| Some(Report::DeskFailed(Failure::panic(&*panic))));
+            let report = report.unwrap_or_else(|panic| Some(panicked(&*panic)));
             if let Some(report) = report {
                 (self.send)(report);
             }
@@ -79,18 +80,23 @@ impl Worker {
 
     /// Does a task; a list is the one with number `list`.
     fn on(&mut self, task: Desk, pending: Pending, list: usize) -> Option<Report> {
-        let ending = || self.ending.load(Ordering::Relaxed);
         let done = match task {
-            Desk::Models if ending() => return None,
-            Desk::Models => Ok(models(&self.setup.models)),
+            Desk::Models => {
+                let first = self.setup.models.clone();
+                return self.aside(move || Some(models(&first)));
+            }
             Desk::List(text) => {
-                let go_on = || self.lists.load(Ordering::SeqCst) == list && !ending();
-                let found = match &self.setup.folder {
-                    Some(folder) => store::search(folder, &text, &go_on)?,
-                    // That there are none is told where one is to be saved.
-                    None => Vec::new(),
-                };
-                Ok(Report::Talks(text, found))
+                let (lists, ending, folder) =
+                    (self.lists.clone(), self.ending.clone(), self.setup.folder.clone());
+                return self.aside(move || {
+                    let go_on = || lists.load(Ordering::SeqCst) == list && !ending.load(Ordering::Relaxed);
+                    let found = match folder {
+                        Some(folder) => store::search(&folder, &text, &go_on)?,
+                        // That there are none is told where one is to be saved.
+                        None => Vec::new(),
+                    };
+                    Some(Report::Talks(text, found))
+                });
             }
             Desk::Rename(name, title) => match self.folder() {
                 Ok(folder) => match store::rename(folder, &name, &title) {
@@ -116,8 +122,10 @@ impl Worker {
                 let exported = store::export(&path, &text);
                 exported.map(Report::Exported).map_err(|error| Report::PathFailed(error.into()))
             }
-            Desk::Attach(path) => return self.aside(move || attach(path)),
-            Desk::Complete(text) => return self.aside(move || Report::Completed(paths::complete(text))),
+            Desk::Attach(path) => return self.aside(move || Some(attach(path))),
+            Desk::Complete(text) => {
+                return self.aside(move || Some(Report::Completed(paths::complete(text))));
+            }
             Desk::Prefs(text) => return self.keep_prefs(&text),
             Desk::Draft(text) => {
                 let told = self.unkept.replace((text, pending)).is_some();
@@ -136,12 +144,17 @@ impl Worker {
         self.setup.folder.as_deref().ok_or_else(|| Report::DeskFailed(homeless()))
     }
 
-    /// Does something in a thread of its own: a file that gives nothing, and does not end either, is to keep nobody
-    /// waiting.
-    fn aside(&self, work: impl FnOnce() -> Report + std::marker::Send + 'static) -> Option<Report> {
+    /// Reads something in a thread of its own: a slow disk, or a file that gives nothing and does not end either, is to
+    /// keep nothing from being written.
+    fn aside(&self, work: impl FnOnce() -> Option<Report> + std::marker::Send + 'static) -> Option<Report> {
         let send = self.send.clone();
-        let thread = std::thread::Builder::new().name("aside".into()).spawn(move || send(work()));
-        let why = thread.err()?;
+        let work = move || {
+            let report = catch_unwind(AssertUnwindSafe(work));
+            if let Some(report) = report.unwrap_or_else(|panic| Some(panicked(&*panic))) {
+                send(report);
+            }
+        };
+        let why = std::thread::Builder::new().name("aside".into()).spawn(work).err()?;
         Some(Report::DeskFailed(why.to_string().into()))
     }
 
@@ -167,6 +180,10 @@ impl Worker {
         self.unkept = None;
         Ok(())
     }
+}
+
+fn panicked(panic: &(dyn Any + std::marker::Send)) -> Report {
+    Report::DeskFailed(Failure::panic(panic))
 }
 
 fn failed(error: store::Error) -> Report {
