@@ -566,8 +566,21 @@ fn what_is_typed_while_a_model_opens_is_there_when_it_is() {
     );
     let (_, cursor) = world.frame();
     assert_eq!(cursor.unwrap().x, 2 + 12);
+    // It does not open: what is typed on is no wish to quit, or for the demo.
+    world.report(Report::LoadFailed("no".into()));
+    assert!(world.key(KeyCode::Char('q')).is_empty() && world.key(KeyCode::Char('d')).is_empty());
+    assert!(world.screen().contains("已写的消息会保留"), "{}", world.screen());
+    assert_eq!(world.app.input.text(), "昨天，今天。qd");
+    world.app.input.set("昨天，今天。");
+    world.app.load(Source::File("/m/huozi.gguf".into()), world.now);
     world.ready();
     assert_eq!(world.app.input.text(), "昨天，今天。");
+    world.app.load(Source::File("/m/huozi.gguf".into()), world.now);
+    world.ctrl('u');
+    world.write("/quit");
+    assert!(matches!(&world.key(KeyCode::Enter)[..], [Effect::Quit]));
+    world.ready();
+    world.app.input.set("昨天，今天。");
     // What was written before the draft came is not lost either.
     world.report(Report::Draft("前天".into(), 0));
     assert_eq!(world.app.input.text(), "前天\n昨天，今天。");

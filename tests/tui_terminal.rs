@@ -443,6 +443,40 @@ fn a_terminal_of_thousands_of_millions_of_cells() {
 }
 
 #[test]
+fn a_full_disk_is_told_and_waited_for() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let home = tempfile::tempdir().unwrap();
+    Terminal::chat(home.path(), (80, 24), &["--new"]).quit();
+    // Not one byte can be written, but to the terminal.
+    const FULL: &str = r#"trap '' XFSZ; ulimit -S -f 0; exec "$0" "$@""#;
+    let env = [("XDG_CACHE_HOME", &*cache())];
+    let args = ["--new", "-n", "4"];
+    let mut t = Terminal::run(&["bash", "-c", FULL], home.path(), (80, 24), &args, &env).ready();
+    t.send("写\r");
+    t.wait("the mark", |screen| screen.contains("[未能保存]") && IDLE(screen));
+    assert!(sessions(home.path()).is_empty(), "an empty file is no conversation");
+    t.send("\u{11}");
+    t.wait("a question", |screen| screen.contains("尚未保存，再按一次则不保存退出"));
+    let pid = Pid::from_child(&t.child);
+    prlimit(Some(pid), Resource::Fsize, Rlimit { current: None, maximum: None }).unwrap();
+    let saved = t.wait("the disk", |screen| screen.contains("对话已重新保存"));
+    assert!(!saved.contains("[未能保存]"), "{saved}");
+    assert!(sessions(home.path()).concat().contains("\"text\":\"写\""));
+    t.quit();
+    // It is full to the end: the second wish counts, and what is lost is told.
+    let mut t = Terminal::run(&["bash", "-c", FULL], home.path(), (80, 24), &args, &env).ready();
+    t.send("二\r");
+    t.wait("the mark", |screen| screen.contains("[未能保存]") && IDLE(screen));
+    t.send("未发送\u{11}");
+    t.wait("a question", |screen| screen.contains("尚未保存，再按一次则不保存退出"));
+    t.send("\u{11}");
+    assert_eq!(t.ended().code(), Some(1));
+    t.is_restored();
+    let said = t.contents();
+    assert!(said.contains("对话没有保存：") && said.contains("未发送的内容没有保存："), "{said}");
+}
+
+#[test]
 fn what_comes_at_once_arrives_whole() {
     let home = tempfile::tempdir().unwrap();
     let mut t = Terminal::chat(home.path(), (80, 24), &["--new"]);

@@ -1,6 +1,6 @@
 //! The pane that chooses a model, and the one that shows how it is opened.
 
-use super::app::{App, Effect, Loading, Screen};
+use super::app::{App, Effect, Loading, Screen, Tone};
 use super::ask::{Ask, Wish};
 use super::look::{Lang, bytes, seconds};
 use super::markdown::plain;
@@ -20,6 +20,7 @@ use std::time::Instant;
 /// Takes a key while a model is chosen or opened.
 pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
     let sources = app.sources();
+    let begun = !app.input.is_empty() && app.about.is_none();
     // After the models: a path to type.
     let last = sources.len();
     match &mut app.screen {
@@ -32,6 +33,12 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         Screen::Choose(choice) => {
             let control = key.modifiers.contains(KeyModifiers::CONTROL);
             match key.code {
+                // A message was begun while a model was opened, and this one did not: its letters are no wishes.
+                KeyCode::Char(c) if key.modifiers.difference(KeyModifiers::SHIFT).is_empty() && begun => {
+                    app.input.insert(c.encode_utf8(&mut [0; 4]));
+                    let said = app.say("the message that was begun waits", "已写的消息会保留").to_owned();
+                    app.flash(said, Tone::Note, now);
+                }
                 KeyCode::Up => choice.at = choice.at.min(last).saturating_sub(1),
                 KeyCode::Down | KeyCode::Tab => choice.at = (choice.at + 1).min(last),
                 KeyCode::Char('k') if !control => choice.at = choice.at.min(last).saturating_sub(1),

@@ -11,6 +11,9 @@ use super::worker::Work;
 use std::borrow::Cow;
 use std::time::Instant;
 
+/// Names of the command that ends the program.
+const QUIT: [&str; 3] = ["quit", "bye", "exit"];
+
 /// The command that `text` is and what follows its name; `None` for a message.
 pub fn parse(text: &str) -> Option<(&str, &str)> {
     let text = text.trim();
@@ -21,6 +24,11 @@ pub fn parse(text: &str) -> Option<(&str, &str)> {
     let (name, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     // A path or a date is no command.
     name.chars().all(|c| c.is_ascii_alphabetic()).then_some((name, rest.trim()))
+}
+
+/// Whether `text` is the command that ends the program.
+pub fn is_quit(text: &str) -> bool {
+    parse(text).is_some_and(|(name, _)| QUIT.contains(&name))
 }
 
 /// The message that `text` is: `//` stands for a slash at its beginning.
@@ -60,7 +68,7 @@ pub fn run(app: &mut App, name: &str, rest: &str, now: Instant) -> Vec<Effect> {
         }
         "lang" => Action::Language,
         "editor" => Action::Editor,
-        "quit" | "bye" | "exit" => Action::Quit,
+        name if QUIT.contains(&name) => Action::Quit,
         "set" => {
             let (key, value) = rest.split_once([' ', '=']).unwrap_or((rest, ""));
             app.input.take();

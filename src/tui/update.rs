@@ -138,6 +138,7 @@ fn key(app: &mut App, event: KeyEvent, now: Instant) -> Vec<Effect> {
             match what {
                 None => write(app, event),
                 Some(Action::Newline) => app.input.insert("\n"),
+                Some(Action::Send) if commands::is_quit(app.input.text()) => return send(app, now),
                 Some(_) => {
                     let said = app.say("the model is not there yet", "模型尚未打开").to_owned();
                     app.flash(said, Tone::Note, now);
