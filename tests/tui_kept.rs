@@ -120,6 +120,33 @@ fn what_somebody_takes_away_is_written_again() {
 }
 
 #[test]
+fn what_is_taken_away_and_left_is_not_lost() {
+    let home = tempfile::tempdir().unwrap();
+    let sessions = home.path().join("sessions");
+    let (threads, chosen) = talked(home.path());
+    let path = || sessions.join(format!("{}.jsonl", on_disk(home.path())[0].0));
+    // Somebody else's file in its place is not erased, and not thrown away.
+    fs::write(home.path().join("mine"), "mine\n").unwrap();
+    let taken = path();
+    fs::rename(home.path().join("mine"), &taken).unwrap();
+    threads.workers.work(Work::Private(true));
+    assert!(threads.talk().private);
+    assert_eq!(fs::read(&taken).unwrap(), b"mine\n");
+    fs::remove_file(taken).unwrap();
+    threads.workers.work(Work::Private(false));
+    threads.talk();
+    assert_eq!(on_disk(home.path())[0].1.len(), 2);
+    // It is left: for a new one, and for good.
+    fs::remove_file(path()).unwrap();
+    threads.opened(Work::New);
+    assert_eq!(on_disk(home.path())[0].1, ["你好", "写诗"]);
+    threads.ask("再见", &chosen);
+    fs::remove_dir_all(&sessions).unwrap();
+    assert!(threads.workers.finish(PATIENCE));
+    assert_eq!(on_disk(home.path())[0].1, ["再见"]);
+}
+
+#[test]
 fn what_cannot_be_saved_is_told_kept_and_saved_when_it_can_be() {
     let home = tempfile::tempdir().unwrap();
     let threads = Threads::start(setup(home.path()));
@@ -237,25 +264,6 @@ fn what_is_taken_away_during_an_answer_is_written_while_it_goes_on() {
     let turns = store::load(&home.path().join("sessions"), &found, "").unwrap().turns;
     assert_eq!((turns.len(), turns[0].stop), (1, Stop::Cancelled));
     assert_eq!(store::list(&home.path().join("sessions")).len(), 1);
-}
-
-#[test]
-fn what_cannot_be_erased_goes_on_being_saved() {
-    let home = tempfile::tempdir().unwrap();
-    let (threads, chosen) = talked(home.path());
-    let sessions = home.path().join("sessions");
-    let [(name, _)] = &on_disk(home.path())[..] else { panic!("one conversation") };
-    // No file any more.
-    let path = sessions.join(format!("{name}.jsonl"));
-    fs::remove_file(&path).unwrap();
-    fs::create_dir(&path).unwrap();
-    threads.workers.work(Work::Private(true));
-    threads.wait(|report| matches!(report, Report::DeskFailed(_)).then_some(()));
-    assert!(!threads.talk().private);
-    threads.opened(Work::New);
-    assert_eq!(on_disk(home.path())[0].1, ["你好", "写诗"]);
-    threads.ask("再见", &chosen);
-    assert_eq!(on_disk(home.path()).len(), 2);
 }
 
 #[test]

@@ -190,7 +190,7 @@ fn signals_restore_the_terminal() {
 #[test]
 fn whatever_ends_it_restores_the_terminal() {
     let home = tempfile::tempdir().unwrap();
-    for (signal, code) in [("-QUIT", 131), ("-USR1", 138), ("-USR2", 140), ("-HUP", 129)] {
+    for (signal, code) in [("-QUIT", 131), ("-USR1", 138), ("-HUP", 129), ("-ALRM", 142), ("-XCPU", 152)] {
         let mut t = Terminal::job(home.path(), &["--new"], &[("XDG_CACHE_HOME", &cache())]).ready();
         t.signal(signal);
         t.wait(signal, |screen| screen.contains(&format!("[stopped {code}]")));
@@ -221,7 +221,7 @@ fn a_full_disk_is_told_and_waited_for() {
     let home = tempfile::tempdir().unwrap();
     Terminal::chat(home.path(), (80, 24), &["--new"]).quit();
     // Not one byte can be written, but to the terminal.
-    const FULL: &str = r#"trap '' XFSZ; ulimit -S -f 0; exec "$0" "$@""#;
+    const FULL: &str = r#"ulimit -S -f 0; exec "$0" "$@""#;
     let env = [("XDG_CACHE_HOME", &*cache())];
     let args = ["--new", "-n", "4"];
     let mut t = Terminal::run(&["bash", "-c", FULL], home.path(), (80, 24), &args, &env).ready();

@@ -21,7 +21,9 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Rect, Size};
 use ratatui::{Terminal, TerminalOptions, Viewport};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{
+    SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ,
+};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Stdout, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -484,8 +486,9 @@ fn read_keys(keys: Arc<Keys>, send: Sender<Msg>, code: Arc<AtomicU8>) -> io::Res
 }
 
 fn watch_signals(send: Sender<Msg>, code: Arc<AtomicU8>, job: Arc<Job>) -> io::Result<()> {
-    const ENDS: [i32; 6] = [SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2];
-    let mut signals = signal_hook::iterator::Signals::new(ENDS.iter().chain(&[SIGTSTP, SIGCONT]))?;
+    const ENDS: [i32; 8] = [SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU];
+    let others = [SIGTSTP, SIGCONT, SIGXFSZ];
+    let mut signals = signal_hook::iterator::Signals::new(ENDS.iter().chain(&others))?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             if job.takes(signal) {
@@ -494,6 +497,8 @@ fn watch_signals(send: Sender<Msg>, code: Arc<AtomicU8>, job: Arc<Job>) -> io::R
             let msg = match signal {
                 SIGTSTP => Msg::Suspend,
                 SIGCONT => Msg::Continued,
+                // The write that was too much fails, and is told like a disk that is full.
+                SIGXFSZ => continue,
                 signal => {
                     let number = 128 + signal as u8;
                     code.store(number, Ordering::SeqCst);

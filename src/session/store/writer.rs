@@ -96,6 +96,16 @@ impl Writer {
         self.log.whole == 0
     }
 
+    /// Whether somebody else did something to the file since it was last read or written here.
+    pub fn is_touched(&mut self) -> bool {
+        !matches!(self.look(), Ok(false))
+    }
+
+    /// Whether the file that has its name is another one, or none, or holds something else.
+    pub fn is_gone(&mut self) -> bool {
+        matches!(self.look(), Err(Error::Gone { .. }))
+    }
+
     /// Another model goes on.
     pub fn set_model(&mut self, model: &str) {
         model.clone_into(&mut self.model);
@@ -192,13 +202,13 @@ impl Writer {
         self.write(taken.map(|_| ()), &out)
     }
 
-    /// Looks at what somebody else did to the file: one that was made shorter or longer is read again, and the answer
+    /// Looks at whether somebody else did something to the file: one that was made shorter or longer is read again, and the answer
     /// begun is no part of it. What is lost of it comes back with [`Writer::begin`] and [`Writer::finish`], which write
     /// whatever the file does not say.
     ///
     /// # Errors
     /// [`Error::Gone`]: what is written would be found by nobody; or what the system says.
-    fn look(&mut self) -> Result<(), Error> {
+    fn look(&mut self) -> Result<bool, Error> {
         let gone = || Error::Gone { path: self.path.clone() };
         let io = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => gone(),
@@ -209,14 +219,15 @@ impl Writer {
         if identity(&here) != identity(&there) {
             return Err(gone());
         }
-        if here.len() != self.length {
+        let touched = here.len() != self.length;
+        if touched {
             self.growing = None;
             self.read_again().map_err(|error| match error {
                 Error::Io { .. } => error,
                 _ => Error::Gone { path: self.path.clone() },
             })?;
         }
-        Ok(())
+        Ok(touched)
     }
 
     fn read_again(&mut self) -> Result<(), Error> {

@@ -190,9 +190,10 @@ impl Worker {
         }
     }
 
-    /// Saves what could not be saved; why that fails.
+    /// Saves what could not be saved, or is not there any more; why that fails.
     pub(super) fn settle(&mut self) -> Result<(), Failure> {
-        if self.talk.unsaved { self.try_save() } else { Ok(()) }
+        let touched = self.talk.writer.as_mut().is_some_and(Writer::is_touched);
+        if self.talk.unsaved || touched { self.try_save() } else { Ok(()) }
     }
 
     /// The same before another conversation takes the place of this one; the reason not to open it, the first time.
@@ -214,7 +215,9 @@ impl Worker {
 
     pub(super) fn private(&mut self, private: bool) {
         self.talk.private = private;
-        match (private, self.talk.writer.take()) {
+        // Another file that has its name is somebody else's.
+        let gone = self.talk.writer.as_mut().is_some_and(Writer::is_gone);
+        match (private, self.talk.writer.take().filter(|_| !gone)) {
             (true, Some(writer)) => {
                 let name = writer.name().to_owned();
                 self.uncache(&name);
