@@ -141,9 +141,18 @@ fn what_is_taken_away_and_left_is_not_lost() {
     threads.opened(Work::New);
     assert_eq!(on_disk(home.path())[0].1, ["你好", "写诗"]);
     threads.ask("再见", &chosen);
+    // It is thrown away: all of it is, not what somebody left of it.
+    let newest = path();
+    fs::File::options().write(true).open(&newest).unwrap().set_len(0).unwrap();
+    threads.workers.work(Work::Delete);
+    let trashed = threads.wait(|report| if let Report::Deleted(name) = report { Some(name) } else { None });
+    store::undelete(&sessions, &trashed).unwrap();
+    assert_eq!(on_disk(home.path())[0].1, ["再见"]);
+    threads.talk();
+    threads.ask("春", &chosen);
     fs::remove_dir_all(&sessions).unwrap();
     assert!(threads.workers.finish(PATIENCE));
-    assert_eq!(on_disk(home.path())[0].1, ["再见"]);
+    assert_eq!(on_disk(home.path())[0].1, ["春"]);
 }
 
 #[test]
@@ -362,9 +371,13 @@ fn a_search_gives_way_to_the_next() {
         _ => None,
     });
     assert_eq!(found.len(), 1);
-    // It is asked before anything is read.
+    // It is asked before any file is read, whatever that is, and between reading and searching.
+    let notes = home.path().join("notes");
+    fs::create_dir(&notes).unwrap();
+    fs::write(notes.join("notes.txt"), "月").unwrap();
+    assert_eq!(store::search(&notes, "月", &|| true), Some(Vec::new()));
+    assert_eq!(store::search(&notes, "月", &|| false), None);
     let asked = std::cell::Cell::new(0);
-    let go_on = || asked.replace(asked.get() + 1) > 0;
-    assert!(store::search(&home.path().join("sessions"), "月", &go_on).is_none());
-    assert_eq!(asked.get(), 1);
+    let once = || asked.replace(asked.get() + 1) == 0;
+    assert_eq!(store::search(&home.path().join("sessions"), "月", &once), None);
 }
