@@ -539,6 +539,20 @@ fn what_is_written_is_kept_until_it_is_sent() {
     world.pass(1100);
     world.pass(1100);
     assert_eq!(draft(&world), Some(""));
+    // Nor does what was begun there, or asked, in the next one.
+    world.app.talk.turns = vec![turn("secret", "a")];
+    world.app.history.push("secret".into());
+    world.write("more");
+    world.talk(Vec::new());
+    world.pass(1100);
+    world.pass(1100);
+    assert_eq!((world.app.input.text().is_empty(), draft(&world)), (false, Some("")));
+    assert!(!world.app.history.contains(&"secret".to_owned()));
+    world.ctrl('u');
+    world.write("new");
+    world.pass(1100);
+    world.pass(1100);
+    assert_eq!(draft(&world), Some("new"));
 }
 
 /// The answer on its way ends.

@@ -320,6 +320,8 @@ fn a_draft_waits_for_the_next_start() {
     fs::create_dir(drafts.join("draft-folder.txt")).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, drafts.join("draft-pipe.txt"), rustix::fs::Mode::RWXU).unwrap();
     fs::write(drafts.join("mine.txt"), "mine").unwrap();
+    let torn = fs::File::create(drafts.join("draft-torn.new")).unwrap();
+    torn.set_modified(std::time::SystemTime::now() - Duration::from_secs(3600)).unwrap();
     std::os::unix::fs::symlink("mine.txt", drafts.join("draft-link.txt")).unwrap();
     let next = || {
         let threads = Threads::start(setup());

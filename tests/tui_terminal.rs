@@ -353,7 +353,8 @@ fn what_an_editor_leaves() {
 #[test]
 fn the_end_comes_while_an_editor_has_the_terminal() {
     let home = tempfile::tempdir().unwrap();
-    let editor = editor(home.path(), "printf ' and more' >> \"$1\"; stty raw -echo; echo ready; sleep 20");
+    let editor =
+        editor(home.path(), "printf ' and more' >> \"$1\"; stty raw -echo; echo ready; sleep 5; touch on");
     let env = [("XDG_CACHE_HOME", cache()), ("EDITOR", editor)];
     let env = env.each_ref().map(|(key, value)| (*key, value.as_str()));
     let mut t = Terminal::start_with(home.path(), (80, 24), &["--new"], &env).ready();
@@ -369,6 +370,8 @@ fn the_end_comes_while_an_editor_has_the_terminal() {
     let drafts = home.path().join(".local/state/huozi/drafts");
     let text = fs::read_dir(drafts).unwrap().flatten().map(|file| fs::read_to_string(file.path()).unwrap());
     assert_eq!(text.collect::<String>(), "abc and more");
+    std::thread::sleep(Duration::from_secs(6).saturating_sub(since.elapsed()));
+    assert!(!home.path().join("on").exists(), "the editor ended, too");
 }
 
 #[test]

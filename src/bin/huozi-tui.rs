@@ -131,9 +131,15 @@ fn run(start: Start, setup: Setup, code: &Arc<AtomicU8>) -> io::Result<bool> {
     let done = workers.finish(PATIENCE);
     // What the threads told since.
     let mut draft = None;
+    let mut failed = false;
     for msg in messages.try_iter() {
-        if let Msg::Report(Report::DraftNotKept(why)) = &msg {
-            draft = Some(why.clone());
+        match &msg {
+            Msg::Report(Report::DraftNotKept(why)) => draft = Some(why.clone()),
+            Msg::Report(Report::DeskFailed(why) | Report::PathFailed(why)) => {
+                complain(why.text(app.lang()));
+                failed = true;
+            }
+            _ => {}
         }
         update(&mut app, msg, Instant::now());
     }
@@ -153,7 +159,7 @@ fn run(start: Start, setup: Setup, code: &Arc<AtomicU8>) -> io::Result<bool> {
     for (why, what) in lost.iter().filter_map(|(why, what)| Some((why.as_ref()?, what))) {
         complain(&format!("{what}{}", why.text(lang)));
     }
-    Ok(lost.iter().all(|(why, _)| why.is_none()))
+    Ok(!failed && lost.iter().all(|(why, _)| why.is_none()))
 }
 
 /// What of a terminal is used.
@@ -354,8 +360,13 @@ fn edit(text: &str, code: &AtomicU8) -> io::Result<String> {
     let status = loop {
         match child.try_wait()? {
             Some(status) => break status,
-            // What it wrote so far is read below.
-            None if code.load(Ordering::SeqCst) != 0 => break ExitStatus::default(),
+            // What it wrote so far is read below. Where all of the job is ours it ends, too.
+            None if code.load(Ordering::SeqCst) != 0 => {
+                if rustix::process::getpgrp() == rustix::process::getpid() {
+                    let _ = rustix::process::kill_current_process_group(rustix::process::Signal::TERM);
+                }
+                break ExitStatus::default();
+            }
             None => std::thread::sleep(Duration::from_millis(20)),
         }
     };
@@ -501,7 +512,8 @@ fn watch_signals(send: Sender<Msg>, code: Arc<AtomicU8>, job: Arc<Job>) -> io::R
                 SIGXFSZ => continue,
                 signal => {
                     let number = 128 + signal as u8;
-                    code.store(number, Ordering::SeqCst);
+                    // The first is the one that ends it.
+                    let _ = code.compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst);
                     // A terminal that takes nothing any more may hold the thread that would end.
                     let _ = std::thread::Builder::new().spawn(move || {
                         std::thread::sleep(2 * PATIENCE);

@@ -265,6 +265,8 @@ pub struct App {
     pub unsaved: Option<Failure>,
     /// When somebody last wished to quit without that.
     pub leaving: Option<Instant>,
+    /// What is being written was begun in a conversation that leaves nothing.
+    pub input_private: bool,
     /// What the desk was last given to keep of the message being written.
     pub draft_kept: String,
     /// Since when it is another one.
@@ -321,6 +323,7 @@ impl App {
             asked: None,
             unsaved: None,
             leaving: None,
+            input_private: false,
             draft_kept: String::new(),
             draft_since: None,
             was_ready: false,
@@ -501,7 +504,7 @@ impl App {
     /// What is being written and not sent, or sent and nobody has written it down yet: not an old question that is looked
     /// at, but what the input held before it; and nothing of a conversation that leaves nothing.
     fn unsent(&self) -> Cow<'_, str> {
-        if self.talk.private {
+        if self.talk.private || self.input_private {
             return Cow::Borrowed("");
         }
         let text = self.input.text();
@@ -522,6 +525,7 @@ impl App {
 
     /// What is to be kept of the message being written: a while after it changed, or at once.
     pub fn draft_due(&mut self, at_once: bool, now: Instant) -> Option<String> {
+        self.input_private &= !self.input.is_empty();
         let unsent = self.unsent();
         if unsent == self.draft_kept {
             self.draft_since = None;

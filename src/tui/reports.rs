@@ -235,6 +235,13 @@ fn on_talk(app: &mut App, mut talk: Talk, now: Instant) -> Vec<Effect> {
     app.transcript.changed_from(same);
     let chosen = talk.chosen.take();
     let copy = talk.copy;
+    if switched && app.talk.private {
+        // It leaves nothing, also of what was begun or is remembered.
+        app.input_private = !app.input.is_empty();
+        let left = std::mem::take(&mut app.talk.turns);
+        app.history.retain(|question| left.iter().all(|turn| turn.question != *question));
+        app.recalled = None;
+    }
     if talk.private || switched {
         app.unsaved = None;
     }
@@ -253,8 +260,8 @@ fn on_talk(app: &mut App, mut talk: Talk, now: Instant) -> Vec<Effect> {
         let others = app.talk.turns.last().is_some_and(|turn| turn.ids.is_none());
         let said = match (copy, others) {
             (true, _) => app.say(
-                "another huozi writes it: this goes on in a copy",
-                "另一个 huozi 正在写入：此处在副本中继续",
+                "it cannot be written here (another huozi has it, or it is read-only): this goes on in a copy",
+                "此处无法写入（另一个 huozi 正在使用，或为只读）：在副本中继续",
             ),
             (false, true) => app.say(
                 "the last answer is another model's; this one goes on (Ctrl+N: a new conversation)",

@@ -2,12 +2,16 @@
 
 use super::{Error, identity, make_private_directory, open_options};
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What a draft's name begins and ends with.
 const BEGIN: &str = "draft-";
 const END: &str = ".txt";
+/// What it ends with while it is written, and how old such a file is when nobody writes it.
+const NEW: &str = ".new";
+const STALE: Duration = Duration::from_secs(60);
 /// A draft is at most this long.
 const MAX_DRAFT_BYTES: u64 = 16 << 20;
 
@@ -28,6 +32,13 @@ impl Draft {
     pub fn take(&mut self) -> Option<(String, usize)> {
         let files = fs::read_dir(&self.folder).ok()?.flatten();
         let mut files: Vec<_> = files
+            .inspect(|file| {
+                let old = file.metadata().ok().and_then(|meta| meta.modified().ok()?.elapsed().ok());
+                if file.file_name().to_string_lossy().ends_with(NEW) && old.is_some_and(|age| age > STALE) {
+                    // Of a process that was killed while it wrote.
+                    let _ = fs::remove_file(file.path());
+                }
+            })
             .filter(|file| {
                 let name = file.file_name();
                 let name = name.to_string_lossy();
@@ -72,18 +83,23 @@ impl Draft {
         if text.len() as u64 > MAX_DRAFT_BYTES {
             return Err(Error::TooLarge { path: self.folder.clone(), bytes: text.len() as u64 });
         }
-        // Somebody may have removed or replaced it.
-        let there = |(path, file): &(PathBuf, File)| {
-            Some(identity(&file.metadata().ok()?) == identity(&fs::symlink_metadata(path).ok()?))
-        };
-        if !self.own.as_ref().and_then(there).unwrap_or(false) {
-            self.own = Some(self.create()?);
+        // The old one stays until the new one is whole; this process holds one of them all the time.
+        let io = |source| Error::Io { path: self.folder.clone(), action: "write into the folder", source };
+        make_private_directory(&self.folder).map_err(io)?;
+        let new = tempfile::Builder::new().prefix(BEGIN).suffix(NEW).tempfile_in(&self.folder);
+        let mut new = new.map_err(io)?;
+        new.write_all(text.as_bytes()).map_err(io)?;
+        if new.as_file().try_lock().is_err() {
+            // Where files cannot be held nothing is kept: two processes would write one.
+            return Err(io(io::ErrorKind::Unsupported.into()));
         }
-        let Some((path, file)) = &mut self.own else { return Ok(()) };
-        // The new text is there before the end of the old one goes.
-        let written = file.rewind().and_then(|()| file.write_all(text.as_bytes()));
-        let written = written.and_then(|()| file.set_len(text.len() as u64));
-        written.map_err(|source| Error::Io { path: path.clone(), action: "write", source })
+        let path = match &self.own {
+            Some((path, _)) => path.clone(),
+            None => new.path().with_extension(END.trim_start_matches('.')),
+        };
+        let file = new.persist(&path).map_err(|error| io(error.error))?;
+        self.own = Some((path, file));
+        Ok(())
     }
 
     fn remove(&mut self) -> Result<(), Error> {
@@ -100,21 +116,9 @@ impl Draft {
             }
         }
     }
-
-    fn create(&self) -> Result<(PathBuf, File), Error> {
-        let io = |source| Error::Io { path: self.folder.clone(), action: "write into the folder", source };
-        make_private_directory(&self.folder).map_err(io)?;
-        // Held before it has a name that others look at.
-        let file = tempfile::Builder::new().prefix(BEGIN).suffix(".new").tempfile_in(&self.folder);
-        let (file, path) = file.map_err(io)?.keep().map_err(|error| io(error.error))?;
-        let named = path.with_extension("txt");
-        let file = hold(file).ok_or(io::ErrorKind::Unsupported.into()).map_err(io)?;
-        fs::rename(&path, &named).map_err(io)?;
-        Ok((named, file))
-    }
 }
 
-/// The file, if this process holds it now; where files cannot be held nothing is kept, as two processes would write it.
+/// The file, if this process holds it now.
 fn hold(file: File) -> Option<File> {
     file.try_lock().is_ok().then_some(file)
 }

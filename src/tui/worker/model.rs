@@ -9,6 +9,7 @@ use crate::session::open::{self, About, Options, Source, Step};
 use crate::session::store::{self, Choices, Conversation, Writer};
 use crate::session::{Answer, Event, KvType, Sampling, Session, Settings, Stop, Turn};
 use crate::tui::failure::Failure;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -17,6 +18,11 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at the memory in use.
 const MEMORY: Duration = Duration::from_secs(1);
+
+/// Between two tries to save what cannot be saved, at most.
+const RARELY: Duration = Duration::from_secs(60);
+/// How long another of our threads may hold a conversation's file.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// An open model.
 pub(super) struct Loaded {
@@ -66,8 +72,10 @@ impl Worker {
 
     /// Works until it is told to end.
     pub(super) fn run(mut self, works: &Receiver<(Work, Pending)>) {
+        let mut again = AGAIN;
         loop {
-            let work = match works.recv_timeout(if self.talk.unsaved { AGAIN } else { Duration::MAX }) {
+            again = if self.talk.unsaved { (2 * again).min(RARELY) } else { AGAIN };
+            let work = match works.recv_timeout(if self.talk.unsaved { again / 2 } else { Duration::MAX }) {
                 // Why it cannot be saved was told.
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -260,9 +268,25 @@ impl Worker {
         }
         self.settle_first()?;
         let Some(Loaded { about: About { fingerprint, .. }, .. }) = &self.model else { return Err(None) };
-        let (conversation, writer, copy) = match Writer::open(folder, name, fingerprint) {
+        // The desk may be giving it another title.
+        let until = Instant::now() + MOMENT;
+        let opened = loop {
+            match Writer::open(folder, name, fingerprint) {
+                Err(store::Error::Busy { .. }) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                opened => break opened,
+            }
+        };
+        let unwritable = |source: &io::Error| {
+            matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+        };
+        let (conversation, writer, copy) = match opened {
             Ok((writer, conversation)) => (conversation, Some(writer), false),
-            Err(store::Error::Busy { .. }) => {
+            Err(error)
+                if matches!(&error, store::Error::Busy { .. })
+                    || matches!(&error, store::Error::Io { source, .. } if unwritable(source)) =>
+            {
                 (store::load(folder, name, fingerprint).map_err(|error| Some(error.into()))?, None, true)
             }
             Err(error) => return Err(Some(error.into())),
