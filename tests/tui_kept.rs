@@ -116,6 +116,9 @@ fn what_somebody_takes_away_is_written_again() {
     threads.workers.work(Work::Rename("四季".into()));
     threads.talk();
     assert_eq!(store::list(&sessions)[0].title, "四季");
+    threads.workers.work(Work::Rename("你好".into()));
+    threads.talk();
+    assert_eq!(store::list(&sessions)[0].title, "你好", "that of the first question can be given, too");
     assert_eq!(on_disk(home.path())[0].1.len(), 6);
 }
 

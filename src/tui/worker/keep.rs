@@ -5,7 +5,7 @@ use super::model::Worker;
 use super::part::Part;
 use super::{Report, Send, Talk};
 use crate::session::open::Options;
-use crate::session::store::{self, Choices, Conversation, Error, Writer, title_of};
+use crate::session::store::{self, Choices, Conversation, Error, Writer};
 use crate::session::{Settings, Turn};
 use crate::tui::failure::Failure;
 use std::path::Path;
@@ -113,10 +113,7 @@ impl Worker {
             turns.pop();
         }
         let system = settings.system.clone();
-        // One that is made of the first question is made of it again.
-        let made = turns.first().map(|first| title_of(&first.question));
-        let title = self.talk.title.clone().filter(|title| Some(title) != made.as_ref());
-        Conversation { title, system, choices: self.talk.choices.clone(), turns }
+        Conversation { title: self.talk.title.clone(), system, choices: self.talk.choices.clone(), turns }
     }
 
     /// What was said, with which settings, and the fingerprint of the model, be it open or not.
