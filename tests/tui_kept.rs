@@ -360,7 +360,14 @@ fn a_draft_waits_for_the_next_start() {
     threads.wait(|report| matches!(report, Report::DraftNotKept(_)).then_some(()));
     fs::remove_file(&drafts).unwrap();
     assert!(threads.workers.finish(PATIENCE));
-    assert_eq!(next().1, "秋天");
+    let (last, text) = next();
+    assert_eq!(text, "秋天");
+    last.workers.finish(PATIENCE);
+    // What waits for another start is told.
+    fs::write(drafts.join("draft-more.txt"), "更多").unwrap();
+    let threads = Threads::start(setup());
+    let more = threads.wait(|report| if let Report::Draft(_, more) = report { Some(more) } else { None });
+    assert_eq!(more, 1);
 }
 
 #[test]
