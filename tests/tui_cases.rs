@@ -655,6 +655,8 @@ fn a_path_is_completed_and_mended() {
     );
     world.report(completed("~/notes", "~/notes", &["notes.md", "notes.txt"]));
     assert!(world.screen().contains("notes.md  notes.txt"), "{}", world.screen());
+    world.report(completed("~/notes", "~/notes", &[]));
+    assert!(world.screen().contains("nothing else begins so"), "{}", world.screen());
     world.write("x");
     assert!(matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(Desk::Attach(_))]));
     assert!(world.app.panel.is_none());
@@ -673,4 +675,23 @@ fn a_path_is_completed_and_mended() {
     world.report(why());
     world.key(KeyCode::Esc);
     assert!(world.app.panel.is_none());
+}
+
+#[test]
+fn a_number_that_is_typed_takes_the_place_of_the_old_one() {
+    let mut world = World::chat((80, 24), Lang::En, Vec::new());
+    let max_new = |world: &World| world.app.chosen.as_ref().unwrap().settings.max_new;
+    world.key(KeyCode::F(2));
+    world.key(KeyCode::Home);
+    for (keys, is) in [("\n20\n", 20), ("34\n", 34), ("\n", 34)] {
+        for c in keys.chars() {
+            world.key(if c == '\n' { KeyCode::Enter } else { KeyCode::Char(c) });
+        }
+        assert_eq!(max_new(&world), is, "{keys:?}");
+    }
+    // A part of it is changed with the cursor.
+    world.key(KeyCode::Left);
+    world.write("9");
+    world.key(KeyCode::Enter);
+    assert_eq!(max_new(&world), 394);
 }

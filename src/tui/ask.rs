@@ -76,6 +76,10 @@ pub fn completed(app: &mut App, completed: &Completed, now: Instant) {
         && ask.input.text() == completed.typed
     {
         ask.input.set(&completed.text);
+        if completed.names.is_empty() && completed.text == completed.typed {
+            let said = app.say("nothing else begins so", "没有更多可补全的").to_owned();
+            return app.flash(said, Tone::Note, now);
+        }
         if !completed.names.is_empty() && completed.text == completed.typed {
             let more = if completed.names.len() > NAMES { "  ..." } else { "" };
             let names = &completed.names[..completed.names.len().min(NAMES)];

@@ -78,7 +78,7 @@ fn of_system(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "磁盘空间不足",
         ErrorKind::ReadOnlyFilesystem => "文件系统只读",
         ErrorKind::IsADirectory => "是文件夹，不是文件",
-        ErrorKind::NotADirectory => "路径中有一部分不是文件夹",
+        ErrorKind::NotADirectory => "没有这个文件夹",
         _ => return None,
     })
 }

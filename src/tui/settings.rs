@@ -24,6 +24,8 @@ pub struct Settings {
     pub first: usize,
     /// Its new value, while it is typed.
     pub editing: Option<Input>,
+    /// What is typed next takes the place of the value that stands there.
+    replaces: bool,
 }
 
 /// What can be set.
@@ -312,6 +314,11 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
     let item = ITEMS[state.at.min(ITEMS.len() - 1)];
     if let Some(input) = &mut state.editing {
         let newline = key.code == KeyCode::Enter && key.modifiers.contains(KeyModifiers::ALT);
+        let replaces = std::mem::take(&mut state.replaces);
+        let plain = key.modifiers.difference(KeyModifiers::SHIFT).is_empty();
+        if replaces && plain && matches!(key.code, KeyCode::Char(_)) {
+            input.set("");
+        }
         match key.code {
             KeyCode::Esc => state.editing = None,
             KeyCode::Enter if newline && item == Item::System => input.insert("\n"),
@@ -326,6 +333,7 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         }
         return Vec::new();
     }
+    let choice = matches!(item, Item::DoSample | Item::Kv | Item::Engine) || !item.of_talk();
     match key.code {
         KeyCode::Esc | KeyCode::F(2) | KeyCode::Char('q') => app.panel = None,
         KeyCode::Up | KeyCode::Char('k') => state.at = state.at.saturating_sub(1),
@@ -334,6 +342,10 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         KeyCode::End => state.at = ITEMS.len() - 1,
         KeyCode::Left | KeyCode::Char('-' | 'h') => return step(app, item, false, now),
         KeyCode::Right | KeyCode::Char('+' | '=' | 'l' | ' ') => return step(app, item, true, now),
+        // The first digit of another number.
+        KeyCode::Char(c @ ('0'..='9' | '.')) if !choice && item != Item::System => {
+            state.editing = Some(Input::of(c.encode_utf8(&mut [0; 4])));
+        }
         KeyCode::Delete | KeyCode::Backspace if item.of_talk() && !is_switching(app, now) => {
             if let (Some(fresh), Some(chosen)) = (app.fresh.clone(), app.chosen.as_mut()) {
                 let text = of(&fresh, item, |on| if on { "on" } else { "off" }.to_owned());
@@ -342,14 +354,11 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
                 }
             }
         }
+        KeyCode::Enter if choice => return step(app, item, true, now),
         KeyCode::Enter => {
-            let choice = matches!(item, Item::DoSample | Item::Kv | Item::Engine) || !item.of_talk();
-            if choice {
-                return step(app, item, true, now);
-            }
             let text = value(app, item);
             if let Some(Panel::Settings(state)) = &mut app.panel {
-                state.editing = Some(Input::of(&text));
+                (state.editing, state.replaces) = (Some(Input::of(&text)), item != Item::System);
             }
         }
         _ => {}

@@ -239,9 +239,10 @@ pub fn render(app: &App, state: &Talks, screen: Rect, buffer: &mut Buffer) -> Op
     let area = window_place(screen);
     let hint = match (&state.renaming, !app.trashed.is_empty()) {
         (Some(_), _) => app.say("Enter renames, Esc leaves it", "Enter 改名，Esc 取消"),
-        (None, _) if !state.search.is_empty() => {
-            app.say("Enter open, Esc clears the search", "Enter 打开，Esc 清除搜索")
-        }
+        (None, _) if !state.search.is_empty() => app.say(
+            "Enter open, Ctrl+R rename, Del delete, Esc clears the search",
+            "Enter 打开，Ctrl+R 改名，Del 删除，Esc 清除搜索",
+        ),
         (None, true) => app.say("Ctrl+Z brings back what was deleted", "Ctrl+Z 恢复已删除的对话"),
         (None, false) => app.say(
             "Enter open, Ctrl+R rename, Del delete, Esc close",

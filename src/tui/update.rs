@@ -164,15 +164,28 @@ fn interrupt(app: &mut App, now: Instant) -> Vec<Effect> {
         return quit(app, now);
     }
     app.interrupted = Some(now);
+    let mut emptied = false;
     if !app.stop() && app.panel.take().is_none() && matches!(app.screen, Screen::Chat) {
         if app.editing {
             app.leave_editing();
         } else if !app.input.is_empty() {
             app.input.take();
+            emptied = true;
         }
     }
-    let hint = app.say("Ctrl+C once more quits", "再按一次 Ctrl+C 退出").to_owned();
+    let hint = match emptied {
+        true => app.say(
+            "emptied, Ctrl+_ brings it back; Ctrl+C once more quits",
+            "已清空，Ctrl+_ 可恢复；再按一次 Ctrl+C 退出",
+        ),
+        false => app.say("Ctrl+C once more quits", "再按一次 Ctrl+C 退出"),
+    };
+    let hint = hint.to_owned();
     app.flash(hint, Tone::Note, now);
+    if let Some(flash) = &mut app.flash {
+        // As long as it is true.
+        flash.until = now + TWICE;
+    }
     Vec::new()
 }
 
@@ -227,6 +240,8 @@ pub fn act(app: &mut App, what: Action, now: Instant) -> Vec<Effect> {
         Action::Stop => {
             if !app.stop() {
                 app.leave_editing();
+                // It told how to leave.
+                app.flash = None;
             }
         }
         Action::EndOfInput if app.input.is_empty() => return quit(app, now),

@@ -234,6 +234,9 @@ pub fn export(path: &Path, text: &str) -> Result<PathBuf, Error> {
         return Err(error(path, "write")(io::ErrorKind::IsADirectory.into()));
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(error(folder, "write into it")(io::ErrorKind::NotADirectory.into()));
+    }
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let extension = path.extension().map_or("md".into(), |e| e.to_string_lossy().into_owned());
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(error(path, "write"))?;

@@ -113,14 +113,17 @@ impl Worker {
                 Ok(Report::Deleted(trashed))
             }),
             Desk::Undelete(trashed) => self.folder().and_then(|folder| {
-                let nothing = || Report::DeskFailed(Failure::new("nothing was deleted", "没有删除过对话"));
+                let nothing = || {
+                    Report::DeskFailed(Failure::new("there is nothing to bring back", "没有可以恢复的对话"))
+                };
                 let trashed = trashed.or_else(|| store::trashed_last(folder)).ok_or_else(nothing)?;
                 let name = store::undelete(folder, &trashed).map_err(failed)?;
                 Ok(Report::Undeleted(trashed, name))
             }),
             Desk::Export(path, text) => {
                 let exported = store::export(&path, &text);
-                exported.map(Report::Exported).map_err(|error| Report::PathFailed(error.into()))
+                let whole = |path: PathBuf| Report::Exported(fs::canonicalize(&path).unwrap_or(path));
+                exported.map(whole).map_err(|error| Report::PathFailed(error.into()))
             }
             Desk::Attach(path) => return self.aside(move || Some(attach(path))),
             Desk::Complete(text) => {
