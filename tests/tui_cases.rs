@@ -2,7 +2,7 @@
 
 mod tui_support;
 
-use crossterm::event::{KeyCode, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use huozi::session::open::Source;
 use huozi::tui::app::{App, Busy, Effect, Prefs, Screen, Start};
 use huozi::tui::failure::Failure;
@@ -533,6 +533,20 @@ fn what_is_written_is_kept_until_it_is_sent() {
     world.pass(1100);
     assert_eq!(draft(&world), Some("aside\nmoonlight?"));
     world.key(KeyCode::Esc);
+    // Nor when the program ends while the question is being changed.
+    world.alt('e');
+    world.ctrl('u');
+    world.write("/quit");
+    world.pass(1100);
+    world.pass(1100);
+    let effects =
+        update(&mut world.app, Msg::Key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)), world.now);
+    assert!(
+        matches!(&effects[..], [Effect::Desk(Desk::Draft(text)), Effect::Quit] if text == "aside"),
+        "{effects:?}"
+    );
+    world.app.quitting = false;
+    world.key(KeyCode::Esc);
     // A conversation that leaves nothing leaves no draft.
     let talk = Talk { private: true, ..Talk::default() };
     world.report(Report::Talk(Box::new(talk)));
@@ -549,6 +563,18 @@ fn what_is_written_is_kept_until_it_is_sent() {
     assert_eq!((world.app.input.text().is_empty(), draft(&world)), (false, Some("")));
     assert!(!world.app.history.contains(&"secret".to_owned()));
     world.ctrl('u');
+    world.ctrl('y');
+    assert_eq!(world.app.input.text(), "asidemore", "that is still its own");
+    world.ctrl('u');
+    world.talk(Vec::new());
+    world.app.talk.private = true;
+    world.ctrl('u');
+    world.write("secret");
+    world.ctrl('u');
+    world.talk(Vec::new());
+    world.ctrl('_');
+    world.ctrl('y');
+    assert!(world.app.input.is_empty(), "nothing brings it back");
     world.write("new");
     world.pass(1100);
     world.pass(1100);

@@ -20,9 +20,10 @@ use huozi::tui::worker::{Report, Setup, Workers};
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Rect, Size};
 use ratatui::{Terminal, TerminalOptions, Viewport};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use signal_hook::consts::{
-    SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ,
+    SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH, SIGXCPU, SIGXFSZ,
 };
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Stdout, Write};
@@ -38,7 +39,11 @@ const FRAMES: [Duration; 2] = [Duration::from_millis(8), Duration::from_millis(3
 /// Between two frames while something moves that nobody reports.
 const TICK: Duration = Duration::from_millis(250);
 /// The longest wait of the thread that reads keys: how soon it lets an editor have them.
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// The shortest wait in which what has come is read.
+const AT_ONCE: Duration = Duration::from_millis(1);
+/// How long that may take at most.
+const PAUSE: Duration = Duration::from_millis(300);
 /// How long the end waits for the last answer to be on disk.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long signals that come together may take.
@@ -440,7 +445,7 @@ impl Keys {
     /// Returns when nobody here reads keys.
     fn pause(&self) {
         self.paused.store(true, Ordering::SeqCst);
-        let until = Instant::now() + 3 * POLL;
+        let until = Instant::now() + PAUSE;
         while !self.quiet.load(Ordering::SeqCst) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -466,39 +471,57 @@ fn read_keys(keys: Arc<Keys>, send: Sender<Msg>, code: Arc<AtomicU8>) -> io::Res
                 continue;
             }
             keys.quiet.store(false, Ordering::SeqCst);
-            let msg = match event::poll(POLL)
-                .and_then(|there| if there { event::read().map(Some) } else { Ok(None) })
-            {
-                // One that hung up is silent, too.
-                Ok(None) if tcgetwinsize(io::stdin()).is_err() => hung_up(&code),
-                Ok(None) => continue,
-                Ok(Some(Event::Key(key))) => Msg::Key(key),
-                // Nothing follows a mouse that is only moved.
-                Ok(Some(Event::Mouse(MouseEvent {
-                    kind: MouseEventKind::Moved | MouseEventKind::Drag(_) | MouseEventKind::Up(_),
-                    ..
-                }))) => continue,
-                Ok(Some(Event::Mouse(mouse))) => Msg::Mouse(mouse),
-                Ok(Some(Event::Paste(text))) => Msg::Paste(text),
-                Ok(Some(Event::Resize(width, height))) => {
-                    let size = used(Size { width, height });
-                    Msg::Resize(size.width, size.height)
+            let stdin = io::stdin();
+            match rustix::event::poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&POLL)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+                _ => {}
+            }
+            // All that is there.
+            let mut read = false;
+            loop {
+                let msg = match event::poll(AT_ONCE)
+                    .and_then(|there| if there { event::read().map(Some) } else { Ok(None) })
+                {
+                    // One that hung up says so, and gives nothing.
+                    Ok(None) if !read && tcgetwinsize(&stdin).is_err() => hung_up(&code),
+                    Ok(None) => break,
+                    Ok(Some(event)) => {
+                        read = true;
+                        match of_event(event) {
+                            Some(msg) => msg,
+                            None => continue,
+                        }
+                    }
+                    Err(_) => hung_up(&code),
+                };
+                let last = matches!(msg, Msg::Terminate);
+                if send.send(msg).is_err() || last {
+                    return;
                 }
-                Ok(Some(Event::FocusGained | Event::FocusLost)) => continue,
-                Err(_) => hung_up(&code),
-            };
-            let last = matches!(msg, Msg::Terminate);
-            if send.send(msg).is_err() || last {
-                break;
             }
         }
     })?;
     Ok(())
 }
 
+/// What matters of what the terminal says. Its size is told by a signal.
+fn of_event(event: Event) -> Option<Msg> {
+    match event {
+        Event::Key(key) => Some(Msg::Key(key)),
+        // Nothing follows a mouse that is only moved.
+        Event::Mouse(MouseEvent {
+            kind: MouseEventKind::Moved | MouseEventKind::Drag(_) | MouseEventKind::Up(_),
+            ..
+        }) => None,
+        Event::Mouse(mouse) => Some(Msg::Mouse(mouse)),
+        Event::Paste(text) => Some(Msg::Paste(text)),
+        Event::Resize(..) | Event::FocusGained | Event::FocusLost => None,
+    }
+}
+
 fn watch_signals(send: Sender<Msg>, code: Arc<AtomicU8>, job: Arc<Job>) -> io::Result<()> {
     const ENDS: [i32; 8] = [SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU];
-    let others = [SIGTSTP, SIGCONT, SIGXFSZ];
+    let others = [SIGTSTP, SIGCONT, SIGXFSZ, SIGWINCH];
     let mut signals = signal_hook::iterator::Signals::new(ENDS.iter().chain(&others))?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
@@ -508,6 +531,14 @@ fn watch_signals(send: Sender<Msg>, code: Arc<AtomicU8>, job: Arc<Job>) -> io::R
             let msg = match signal {
                 SIGTSTP => Msg::Suspend,
                 SIGCONT => Msg::Continued,
+                SIGWINCH => match crossterm::terminal::size() {
+                    Ok(size) => {
+                        let size = used(size.into());
+                        Msg::Resize(size.width, size.height)
+                    }
+                    // The one who reads keys will say so.
+                    Err(_) => continue,
+                },
                 // The write that was too much fails, and is told like a disk that is full.
                 SIGXFSZ => continue,
                 signal => {

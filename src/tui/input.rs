@@ -87,6 +87,12 @@ impl Input {
         self.moved(to);
     }
 
+    /// Forgets what could be brought back.
+    pub fn forget(&mut self) {
+        (self.undo, self.redo, self.killed) = Default::default();
+        self.last = None;
+    }
+
     fn boundary(&self, at: usize) -> bool {
         // Looks only as far around it as it must: a long line may be typed.
         GraphemeCursor::new(at, self.text.len(), true).is_boundary(&self.text, 0).unwrap_or(true)

@@ -238,6 +238,7 @@ fn on_talk(app: &mut App, mut talk: Talk, now: Instant) -> Vec<Effect> {
     if switched && app.talk.private {
         // It leaves nothing, also of what was begun or is remembered.
         app.input_private = !app.input.is_empty();
+        app.input.forget();
         let left = std::mem::take(&mut app.talk.turns);
         app.history.retain(|question| left.iter().all(|turn| turn.question != *question));
         app.recalled = None;
