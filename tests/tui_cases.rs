@@ -521,6 +521,11 @@ fn what_is_written_is_kept_until_it_is_sent() {
     world.pass(1100);
     let made = format!("draft\n{}", world.app.input.text());
     assert_eq!(draft(&world), Some(&*made), "what is made of it is one, too");
+    // When that is sent, what was there before comes back.
+    world.key(KeyCode::Enter);
+    world.report(Report::Begun);
+    assert_eq!(world.app.input.text(), "draft");
+    end_of_answer(&mut world);
     // The question as it is to be changed: the same.
     world.ctrl('u');
     world.write("aside");
@@ -562,6 +567,13 @@ fn what_is_written_is_kept_until_it_is_sent() {
     world.pass(1100);
     assert_eq!((world.app.input.text().is_empty(), draft(&world)), (false, Some("")));
     assert!(!world.app.history.contains(&"secret".to_owned()));
+    // Nor what was taken back there.
+    let talk = Talk { private: true, ..Talk::default() };
+    world.report(Report::Talk(Box::new(talk)));
+    world.app.remember("taken back");
+    let before = world.app.history.len();
+    world.talk(Vec::new());
+    assert_eq!(world.app.history.len(), before - 1);
     world.ctrl('u');
     world.ctrl('y');
     assert_eq!(world.app.input.text(), "asidemore", "that is still its own");

@@ -9,7 +9,7 @@ use huozi::tui::look::Lang;
 use huozi::tui::worker::{Ask, Desk, Report, Setup, Work};
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use worker_support::{PATIENCE, Threads, choices, nothing, options, saved, setup, short, talked};
 
 #[test]
@@ -57,7 +57,7 @@ fn the_end_waits_for_the_desk() {
     std::thread::sleep(Duration::from_millis(20));
     threads.workers.desk(Desk::Export(out.clone(), "text".into()));
     threads.workers.desk(Desk::Delete("chat-3".into()));
-    threads.workers.finish(PATIENCE);
+    threads.workers.finish(Instant::now() + PATIENCE);
     assert_eq!(fs::read_to_string(out).unwrap(), "text");
     assert!(!sessions.join("chat-3.jsonl").exists());
 }
@@ -154,7 +154,7 @@ fn what_is_taken_away_and_left_is_not_lost() {
     threads.talk();
     threads.ask("春", &chosen);
     fs::remove_dir_all(&sessions).unwrap();
-    assert!(threads.workers.finish(PATIENCE));
+    assert!(threads.workers.finish(Instant::now() + PATIENCE));
     assert_eq!(on_disk(home.path())[0].1, ["春"]);
 }
 
@@ -185,7 +185,7 @@ fn what_cannot_be_saved_is_told_kept_and_saved_when_it_can_be() {
     fs::write(&sessions, "no folder").unwrap();
     threads.ask("再见", &chosen);
     fs::remove_file(&sessions).unwrap();
-    assert!(threads.workers.finish(PATIENCE));
+    assert!(threads.workers.finish(Instant::now() + PATIENCE));
     assert_eq!(on_disk(home.path())[0].1, ["你好", "再见"]);
     // And where there is none it is told at the end, too.
     let threads = Threads::start(setup(home.path()));
@@ -193,7 +193,7 @@ fn what_cannot_be_saved_is_told_kept_and_saved_when_it_can_be() {
     fs::remove_dir_all(&sessions).unwrap();
     fs::write(&sessions, "no folder").unwrap();
     threads.ask("你好", &chosen);
-    assert!(threads.workers.finish(PATIENCE));
+    assert!(threads.workers.finish(Instant::now() + PATIENCE));
     let last = threads.reports.try_iter().last();
     assert!(matches!(last, Some(Report::NotSaved(_))), "{last:?}");
     assert_eq!(fs::read(&sessions).unwrap(), b"no folder");
@@ -251,14 +251,14 @@ fn what_is_taken_away_during_an_answer_is_written_while_it_goes_on() {
     };
     let mut said = text(&threads);
     fs::remove_dir_all(home.path().join("sessions")).unwrap();
-    let until = std::time::Instant::now() + PATIENCE;
+    let until = Instant::now() + PATIENCE;
     let found = loop {
         said += &text(&threads);
         let found = store::list(&home.path().join("sessions"));
         if let [entry] = &found[..] {
             break entry.name.clone();
         }
-        assert!(std::time::Instant::now() < until, "it is not written again");
+        assert!(Instant::now() < until, "it is not written again");
     };
     let turns = store::load(&home.path().join("sessions"), &found, "").unwrap().turns;
     assert_eq!((turns[0].question.as_str(), turns[0].answer.is_empty()), ("写", false));
@@ -315,7 +315,7 @@ fn a_draft_waits_for_the_next_start() {
     // It is another's while that one lives.
     let two = Threads::start(setup());
     two.workers.desk(Desk::Draft("夏".into()));
-    two.workers.finish(PATIENCE);
+    two.workers.finish(Instant::now() + PATIENCE);
     assert!(!two.reports.try_iter().any(|report| matches!(report, Report::Draft(..))));
     // What else may lie there keeps nobody waiting.
     fs::write(drafts.join("draft-empty.txt"), "").unwrap();
@@ -335,17 +335,17 @@ fn a_draft_waits_for_the_next_start() {
     assert_eq!(text, "夏");
     // Until the screen has it nothing takes its place.
     three.workers.desk(Desk::Draft("冬".into()));
-    three.workers.finish(PATIENCE);
+    three.workers.finish(Instant::now() + PATIENCE);
     let (three, text) = next();
     assert_eq!(text, "夏\n冬");
     three.workers.desk(Desk::DraftTaken);
-    one.workers.finish(PATIENCE);
+    one.workers.finish(Instant::now() + PATIENCE);
     let (four, text) = next();
     assert_eq!(text, "春眠\n不觉晓");
     four.workers.desk(Desk::DraftTaken);
     for threads in [three, four] {
         threads.workers.desk(Desk::Draft(String::new()));
-        threads.workers.finish(PATIENCE);
+        threads.workers.finish(Instant::now() + PATIENCE);
     }
     let left: Vec<_> = fs::read_dir(&drafts).unwrap().flatten().map(|file| file.file_name()).collect();
     assert_eq!(left.len(), 5, "what was sent leaves nothing: {left:?}");
@@ -359,10 +359,10 @@ fn a_draft_waits_for_the_next_start() {
     threads.workers.desk(Desk::Draft("秋天".into()));
     threads.wait(|report| matches!(report, Report::DraftNotKept(_)).then_some(()));
     fs::remove_file(&drafts).unwrap();
-    assert!(threads.workers.finish(PATIENCE));
+    assert!(threads.workers.finish(Instant::now() + PATIENCE));
     let (last, text) = next();
     assert_eq!(text, "秋天");
-    last.workers.finish(PATIENCE);
+    last.workers.finish(Instant::now() + PATIENCE);
     // What waits for another start is told.
     fs::write(drafts.join("draft-more.txt"), "更多").unwrap();
     let threads = Threads::start(setup());

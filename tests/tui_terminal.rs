@@ -286,6 +286,12 @@ fn what_was_not_sent_is_there_again() {
     t.wait("an answer", sent("没有发送"));
     t.quit();
     assert_eq!(kept(), 0);
+    // Sent and quit at once: it is in its conversation, and no draft.
+    let mut t = Terminal::chat(home.path(), (80, 24), &["--new", "-n", "4"]);
+    t.send("马上\r\u{11}");
+    assert_eq!(t.ended().code(), Some(0));
+    assert!(sessions(home.path()).concat().contains("马上"));
+    assert_eq!(kept(), 0);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use huozi::tui::app::{App, Effect, Start};
 use huozi::tui::failure::Failure;
 use huozi::tui::update::{Msg, update};
 use huozi::tui::view;
-use huozi::tui::worker::{Report, Setup, Workers};
+use huozi::tui::worker::{Desk, Report, Setup, Workers};
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Rect, Size};
 use ratatui::{Terminal, TerminalOptions, Viewport};
@@ -133,8 +133,18 @@ fn run(start: Start, setup: Setup, code: &Arc<AtomicU8>) -> io::Result<bool> {
     serve(&mut terminal, &mut app, effects, &outside, &messages);
     drop(terminal);
     drop(restore);
-    let done = workers.finish(PATIENCE);
-    // What the threads told since.
+    let until = Instant::now() + PATIENCE;
+    workers.end_model(until);
+    // What it told since: a question that is in its conversation now is no draft any more.
+    for msg in messages.try_iter() {
+        for effect in update(&mut app, msg, Instant::now()) {
+            if let Effect::Desk(desk @ Desk::Draft(_)) = effect {
+                workers.desk(desk);
+            }
+        }
+    }
+    let done = workers.finish(until);
+    // The desk does not end before it has told what it could not do.
     let mut draft = None;
     let mut failed = false;
     for msg in messages.try_iter() {

@@ -267,6 +267,8 @@ pub struct App {
     pub leaving: Option<Instant>,
     /// What is being written was begun in a conversation that leaves nothing.
     pub input_private: bool,
+    /// Questions of the history from here on were asked in a conversation that leaves nothing.
+    pub private_from: usize,
     /// What the desk was last given to keep of the message being written.
     pub draft_kept: String,
     /// Since when it is another one.
@@ -324,6 +326,7 @@ impl App {
             unsaved: None,
             leaving: None,
             input_private: false,
+            private_from: 0,
             draft_kept: String::new(),
             draft_since: None,
             was_ready: false,

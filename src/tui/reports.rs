@@ -241,7 +241,11 @@ fn on_talk(app: &mut App, mut talk: Talk, now: Instant) -> Vec<Effect> {
         app.input.forget();
         let left = std::mem::take(&mut app.talk.turns);
         app.history.retain(|question| left.iter().all(|turn| turn.question != *question));
+        app.history.truncate(app.private_from);
         app.recalled = None;
+    }
+    if talk.private && !app.talk.private {
+        app.private_from = app.history.len();
     }
     if talk.private || switched {
         app.unsaved = None;

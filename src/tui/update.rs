@@ -47,7 +47,7 @@ pub fn update(app: &mut App, msg: Msg, now: Instant) -> Vec<Effect> {
     let mut effects = on(app, msg, now);
     // Before something else has the terminal, and before the end.
     let leaves = |effect: &Effect| matches!(effect, Effect::Edit(_) | Effect::Suspend | Effect::Quit);
-    if let Some(text) = app.draft_due(effects.iter().any(leaves), now) {
+    if let Some(text) = app.draft_due(app.quitting || effects.iter().any(leaves), now) {
         effects.insert(0, Effect::Desk(Desk::Draft(text)));
     }
     effects
@@ -423,7 +423,12 @@ fn send(app: &mut App, now: Instant) -> Vec<Effect> {
     app.input.take();
     let message = commands::message(&text).trim_end().to_owned();
     let revises = app.editing && !app.talk.turns.is_empty();
+    // What stood there before an old question was looked at is there again, as after an edit.
+    let before = app.recalled.take().filter(|_| !app.editing).map(|(_, draft)| draft);
     app.leave_editing();
+    if let Some(before) = before.filter(|draft| !draft.is_empty()) {
+        app.input.set(&before);
+    }
     ask(app, if revises { Ask::Revise } else { Ask::New }, message)
 }
 

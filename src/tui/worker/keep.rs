@@ -93,6 +93,9 @@ impl Kept {
     pub(super) fn grow(&mut self, shelf: Option<&Shelf<'_>>, part: &mut Part) {
         let Some(shelf) = shelf.filter(|_| !self.private && part.is_due()) else { return };
         let unsaved = self.unsaved;
+        if !unsaved && !part.is_more() && !self.writer.as_mut().is_none_or(Writer::is_touched) {
+            return part.wait();
+        }
         if self.writer.as_mut().filter(|_| !unsaved).is_some_and(|writer| part.go_on(writer).is_ok()) {
             return;
         }
@@ -249,9 +252,9 @@ impl Worker {
     }
 
     pub(super) fn delete(&mut self) {
-        if self.talk.writer.is_some() {
-            // What is thrown away is what is on the screen.
-            let _ = self.try_save();
+        // What is thrown away is what is on the screen.
+        if let Err(why) = self.settle_first() {
+            return (self.send)(Report::NotOpened(why));
         }
         if let (Some(writer), Some(folder)) = (self.talk.writer.take(), self.setup.folder.clone()) {
             let name = writer.name().to_owned();

@@ -337,15 +337,22 @@ impl Workers {
         let _ = self.desk.send((desk, Pending::new(&self.pending)));
     }
 
-    /// Waits until both threads have ended; not longer than `patience`. Whether they have tried to write all that was
+    /// Ends the model's thread; waits for that until `until` at most. What it tells then can still be given to the desk.
+    pub fn end_model(&self, until: Instant) {
+        self.ending.store(true, Ordering::Relaxed);
+        let _ = self.work.send((Work::Quit, Pending::new(&self.pending)));
+        while !self.threads[0].is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until both threads have ended, until `until` at most. Whether they have tried to write all that was
     /// said, and all that the desk was given to write: what they could not is told.
-    pub fn finish(self, patience: Duration) -> bool {
-        let Self { work, desk, pending, ending, threads, .. } = self;
-        ending.store(true, Ordering::Relaxed);
-        let _ = work.send((Work::Quit, Pending::new(&pending)));
+    pub fn finish(self, until: Instant) -> bool {
+        self.end_model(until);
+        let Self { desk, pending, threads, .. } = self;
         // It ends when nothing more can come.
         drop(desk);
-        let until = Instant::now() + patience;
         let done = || threads.iter().all(JoinHandle::is_finished);
         while !done() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));

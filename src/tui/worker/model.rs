@@ -417,7 +417,7 @@ impl Worker {
         let shelf = setup.folder.as_deref().map(|folder| Shelf { folder, fingerprint, send });
         let mut looked = Instant::now();
         let mut on = |event: Event| {
-            if part.take(&event) {
+            if part.take(&event) || matches!(event, Event::Prompt { .. }) {
                 talk.grow(shelf.as_ref(), &mut part);
             }
             if looked.elapsed() >= MEMORY {

@@ -32,9 +32,19 @@ impl Part {
         Self { before, question, attempt, retry, text: String::new(), ids: Vec::new(), written: (0, 0), due }
     }
 
-    /// Whether there is something to write, and it is time.
+    /// Whether it is time to look at what is on disk.
     pub(super) fn is_due(&self) -> bool {
-        self.ids.len() > self.written.1 && Instant::now() >= self.due
+        Instant::now() >= self.due
+    }
+
+    /// Whether there is something to write.
+    pub(super) fn is_more(&self) -> bool {
+        self.ids.len() > self.written.1
+    }
+
+    /// All is on disk.
+    pub(super) fn wait(&mut self) {
+        self.due = Instant::now() + PART;
     }
 
     /// What is there is written next, however short the time was.
@@ -72,7 +82,7 @@ impl Part {
 
     fn done(&mut self) {
         self.written = (self.text.len(), self.ids.len());
-        self.due = Instant::now() + PART;
+        self.wait();
     }
 }
 
@@ -92,9 +102,9 @@ mod tests {
         assert_eq!((part.text.as_str(), &part.ids[..]), ("春", &[7, 8, 9][..]));
         assert!(!part.is_due(), "not at every token");
         part.is_last();
-        assert!(part.is_due());
+        assert!(part.is_due() && part.is_more());
         part.done();
         part.is_last();
-        assert!(!part.is_due(), "there is nothing more");
+        assert!(!part.is_more());
     }
 }
