@@ -449,7 +449,12 @@ fn what_is_not_saved_is_marked_and_not_quit_at_once() {
     );
     // The wish was another one then.
     world.pass(11_000);
-    assert!(world.ctrl('q').is_empty());
+    // A key that is held down is one wish.
+    for _ in 0..5 {
+        assert!(world.ctrl('q').is_empty());
+        world.pass(30);
+    }
+    world.pass(400);
     assert!(quits(&world.ctrl('q')));
     // It is saved: nothing is asked.
     world.report(Report::Saved);
@@ -538,6 +543,19 @@ fn what_is_written_is_kept_until_it_is_sent() {
     world.pass(1100);
     assert_eq!(draft(&world), Some("aside\nmoonlight?"));
     world.key(KeyCode::Esc);
+    // An old question and then the last one: it is the same.
+    assert_eq!(world.app.input.text(), "aside");
+    world.key(KeyCode::Up);
+    world.alt('e');
+    world.pass(1100);
+    world.pass(1100);
+    assert_eq!(draft(&world), Some("aside"));
+    world.key(KeyCode::Esc);
+    assert_eq!(world.app.input.text(), "aside");
+    // Taken back while it is looked at.
+    world.key(KeyCode::Up);
+    world.alt('u');
+    assert_eq!(world.app.input.text(), "aside");
     // Nor when the program ends while the question is being changed.
     world.alt('e');
     world.ctrl('u');

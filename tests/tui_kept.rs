@@ -213,6 +213,7 @@ fn what_is_given_up_is_not_waited_for() {
     // Or by a second wish.
     threads.workers.work(Work::New);
     threads.wait(|report| matches!(report, Report::NotOpened(Some(_))).then_some(()));
+    std::thread::sleep(Duration::from_millis(400));
     threads.opened(Work::New);
     fs::remove_file(&sessions).unwrap();
     threads.ask("春", &chosen);

@@ -242,6 +242,7 @@ fn a_full_disk_is_told_and_waited_for() {
     t.wait("the mark", |screen| screen.contains("[未能保存]") && IDLE(screen));
     t.send("未发送\u{11}");
     t.wait("a question", |screen| screen.contains("尚未保存，再按一次则不保存退出"));
+    std::thread::sleep(Duration::from_millis(400));
     t.send("\u{11}");
     assert_eq!(t.ended().code(), Some(1));
     t.is_restored();

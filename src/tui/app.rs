@@ -479,6 +479,11 @@ impl App {
 
     /// Remembers a question.
     pub fn remember(&mut self, question: &str) {
+        if self.recalled.as_ref().is_some_and(|(_, draft)| !draft.is_empty()) {
+            // What stood there before an old question was looked at.
+            let written = self.written().into_owned();
+            self.input.set(&written);
+        }
         self.recalled = None;
         if self.history.last().is_none_or(|last| last != question) {
             self.history.push(question.to_owned());
@@ -504,25 +509,30 @@ impl App {
             || self.draft_since.is_some()
     }
 
-    /// What is being written and not sent, or sent and nobody has written it down yet: not an old question that is looked
-    /// at, but what the input held before it; and nothing of a conversation that leaves nothing.
+    /// What is being written: not an old question that is looked at, but what the input held before it.
+    pub fn written(&self) -> Cow<'_, str> {
+        let text = self.input.text();
+        let is = |question: &str| *super::commands::written(question) == *text;
+        let looked_at = self.recalled.as_ref().and_then(|(at, draft)| Some((self.history.get(*at)?, draft)));
+        match (self.talk.turns.last(), looked_at) {
+            (Some(last), _) if self.editing => both(&self.draft, if is(&last.question) { "" } else { text }),
+            (_, Some((question, draft))) => both(draft, if is(question) { "" } else { text }),
+            _ => Cow::Borrowed(text),
+        }
+    }
+
+    /// What is being written and not sent, or sent and nobody has written it down yet; nothing of a conversation that
+    /// leaves nothing.
     fn unsent(&self) -> Cow<'_, str> {
         if self.talk.private || self.input_private {
             return Cow::Borrowed("");
         }
-        let text = self.input.text();
-        let is = |question: &str| *super::commands::written(question) == *text;
-        let looked_at = self.recalled.as_ref().and_then(|(at, draft)| Some((self.history.get(*at)?, draft)));
-        let unsent = match (self.talk.turns.last(), looked_at) {
-            (Some(last), _) if self.editing => both(&self.draft, if is(&last.question) { "" } else { text }),
-            (_, Some((question, draft))) => both(draft, if is(question) { "" } else { text }),
-            _ => Cow::Borrowed(text),
-        };
+        let written = self.written();
         match self.live() {
             Some(live) if !live.begun && live.ask != Ask::Retry => {
-                Cow::Owned(both(&live.question, &unsent).into_owned())
+                Cow::Owned(both(&live.question, &written).into_owned())
             }
-            _ => unsent,
+            _ => written,
         }
     }
 

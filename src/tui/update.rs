@@ -17,6 +17,9 @@ const TWICE: Duration = Duration::from_secs(2);
 /// A second wish to quit without what could not be saved counts if it comes this soon.
 const AFTER_ALL: Duration = Duration::from_secs(10);
 
+/// And not sooner than this, in which nobody has read what was said.
+const LEAST: Duration = Duration::from_millis(300);
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Msg {
@@ -89,7 +92,9 @@ pub fn quit(app: &mut App, now: Instant) -> Vec<Effect> {
             app.say("not saved; again to quit without: ", "尚未保存，再按一次则不保存退出："),
             why.text(app.lang())
         );
-        if app.leaving.replace(now).is_none_or(|then| now.saturating_duration_since(then) >= AFTER_ALL) {
+        let before = app.leaving.replace(now).map(|then| now.saturating_duration_since(then));
+        // A key that is held down is one wish.
+        if before.is_none_or(|time| !(LEAST..AFTER_ALL).contains(&time)) {
             app.flash(said, Tone::Error, now);
             return Vec::new();
         }
@@ -276,7 +281,8 @@ pub fn act(app: &mut App, what: Action, now: Instant) -> Vec<Effect> {
             _ if is_busy(app, now) => {}
             Some(question) => {
                 if !app.editing {
-                    app.draft = app.input.text().to_owned();
+                    app.draft = app.written().into_owned();
+                    app.recalled = None;
                 }
                 app.editing = true;
                 app.put_question(&question);

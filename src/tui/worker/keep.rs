@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// A second wish to leave what cannot be saved counts if it comes this soon.
 const AFTER_ALL: Duration = Duration::from_secs(10);
+/// And not sooner than this, in which nobody has read what was said.
+const LEAST: Duration = Duration::from_millis(300);
 
 /// The open conversation beside what was said in it.
 #[derive(Default)]
@@ -199,7 +201,9 @@ impl Worker {
     /// The same before another conversation takes the place of this one; the reason not to open it, the first time.
     pub(super) fn settle_first(&mut self) -> Result<(), Option<Failure>> {
         let Err(why) = self.settle() else { return Ok(()) };
-        if self.talk.left.replace(Instant::now()).is_some_and(|then| then.elapsed() < AFTER_ALL) {
+        // A key that is held down is one wish.
+        let before = self.talk.left.replace(Instant::now()).map(|then| then.elapsed());
+        if before.is_some_and(|time| (LEAST..AFTER_ALL).contains(&time)) {
             return Ok(());
         }
         Err(Some(

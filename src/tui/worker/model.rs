@@ -21,6 +21,8 @@ const MEMORY: Duration = Duration::from_secs(1);
 
 /// Between two tries to save what cannot be saved, at most.
 const RARELY: Duration = Duration::from_secs(60);
+/// Between two looks at the file of a conversation in which nothing is said.
+const LOOK: Duration = Duration::from_secs(30);
 /// How long another of our threads may hold a conversation's file.
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -75,8 +77,9 @@ impl Worker {
         let mut again = AGAIN;
         loop {
             again = if self.talk.unsaved { (2 * again).min(RARELY) } else { AGAIN };
-            let work = match works.recv_timeout(if self.talk.unsaved { again / 2 } else { Duration::MAX }) {
-                // Why it cannot be saved was told.
+            let idle = if self.talk.writer.is_some() { LOOK } else { Duration::MAX };
+            let work = match works.recv_timeout(if self.talk.unsaved { again / 2 } else { idle }) {
+                // Why it cannot be saved was told; or somebody may have taken its file away.
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
                 Ok(work) => Some(work),
