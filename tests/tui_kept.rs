@@ -394,3 +394,20 @@ fn a_search_gives_way_to_the_next() {
     let once = || asked.replace(asked.get() + 1) == 0;
     assert_eq!(store::search(&home.path().join("sessions"), "月", &once), None);
 }
+
+#[test]
+fn a_pipe_in_the_place_of_keys_and_values_keeps_nobody_waiting() {
+    let home = tempfile::tempdir().unwrap();
+    drop(talked(home.path()));
+    let name = on_disk(home.path()).remove(0).0;
+    let kv = home.path().join("kv");
+    fs::create_dir(&kv).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, kv.join(format!("{name}.kv")), rustix::fs::Mode::RWXU).unwrap();
+    let threads = Threads::start(Setup { kv_folder: Some(kv), kv_bytes: 1 << 30, ..setup(home.path()) });
+    threads.load(options());
+    threads.opened(Work::Open(name));
+    threads.workers.work(Work::Warm(nothing()));
+    let filled =
+        threads.wait(|report| if let Report::Warmed { filled, .. } = report { Some(filled) } else { None });
+    assert!(filled > 0, "it is read");
+}

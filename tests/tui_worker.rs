@@ -7,9 +7,10 @@ use huozi::session::open::{Options, Source, Step, Wanted};
 use huozi::session::store::{self, Choices};
 use huozi::session::{Event, KvType};
 use huozi::tui::look::Lang;
-use huozi::tui::worker::{Ask, Report, Setup, Typed, Work};
+use huozi::tui::worker::{Ask, Desk, Report, Setup, Typed, Work};
 use huozi_convert::plan::Preset;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use worker_support::{Threads, choices, nothing, options, saved, setup, short, talked};
@@ -257,4 +258,17 @@ fn what_is_not_opened_is_told() {
     assert!(refused(Work::Delete).is_some());
     threads.ask("再见", &short(&chosen));
     assert_eq!(store::load(&sessions, &name, "").unwrap().turns.len(), 2);
+}
+
+#[test]
+fn models_that_can_be_used_come_first() {
+    let home = tempfile::tempdir().unwrap();
+    let bad = home.path().join("bad.gguf");
+    fs::write(&bad, "no model").unwrap();
+    let good = common::model("nano", Preset::Q8_0);
+    let threads = Threads::start(Setup { models: vec![bad.clone(), good.clone()], ..setup(home.path()) });
+    threads.workers.desk(Desk::Models);
+    let found = threads.wait(|report| if let Report::Models(found, _) = report { Some(found) } else { None });
+    let place = |path: &PathBuf| found.iter().position(|model| model.path == *path).unwrap();
+    assert!(place(&good) < place(&bad), "{found:?}");
 }

@@ -335,6 +335,11 @@ mod tests {
         input.insert("\u{301}");
         input.insert("x");
         assert_eq!(input.text(), "a\u{301}xb");
+        // A letter before one: the cursor goes behind both.
+        let mut input = Input::of("\u{301}b");
+        input.home();
+        input.insert("e");
+        assert_eq!(input.before(), "e\u{301}");
     }
 
     #[test]

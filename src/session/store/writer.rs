@@ -465,6 +465,15 @@ mod tests {
         assert_eq!(super::super::export(&out, "one").unwrap(), out);
         assert_eq!(super::super::export(&out, "two").unwrap(), dir.path().join("out-1.md"));
         assert_eq!(std::fs::read_to_string(&out).unwrap(), "one");
+        for (path, kind) in [
+            (dir.path().to_owned(), io::ErrorKind::IsADirectory),
+            (dir.path().join("new/"), io::ErrorKind::IsADirectory),
+            (dir.path().join(".."), io::ErrorKind::IsADirectory),
+            (dir.path().join("no/out.md"), io::ErrorKind::NotADirectory),
+        ] {
+            let error = super::super::export(&path, "three").unwrap_err();
+            assert!(matches!(&error, Error::Io { source, .. } if source.kind() == kind), "{path:?}: {error}");
+        }
     }
 
     #[test]
