@@ -5,14 +5,15 @@
 //!     cargo bench --bench tokenizer
 //!
 //! Two vocabularies: the embedded model's with the poems it was trained on, and one of full size (250,880 tokens over the
-//! letters a to z, see `huozi_quant::synth`) with random words. Best of some runs. That the text comes back is asserted.
+//! letters a to z, see `huozi_quant::bloom::synth`) with random words. Best of some runs. That the text comes back is asserted.
 
-use huozi::token::{Specials, Tokenizer};
+use huozi_quant::bloom::plan::Preset;
+use huozi_quant::bloom::shape::Shape;
+use huozi_quant::bloom::synth::RandomModel;
 use huozi_quant::gguf::Reader;
 use huozi_quant::map::How;
-use huozi_quant::plan::Preset;
-use huozi_quant::shape::Shape;
-use huozi_quant::synth::{Model, Random};
+use huozi_quant::random::Random;
+use huozi_token::{Specials, Tokenizer};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -65,7 +66,7 @@ fn main() {
     bench("Chinese poems", &demo.path, &poems.repeat(16));
 
     let (file, shape) = (folder.path().join("full.gguf"), Shape::from_sizes("1x32x1").expect("sizes"));
-    let model = Model { shape, preset: Preset::F16, seed: 1, name: "vocabulary".into() };
+    let model = RandomModel { shape, preset: Preset::F16, seed: 1, name: "vocabulary".into() };
     model.write(&file, &cancel, &|_, _| {}).expect("a file");
     let mut random = Random::new(1);
     let mut words = String::new();

@@ -15,7 +15,6 @@
 //!
 //! | room | what it does | may import |
 //! |---|---|---|
-//! | [`token`] | vocabulary, BPE, decoding from bytes, chat formats, limits of a conversation | `quant` |
 //! | [`sample`] | logits to an id: filters in Hugging Face's order, a draw that depends on seed and position only | |
 //! | [`model`] | the forward pass over mapped weights, KV blocks | `quant` |
 //! | [`engine`] | `trait Engine`: sequences of tokens in, rows of logits out; `Native` is ours, `ggml` (a cargo feature) is llama.cpp | `model`, `quant` |
@@ -28,7 +27,9 @@
 //! | [`cli`] | the program `huozi`: a file per subcommand, exit codes, the printer | everything |
 //!
 //! `tests/layering.rs` holds these arrows. `huozi_quant` (formats, kernels, matrix products, attention, the GGUF container,
-//! mmap) holds all `unsafe` of the workspace, but for two calls into llama.cpp in `engine::ggml`; `huozi_convert` never sees the runtime.
+//! mmap) holds all `unsafe` of the workspace, but for two calls into llama.cpp in `engine::ggml`. `huozi_token`
+//! (vocabulary, BPE, decoding from bytes, chat formats, limits of a conversation) imports `quant` only.
+//! `huozi_convert` never sees the runtime.
 //!
 //! # A conversation
 //!
@@ -36,7 +37,7 @@
 //! use huozi::engine::{KvType, Native, Options};
 //! use huozi::schedule::Scheduler;
 //! use huozi::session::{Event, Session, Settings};
-//! use huozi::token::{ChatFormat, HistoryRule, Tokenizer};
+//! use huozi_token::{ChatFormat, HistoryRule, Tokenizer};
 //! use huozi_quant::{gguf::Reader, map::How};
 //! use std::sync::{Arc, atomic::AtomicBool};
 //!
@@ -86,6 +87,5 @@ pub mod model;
 pub mod sample;
 pub mod schedule;
 pub mod session;
-pub mod token;
 #[cfg(feature = "tui")]
 pub mod tui;

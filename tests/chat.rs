@@ -4,9 +4,9 @@ mod common;
 mod token_support;
 
 use common::TINY;
-use huozi::token::chat::DEFAULT_SYSTEM;
-use huozi::token::history::fit;
-use huozi::token::{ChatError, ChatFormat, HistoryRule, Limits, Message, Role, Specials, Tokenizer};
+use huozi_token::chat::DEFAULT_SYSTEM;
+use huozi_token::history::fit;
+use huozi_token::{ChatError, ChatFormat, HistoryRule, Limits, Message, Role, Specials, Tokenizer};
 use proptest::prelude::*;
 use token_support::{NANO, json, ours, theirs};
 

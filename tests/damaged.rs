@@ -10,8 +10,8 @@ mod damage;
 use common::NEVER;
 use damage::{Random, Watch, count};
 use huozi::engine::{Engine, Item, KvType, Native, Options, Phase, Want};
-use huozi::token::{ChatFormat, Message, Role, Specials, Tokenizer};
 use huozi_quant::gguf::Reader;
+use huozi_token::{ChatFormat, Message, Role, Specials, Tokenizer};
 use std::collections::BTreeSet;
 use std::error::Error;
 

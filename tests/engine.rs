@@ -5,7 +5,7 @@ mod common;
 use common::NEVER;
 use huozi::engine::{Engine, EngineError, Item, KvType, Native, Phase, Seq, Want};
 use huozi::eval::{Cut, divergence};
-use huozi::token::{Specials, Tokenizer};
+use huozi_token::{Specials, Tokenizer};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn engine(fixture: &str, preset: &str, kv: KvType, kv_positions: usize, threads: usize) -> Native {

@@ -7,13 +7,13 @@ use common::{NEVER, TINY, fixture, model};
 use huozi::engine::ggml::{self, Ggml};
 use huozi::engine::{Engine, EngineError, FlashAttention, Item, KvType, Native, Phase, Seq, Want};
 use huozi::eval::{self, Comparison, Divergence};
-use huozi::token::{Specials, Tokenizer};
 use huozi_convert::plan::Preset;
 use huozi_quant::encode::encode_rows;
 use huozi_quant::formats::Format;
 use huozi_quant::gguf::Reader;
 use huozi_quant::kernels::Isa;
 use huozi_quant::map::How;
+use huozi_token::{Specials, Tokenizer};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 

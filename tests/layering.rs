@@ -9,6 +9,7 @@ type Arrows = &'static [(&'static str, &'static [&'static str])];
 
 const QUANT: Arrows = &[
     ("attention", &["elementwise", "formats", "kernels"]),
+    ("bloom", &["attention", "formats", "gguf", "map", "random"]),
     ("buffer", &[]),
     ("elementwise", &["formats", "kernels"]),
     ("encode", &["formats", "kernels"]),
@@ -18,13 +19,11 @@ const QUANT: Arrows = &[
     ("kernels", &["formats", "team"]),
     ("map", &[]),
     ("matmul", &["buffer", "formats", "kernels", "map", "team"]),
-    ("plan", &["formats", "shape"]),
-    ("shape", &["attention", "gguf"]),
-    ("synth", &["formats", "gguf", "map", "plan", "shape"]),
+    ("random", &[]),
     ("team", &[]),
 ];
 
-/// `quant` and `convert` stand for the other packages.
+/// `quant`, `token` and `convert` stand for the other packages.
 const ROOT: Arrows = &[
     ("bench", &["engine", "quant"]),
     ("bin", &["cli", "tui"]),
@@ -43,7 +42,6 @@ const ROOT: Arrows = &[
     ("sample", &[]),
     ("schedule", &["engine", "sample"]),
     ("session", &["demo", "engine", "quant", "sample", "schedule", "token"]),
-    ("token", &["quant"]),
     ("tui", &["session"]),
 ];
 
@@ -113,7 +111,8 @@ fn named(code: &str, rooms: &BTreeSet<String>, root: &str) -> BTreeSet<String> {
         if rooms.contains(&name) { Some(name) } else { given_on().filter(|room| rooms.contains(room)) }
     };
     let mut named: BTreeSet<String> = crate_paths(code).into_iter().filter_map(behind).collect();
-    for (package, room) in [("huozi_quant", "quant"), ("huozi_convert", "convert")] {
+    for (package, room) in [("huozi_quant", "quant"), ("huozi_token", "token"), ("huozi_convert", "convert")]
+    {
         if code.contains(package) {
             named.insert(room.to_owned());
         }

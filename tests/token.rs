@@ -4,10 +4,10 @@ mod common;
 mod token_support;
 
 use common::{TINY, fixture};
-use huozi::token::bpe::pieces;
-use huozi::token::vocabulary::Kind;
-use huozi::token::{Error, Part, Specials, Tokenizer, Vocabulary};
 use huozi_quant::gguf::{Layout, MetaValue, Reader};
+use huozi_token::bpe::pieces;
+use huozi_token::vocabulary::Kind;
+use huozi_token::{Error, Part, Specials, Tokenizer, Vocabulary};
 use proptest::prelude::*;
 use token_support::{NANO, Owned, converted, json, ours, owned, theirs, with_added_tokens};
 

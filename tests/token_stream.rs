@@ -1,6 +1,6 @@
 //! Text from bytes, at any split.
 
-use huozi::token::DecodeStream;
+use huozi_token::DecodeStream;
 use proptest::prelude::*;
 
 fn check(bytes: &[u8], cuts: &[usize]) -> Result<(), TestCaseError> {

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use huozi_quant::bloom::shape::{DEFAULT_CTX_TRAIN, Shape};
 use huozi_quant::gguf::Meta;
-use huozi_quant::shape::{DEFAULT_CTX_TRAIN, Shape};
 
 use crate::Error;
 use crate::source::{quoted, shown, shown_json};

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::model::Model;
-use crate::names::{Role, Target};
+use crate::names::{Target, TensorRole};
 use crate::output::{Plan, device, free_bytes};
 use crate::report::{FormatCount, count, displayed};
 use crate::work::{Chunk, How, Work, row_bytes};
@@ -155,7 +155,7 @@ fn seconds(
 ) -> Result<f64, Error> {
     let mut per_weight: HashMap<Option<Format>, f64> = HashMap::new();
     let mut total = 0.0;
-    for (i, tensor) in model.tensors.iter().enumerate().filter(|(_, (t, _))| t.role != Role::Vector) {
+    for (i, tensor) in model.tensors.iter().enumerate().filter(|(_, (t, _))| t.role != TensorRole::Vector) {
         // `None` stands for reading.
         for job in plans.iter().map(|p| Some(p.layout.tensors()[i].format)).chain([None]) {
             let rate = match per_weight.entry(job) {

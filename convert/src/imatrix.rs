@@ -20,7 +20,7 @@ use huozi_quant::gguf::check::{hex, sum};
 use huozi_quant::gguf::{MetaValue, Reader, TensorInfo};
 
 use crate::Error;
-use crate::names::{Role, Target, some_of};
+use crate::names::{Target, TensorRole, some_of};
 use crate::source::{Inode, quoted};
 
 /// That of a 7B model has 5 MB.
@@ -76,7 +76,7 @@ impl Imatrix {
 
     /// Importance of the target's columns, if there is an entry for it. Vectors have none.
     pub fn of(&self, target: &Target) -> Option<&[f32]> {
-        if target.role == Role::Vector {
+        if target.role == TensorRole::Vector {
             return None;
         }
         self.entries.get(&target.name).map(Vec::as_slice).filter(|v| v.len() as u64 == target.cols)
@@ -92,7 +92,7 @@ impl Imatrix {
         targets: impl Iterator<Item = &'a Target>,
     ) -> Result<Option<String>, Error> {
         let mut missing = Vec::new();
-        for target in targets.filter(|t| !matches!(t.role, Role::Vector | Role::TokenEmbd)) {
+        for target in targets.filter(|t| !matches!(t.role, TensorRole::Vector | TensorRole::TokenEmbd)) {
             match self.entries.get(&target.name) {
                 None => missing.push(target.name.clone()),
                 Some(v) if v.len() as u64 != target.cols => {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use clap::Parser;
 use huozi_convert::pipeline::{self, Options, Source};
-use huozi_convert::plan::{Preset, TensorType, Wishes, named_format};
+use huozi_convert::plan::{Preset, PresetOptions, TensorType, named_format};
 use huozi_convert::{Error, Kind};
 use huozi_quant::Format;
 
@@ -133,11 +133,11 @@ fn main() -> ExitCode {
         name: args.name,
         context_length: args.context_length,
         duplicate_output: args.duplicate_output,
-        wishes: Wishes {
+        wishes: PresetOptions {
             pure: args.pure,
             output: args.output_tensor_type,
             embedding: args.token_embedding_type,
-            ..Wishes::default()
+            ..PresetOptions::default()
         },
         tensor_types: args.tensor_types,
         metadata: args.metadata,

@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 use huozi_convert::Error;
 use huozi_convert::synth::{self, Made, Recipe};
-use huozi_quant::shape::Shape;
+use huozi_quant::bloom::shape::Shape;
 
 use crate::print::{Shown, say};
 use crate::{exit_code, watch_signals};

@@ -16,9 +16,9 @@ use crate::chat::{self, Chat};
 use crate::config::Config;
 use crate::imatrix::Imatrix;
 use crate::meta::{self, Given};
-use crate::names::{self, Role, Spelling, Target};
+use crate::names::{self, Spelling, Target, TensorRole};
 use crate::pipeline::{Options, Source};
-use crate::plan::{self, Preset, Wishes};
+use crate::plan::{self, Preset, PresetOptions};
 use crate::source::{self, Checkpoint, Dtype, Inode, Kind, MAX_TOKENIZER_BYTES, SourceTensor};
 use crate::vocab::Vocabulary;
 use crate::work::Work;
@@ -124,18 +124,18 @@ impl Model {
 
     /// A separate output is part of the model, a duplicate of the embedding is not.
     pub(crate) fn weights(&self) -> u64 {
-        let own = self.tensors.iter().filter(|(t, _)| !(self.duplicated && t.role == Role::Output));
+        let own = self.tensors.iter().filter(|(t, _)| !(self.duplicated && t.role == TensorRole::Output));
         own.map(|(t, _)| t.rows * t.cols).sum()
     }
 
     /// Whether the embedding is the output too.
     fn is_tied(&self) -> bool {
-        !self.tensors.iter().any(|(t, _)| t.role == Role::Output)
+        !self.tensors.iter().any(|(t, _)| t.role == TensorRole::Output)
     }
 
     /// The format of a tensor in a file of one preset, for rows of `cols` weights.
     fn format(&self, preset: Preset, options: &Options, target: &Target, cols: u64) -> Format {
-        let wishes = Wishes { imatrix: self.imatrix.is_some(), ..options.wishes };
+        let wishes = PresetOptions { imatrix: self.imatrix.is_some(), ..options.wishes };
         match plan::named(&options.tensor_types, target) {
             Some(format) => plan::fit(format, cols),
             None => plan::format(preset, wishes, target.role, self.config.n_layer, cols, self.is_tied()),
@@ -151,17 +151,17 @@ impl Model {
         self.tensors.iter().map(spec).collect()
     }
 
-    /// Wishes about types that come to nothing.
+    /// PresetOptions about types that come to nothing.
     fn type_notes(&self, options: &Options) -> Vec<String> {
         let mut notes = Vec::new();
-        let matrices = || self.tensors.iter().map(|(t, _)| t).filter(|t| t.role != Role::Vector);
+        let matrices = || self.tensors.iter().map(|(t, _)| t).filter(|t| t.role != TensorRole::Vector);
         for wish in &options.tensor_types {
             if !matrices().any(|t| wish.pattern.is_match(&t.name)) {
                 notes.push(format!("--tensor-type {}: there is no such matrix", wish.pattern));
             }
         }
         let (embedding, tied) = (options.wishes.embedding, self.is_tied());
-        let output = |t: &&Target| t.role == if tied { Role::TokenEmbd } else { Role::Output };
+        let output = |t: &&Target| t.role == if tied { TensorRole::TokenEmbd } else { TensorRole::Output };
         let by_name = || matrices().find(output).and_then(|t| plan::named(&options.tensor_types, t));
         if options.wishes.output.is_some() && ((tied && embedding.is_some()) || by_name().is_some()) {
             notes.push(
@@ -210,9 +210,9 @@ fn resolve_output(
     work: &Work<'_>,
     notes: &mut Vec<String>,
 ) -> Result<bool, Error> {
-    let embd = tensors.iter().find(|(t, _)| t.role == Role::TokenEmbd).map(|(_, source)| *source);
+    let embd = tensors.iter().find(|(t, _)| t.role == TensorRole::TokenEmbd).map(|(_, source)| *source);
     let embd = embd.expect("names::assign gives every target");
-    let stored = tensors.iter().position(|(t, _)| t.role == Role::Output);
+    let stored = tensors.iter().position(|(t, _)| t.role == TensorRole::Output);
     if let Some(at) = stored {
         let (target, source) = &tensors[at];
         if !work.equal(target, embd, *source)? {

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use huozi_quant::plan;
-pub use huozi_quant::plan::Role;
+use huozi_quant::bloom::plan;
+pub use huozi_quant::bloom::plan::TensorRole;
 
 use crate::config::Config;
 use crate::source::shown;
@@ -46,7 +46,7 @@ pub struct Target {
     /// Its GGUF name.
     pub name: String,
     /// What it is for.
-    pub role: Role,
+    pub role: TensorRole,
     /// Rows; 1 for a vector.
     pub rows: u64,
     /// Weights per row.
@@ -59,7 +59,7 @@ impl Target {
     /// The shape in row-major order, as Hugging Face writes it.
     pub fn shape(&self) -> Vec<u64> {
         match self.role {
-            Role::Vector => vec![self.cols],
+            TensorRole::Vector => vec![self.cols],
             _ => vec![self.rows, self.cols],
         }
     }
@@ -75,8 +75,8 @@ impl Target {
 /// Every tensor a BLOOM of this shape has, in the order they are written; `output`: with a separate `output.weight`.
 pub fn targets(config: &Config, output: bool) -> Vec<Target> {
     let heads = Heads { n_head: config.n_head, head_dim: config.head_dim() };
-    let target = |t: plan::Tensor| {
-        let qkv = matches!(t.role, Role::AttnQkv(_)) || t.name.ends_with(".attn_qkv.bias");
+    let target = |t: plan::ModelTensor| {
+        let qkv = matches!(t.role, TensorRole::AttnQkv(_)) || t.name.ends_with(".attn_qkv.bias");
         let (rows, cols) = (t.rows as u64, t.cols as u64);
         Target { name: t.name, role: t.role, rows, cols, qkv: qkv.then_some(heads) }
     };
@@ -319,7 +319,7 @@ mod tests {
             let (qkv, _) = of("blk.0.attn_qkv.weight");
             assert_eq!(
                 (qkv.dims(), qkv.qkv, qkv.role),
-                (vec![8, 24], Some(Heads { n_head: 2, head_dim: 4 }), Role::AttnQkv(0))
+                (vec![8, 24], Some(Heads { n_head: 2, head_dim: 4 }), TensorRole::AttnQkv(0))
             );
             assert_eq!(of("token_embd.weight").1, "word_embeddings.weight");
             assert_eq!(of("token_embd_norm.bias").1, "word_embeddings_layernorm.bias");
@@ -344,7 +344,7 @@ mod tests {
         list.insert(0, ("lm_head.weight".into(), vec![100, 8]));
         let done = run(&list).unwrap();
         let (target, index) = done.tensors.last().unwrap();
-        assert_eq!((target.name.as_str(), target.role, *index), ("output.weight", Role::Output, 0));
+        assert_eq!((target.name.as_str(), target.role, *index), ("output.weight", TensorRole::Output, 0));
     }
 
     #[test]

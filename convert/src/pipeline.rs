@@ -19,7 +19,7 @@ use crate::journal::digest;
 use crate::model::Model;
 use crate::output::{self, Output, Plan, Sealed};
 use crate::partial::Fate;
-use crate::plan::{Preset, TensorType, Wishes};
+use crate::plan::{Preset, PresetOptions, TensorType};
 pub use crate::report::{FormatCount, Report, Worst, Written};
 use crate::source::Checkpoint;
 use crate::verify;
@@ -52,7 +52,7 @@ pub struct Options {
     /// Write a tied embedding a second time as `output.weight`, for readers that need it.
     pub duplicate_output: bool,
     /// Formats that are not the presets' choice, for all outputs.
-    pub wishes: Wishes,
+    pub wishes: PresetOptions,
     /// Formats of tensors by their names, before all other choices; the first that matches counts.
     pub tensor_types: Vec<TensorType>,
     /// Metadata by hand: keys and values.
@@ -78,7 +78,7 @@ impl Options {
             name: None,
             context_length: None,
             duplicate_output: false,
-            wishes: Wishes::default(),
+            wishes: PresetOptions::default(),
             tensor_types: Vec::new(),
             metadata: Vec::new(),
             chat_template: None,

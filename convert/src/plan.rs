@@ -1,11 +1,11 @@
 //! Tensor -> format: the presets' choice, and what a person asks for instead.
 
-pub use huozi_quant::plan::{Preset, Wishes, fit, format};
+pub use huozi_quant::bloom::plan::{Preset, PresetOptions, fit, format};
 
 use huozi_quant::Format;
 use regex_lite::Regex;
 
-use crate::names::{Role, Target};
+use crate::names::{Target, TensorRole};
 
 /// A format for all matrices whose GGUF names a pattern finds, e.g. `ffn_down=q6_k` or `blk\.[0-3]\.=q8_0`.
 #[derive(Clone, Debug)]
@@ -44,5 +44,5 @@ pub fn named_format(name: &str) -> Result<Format, String> {
 /// The format of the first that finds the target's name; none for vectors, which are always F32.
 pub(crate) fn named(types: &[TensorType], target: &Target) -> Option<Format> {
     let found = types.iter().find(|t| t.pattern.is_match(&target.name));
-    found.filter(|_| target.role != Role::Vector).map(|t| t.format)
+    found.filter(|_| target.role != TensorRole::Vector).map(|t| t.format)
 }

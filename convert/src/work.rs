@@ -15,7 +15,7 @@ use huozi_quant::kernels::Isa;
 use crate::Error;
 use crate::imatrix::Imatrix;
 use crate::journal::Loss;
-use crate::names::{Role, Target};
+use crate::names::{Target, TensorRole};
 use crate::output::Output;
 use crate::pipeline::Progress;
 use crate::source::{Checkpoint, Dtype};
@@ -316,7 +316,7 @@ impl Work<'_> {
         let Some(heads) = target.qkv else {
             return Ok(self.checkpoint.read_rows(source, rows.clone(), out)?);
         };
-        if target.role == Role::Vector {
+        if target.role == TensorRole::Vector {
             // One row whose elements are permuted as the rows of the matrix are.
             other.resize(cols, 0.0);
             self.checkpoint.read_rows(source, 0..1, other)?;

@@ -11,9 +11,9 @@ use huozi_convert::source::Checkpoint;
 use huozi_convert::synth::{Layout as RecipeLayout, Recipe};
 use huozi_convert::{Error, Kind};
 use huozi_quant::Format;
+use huozi_quant::bloom::shape::Shape;
 use huozi_quant::gguf::{Layout, MetaValue, Reader, Value, Writer};
 use huozi_quant::map::How;
-use huozi_quant::shape::Shape;
 
 fn fixture(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -15,7 +15,7 @@ use huozi_convert::Kind;
 use huozi_convert::pipeline::{Options, Source, run};
 use huozi_convert::plan::Preset;
 use huozi_convert::synth::{Layout, Recipe};
-use huozi_quant::shape::Shape;
+use huozi_quant::bloom::shape::Shape;
 
 /// One test at a time: all watch the same process.
 static ALONE: Mutex<()> = Mutex::new(());

@@ -11,9 +11,9 @@ use huozi_convert::pipeline::{Options, Progress, Source, run};
 use huozi_convert::plan::Preset;
 use huozi_convert::source::{Checkpoint, Dtype};
 use huozi_convert::synth::{Layout, Made, Recipe};
+use huozi_quant::bloom::shape::Shape;
 use huozi_quant::gguf::Reader;
 use huozi_quant::map::How;
-use huozi_quant::shape::Shape;
 
 const SIZES: &str = "2x256x4x2000";
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use huozi_convert::config::Config;
-use huozi_convert::names::{Role, targets};
-use huozi_convert::plan::{Preset, Wishes, format};
+use huozi_convert::names::{TensorRole, targets};
+use huozi_convert::plan::{Preset, PresetOptions, format};
 use huozi_quant::formats::Format;
 
-const NONE: Wishes = Wishes { pure: false, output: None, embedding: None, imatrix: false };
+const NONE: PresetOptions = PresetOptions { pure: false, output: None, embedding: None, imatrix: false };
 
 fn config(n_embd: u64, n_layer: u64, n_head: u64, n_vocab: u64) -> Config {
     Config { n_vocab, n_embd, n_layer, n_head, n_ctx: 2048, eps: 1e-5, tied: None, name: None }
@@ -40,13 +40,13 @@ fn check(config: &Config, table: &[Line]) {
             for target in targets(config, !tied) {
                 let got = format(preset, NONE, target.role, config.n_layer, target.cols, tied);
                 let expected = match target.role {
-                    Role::Vector => Format::F32,
-                    Role::TokenEmbd => parse(if tied { tied_embd } else { untied_embd }, 1)[0],
-                    Role::Output => parse(output, 1)[0],
-                    Role::AttnQkv(i) => qkv[i as usize],
-                    Role::FfnDown(i) => down[i as usize],
-                    Role::AttnOutput(i) => out[i as usize],
-                    Role::FfnUp(i) => up[i as usize],
+                    TensorRole::Vector => Format::F32,
+                    TensorRole::TokenEmbd => parse(if tied { tied_embd } else { untied_embd }, 1)[0],
+                    TensorRole::Output => parse(output, 1)[0],
+                    TensorRole::AttnQkv(i) => qkv[i as usize],
+                    TensorRole::FfnDown(i) => down[i as usize],
+                    TensorRole::AttnOutput(i) => out[i as usize],
+                    TensorRole::FfnUp(i) => up[i as usize],
                 };
                 assert_eq!(got, expected, "{name}, tied {tied}: {}", target.name);
             }
@@ -187,34 +187,34 @@ fn sixty_four_wide() {
 fn rows_that_hold_no_block_become_f16() {
     for preset in Preset::ALL.iter().filter(|p| !p.is_float()) {
         for role in [
-            Role::TokenEmbd,
-            Role::Output,
-            Role::AttnQkv(0),
-            Role::FfnDown(0),
-            Role::AttnOutput(0),
-            Role::FfnUp(0),
+            TensorRole::TokenEmbd,
+            TensorRole::Output,
+            TensorRole::AttnQkv(0),
+            TensorRole::FfnDown(0),
+            TensorRole::AttnOutput(0),
+            TensorRole::FfnUp(0),
         ] {
             assert_eq!(format(*preset, NONE, role, 30, 48, true), Format::F16, "{preset} {role:?}");
         }
     }
     // Floats have no blocks to miss.
-    assert_eq!(format(Preset::BF16, NONE, Role::FfnUp(0), 30, 48, true), Format::BF16);
+    assert_eq!(format(Preset::BF16, NONE, TensorRole::FfnUp(0), 30, 48, true), Format::BF16);
 }
 
 #[test]
 fn pure_means_plain() {
-    let pure = Wishes { pure: true, ..NONE };
+    let pure = PresetOptions { pure: true, ..NONE };
     for preset in Preset::ALL {
         for tied in [true, false] {
             for target in targets(&config(4096, 30, 32, 250_880), !tied) {
-                let expected = if target.role == Role::Vector { Format::F32 } else { preset.plain() };
+                let expected = if target.role == TensorRole::Vector { Format::F32 } else { preset.plain() };
                 let got = format(*preset, pure, target.role, 30, target.cols, tied);
                 assert_eq!(got, expected, "{preset}, tied {tied}: {}", target.name);
             }
         }
     }
     // What does not fit still does not.
-    assert_eq!(format(Preset::Q4_K_M, pure, Role::TokenEmbd, 2, 64, true), Format::Q5_0);
+    assert_eq!(format(Preset::Q4_K_M, pure, TensorRole::TokenEmbd, 2, 64, true), Format::Q5_0);
 }
 
 #[test]
@@ -229,19 +229,25 @@ fn types_of_output_and_embedding() {
         (Some(F32), None, [F32, Q4_K, F32]),
     ];
     for (output, embedding, expected) in table {
-        let wishes = Wishes { output, embedding, ..NONE };
+        let wishes = PresetOptions { output, embedding, ..NONE };
         let all = |wishes, preset, cols| {
-            [(Role::TokenEmbd, true), (Role::TokenEmbd, false), (Role::Output, false)]
+            [(TensorRole::TokenEmbd, true), (TensorRole::TokenEmbd, false), (TensorRole::Output, false)]
                 .map(|(role, tied)| format(preset, wishes, role, 30, cols, tied))
         };
         assert_eq!(all(wishes, Preset::Q4_K_M, 4096), expected, "{wishes:?}");
         // Nothing else changes.
-        for role in [Role::AttnQkv(7), Role::FfnDown(0), Role::AttnOutput(1), Role::FfnUp(1), Role::Vector] {
+        for role in [
+            TensorRole::AttnQkv(7),
+            TensorRole::FfnDown(0),
+            TensorRole::AttnOutput(1),
+            TensorRole::FfnUp(1),
+            TensorRole::Vector,
+        ] {
             let changed = format(Preset::Q4_K_M, wishes, role, 30, 4096, true);
             assert_eq!(changed, format(Preset::Q4_K_M, NONE, role, 30, 4096, true), "{role:?}");
         }
         // With --pure, and beside floats, they hold too.
-        let pure = Wishes { pure: true, ..wishes };
+        let pure = PresetOptions { pure: true, ..wishes };
         let or_plain = |plain: Format| {
             let own = embedding.unwrap_or(plain);
             [embedding.or(output).unwrap_or(plain), own, output.unwrap_or(plain)]
@@ -249,8 +255,8 @@ fn types_of_output_and_embedding() {
         assert_eq!(all(pure, Preset::Q4_K_M, 4096), or_plain(Q4_K), "{pure:?}");
         assert_eq!(all(wishes, Preset::F16, 4096), or_plain(F16), "{wishes:?}");
     }
-    let wishes = Wishes { output: Some(Q6_K), ..NONE };
-    assert_eq!(format(Preset::F16, wishes, Role::Output, 2, 64, false), Q8_0);
+    let wishes = PresetOptions { output: Some(Q6_K), ..NONE };
+    assert_eq!(format(Preset::F16, wishes, TensorRole::Output, 2, 64, false), Q8_0);
 }
 
 #[test]

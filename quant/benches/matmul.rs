@@ -9,13 +9,14 @@
 //! were memory free. Best of some runs; the floors of the machine stand above. Every result is compared with the portable
 //! code: integer formats to the bit.
 
+use huozi_quant::bloom::synth::RandomPage;
 use huozi_quant::buffer::Buffer;
 use huozi_quant::floor;
 use huozi_quant::formats::{Activation, Format};
 use huozi_quant::kernels::Isa;
 use huozi_quant::map::Bytes;
 use huozi_quant::matmul::{Activations, Arithmetic, QMatrix, matmul};
-use huozi_quant::synth::{Page, Random};
+use huozi_quant::random::Random;
 use huozi_quant::team::Team;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -42,7 +43,7 @@ fn matrix(format: Format, bytes: usize) -> QMatrix {
     let row = format.row_bytes(K).expect("whole blocks");
     let rows = (bytes / row).next_multiple_of(64);
     let mut data = vec![0; rows * row];
-    Page::new(format, 0.0, 1.0 / 64.0, 1).fill(1, 0, &mut data);
+    RandomPage::new(format, 0.0, 1.0 / 64.0, 1).fill(1, 0, &mut data);
     QMatrix::new(format, rows, K, Bytes::from(data)).expect("whole rows")
 }
 
@@ -98,7 +99,7 @@ fn main() {
     let isas = if asked { vec![Isa::from_env().expect("HUOZI_ISA")] } else { Isa::available() };
     let idle = AtomicBool::new(false);
     let mut bytes = vec![1u8; LARGE];
-    Page::new(Format::Q8_0, 0.0, 1.0, 1).fill(1, 0, &mut bytes[..LARGE / 34 * 34]);
+    RandomPage::new(Format::Q8_0, 0.0, 1.0, 1).fill(1, 0, &mut bytes[..LARGE / 34 * 34]);
     let read = floor::read(&team, isas[isas.len() - 1], &bytes, Duration::from_secs(5), &idle);
     drop(bytes);
     let (int8, f32) = (floor::int8_macs(&team, &idle), floor::f32_macs(&team, &idle));

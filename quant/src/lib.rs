@@ -1,17 +1,20 @@
 //! Quantised weight formats, the GGUF container and the CPU kernels of `huozi`.
 //!
-//! In come the bytes of a GGUF file or rows of `f32`; out go blocks, decoded rows, and products of a quantised
-//! matrix with activations. This crate knows nothing about models, tokens or checkpoints.
+//! In: the bytes of a GGUF file, or rows of `f32`. Out: blocks, decoded rows, and products of a quantised matrix with
+//! activations. Of models it knows BLOOM's sizes, tensors and mixtures of formats ([`bloom`]); the forward pass, tokens
+//! and checkpoints are the business of other packages.
 //!
 //! ```text
-//! {formats, team} <- kernels <- elementwise <- attention;   {buffer, formats, kernels, map, team} <- matmul;   {formats, kernels} <- encode
-//! {formats, map} <- gguf <- shape -> attention;   {formats, shape} <- plan;   {formats, gguf, map, plan, shape} <- synth
-//! {kernels, team} <- floor;   team, map, buffer alone
+//! {formats, team} <- kernels <- elementwise <- attention
+//! {buffer, formats, kernels, map, team} <- matmul;   {formats, kernels} <- encode;   {kernels, team} <- floor
+//! {formats, map} <- gguf;   {attention, formats, gguf, map, random} <- bloom (shape <- plan <- synth)
+//! buffer, map, random, team alone
 //! ```
 //!
 //! All `unsafe` of the workspace lives here, each use beside the fact it rests on.
 
 pub mod attention;
+pub mod bloom;
 pub mod buffer;
 pub mod elementwise;
 pub mod encode;
@@ -21,9 +24,7 @@ pub mod gguf;
 pub mod kernels;
 pub mod map;
 pub mod matmul;
-pub mod plan;
-pub mod shape;
-pub mod synth;
+pub mod random;
 pub mod team;
 
 pub use formats::Format;

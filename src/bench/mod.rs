@@ -7,13 +7,13 @@
 pub mod compare;
 
 use crate::engine::{Engine, EngineError, Item, Phase, Seq, Want};
+use huozi_quant::bloom::plan::{self, Preset};
+use huozi_quant::bloom::shape::Shape;
 use huozi_quant::floor::{self, Macs};
 use huozi_quant::formats::Activation;
 use huozi_quant::gguf::Reader;
 use huozi_quant::kernels::Isa;
-use huozi_quant::plan::{self, Preset};
-use huozi_quant::shape::Shape;
-use huozi_quant::synth::Random;
+use huozi_quant::random::Random;
 use huozi_quant::team::Team;
 use std::fmt;
 use std::hint::black_box;

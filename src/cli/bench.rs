@@ -14,11 +14,11 @@ use crate::engine::{Engine, EngineError, KvType, MICRO_BATCH};
 use crate::model::bloom::LOGIT_ROWS;
 use crate::session::catalog;
 use anyhow::Result;
+use huozi_quant::bloom::plan::{self, Preset};
+use huozi_quant::bloom::shape::Shape;
+use huozi_quant::bloom::synth;
 use huozi_quant::kernels::Isa;
 use huozi_quant::map::How;
-use huozi_quant::plan::{self, Preset};
-use huozi_quant::shape::Shape;
-use huozi_quant::synth;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Mutex;
@@ -113,9 +113,9 @@ fn checked<T>(result: Result<T>, signals: &Signals) -> Result<T> {
     result
 }
 
-fn random_model(args: &args::Bench, (name, shape): &(String, Shape)) -> synth::Model {
+fn random_model(args: &args::Bench, (name, shape): &(String, Shape)) -> synth::RandomModel {
     let name = format!("{name} {} of random weights", args.r#type);
-    synth::Model { shape: *shape, preset: args.r#type, seed: args.seed, name }
+    synth::RandomModel { shape: *shape, preset: args.r#type, seed: args.seed, name }
 }
 
 fn write(args: &args::Bench, shape: &(String, Shape), path: &Path, signals: &Signals) -> Result<()> {

@@ -9,8 +9,8 @@ use super::show::{Show, Verbosity, stats_line};
 use super::signal::Signals;
 use crate::session::store::{self, Conversation};
 use crate::session::{Answer, Error, Session, Stats};
-use crate::token::ChatError;
 use anyhow::{Result, anyhow};
+use huozi_token::ChatError;
 use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
 

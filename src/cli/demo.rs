@@ -11,8 +11,8 @@ use super::show::{Counter, Verbosity};
 use super::signal::Signals;
 use crate::demo::{self, Kind, Progress};
 use crate::session::catalog::xdg;
-use crate::token::HistoryRule;
 use anyhow::Result;
+use huozi_token::HistoryRule;
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 

@@ -10,9 +10,9 @@ use crate::engine::{KvType, MICRO_BATCH};
 use crate::model::bloom::LOGIT_ROWS;
 use crate::session::catalog::{self, Found, Memory};
 use anyhow::Result;
+use huozi_quant::bloom::plan::{Preset, tensor_bytes};
+use huozi_quant::bloom::shape::Shape;
 use huozi_quant::kernels::Isa;
-use huozi_quant::plan::{Preset, tensor_bytes};
-use huozi_quant::shape::Shape;
 use serde_json::json;
 use std::io::Write;
 

@@ -9,8 +9,8 @@ use super::show::Counter;
 use super::signal::Signals;
 use crate::engine::{EngineError, Phase};
 use crate::eval::{self, Cut, Progress};
-use crate::token::Specials;
 use anyhow::Result;
+use huozi_token::Specials;
 use serde_json::json;
 use std::time::Instant;
 

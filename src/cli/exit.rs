@@ -16,8 +16,8 @@ use crate::engine::EngineError;
 use crate::eval;
 use crate::schedule::Refused;
 use crate::session::{self, catalog, store};
-use crate::token::ChatError;
-use huozi_quant::synth;
+use huozi_quant::bloom::synth;
+use huozi_token::ChatError;
 use std::io;
 
 /// Done.
@@ -201,7 +201,7 @@ fn is_bad_file(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.is::<BadFile>()
         || cause.is::<huozi_quant::gguf::Error>()
         || cause.is::<crate::model::Error>()
-        || cause.is::<crate::token::Error>()
+        || cause.is::<huozi_token::Error>()
         || cause.is::<store::Error>()
 }
 

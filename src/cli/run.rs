@@ -9,8 +9,8 @@ use super::show::{Show, Verbosity};
 use super::signal::Signals;
 use crate::schedule::Stop;
 use crate::session::{Answer, Session, stop_name};
-use crate::token::{HistoryRule, Specials};
 use anyhow::Result;
+use huozi_token::{HistoryRule, Specials};
 use serde_json::json;
 
 /// Runs the command.

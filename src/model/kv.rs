@@ -5,10 +5,10 @@
 //! block gets a copy of his own first. Memory of a block is taken on its first use and then kept.
 
 use huozi_quant::attention::{BLOCK, HeadBlock, HeadBlockMut, KvValue, Rows, store};
+use huozi_quant::bloom::shape::Shape;
 use huozi_quant::buffer::Buffer;
 use huozi_quant::formats::F16;
 use huozi_quant::kernels::Isa;
-use huozi_quant::shape::Shape;
 use huozi_quant::team::Crew;
 use std::ops::Range;
 

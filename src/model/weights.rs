@@ -1,8 +1,8 @@
 //! The tensors of a BLOOM model, found by name in a GGUF file and checked against its shape.
 
+use huozi_quant::bloom::shape::Shape;
 use huozi_quant::gguf::{Meta, Reader, TensorInfo};
 use huozi_quant::matmul::QMatrix;
-use huozi_quant::shape::Shape;
 
 /// Why a file is no model that runs here.
 #[derive(Debug, thiserror::Error)]

@@ -5,9 +5,9 @@
 pub use huozi_quant::gguf::{Error as FileError, Place, Rule};
 
 use crate::engine::{KvType, LOGIT_ROWS, MICRO_BATCH};
+use huozi_quant::bloom::shape::{Forecast, Shape};
 use huozi_quant::gguf::Reader;
 use huozi_quant::map::How;
-use huozi_quant::shape::{Forecast, Shape};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};

@@ -16,10 +16,8 @@ pub use crate::schedule::Stop;
 
 use crate::engine::EngineError;
 use crate::schedule::{self, Refused, Request, Scheduler, Timings};
-use crate::token::history::{Prompt, fit};
-use crate::token::{
-    ChatError, ChatFormat, DecodeStream, HistoryRule, Kind, Limits, Message, Role, Tokenizer,
-};
+use huozi_token::history::{Prompt, fit};
+use huozi_token::{ChatError, ChatFormat, DecodeStream, HistoryRule, Kind, Limits, Message, Role, Tokenizer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

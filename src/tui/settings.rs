@@ -449,7 +449,7 @@ mod tests {
             max_new: 512,
             n_ctx: 2048,
             system: None,
-            history: crate::token::HistoryRule::TwoThirds,
+            history: huozi_token::HistoryRule::TwoThirds,
             seed: 1,
         };
         Chosen {

@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use huozi::token::{Parts, Tokenizer};
 use huozi_convert::pipeline::{self, Options, Source};
 use huozi_convert::plan::Preset;
 use huozi_quant::gguf::Reader;
 use huozi_quant::map::How;
+use huozi_token::{Parts, Tokenizer};
 use serde_json::Value;
 
 pub const NANO: &str = "nano";

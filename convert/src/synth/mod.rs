@@ -2,7 +2,7 @@
 //!
 //! In: a shape, a layout, a seed. Out: a folder as the Hugging Face hub has it: weights in F16 of a trained model's
 //! scale, in shards with an index, configuration, a full-size tokenizer with Huozi's two markers. The weights are those
-//! of [`huozi_quant::synth`]: the same for every layout, on any number of threads. What such a model says means nothing.
+//! of [`huozi_quant::bloom::synth`]: the same for every layout, on any number of threads. What such a model says means nothing.
 
 mod safetensors;
 mod text;
@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use huozi_quant::Format;
-use huozi_quant::plan;
-use huozi_quant::shape::Shape;
-use huozi_quant::synth::{MIN_VOCAB, Weights};
+use huozi_quant::bloom::plan;
+use huozi_quant::bloom::shape::Shape;
+use huozi_quant::bloom::synth::{MIN_VOCAB, RandomWeights};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -99,7 +99,7 @@ impl Recipe {
         Config::of(&self.shape).check().map_err(Error::Usage)?;
         refuse_full(dir)?;
         let plan = plan::tensors(&self.shape, false);
-        let weights = Weights::new(&self.shape, plan.iter().map(|t| (t, Format::F16)), self.seed);
+        let weights = RandomWeights::new(&self.shape, plan.iter().map(|t| (t, Format::F16)), self.seed);
         let tensors = plan.iter().enumerate().map(|(number, t)| Tensor {
             name: hf_name(&t.name).expect("every tensor of the plan has one"),
             shape: t.dims().into_iter().rev().collect(),
@@ -177,7 +177,7 @@ fn index(names: &[String], shards: &[Vec<Tensor>], bytes: u64) -> Vec<u8> {
 
 /// Where random weights come from, and who is told.
 struct Sink<'a> {
-    weights: &'a Weights,
+    weights: &'a RandomWeights,
     progress: &'a dyn Progress,
     cancel: &'a AtomicBool,
 }

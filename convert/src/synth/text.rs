@@ -1,7 +1,7 @@
 //! The texts beside the weights: `config.json`, the tokenizer, a card that says what this is.
 
-use huozi_quant::shape::Shape;
-use huozi_quant::synth::Vocabulary;
+use huozi_quant::bloom::shape::Shape;
+use huozi_quant::bloom::synth::{self, SyntheticVocabulary};
 use serde_json::{Map, Value, json};
 
 use crate::Error;
@@ -74,8 +74,10 @@ fn tokenizer_config() -> Vec<u8> {
 fn tokenizer(n_vocab: usize) -> Result<Vec<u8>, Error> {
     let unused = (n_vocab / 1000).min(UNUSED);
     let words = n_vocab - unused - MARKERS.len();
-    let Vocabulary { tokens, merges, .. } =
-        Vocabulary::new(words).map_err(|e| Error::Usage(e.to_string()))?;
+    let SyntheticVocabulary { tokens, merges, .. } = SyntheticVocabulary::new(words).ok_or_else(|| {
+        let error = synth::Error::Vocabulary { n_vocab: words };
+        Error::Usage(error.to_string())
+    })?;
     let added = |(id, content): (usize, &str)| {
         json!({
             "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,

@@ -7,8 +7,8 @@ pub mod damage;
 use std::borrow::Cow;
 
 use huozi_convert::source::Checkpoint;
+use huozi_quant::bloom::shape::Shape;
 use huozi_quant::gguf::{Reader, Value};
-use huozi_quant::shape::Shape;
 
 /// Whether the bytes were taken.
 pub type Parser = fn(&[u8]) -> bool;

@@ -7,8 +7,8 @@ use super::values::{
 use super::{EngineKind, ModelArgs};
 use crate::engine::{FlashAttention, KvType, Phase};
 use clap::{Args, Subcommand};
-use huozi_quant::plan::Preset;
-use huozi_quant::shape::Shape;
+use huozi_quant::bloom::plan::Preset;
+use huozi_quant::bloom::shape::Shape;
 use std::path::PathBuf;
 
 /// `huozi eval`

@@ -10,8 +10,8 @@ pub use measure::{Bench, Eval, EvalWhat, Kl, Output, Ppl};
 pub use values::{engine, kv_type, penalty, positive, seed, temperature, threads, top_k, top_p};
 
 use crate::engine::{FlashAttention, KvType, Phase};
-use crate::token::HistoryRule;
 use clap::{Args, Parser, Subcommand};
+use huozi_token::HistoryRule;
 use std::path::PathBuf;
 use values::{context, flash_attention, history, ids, not_positional, phase};
 

@@ -2,8 +2,8 @@
 
 use super::{EngineKind, Ids, Output};
 use crate::engine::{FlashAttention, KvType, Phase};
-use crate::token::HistoryRule;
-use huozi_quant::shape::Shape;
+use huozi_quant::bloom::shape::Shape;
+use huozi_token::HistoryRule;
 
 // Not `ValueEnum`: documented values would turn every help into clap's long form, two lines and more per flag.
 /// Parses a type of the KV cache; also for the configuration file.

@@ -7,6 +7,8 @@
 //! modes of [`Specials`]. Message text is always tokenised with [`Specials::Plain`]: it can spell
 //! a control token, it can never become one.
 
+#![forbid(unsafe_code)]
+
 pub mod bpe;
 pub mod chat;
 pub mod decode_stream;

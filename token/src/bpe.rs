@@ -1,6 +1,6 @@
 //! Byte-level BPE: a piece of text to ids.
 //!
-//! In: text. Out: ids. Knows nothing of added tokens; [`super::Tokenizer`] finds those first.
+//! In: text. Out: ids. Knows nothing of added tokens; [`crate::Tokenizer`] finds those first.
 //!
 //! Text is first cut by BLOOM's pattern `` ?[^(\s|[.,!?…。，、।۔،])]+`` (every match is a piece,
 //! and so is every stretch between two matches). The class inside is nested: it holds everything
@@ -10,8 +10,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use super::Error;
-use super::vocabulary::{Alphabet, Lookup, Vocabulary};
+use crate::Error;
+use crate::vocabulary::{Alphabet, Lookup, Vocabulary};
 
 /// The merges of a vocabulary.
 pub struct Bpe {
@@ -29,7 +29,7 @@ impl Bpe {
     ///
     /// # Errors
     /// A merge that names tokens which do not exist; a byte without a token.
-    pub(super) fn new(vocab: &Vocabulary, lookup: &Lookup<'_, '_>, merges: &[&str]) -> Result<Self, Error> {
+    pub(crate) fn new(vocab: &Vocabulary, lookup: &Lookup<'_, '_>, merges: &[&str]) -> Result<Self, Error> {
         let mut bytes = [NO_TOKEN; 256];
         for (byte, c) in (0..=255u8).zip(Alphabet::new().chars) {
             let id = lookup.id(c.encode_utf8(&mut [0; 4]).as_bytes());
@@ -72,7 +72,7 @@ impl Bpe {
     }
 
     /// Appends the ids of one piece, in O(n log n).
-    pub(super) fn encode(&self, piece: &[u8], ids: &mut Vec<u32>, scratch: &mut Scratch) {
+    pub(crate) fn encode(&self, piece: &[u8], ids: &mut Vec<u32>, scratch: &mut Scratch) {
         let Scratch { symbols, heap } = scratch;
         symbols.clear();
         heap.clear();
@@ -137,7 +137,7 @@ type Heap = BinaryHeap<Reverse<(u32, usize, u32)>>;
 
 /// Memory kept from piece to piece.
 #[derive(Default)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     symbols: Vec<Symbol>,
     heap: Heap,
 }

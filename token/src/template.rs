@@ -21,8 +21,8 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
 use minijinja::{Environment, Error as JinjaError, ErrorKind, Value, context};
 
-use super::chat::{ChatError, Content, Message};
-use super::{Part, Specials, Tokenizer};
+use crate::chat::{ChatError, Content, Message};
+use crate::{Part, Specials, Tokenizer};
 
 /// What one rendering may cost besides what its messages are worth: one unit is an instruction or
 /// 64 bytes of memory, so at most 64 MB.
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Template {
 impl Template {
     /// # Errors
     /// [`ChatError::Template`] if `source` does not parse.
-    pub(super) fn new(source: &str, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
+    pub(crate) fn new(source: &str, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
         let mut env = Environment::new();
         // As transformers sets up Jinja.
         let mut syntax = SyntaxConfig::builder();
@@ -89,7 +89,7 @@ impl Template {
         Ok(Self { env, source: source.to_owned(), special, control_chars })
     }
 
-    pub(super) fn prompt_ids(
+    pub(crate) fn prompt_ids(
         &self,
         messages: &[Message],
         tokenizer: &Tokenizer,
@@ -145,7 +145,7 @@ impl Template {
         Ok(stand_ins.restore(&safe, tokenizer))
     }
 
-    pub(super) fn prompt_text(
+    pub(crate) fn prompt_text(
         &self,
         messages: &[Message],
         tokenizer: &Tokenizer,

@@ -10,8 +10,8 @@
 
 use huozi_quant::gguf::{self, Meta};
 
-use super::template::Template;
-use super::{Specials, Tokenizer};
+use crate::template::Template;
+use crate::{Specials, Tokenizer};
 
 /// Begins every block of Huozi's format.
 pub const BEGIN: &str = "<|beginofutterance|>";

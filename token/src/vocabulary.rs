@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use huozi_quant::gguf::Meta;
 
-use super::Error;
+use crate::Error;
 
 /// What a token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    pub(super) fn new(parts: &Parts<'_>) -> Result<Self, Error> {
+    pub(crate) fn new(parts: &Parts<'_>) -> Result<Self, Error> {
         let n = parts.tokens.len();
         if parts.types.len() != n {
             return Err(Error::Lengths { tokens: n, types: parts.types.len() });
@@ -272,7 +272,7 @@ impl Vocabulary {
     /// where they are control tokens. In id order, each once.
     #[must_use]
     pub fn stop_ids(&self) -> Vec<u32> {
-        let spelled = [super::chat::BEGIN, super::chat::END, "</s>"];
+        let spelled = [crate::chat::BEGIN, crate::chat::END, "</s>"];
         let mut ids: Vec<u32> = spelled.iter().filter_map(|s| self.control(s)).collect();
         ids.extend(self.eos);
         ids.extend(self.eot);
@@ -294,15 +294,15 @@ fn byte_token(text: &str) -> Option<u8> {
 
 /// GPT-2's alphabet: a printable character for each byte, so that a vocabulary is text. Bytes
 /// that print in Latin-1 stand for themselves, the other 68 follow from U+0100 in order.
-pub(super) struct Alphabet {
+pub(crate) struct Alphabet {
     /// Byte of each character below U+0144.
     bytes: [Option<u8>; 0x144],
     /// Character of each byte.
-    pub(super) chars: [char; 256],
+    pub(crate) chars: [char; 256],
 }
 
 impl Alphabet {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut bytes = [None; 0x144];
         let mut chars = ['\0'; 256];
         let mut next = 0x100;
@@ -339,7 +339,7 @@ impl Alphabet {
 /// Token text -> id while a vocabulary is built: open addressing over borrowed strings, since a
 /// quarter of a million entries should cost two allocations. Hashes are keyed: the strings come
 /// from outside.
-pub(super) struct Lookup<'p, 'a> {
+pub(crate) struct Lookup<'p, 'a> {
     tokens: &'p [&'a str],
     /// (upper half of the hash, id + 1); 0 = free. A power of two long, at most half full.
     slots: Vec<(u32, u32)>,
@@ -347,7 +347,7 @@ pub(super) struct Lookup<'p, 'a> {
 }
 
 impl<'p, 'a> Lookup<'p, 'a> {
-    pub(super) fn new(tokens: &'p [&'a str]) -> Result<Self, Error> {
+    pub(crate) fn new(tokens: &'p [&'a str]) -> Result<Self, Error> {
         let n = tokens.len();
         if u32::try_from(n).is_err() {
             return Err(Error::Size { n });
@@ -366,12 +366,12 @@ impl<'p, 'a> Lookup<'p, 'a> {
     }
 
     /// The id of a token, by its text in the file.
-    pub(super) fn id(&self, text: &[u8]) -> Option<u32> {
+    pub(crate) fn id(&self, text: &[u8]) -> Option<u32> {
         self.find(text).ok()
     }
 
     /// The same, looked up first at `guess`, where it usually is.
-    pub(super) fn id_near(&self, text: &[u8], guess: u32) -> Option<u32> {
+    pub(crate) fn id_near(&self, text: &[u8], guess: u32) -> Option<u32> {
         match self.tokens.get(guess as usize) {
             Some(t) if t.as_bytes() == text => Some(guess),
             _ => self.id(text),

@@ -3,13 +3,13 @@
 //! Knows names and sizes only. Where the table comes from: `llama_tensor_get_type_impl` of llama.cpp's
 //! `src/llama-quant.cpp`, in which a fused QKV counts as `attn_v`.
 
+use crate::bloom::shape::Shape;
 use crate::formats::Format;
-use crate::shape::Shape;
 
 /// What a tensor is for; layers count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the GGUF tensor names")]
-pub enum Role {
+pub enum TensorRole {
     TokenEmbd,
     Output,
     AttnQkv(u64),
@@ -22,50 +22,50 @@ pub enum Role {
 
 /// One tensor of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tensor {
+pub struct ModelTensor {
     /// Its GGUF name.
     pub name: String,
     /// What it is for.
-    pub role: Role,
+    pub role: TensorRole,
     /// Rows; 1 for a vector.
     pub rows: usize,
     /// Weights per row.
     pub cols: usize,
 }
 
-impl Tensor {
+impl ModelTensor {
     /// GGUF's order: columns first, and nothing more for a vector.
     pub fn dims(&self) -> Vec<u64> {
         match self.role {
-            Role::Vector => vec![self.cols as u64],
+            TensorRole::Vector => vec![self.cols as u64],
             _ => vec![self.cols as u64, self.rows as u64],
         }
     }
 }
 
 /// Every tensor a BLOOM of this shape has, in the order they are written; `output`: with a separate `output.weight`.
-pub fn tensors(shape: &Shape, output: bool) -> Vec<Tensor> {
+pub fn tensors(shape: &Shape, output: bool) -> Vec<ModelTensor> {
     let (e, ff) = (shape.n_embd, shape.n_ff);
-    let matrix = |name: String, role, rows, cols| Tensor { name, role, rows, cols };
-    let vector = |name: String, cols| Tensor { name, role: Role::Vector, rows: 1, cols };
-    let mut list = vec![matrix("token_embd.weight".into(), Role::TokenEmbd, shape.n_vocab, e)];
+    let matrix = |name: String, role, rows, cols| ModelTensor { name, role, rows, cols };
+    let vector = |name: String, cols| ModelTensor { name, role: TensorRole::Vector, rows: 1, cols };
+    let mut list = vec![matrix("token_embd.weight".into(), TensorRole::TokenEmbd, shape.n_vocab, e)];
     list.extend(["weight", "bias"].map(|p| vector(format!("token_embd_norm.{p}"), e)));
     for layer in 0..shape.n_layer {
         let i = layer as u64;
         list.extend(["weight", "bias"].map(|p| vector(format!("blk.{i}.attn_norm.{p}"), e)));
-        list.push(matrix(format!("blk.{i}.attn_qkv.weight"), Role::AttnQkv(i), 3 * e, e));
+        list.push(matrix(format!("blk.{i}.attn_qkv.weight"), TensorRole::AttnQkv(i), 3 * e, e));
         list.push(vector(format!("blk.{i}.attn_qkv.bias"), 3 * e));
-        list.push(matrix(format!("blk.{i}.attn_output.weight"), Role::AttnOutput(i), e, e));
+        list.push(matrix(format!("blk.{i}.attn_output.weight"), TensorRole::AttnOutput(i), e, e));
         list.push(vector(format!("blk.{i}.attn_output.bias"), e));
         list.extend(["weight", "bias"].map(|p| vector(format!("blk.{i}.ffn_norm.{p}"), e)));
-        list.push(matrix(format!("blk.{i}.ffn_up.weight"), Role::FfnUp(i), ff, e));
+        list.push(matrix(format!("blk.{i}.ffn_up.weight"), TensorRole::FfnUp(i), ff, e));
         list.push(vector(format!("blk.{i}.ffn_up.bias"), ff));
-        list.push(matrix(format!("blk.{i}.ffn_down.weight"), Role::FfnDown(i), e, ff));
+        list.push(matrix(format!("blk.{i}.ffn_down.weight"), TensorRole::FfnDown(i), e, ff));
         list.push(vector(format!("blk.{i}.ffn_down.bias"), e));
     }
     list.extend(["weight", "bias"].map(|p| vector(format!("output_norm.{p}"), e)));
     if output {
-        list.push(matrix("output.weight".into(), Role::Output, shape.n_vocab, e));
+        list.push(matrix("output.weight".into(), TensorRole::Output, shape.n_vocab, e));
     }
     list
 }
@@ -237,7 +237,7 @@ impl std::str::FromStr for Preset {
 
 /// What a person asks for beside the preset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wishes {
+pub struct PresetOptions {
     /// No mixture: every matrix has the preset's plain format.
     pub pure: bool,
     /// The format of the output, which is the embedding where they are tied and [`embedding`](Self::embedding) is
@@ -253,56 +253,63 @@ pub struct Wishes {
 ///
 /// `n_layer`: layers of the model. `cols`: the row length. `tied`: the file will have no `output.weight`, so that the
 /// embedding is the output too. Whatever is wanted, rows that hold no whole blocks of it get the nearest that fits.
-pub fn format(preset: Preset, wishes: Wishes, role: Role, n_layer: u64, cols: u64, tied: bool) -> Format {
+pub fn format(
+    preset: Preset,
+    options: PresetOptions,
+    role: TensorRole,
+    n_layer: u64,
+    cols: u64,
+    tied: bool,
+) -> Format {
     let named = match role {
-        Role::Vector => return Format::F32,
-        Role::Output => wishes.output,
-        Role::TokenEmbd => wishes.embedding.or(wishes.output.filter(|_| tied)),
+        TensorRole::Vector => return Format::F32,
+        TensorRole::Output => options.output,
+        TensorRole::TokenEmbd => options.embedding.or(options.output.filter(|_| tied)),
         _ => None,
     };
     let chosen = || {
-        if wishes.pure || preset.is_float() {
+        if options.pure || preset.is_float() {
             preset.plain()
         } else {
-            wanted(preset, role, n_layer, tied, wishes.imatrix)
+            wanted(preset, role, n_layer, tied, options.imatrix)
         }
     };
     fit(named.unwrap_or_else(chosen), cols)
 }
 
 /// The mixture, for rows of any length.
-fn wanted(preset: Preset, role: Role, n: u64, tied: bool, imatrix: bool) -> Format {
+fn wanted(preset: Preset, role: TensorRole, n: u64, tied: bool, imatrix: bool) -> Format {
     use Format::{Q3_K, Q4_K, Q5_K, Q6_K, Q8_0};
     use Preset as P;
     // Integer divisions: with 6 layers n / 8 is 0 and 7 * n / 8 is 5.
     let more_bits = |i: u64| i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
     match (preset, role) {
         (P::Q8_0, _) => Q8_0,
-        (_, Role::Output) => Q6_K,
-        (_, Role::TokenEmbd) if tied => Q6_K,
-        (P::Q2_K, Role::AttnQkv(_) | Role::FfnDown(_) | Role::AttnOutput(_)) => Q3_K,
-        (P::Q3_K_M, Role::AttnQkv(i)) => {
+        (_, TensorRole::Output) => Q6_K,
+        (_, TensorRole::TokenEmbd) if tied => Q6_K,
+        (P::Q2_K, TensorRole::AttnQkv(_) | TensorRole::FfnDown(_) | TensorRole::AttnOutput(_)) => Q3_K,
+        (P::Q3_K_M, TensorRole::AttnQkv(i)) => {
             if i < 2 {
                 Q5_K
             } else {
                 Q4_K
             }
         }
-        (P::Q3_K_M, Role::FfnDown(i)) => {
+        (P::Q3_K_M, TensorRole::FfnDown(i)) => {
             if i < n / 16 {
                 Q5_K
             } else {
                 Q4_K
             }
         }
-        (P::Q3_K_M, Role::AttnOutput(_)) => Q4_K,
-        (P::Q3_K_L, Role::AttnQkv(_) | Role::FfnDown(_) | Role::AttnOutput(_)) => Q5_K,
-        (P::Q4_K_S, Role::AttnQkv(i)) if i < 4 => Q5_K,
-        (P::Q4_K_S, Role::FfnDown(i)) if i < n / 8 => Q5_K,
-        (P::Q4_K_M | P::Q5_K_M, Role::AttnQkv(i) | Role::FfnDown(i)) if more_bits(i) => Q6_K,
-        (P::IQ4_NL | P::IQ4_XS, Role::FfnDown(i)) if i < n / 8 && !imatrix => Q5_K,
-        (P::Q4_0, Role::FfnDown(i)) if i < n / 8 && imatrix => Format::Q4_1,
-        (P::Q5_0, Role::FfnDown(i)) if i < n / 8 && imatrix => Format::Q5_1,
+        (P::Q3_K_M, TensorRole::AttnOutput(_)) => Q4_K,
+        (P::Q3_K_L, TensorRole::AttnQkv(_) | TensorRole::FfnDown(_) | TensorRole::AttnOutput(_)) => Q5_K,
+        (P::Q4_K_S, TensorRole::AttnQkv(i)) if i < 4 => Q5_K,
+        (P::Q4_K_S, TensorRole::FfnDown(i)) if i < n / 8 => Q5_K,
+        (P::Q4_K_M | P::Q5_K_M, TensorRole::AttnQkv(i) | TensorRole::FfnDown(i)) if more_bits(i) => Q6_K,
+        (P::IQ4_NL | P::IQ4_XS, TensorRole::FfnDown(i)) if i < n / 8 && !imatrix => Q5_K,
+        (P::Q4_0, TensorRole::FfnDown(i)) if i < n / 8 && imatrix => Format::Q4_1,
+        (P::Q5_0, TensorRole::FfnDown(i)) if i < n / 8 && imatrix => Format::Q5_1,
         _ => preset.plain(),
     }
 }
@@ -327,8 +334,9 @@ pub fn fit(format: Format, cols: u64) -> Format {
 /// Bytes of the tensors of a model of `shape`, tied or with a head of its own; the file adds its header, a few MiB of
 /// vocabulary.
 pub fn tensor_bytes(shape: &Shape, preset: Preset, tied: bool) -> u64 {
-    let bytes = |t: &Tensor| {
-        let format = format(preset, Wishes::default(), t.role, shape.n_layer as u64, t.cols as u64, tied);
+    let bytes = |t: &ModelTensor| {
+        let format =
+            format(preset, PresetOptions::default(), t.role, shape.n_layer as u64, t.cols as u64, tied);
         // `fit` chose a format whose blocks divide the row.
         t.rows as u64 * (t.cols / format.block_weights()) as u64 * format.block_bytes() as u64
     };

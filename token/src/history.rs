@@ -4,8 +4,8 @@
 //! be left out: always the oldest. An exchange is a message of the person and what follows up to
 //! the next one; system messages in front stay.
 
-use super::Tokenizer;
-use super::chat::{ChatError, ChatFormat, Message, Role};
+use crate::Tokenizer;
+use crate::chat::{ChatError, ChatFormat, Message, Role};
 
 /// How much is dropped once a limit is passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
