@@ -9,8 +9,8 @@ mod tui_support;
 
 use crossterm::event::KeyCode;
 use huozi::session::Event;
+use huozi::tui::event::Msg;
 use huozi::tui::look::Lang;
-use huozi::tui::update::Msg;
 use std::time::Instant;
 use tui_support::{World, conversation, turn};
 

@@ -5,11 +5,11 @@ mod tui_support;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use huozi::session::open::Source;
 use huozi::session::{Event, Stop, Turn};
-use huozi::tui::app::{Busy, Effect, Screen};
+use huozi::tui::app::{Busy, Screen};
+use huozi::tui::event::{Effect, Msg};
 use huozi::tui::keys::BINDINGS;
 use huozi::tui::look::Lang;
-use huozi::tui::update::Msg;
-use huozi::tui::worker::{Ask, Desk, Report, Talk, Work};
+use huozi::tui::worker::{AskKind, DeskTask, ModelTask, Report, Talk};
 use std::path::Path;
 use tui_support::{World, about, asked, chosen, conversation, entries, models, stats, text, turn};
 use unicode_width::UnicodeWidthStr;
@@ -21,7 +21,7 @@ fn answer(world: &mut World, said: &str, stop: Stop) {
     let (ask, question) = asked(&world.effects).expect("something was asked");
     world.effects.clear();
     let mut turns = world.app.talk.turns.clone();
-    if ask != Ask::New {
+    if ask != AskKind::New {
         turns.pop();
     }
     turns.push(Turn { stop, ..turn(&question, said) });
@@ -42,7 +42,7 @@ fn ask_stop_retry_edit_undo() {
     let mut world = World::chat((80, 24), Lang::Zh, Vec::new());
     assert!(world.key(KeyCode::Enter).is_empty(), "nothing is written");
     world.write("你好");
-    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((Ask::New, "你好".into())));
+    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((AskKind::New, "你好".into())));
     assert!(world.app.input.is_empty());
     // While it answers one can write, not send.
     world.write("下一个");
@@ -53,7 +53,7 @@ fn ask_stop_retry_edit_undo() {
     answer(&mut world, "再见", Stop::Cancelled);
     assert!(matches!(world.app.busy, Busy::Idle) && world.screen().contains("[已停止]"));
 
-    assert_eq!(asked(&world.key(KeyCode::F(5))), Some((Ask::Retry, "你好".into())));
+    assert_eq!(asked(&world.key(KeyCode::F(5))), Some((AskKind::Retry, "你好".into())));
     answer(&mut world, "您好", Stop::EndToken(0));
     assert_eq!(world.app.talk.turns.len(), 1);
 
@@ -63,13 +63,13 @@ fn ask_stop_retry_edit_undo() {
     assert_eq!((world.app.input.text(), world.app.editing), ("下一个", false), "the draft is back");
     world.alt('e');
     world.write("吗");
-    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((Ask::Revise, "你好吗".into())));
+    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((AskKind::Revise, "你好吗".into())));
     answer(&mut world, "好", Stop::EndToken(0));
     assert!(!world.app.editing);
 
     world.ctrl('u');
     let undone = world.key(KeyCode::F(6));
-    assert!(matches!(undone[..], [Effect::Work(Work::Undo)]));
+    assert!(matches!(undone[..], [Effect::Work(ModelTask::Undo)]));
     assert_eq!(world.app.input.text(), "你好吗", "the question is not lost");
     world.talk(Vec::new());
     assert!(world.key(KeyCode::F(5)).is_empty() && world.screen().contains("还没有对话内容"));
@@ -198,14 +198,14 @@ fn the_send_key_can_be_changed_and_is_kept() {
     assert_eq!(asked(&world.key(KeyCode::Enter)), None);
     world.write("b");
     let sent = world.send(Msg::Key(KeyEvent::new(KeyCode::Enter, KeyModifiers::ALT)));
-    assert_eq!(asked(&sent), Some((Ask::New, "a\nb".into())));
+    assert_eq!(asked(&sent), Some((AskKind::New, "a\nb".into())));
 }
 
 #[test]
 fn settings_are_changed_typed_refused_and_reset() {
     let mut world = World::chat((80, 24), Lang::En, Vec::new());
     world.key(KeyCode::F(2));
-    let kept = |effects: &[Effect]| matches!(effects, [Effect::Work(Work::Keep(_))]);
+    let kept = |effects: &[Effect]| matches!(effects, [Effect::Work(ModelTask::Keep(_))]);
     assert!(kept(&world.key(KeyCode::Right)));
     assert_eq!(world.app.chosen.as_ref().unwrap().settings.max_new, 576);
     world.key(KeyCode::Down);
@@ -229,7 +229,7 @@ fn settings_are_changed_typed_refused_and_reset() {
     world.write("x");
     let effects = world.key(KeyCode::Enter);
     assert!(
-        matches!(&effects[..], [Effect::Work(Work::Ask { chosen, .. })] if chosen.settings.max_new == 576)
+        matches!(&effects[..], [Effect::Work(ModelTask::Ask { chosen, .. })] if chosen.settings.max_new == 576)
     );
     // By command.
     answer(&mut world, "y", Stop::EndToken(0));
@@ -241,33 +241,37 @@ fn settings_are_changed_typed_refused_and_reset() {
 #[test]
 fn conversations_are_found_opened_renamed_deleted_and_brought_back() {
     let mut world = World::chat((80, 24), Lang::En, conversation());
-    assert!(matches!(world.key(KeyCode::F(3))[..], [Effect::Desk(Desk::List(_))]));
+    assert!(matches!(world.key(KeyCode::F(3))[..], [Effect::Desk(DeskTask::List(_))]));
     world.listed(entries());
     world.key(KeyCode::Down);
     world.ctrl('r');
     world.ctrl('u');
     world.write("租借");
     assert!(
-        matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(Desk::Rename(name, title)), _] if name == "chat-2" && title == "租借")
+        matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(DeskTask::Rename(name, title)), _] if name == "chat-2" && title == "租借")
     );
     assert!(
-        matches!(&world.key(KeyCode::Delete)[..], [Effect::Desk(Desk::Delete(name))] if name == "chat-2")
+        matches!(&world.key(KeyCode::Delete)[..], [Effect::Desk(DeskTask::Delete(name))] if name == "chat-2")
     );
     world.report(Report::Deleted("chat-2-1".into()));
-    assert!(matches!(&world.ctrl('u')[..], [Effect::Desk(Desk::Undelete(Some(name)))] if name == "chat-2-1"));
+    assert!(
+        matches!(&world.ctrl('u')[..], [Effect::Desk(DeskTask::Undelete(Some(name)))] if name == "chat-2-1")
+    );
     world.listed(entries());
     world.write("月");
-    assert!(matches!(world.effects.last(), Some(Effect::Desk(Desk::List(text))) if text == "月"));
+    assert!(matches!(world.effects.last(), Some(Effect::Desk(DeskTask::List(text))) if text == "月"));
     world.listed(entries()[..1].to_vec());
     // The open one is the model thread's to rename and delete.
-    assert!(matches!(&world.key(KeyCode::Delete)[..], [Effect::Work(Work::Delete)]));
+    assert!(matches!(&world.key(KeyCode::Delete)[..], [Effect::Work(ModelTask::Delete)]));
     world.listed(entries());
     world.key(KeyCode::Esc);
     world.listed(entries());
     world.key(KeyCode::End);
     world.key(KeyCode::Down);
     world.key(KeyCode::Down);
-    assert!(matches!(&world.key(KeyCode::Enter)[..], [Effect::Work(Work::Open(name))] if name == "chat-3"));
+    assert!(
+        matches!(&world.key(KeyCode::Enter)[..], [Effect::Work(ModelTask::Open(name))] if name == "chat-3")
+    );
     assert!(world.app.panel.is_none());
 }
 
@@ -277,7 +281,7 @@ fn a_conversation_is_read_again_in_the_background_and_gives_way() {
     let long = vec![turn(&"床前明月光".repeat(40), "疑是地上霜")];
     let talk = Talk { name: Some("chat-9".into()), turns: long, opened: true, ..Talk::default() };
     world.report(Report::Talk(Box::new(talk)));
-    assert!(matches!(world.effects.last(), Some(Effect::Work(Work::Warm(_)))));
+    assert!(matches!(world.effects.last(), Some(Effect::Work(ModelTask::Warm(_)))));
     world.event(Event::Prompt { done: 100, total: 400 });
     world.pass(1000);
     world.event(Event::Prompt { done: 200, total: 400 });
@@ -296,7 +300,7 @@ fn a_model_that_does_not_open_leads_back() {
     world.key(KeyCode::Down);
     world.key(KeyCode::Down);
     assert!(world.screen().contains("not a GGUF file"));
-    assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(Work::Load { .. })]));
+    assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(ModelTask::Load { .. })]));
     assert!(matches!(world.app.screen, Screen::Load(_)));
     world.report(Report::LoadFailed("./broken.gguf: not a GGUF file".into()));
     let screen = world.screen();
@@ -309,18 +313,18 @@ fn a_model_that_does_not_open_leads_back() {
     world.key(KeyCode::End);
     world.key(KeyCode::Enter);
     world.write("/no.gguf");
-    assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(Work::Load { .. })]));
+    assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(ModelTask::Load { .. })]));
     world.report(Report::LoadFailed("/no.gguf: not there".into()));
     world.key(KeyCode::Enter);
     assert!(
-        matches!(&world.key(KeyCode::Enter)[..], [Effect::Work(Work::Load { source: Source::File(path), .. })] if path == Path::new("/no.gguf"))
+        matches!(&world.key(KeyCode::Enter)[..], [Effect::Work(ModelTask::Load { source: Source::File(path), .. })] if path == Path::new("/no.gguf"))
     );
     world.key(KeyCode::Home);
     world.key(KeyCode::Enter);
     world.ready();
     assert!(matches!(world.app.screen, Screen::Chat));
     assert!(
-        matches!(world.effects.last(), Some(Effect::Work(Work::Resume))),
+        matches!(world.effects.last(), Some(Effect::Work(ModelTask::Resume))),
         "the last conversation opens again"
     );
 }
@@ -425,7 +429,7 @@ fn the_mouse_scrolls_and_chooses() {
     let row = screen.lines().position(|line| line.contains("borrow checker")).unwrap() as u16;
     world.send(mouse(MouseEventKind::Down(MouseButton::Left), 20, row));
     let opened = world.send(mouse(MouseEventKind::Down(MouseButton::Left), 20, row));
-    assert!(matches!(&opened[..], [Effect::Work(Work::Open(name))] if name == "chat-2"), "{opened:?}");
+    assert!(matches!(&opened[..], [Effect::Work(ModelTask::Open(name))] if name == "chat-2"), "{opened:?}");
 }
 
 #[test]
@@ -517,7 +521,7 @@ fn ten_thousand_random_events_lose_nothing() {
     let mut world = World::chat((80, 24), Lang::Zh, conversation());
     // What the worker would know: the turns, and every question that was ever sent.
     let mut turns = conversation();
-    let mut pending: Option<(Ask, String, String)> = None;
+    let mut pending: Option<(AskKind, String, String)> = None;
     let (mut sent, mut failed) = (0, 0);
     for step in 0..10_000 {
         let codes = [
@@ -581,23 +585,23 @@ fn ten_thousand_random_events_lose_nothing() {
         let effects = world.send(msg);
         for effect in effects {
             match effect {
-                Effect::Work(Work::Ask { ask, question, .. }) => {
+                Effect::Work(ModelTask::Ask { ask, question, .. }) => {
                     assert!(pending.is_none(), "two answers at a time");
                     sent += 1;
                     pending = Some((ask, question, String::new()));
                 }
-                Effect::Work(Work::Undo) => {
+                Effect::Work(ModelTask::Undo) => {
                     assert!(pending.is_none());
                     turns.pop();
                     tell(&mut world, &turns);
                 }
-                Effect::Work(Work::New | Work::Delete | Work::Open(_)) => {
+                Effect::Work(ModelTask::New | ModelTask::Delete | ModelTask::Open(_)) => {
                     end(&mut world, &mut turns, &mut pending);
                     turns.clear();
                     tell(&mut world, &turns);
                 }
-                Effect::Work(Work::Warm(_)) => world.report(Report::Warmed { filled: 3, dropped: 0 }),
-                Effect::Work(Work::Load { .. }) => {
+                Effect::Work(ModelTask::Warm(_)) => world.report(Report::Warmed { filled: 3, dropped: 0 }),
+                Effect::Work(ModelTask::Load { .. }) => {
                     if random(3) == 0 {
                         world.report(Report::LoadFailed("no".into()));
                     } else {
@@ -605,9 +609,9 @@ fn ten_thousand_random_events_lose_nothing() {
                         tell(&mut world, &turns);
                     }
                 }
-                Effect::Desk(Desk::List(_)) => world.listed(entries()),
-                Effect::Desk(Desk::Models) => world.report(Report::Models(models(), Some(1 << 33))),
-                Effect::Desk(Desk::Delete(name)) => world.report(Report::Deleted(name)),
+                Effect::Desk(DeskTask::List(_)) => world.listed(entries()),
+                Effect::Desk(DeskTask::Models) => world.report(Report::Models(models(), Some(1 << 33))),
+                Effect::Desk(DeskTask::Delete(name)) => world.report(Report::Deleted(name)),
                 Effect::Edit(text) => drop(world.send(Msg::Edited(Ok(text)))),
                 _ => {}
             }
@@ -671,9 +675,9 @@ fn tell(world: &mut World, turns: &[Turn]) {
     world.report(Report::Talk(Box::new(talk)));
 }
 
-fn end(world: &mut World, turns: &mut Vec<Turn>, pending: &mut Option<(Ask, String, String)>) {
+fn end(world: &mut World, turns: &mut Vec<Turn>, pending: &mut Option<(AskKind, String, String)>) {
     let Some((ask, question, said)) = pending.take() else { return };
-    if ask != Ask::New || turns.last().is_some_and(Turn::is_empty) {
+    if ask != AskKind::New || turns.last().is_some_and(Turn::is_empty) {
         turns.pop();
     }
     turns.push(turn(&question, &said));

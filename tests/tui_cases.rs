@@ -4,11 +4,12 @@ mod tui_support;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use huozi::session::open::Source;
-use huozi::tui::app::{App, Busy, Effect, Prefs, Screen, Start};
+use huozi::tui::app::{App, Busy, Prefs, Screen, Start};
+use huozi::tui::event::{Effect, Msg};
 use huozi::tui::failure::Failure;
 use huozi::tui::look::{Lang, Theme};
-use huozi::tui::update::{Msg, update};
-use huozi::tui::worker::{Ask, Completed, Desk, Report, Talk, Work};
+use huozi::tui::update::update;
+use huozi::tui::worker::{AskKind, Completed, DeskTask, ModelTask, Report, Talk};
 use std::time::Instant;
 use tui_support::{World, about, answered, asked, chosen, command, conversation, entries, models, turn};
 
@@ -32,7 +33,7 @@ fn the_last_question_is_not_edited_while_it_is_answered() {
 #[test]
 fn keys_between_two_conversations_reach_neither() {
     let mut world = World::chat((80, 24), Lang::En, conversation());
-    assert!(matches!(world.ctrl('n')[..], [Effect::Work(Work::New)]));
+    assert!(matches!(world.ctrl('n')[..], [Effect::Work(ModelTask::New)]));
     // The old one is still on the screen.
     for refused in [KeyCode::F(5), KeyCode::F(6), KeyCode::F(7)] {
         assert!(world.key(refused).is_empty() && !world.app.editing, "{refused:?}");
@@ -81,7 +82,10 @@ fn the_list_keeps_what_is_chosen_when_it_is_another() {
     other.rotate_right(1);
     world.listed(other.clone());
     let deleted = world.key(KeyCode::Delete);
-    assert!(matches!(&deleted[..], [Effect::Desk(Desk::Delete(name))] if name == "chat-2"), "{deleted:?}");
+    assert!(
+        matches!(&deleted[..], [Effect::Desk(DeskTask::Delete(name))] if name == "chat-2"),
+        "{deleted:?}"
+    );
     // What is renamed is what was chosen, and the search stays.
     world.listed(entries());
     world.write("t");
@@ -90,7 +94,7 @@ fn the_list_keeps_what_is_chosen_when_it_is_another() {
     world.listed(other);
     world.write("!");
     let renamed = world.key(KeyCode::Enter);
-    let [Effect::Desk(Desk::Rename(name, _)), Effect::Desk(Desk::List(search))] = &renamed[..] else {
+    let [Effect::Desk(DeskTask::Rename(name, _)), Effect::Desk(DeskTask::List(search))] = &renamed[..] else {
         panic!("{renamed:?}")
     };
     assert_eq!((name.as_str(), search.as_str()), ("chat-2", "t"));
@@ -111,19 +115,19 @@ fn what_failed_is_not_shown_as_done() {
     assert_eq!(world.app.talks.len(), 2);
     world.effects.clear();
     world.report(Report::DeskFailed("another huozi is writing it".into()));
-    assert!(matches!(world.effects[..], [Effect::Desk(Desk::List(_))]));
+    assert!(matches!(world.effects[..], [Effect::Desk(DeskTask::List(_))]));
     // Two are thrown away, and both come back, the last one first.
     for name in ["chat-2", "chat-3"] {
         world.report(Report::Deleted(name.into()));
     }
     for name in ["chat-3", "chat-2"] {
         let asked = world.ctrl('u');
-        assert!(matches!(&asked[..], [Effect::Desk(Desk::Undelete(Some(n)))] if n == name), "{asked:?}");
+        assert!(matches!(&asked[..], [Effect::Desk(DeskTask::Undelete(Some(n)))] if n == name), "{asked:?}");
         assert!(!world.app.trashed.is_empty(), "it is there until it is back");
         world.report(Report::Undeleted(name.into(), format!("{name}-1")));
     }
     // What an earlier run threw away: the desk knows.
-    assert!(matches!(world.ctrl('u')[..], [Effect::Desk(Desk::Undelete(None))]));
+    assert!(matches!(world.ctrl('u')[..], [Effect::Desk(DeskTask::Undelete(None))]));
     world.report(Report::DeskFailed("nothing was deleted".into()));
     let rows = world.screen();
     let border = rows.lines().find(|row| row.contains("nothing was deleted")).unwrap();
@@ -134,7 +138,7 @@ fn what_failed_is_not_shown_as_done() {
     // In a search it clears the line.
     world.write("月");
     assert!(world.screen().contains("Esc clears the search"));
-    assert!(matches!(&world.ctrl('u')[..], [Effect::Desk(Desk::List(text))] if text.is_empty()));
+    assert!(matches!(&world.ctrl('u')[..], [Effect::Desk(DeskTask::List(text))] if text.is_empty()));
 }
 
 #[test]
@@ -148,7 +152,7 @@ fn a_draft_comes_back_after_an_edit() {
     };
     // Sent.
     edit(&mut world);
-    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((Ask::Revise, "first".into())));
+    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((AskKind::Revise, "first".into())));
     assert_eq!(world.app.input.text(), "draft");
     // It failed: the question is in the input, and the draft behind it.
     answered(&mut world, vec![turn("first", "a")], Some("too long".into()));
@@ -184,7 +188,7 @@ fn a_question_is_not_lost_with_its_model() {
 #[test]
 fn settings_of_the_interface_are_set_by_command() {
     let mut world = World::chat((80, 24), Lang::En, Vec::new());
-    let kept = |effects: &[Effect]| matches!(effects[0], Effect::Desk(Desk::Prefs(_)));
+    let kept = |effects: &[Effect]| matches!(effects[0], Effect::Desk(DeskTask::Prefs(_)));
     assert!(kept(&command(&mut world, "/set language zh")) && world.app.lang() == Lang::Zh);
     assert!(kept(&command(&mut world, "/set language English")) && world.app.lang() == Lang::En);
     assert!(kept(&command(&mut world, "/set colours light")) && world.app.look().theme == Theme::Light);
@@ -247,7 +251,7 @@ fn a_second_click_opens_what_the_first_has_chosen() {
         assert_eq!(row(&mut world, &format!("title {n}.")), y, "nothing moves");
         let opened = click(&mut world, 20, y);
         assert!(
-            matches!(&opened[..], [Effect::Work(Work::Open(name))] if *name == format!("chat-{}", n + 10)),
+            matches!(&opened[..], [Effect::Work(ModelTask::Open(name))] if *name == format!("chat-{}", n + 10)),
             "{opened:?}"
         );
         world.talk(conversation());
@@ -276,7 +280,7 @@ fn a_second_click_opens_what_the_first_has_chosen() {
     world.report(Report::Models(long, None));
     let y = row(&mut world, "number-5.gguf");
     click(&mut world, 20, y);
-    assert!(matches!(click(&mut world, 20, y)[..], [Effect::Work(Work::Load { .. })]));
+    assert!(matches!(click(&mut world, 20, y)[..], [Effect::Work(ModelTask::Load { .. })]));
     let Screen::Load(loading) = &world.app.screen else { panic!() };
     assert_eq!(loading.name, "number-5.gguf");
 }
@@ -299,7 +303,7 @@ fn what_holds_for_one_run_is_not_kept() {
     world.alt('r');
     let kept = |world: &World| -> Prefs {
         let kept = world.effects.iter().rev().find_map(|effect| match effect {
-            Effect::Desk(Desk::Prefs(text)) => Some(serde_json::from_str(text).unwrap()),
+            Effect::Desk(DeskTask::Prefs(text)) => Some(serde_json::from_str(text).unwrap()),
             _ => None,
         });
         kept.expect("it is kept")
@@ -349,16 +353,16 @@ fn what_was_chosen_waits_while_the_thread_tells_other_things() {
 fn an_edit_that_failed_replaces_nothing_elsewhere() {
     let mut world = World::chat((80, 24), Lang::En, vec![turn("a1", "x"), turn("a2", "y")]);
     world.key(KeyCode::F(7));
-    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((Ask::Revise, "a2".into())));
+    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((AskKind::Revise, "a2".into())));
     world.key(KeyCode::F(3));
     world.listed(entries());
     world.key(KeyCode::Down);
-    assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(Work::Open(_))]));
+    assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(ModelTask::Open(_))]));
     world.report(Report::Answered(Some("too long".into())));
     world.talk(vec![turn("b1", "z")]);
     assert!(!world.app.editing && !world.screen().contains("[editing]"));
     world.write("b2");
-    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((Ask::New, "b2".into())));
+    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((AskKind::New, "b2".into())));
     // Nor where the model went away.
     let mut world = World::chat((80, 24), Lang::En, vec![turn("a1", "x")]);
     world.key(KeyCode::F(7));
@@ -425,7 +429,7 @@ fn what_cannot_be_a_model_leads_back_to_the_one_that_is_open() {
     world.key(KeyCode::End);
     world.key(KeyCode::Enter);
     world.write("no.gguf");
-    assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(Work::Load { .. })]));
+    assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(ModelTask::Load { .. })]));
     world.report(Report::Refused("no.gguf: no such file".into()));
     assert!(world.screen().contains("no such file") && world.screen().contains("Esc goes back"));
     assert!(world.key(KeyCode::Esc).is_empty() && matches!(world.app.screen, Screen::Chat));
@@ -485,7 +489,7 @@ fn what_is_not_saved_is_marked_and_not_quit_at_once() {
 /// The draft that was last to be kept.
 fn draft(world: &World) -> Option<&str> {
     world.effects.iter().rev().find_map(|effect| match effect {
-        Effect::Desk(Desk::Draft(text)) => Some(text.as_str()),
+        Effect::Desk(DeskTask::Draft(text)) => Some(text.as_str()),
         _ => None,
     })
 }
@@ -504,7 +508,9 @@ fn what_is_written_is_kept_until_it_is_sent() {
     world.write("t");
     // At the end it does not wait, and comes before the end.
     let effects = update(&mut world.app, Msg::Terminate, world.now);
-    assert!(matches!(&effects[..], [Effect::Desk(Desk::Draft(text)), Effect::Quit] if text == "moonlight"));
+    assert!(
+        matches!(&effects[..], [Effect::Desk(DeskTask::Draft(text)), Effect::Quit] if text == "moonlight")
+    );
     world.app.quitting = false;
     world.effects.clear();
     world.key(KeyCode::Enter);
@@ -565,7 +571,7 @@ fn what_is_written_is_kept_until_it_is_sent() {
     let effects =
         update(&mut world.app, Msg::Key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)), world.now);
     assert!(
-        matches!(&effects[..], [Effect::Desk(Desk::Draft(text)), Effect::Quit] if text == "aside"),
+        matches!(&effects[..], [Effect::Desk(DeskTask::Draft(text)), Effect::Quit] if text == "aside"),
         "{effects:?}"
     );
     world.app.quitting = false;
@@ -681,7 +687,7 @@ fn only_what_is_searched_for_is_shown_and_touched() {
     assert!(renamed.is_empty() && world.screen().contains("Explain the borrow checker"));
     world.write("!");
     assert!(
-        matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(Desk::Rename(name, _)), _] if name == "chat-2")
+        matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(DeskTask::Rename(name, _)), _] if name == "chat-2")
     );
     world.write("nothing like it");
     assert!(world.app.talks.is_empty() && world.screen().contains("searching ..."));
@@ -696,7 +702,7 @@ fn a_path_is_completed_and_mended() {
     world.key(KeyCode::F(9));
     world.write("~/no");
     let effects = world.key(KeyCode::Tab);
-    assert!(matches!(&effects[..], [Effect::Desk(Desk::Complete(text))] if text == "~/no"));
+    assert!(matches!(&effects[..], [Effect::Desk(DeskTask::Complete(text))] if text == "~/no"));
     let completed = |typed: &str, text: &str, names: &[&str]| {
         let names = names.iter().map(|&name| name.to_owned()).collect();
         Report::Completed(Completed { typed: typed.into(), text: text.into(), names })
@@ -714,7 +720,7 @@ fn a_path_is_completed_and_mended() {
     world.report(completed("~/notes", "~/notes", &[]));
     assert!(world.screen().contains("nothing else begins so"), "{}", world.screen());
     world.write("x");
-    assert!(matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(Desk::Attach(_))]));
+    assert!(matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(DeskTask::Attach(_))]));
     assert!(world.app.panel.is_none());
     // It is not there: what was typed is, with the reason.
     let why = || Report::PathFailed(Failure::new("notesx: not found", "notesx：文件不存在"));

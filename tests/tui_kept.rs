@@ -6,7 +6,7 @@ mod worker_support;
 use huozi::session::store::{self, Conversation};
 use huozi::session::{Event, Stop, Turn};
 use huozi::tui::look::Lang;
-use huozi::tui::worker::{Ask, Desk, Report, Setup, Work};
+use huozi::tui::worker::{AskKind, DeskTask, ModelTask, Report, Setup};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -21,14 +21,14 @@ fn without_a_home_it_is_said_once_that_nothing_is_saved() {
         reports.iter().filter(|report| matches!(report, Report::DeskFailed(_))).count()
     };
     assert_eq!((told("你好"), told("再见")), (1, 0));
-    threads.workers.desk(Desk::List(String::new()));
+    threads.workers.desk(DeskTask::List(String::new()));
     let found = threads.wait(|report| match report {
         Report::Talks(_, found) => Some(found),
         Report::DeskFailed(why) => panic!("the list would be asked for again: {why:?}"),
         _ => None,
     });
     assert!(found.is_empty());
-    threads.workers.desk(Desk::Prefs("{}".into()));
+    threads.workers.desk(DeskTask::Prefs("{}".into()));
     let why = threads.wait(|report| if let Report::DeskFailed(why) = report { Some(why) } else { None });
     assert!(why.text(Lang::En).contains("XDG_STATE_HOME"), "{why:?}");
 }
@@ -52,11 +52,11 @@ fn the_end_waits_for_the_desk() {
     }
     let threads = Threads::start(setup(home.path()));
     let out = home.path().join("out.md");
-    threads.workers.desk(Desk::List("nothing like it".into()));
+    threads.workers.desk(DeskTask::List("nothing like it".into()));
     // The search has begun, and other things wait behind it.
     std::thread::sleep(Duration::from_millis(20));
-    threads.workers.desk(Desk::Export(out.clone(), "text".into()));
-    threads.workers.desk(Desk::Delete("chat-3".into()));
+    threads.workers.desk(DeskTask::Export(out.clone(), "text".into()));
+    threads.workers.desk(DeskTask::Delete("chat-3".into()));
     threads.workers.finish(Instant::now() + PATIENCE);
     assert_eq!(fs::read_to_string(out).unwrap(), "text");
     assert!(!sessions.join("chat-3.jsonl").exists());
@@ -113,10 +113,10 @@ fn what_somebody_takes_away_is_written_again() {
     assert_eq!(on_disk(home.path())[0].1.len(), 6);
     // A title of its own goes with it.
     fs::remove_dir_all(&sessions).unwrap();
-    threads.workers.work(Work::Rename("四季".into()));
+    threads.workers.work(ModelTask::Rename("四季".into()));
     threads.talk();
     assert_eq!(store::list(&sessions)[0].title, "四季");
-    threads.workers.work(Work::Rename("你好".into()));
+    threads.workers.work(ModelTask::Rename("你好".into()));
     threads.talk();
     assert_eq!(store::list(&sessions)[0].title, "你好", "that of the first question can be given, too");
     assert_eq!(on_disk(home.path())[0].1.len(), 6);
@@ -132,22 +132,22 @@ fn what_is_taken_away_and_left_is_not_lost() {
     fs::write(home.path().join("mine"), "mine\n").unwrap();
     let taken = path();
     fs::rename(home.path().join("mine"), &taken).unwrap();
-    threads.workers.work(Work::Private(true));
+    threads.workers.work(ModelTask::Private(true));
     assert!(threads.talk().private);
     assert_eq!(fs::read(&taken).unwrap(), b"mine\n");
     fs::remove_file(taken).unwrap();
-    threads.workers.work(Work::Private(false));
+    threads.workers.work(ModelTask::Private(false));
     threads.talk();
     assert_eq!(on_disk(home.path())[0].1.len(), 2);
     // It is left: for a new one, and for good.
     fs::remove_file(path()).unwrap();
-    threads.opened(Work::New);
+    threads.opened(ModelTask::New);
     assert_eq!(on_disk(home.path())[0].1, ["你好", "写诗"]);
     threads.ask("再见", &chosen);
     // It is thrown away: all of it is, not what somebody left of it.
     let newest = path();
     fs::File::options().write(true).open(&newest).unwrap().set_len(0).unwrap();
-    threads.workers.work(Work::Delete);
+    threads.workers.work(ModelTask::Delete);
     let trashed = threads.wait(|report| if let Report::Deleted(name) = report { Some(name) } else { None });
     store::undelete(&sessions, &trashed).unwrap();
     assert_eq!(on_disk(home.path())[0].1, ["再见"]);
@@ -168,7 +168,7 @@ fn what_cannot_be_saved_is_told_kept_and_saved_when_it_can_be() {
     let told = threads.ask("你好", &chosen);
     assert!(told.iter().any(|report| matches!(report, Report::NotSaved(_))), "{told:?}");
     // Another conversation would be the end of this one.
-    threads.workers.work(Work::New);
+    threads.workers.work(ModelTask::New);
     let why = threads.wait(|report| match report {
         Report::NotOpened(why) => why,
         Report::Talk(talk) if talk.opened => panic!("it is gone"),
@@ -207,25 +207,25 @@ fn what_is_given_up_is_not_waited_for() {
     let sessions = home.path().join("sessions");
     fs::write(&sessions, "no folder").unwrap();
     threads.ask("你好", &chosen);
-    threads.workers.work(Work::Private(true));
-    threads.opened(Work::New);
+    threads.workers.work(ModelTask::Private(true));
+    threads.opened(ModelTask::New);
     threads.ask("再见", &chosen);
     // Or by a second wish.
-    threads.workers.work(Work::New);
+    threads.workers.work(ModelTask::New);
     threads.wait(|report| matches!(report, Report::NotOpened(Some(_))).then_some(()));
     std::thread::sleep(Duration::from_millis(400));
-    threads.opened(Work::New);
+    threads.opened(ModelTask::New);
     fs::remove_file(&sessions).unwrap();
     threads.ask("春", &chosen);
     assert_eq!(on_disk(home.path())[0].1, ["春"]);
     // What is taken back before it could be saved leaves no file.
-    threads.opened(Work::New);
+    threads.opened(ModelTask::New);
     fs::remove_dir_all(&sessions).unwrap();
     fs::write(&sessions, "no folder").unwrap();
     threads.ask("夏", &chosen);
-    threads.workers.work(Work::Undo);
+    threads.workers.work(ModelTask::Undo);
     threads.wait(|report| matches!(report, Report::Saved).then_some(()));
-    threads.opened(Work::New);
+    threads.opened(ModelTask::New);
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn what_is_taken_away_during_an_answer_is_written_while_it_goes_on() {
     chosen.settings.sampling.do_sample = false;
     let cancel = nothing();
     let (question, stop) = ("写".to_owned(), cancel.clone());
-    threads.workers.work(Work::Ask { ask: Ask::New, question, chosen: chosen.clone(), cancel });
+    threads.workers.work(ModelTask::Ask { ask: AskKind::New, question, chosen: chosen.clone(), cancel });
     let moved = std::cell::Cell::new(false);
     let text = |threads: &Threads| {
         threads.wait(|report| match report {
@@ -287,13 +287,13 @@ fn a_damaged_last_conversation_is_told() {
     fs::write(sessions.join("zzz.jsonl"), "{}\n").unwrap();
     let threads = Threads::start(setup(home.path()));
     threads.load(options());
-    threads.workers.work(Work::Resume);
+    threads.workers.work(ModelTask::Resume);
     let why = threads.wait(|report| if let Report::NotOpened(why) = report { why } else { None });
     assert!(why.text(Lang::Zh).starts_with("上次的对话无法打开，这里是新对话："), "{why:?}");
     assert!(why.text(Lang::Zh).contains("zzz.jsonl：第 1 行有错"), "{why:?}");
     // One that holds nothing is none.
     fs::write(sessions.join("zzz.jsonl"), "").unwrap();
-    threads.workers.work(Work::Resume);
+    threads.workers.work(ModelTask::Resume);
     let talk = threads.wait(|report| match report {
         Report::Talk(talk) if talk.opened => Some(talk),
         Report::NotOpened(why) => panic!("{why:?}"),
@@ -309,13 +309,13 @@ fn a_draft_waits_for_the_next_start() {
     let drafts = home.path().join("drafts");
     let setup = || Setup { drafts: Some(drafts.clone()), ..setup(home.path()) };
     let one = Threads::start(setup());
-    one.workers.desk(Desk::Draft("春眠不觉晓，处处闻啼鸟".into()));
-    one.workers.desk(Desk::Draft("春眠\n不觉晓".into()));
-    one.workers.desk(Desk::Export(home.path().join("a.md"), String::new()));
+    one.workers.desk(DeskTask::Draft("春眠不觉晓，处处闻啼鸟".into()));
+    one.workers.desk(DeskTask::Draft("春眠\n不觉晓".into()));
+    one.workers.desk(DeskTask::Export(home.path().join("a.md"), String::new()));
     one.wait(|report| matches!(report, Report::Exported(_)).then_some(()));
     // It is another's while that one lives.
     let two = Threads::start(setup());
-    two.workers.desk(Desk::Draft("夏".into()));
+    two.workers.desk(DeskTask::Draft("夏".into()));
     two.workers.finish(Instant::now() + PATIENCE);
     assert!(!two.reports.try_iter().any(|report| matches!(report, Report::Draft(..))));
     // What else may lie there keeps nobody waiting.
@@ -335,29 +335,29 @@ fn a_draft_waits_for_the_next_start() {
     let (three, text) = next();
     assert_eq!(text, "夏");
     // Until the screen has it nothing takes its place.
-    three.workers.desk(Desk::Draft("冬".into()));
+    three.workers.desk(DeskTask::Draft("冬".into()));
     three.workers.finish(Instant::now() + PATIENCE);
     let (three, text) = next();
     assert_eq!(text, "夏\n冬");
-    three.workers.desk(Desk::DraftTaken);
+    three.workers.desk(DeskTask::DraftTaken);
     one.workers.finish(Instant::now() + PATIENCE);
     let (four, text) = next();
     assert_eq!(text, "春眠\n不觉晓");
-    four.workers.desk(Desk::DraftTaken);
+    four.workers.desk(DeskTask::DraftTaken);
     for threads in [three, four] {
-        threads.workers.desk(Desk::Draft(String::new()));
+        threads.workers.desk(DeskTask::Draft(String::new()));
         threads.workers.finish(Instant::now() + PATIENCE);
     }
     let left: Vec<_> = fs::read_dir(&drafts).unwrap().flatten().map(|file| file.file_name()).collect();
     assert_eq!(left.len(), 5, "what was sent leaves nothing: {left:?}");
     // Somebody cleans up, or there is no room: it is kept as soon as it can be.
     let threads = Threads::start(setup());
-    threads.workers.desk(Desk::Draft("秋".into()));
-    threads.workers.desk(Desk::Models);
+    threads.workers.desk(DeskTask::Draft("秋".into()));
+    threads.workers.desk(DeskTask::Models);
     threads.wait(|report| matches!(report, Report::Models(..)).then_some(()));
     fs::remove_dir_all(&drafts).unwrap();
     fs::write(&drafts, "no folder").unwrap();
-    threads.workers.desk(Desk::Draft("秋天".into()));
+    threads.workers.desk(DeskTask::Draft("秋天".into()));
     threads.wait(|report| matches!(report, Report::DraftNotKept(_)).then_some(()));
     fs::remove_file(&drafts).unwrap();
     assert!(threads.workers.finish(Instant::now() + PATIENCE));
@@ -377,7 +377,7 @@ fn a_search_gives_way_to_the_next() {
     saved(home.path(), choices());
     let threads = Threads::start(setup(home.path()));
     for text in ["床", "床前", "床前明月光", "月"] {
-        threads.workers.desk(Desk::List(text.into()));
+        threads.workers.desk(DeskTask::List(text.into()));
     }
     let found = threads.wait(|report| match report {
         Report::Talks(text, found) if text == "月" => Some(found),
@@ -405,8 +405,8 @@ fn a_pipe_in_the_place_of_keys_and_values_keeps_nobody_waiting() {
     rustix::fs::mkfifoat(rustix::fs::CWD, kv.join(format!("{name}.kv")), rustix::fs::Mode::RWXU).unwrap();
     let threads = Threads::start(Setup { kv_folder: Some(kv), kv_bytes: 1 << 30, ..setup(home.path()) });
     threads.load(options());
-    threads.opened(Work::Open(name));
-    threads.workers.work(Work::Warm(nothing()));
+    threads.opened(ModelTask::Open(name));
+    threads.workers.work(ModelTask::Warm(nothing()));
     let filled =
         threads.wait(|report| if let Report::Warmed { filled, .. } = report { Some(filled) } else { None });
     assert!(filled > 0, "it is read");

@@ -4,11 +4,11 @@ mod tui_support;
 
 use crossterm::event::KeyCode;
 use huozi::session::{Event, Notice, Stop, Turn};
-use huozi::tui::app::{Busy, Effect, Screen};
+use huozi::tui::app::{Busy, Screen};
+use huozi::tui::event::{Effect, Msg};
 use huozi::tui::failure::Failure;
 use huozi::tui::look::Lang;
-use huozi::tui::update::Msg;
-use huozi::tui::worker::{Desk, Report, Talk, Work};
+use huozi::tui::worker::{DeskTask, ModelTask, Report, Talk};
 use ratatui::style::Modifier;
 use tui_support::{World, about, answered, chosen, command, conversation, entries, models, stats, turn};
 
@@ -19,7 +19,7 @@ fn the_open_conversation_is_named_and_stays() {
     world.key(KeyCode::F(3));
     world.effects.clear();
     world.report(Report::Named("chat-1".into(), Some("hello there".into())));
-    assert!(matches!(world.effects[..], [Effect::Desk(Desk::List(_))]));
+    assert!(matches!(world.effects[..], [Effect::Desk(DeskTask::List(_))]));
     assert_eq!(world.app.title(), "hello there");
     world.listed(entries());
     assert!(world.screen().contains("* 写一首"), "{}", world.screen());
@@ -33,7 +33,7 @@ fn an_export_holds_the_answer_on_its_way() {
     let mut world = World::chat((80, 24), Lang::En, vec![turn("first", "one")]);
     let exported = |world: &mut World| {
         let effects = command(world, "/export a.md");
-        let [Effect::Desk(Desk::Export(_, text))] = &effects[..] else { panic!("{effects:?}") };
+        let [Effect::Desk(DeskTask::Export(_, text))] = &effects[..] else { panic!("{effects:?}") };
         text.clone()
     };
     world.key(KeyCode::F(5));
@@ -241,14 +241,17 @@ fn the_gauge_follows_when_an_exchange_is_taken_back() {
     world.event(Event::Stats(stats()));
     assert!(world.screen().contains("238/2048"));
     let undone = world.key(KeyCode::F(6));
-    assert!(matches!(undone[..], [Effect::Work(Work::Undo), Effect::Work(Work::Warm(_))]), "{undone:?}");
+    assert!(
+        matches!(undone[..], [Effect::Work(ModelTask::Undo), Effect::Work(ModelTask::Warm(_))]),
+        "{undone:?}"
+    );
     assert!(!world.screen().contains("238/2048"));
     world.report(Report::Warmed { filled: 101, dropped: 0 });
     assert!(world.screen().contains("101/2048") && matches!(world.app.busy, Busy::Idle));
     // Nothing is left to read.
     let mut world = World::chat((80, 24), Lang::En, vec![turn("q", "a")]);
     world.event(Event::Stats(stats()));
-    assert!(matches!(world.key(KeyCode::F(6))[..], [Effect::Work(Work::Undo)]));
+    assert!(matches!(world.key(KeyCode::F(6))[..], [Effect::Work(ModelTask::Undo)]));
     assert!(world.screen().contains(" 0/2048"), "{}", world.screen());
     // Twice in a row: the model is busy until the second reading ends.
     let mut world = World::chat((80, 24), Lang::En, [conversation(), conversation()].concat());
@@ -393,7 +396,7 @@ fn a_conversation_is_called_by_its_first_line() {
     assert_eq!(world.app.title(), "notes.txt");
     command(&mut world, "/export");
     let exported = world.effects.iter().rev().find_map(|effect| match effect {
-        Effect::Desk(Desk::Export(path, _)) => Some(path.clone()),
+        Effect::Desk(DeskTask::Export(path, _)) => Some(path.clone()),
         _ => None,
     });
     assert_eq!(exported.unwrap().to_str(), Some("notes-txt.md"));
@@ -411,7 +414,7 @@ fn an_attached_file_stands_in_a_fence_of_its_own() {
     world.write("a.txt");
     let asked = world.key(KeyCode::Enter);
     assert!(
-        matches!(&asked[..], [Effect::Desk(Desk::Attach(path))] if path.as_os_str() == "a.txt"),
+        matches!(&asked[..], [Effect::Desk(DeskTask::Attach(path))] if path.as_os_str() == "a.txt"),
         "{asked:?}"
     );
     world.report(Report::Attached("/d/a.txt".into(), "one\n\n".into(), None));

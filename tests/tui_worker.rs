@@ -7,7 +7,7 @@ use huozi::session::open::{Options, Source, Step, Wanted};
 use huozi::session::store::{self, Choices};
 use huozi::session::{Event, KvType};
 use huozi::tui::look::Lang;
-use huozi::tui::worker::{Ask, Desk, Report, Setup, Typed, Work};
+use huozi::tui::worker::{AskKind, DeskTask, ModelTask, Report, Setup, Typed};
 use huozi_convert::plan::Preset;
 use std::fs;
 use std::path::PathBuf;
@@ -21,11 +21,11 @@ fn what_was_set_stays_when_the_engine_is_opened_anew() {
     saved(home.path(), choices());
     let threads = Threads::start(setup(home.path()));
     let (fresh, _) = threads.load(options());
-    let old = threads.opened(Work::Open("old".into()));
+    let old = threads.opened(ModelTask::Open("old".into()));
     assert_eq!((old.options.kv, old.options.threads), (Some(KvType::Q8), Some(2)));
     assert_eq!((old.settings.seed, old.settings.max_new), (77, 5));
     // It is read by the engine that it asks for.
-    threads.workers.work(Work::Warm(nothing()));
+    threads.workers.work(ModelTask::Warm(nothing()));
     threads.wait(|report| matches!(report, Report::Reopening).then_some(()));
     let back = threads.wait(|report| if let Report::Reopened(_, back) = report { Some(back) } else { None });
     assert!(back.is_none());
@@ -36,11 +36,11 @@ fn what_was_set_stays_when_the_engine_is_opened_anew() {
     let (usual, chosen) = threads.load(old.options.clone());
     assert_eq!(chosen, old);
     assert_eq!(usual.options, fresh.options, "a new conversation has what the program was started with");
-    threads.workers.work(Work::Undo);
+    threads.workers.work(ModelTask::Undo);
     threads.talk();
     let stored = store::load(&home.path().join("sessions"), "old", "").unwrap();
     assert_eq!(stored.system.as_deref(), Some("你是诗人。"));
-    assert_eq!(threads.opened(Work::New).options, fresh.options);
+    assert_eq!(threads.opened(ModelTask::New).options, fresh.options);
 }
 
 #[test]
@@ -49,8 +49,8 @@ fn options_that_were_chosen_wait_for_the_next_answer() {
     let threads = Threads::start(setup(home.path()));
     let (_, mut chosen) = threads.load(options());
     chosen.options.kv = Some(KvType::Q8);
-    threads.workers.work(Work::Keep(chosen.clone()));
-    threads.workers.work(Work::Rename("x".into()));
+    threads.workers.work(ModelTask::Keep(chosen.clone()));
+    threads.workers.work(ModelTask::Rename("x".into()));
     let talk = threads.talk();
     assert!(talk.chosen.is_none(), "the screen knows what was chosen");
     let (_, after) = threads.load(options());
@@ -70,11 +70,11 @@ fn what_was_typed_holds_and_what_differs_is_kept() {
     };
     let threads = Threads::start(setup);
     let (fresh, _) = threads.load(Options { kv: Some(KvType::F32), ..options() });
-    let old = threads.opened(Work::Open("old".into()));
+    let old = threads.opened(ModelTask::Open("old".into()));
     assert_eq!((old.settings.sampling.temperature, old.settings.sampling.top_k), (0.2, 3));
     assert_eq!((old.options.kv, old.options.threads), (Some(KvType::F32), Some(2)));
     assert_eq!(old.settings.system.as_deref(), Some("简短。"));
-    let new = threads.opened(Work::New);
+    let new = threads.opened(ModelTask::New);
     assert_eq!(new.options, fresh.options);
     let reports = threads.ask("你好", &short(&new));
     // Its name is known before the first piece of its answer.
@@ -118,7 +118,7 @@ fn what_only_continues_text_is_refused_before_it_is_read() {
     let path = home.path().join("bloom.gguf");
     fs::write(&path, bytes).unwrap();
     let source = Source::File(path);
-    threads.workers.work(Work::Load { source, options: Options::default(), cancel: nothing() });
+    threads.workers.work(ModelTask::Load { source, options: Options::default(), cancel: nothing() });
     let why = threads.wait(|report| match report {
         Report::Loading(Step::Read, ..) => panic!("its weights are of no use"),
         Report::LoadFailed(why) => Some(why),
@@ -155,7 +155,7 @@ fn an_engine_that_does_not_open_leaves_the_one_before() {
     assert!(matches!(reports.last(), Some(Report::Answered(None))), "{reports:?}");
     // Nor does a changed question cost the exchange that it was to replace.
     let (question, cancel) = ("写诗".to_owned(), nothing());
-    threads.workers.work(Work::Ask { ask: Ask::Revise, question, chosen: large, cancel });
+    threads.workers.work(ModelTask::Ask { ask: AskKind::Revise, question, chosen: large, cancel });
     assert_eq!(threads.talk().turns[0].question, "你好");
 }
 
@@ -163,8 +163,8 @@ fn an_engine_that_does_not_open_leaves_the_one_before() {
 fn what_is_read_again_says_nothing_of_the_turns() {
     let home = tempfile::tempdir().unwrap();
     let (threads, _) = talked(home.path());
-    threads.workers.work(Work::Warm(nothing()));
-    threads.workers.work(Work::Undo);
+    threads.workers.work(ModelTask::Warm(nothing()));
+    threads.workers.work(ModelTask::Undo);
     assert_eq!(threads.talk().turns.len(), 1, "the first that is told is what is left");
 }
 
@@ -174,7 +174,7 @@ fn a_changed_question_that_is_stopped_at_once_costs_no_answer() {
     let (threads, chosen) = talked(home.path());
     let question = "写词".to_owned();
     let cancel = Arc::new(AtomicBool::new(true));
-    threads.workers.work(Work::Ask { ask: Ask::Revise, question, chosen, cancel });
+    threads.workers.work(ModelTask::Ask { ask: AskKind::Revise, question, chosen, cancel });
     let talk = threads.talk();
     let asked: Vec<&str> = talk.turns.iter().map(|turn| turn.question.as_str()).collect();
     assert_eq!(asked, ["你好", "写诗"]);
@@ -195,20 +195,20 @@ fn options_that_nobody_waited_for_still_hold() {
     saved(home.path(), choices());
     let threads = Threads::start(setup(home.path()));
     threads.load(options());
-    let chosen = threads.opened(Work::Open("old".into()));
+    let chosen = threads.opened(ModelTask::Open("old".into()));
     assert_eq!(chosen.options.kv, Some(KvType::Q8));
     // A question comes while the engine is opened to read the conversation.
     let stopped = || Arc::new(AtomicBool::new(true));
-    threads.workers.work(Work::Warm(stopped()));
+    threads.workers.work(ModelTask::Warm(stopped()));
     let reopened = || {
         threads.wait(|r| if let Report::Reopened(about, back) = r { Some((about.kv, back)) } else { None })
     };
     assert!(matches!(reopened(), (KvType::F16, None)));
     // As does one that was itself stopped.
     let (question, of) = ("你好".to_owned(), short(&chosen));
-    threads.workers.work(Work::Ask { ask: Ask::New, question, chosen: of, cancel: stopped() });
+    threads.workers.work(ModelTask::Ask { ask: AskKind::New, question, chosen: of, cancel: stopped() });
     assert!(matches!(reopened(), (KvType::F16, None)));
-    threads.workers.work(Work::Warm(nothing()));
+    threads.workers.work(ModelTask::Warm(nothing()));
     assert!(matches!(reopened(), (KvType::Q8, None)));
 }
 
@@ -221,7 +221,7 @@ fn what_cannot_be_a_model_leaves_the_one_that_is_open() {
     fs::write(&text, "no model").unwrap();
     for path in [home.path().join("missing.gguf"), home.path().to_owned(), text] {
         let (source, options) = (Source::File(path), Options::default());
-        threads.workers.work(Work::Load { source, options, cancel: nothing() });
+        threads.workers.work(ModelTask::Load { source, options, cancel: nothing() });
         let why = threads.wait(|report| match report {
             Report::LoadFailed(why) => panic!("the model is gone: {why:?}"),
             Report::Refused(why) => Some(why),
@@ -237,7 +237,7 @@ fn what_is_not_opened_is_told() {
     let home = tempfile::tempdir().unwrap();
     let threads = Threads::start(setup(home.path()));
     let (_, chosen) = threads.load(options());
-    let refused = |work: Work| {
+    let refused = |work: ModelTask| {
         threads.workers.work(work);
         threads.wait(|report| match report {
             Report::NotOpened(why) => Some(why),
@@ -245,17 +245,17 @@ fn what_is_not_opened_is_told() {
             _ => None,
         })
     };
-    assert_eq!(refused(Work::Resume), None, "there is none");
-    assert!(refused(Work::Open("missing".into())).is_some());
+    assert_eq!(refused(ModelTask::Resume), None, "there is none");
+    assert!(refused(ModelTask::Open("missing".into())).is_some());
     let reports = threads.ask("你好", &short(&chosen));
     let name =
         reports.iter().find_map(|r| if let Report::Named(name, _) = r { Some(name.clone()) } else { None });
     let name = name.unwrap();
-    assert_eq!(refused(Work::Open(name.clone())), None, "it is open");
+    assert_eq!(refused(ModelTask::Open(name.clone())), None, "it is open");
     // No trash can be made: the conversation stays, and goes on.
     let sessions = home.path().join("sessions");
     fs::write(sessions.join("trash"), "").unwrap();
-    assert!(refused(Work::Delete).is_some());
+    assert!(refused(ModelTask::Delete).is_some());
     threads.ask("再见", &short(&chosen));
     assert_eq!(store::load(&sessions, &name, "").unwrap().turns.len(), 2);
 }
@@ -267,7 +267,7 @@ fn models_that_can_be_used_come_first() {
     fs::write(&bad, "no model").unwrap();
     let good = common::model("nano", Preset::Q8_0);
     let threads = Threads::start(Setup { models: vec![bad.clone(), good.clone()], ..setup(home.path()) });
-    threads.workers.desk(Desk::Models);
+    threads.workers.desk(DeskTask::Models);
     let found = threads.wait(|report| if let Report::Models(found, _) = report { Some(found) } else { None });
     let place = |path: &PathBuf| found.iter().position(|model| model.path == *path).unwrap();
     assert!(place(&good) < place(&bad), "{found:?}");

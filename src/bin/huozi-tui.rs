@@ -12,11 +12,12 @@ use crossterm::terminal::{
 };
 use crossterm::{cursor, execute, queue};
 use huozi::cli;
-use huozi::tui::app::{App, Effect, Start};
+use huozi::tui::app::{App, Start};
+use huozi::tui::event::{Effect, Msg};
 use huozi::tui::failure::Failure;
-use huozi::tui::update::{Msg, update};
+use huozi::tui::update::update;
 use huozi::tui::view;
-use huozi::tui::worker::{Desk, Report, Setup, Workers};
+use huozi::tui::worker::{DeskTask, Report, Setup, Workers};
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Rect, Size};
 use ratatui::{Terminal, TerminalOptions, Viewport};
@@ -138,7 +139,7 @@ fn run(start: Start, setup: Setup, code: &Arc<AtomicU8>) -> io::Result<bool> {
     // What it told since: a question that is in its conversation now is no draft any more.
     for msg in messages.try_iter() {
         for effect in update(&mut app, msg, Instant::now()) {
-            if let Effect::Desk(desk @ Desk::Draft(_)) = effect {
+            if let Effect::Desk(desk @ DeskTask::Draft(_)) = effect {
                 workers.desk(desk);
             }
         }

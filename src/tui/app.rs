@@ -1,12 +1,13 @@
 //! The state of the program: everything that a frame shows. Changed by [`super::update`] only, shown by [`super::view`].
 
 use super::ask::Wish;
+use super::event::Effect;
 use super::failure::Failure;
 use super::input::Input;
 use super::look::{Lang, Look, Theme};
 use super::panels::{Choice, Panel};
 use super::transcript::Transcript;
-use super::worker::{Ask, Chosen, Desk, Model, Talk, Work};
+use super::worker::{AskKind, Chosen, DeskTask, ModelEntry, ModelTask, Talk};
 use crate::session::open::{About, Options, Source, Step};
 use crate::session::store::{Entry, title_of};
 use crate::session::{Stats, Stop, Turn};
@@ -25,29 +26,6 @@ const RATES: usize = 24;
 const DRAFT: Duration = Duration::from_secs(1);
 /// Questions that the history keeps.
 const HISTORY: usize = 500;
-
-/// What the outside is to do.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// Give work to the model.
-    Work(Work),
-    /// Give work to the desk.
-    Desk(Desk),
-    /// Put a text into the clipboard of the terminal.
-    Copy(String),
-    /// Edit a text in `$VISUAL` or `$EDITOR`.
-    Edit(String),
-    /// Capture the mouse, or leave it to the terminal.
-    Mouse(bool),
-    /// Stop this process until it is continued.
-    Suspend,
-    /// Take the terminal again, after something else had it.
-    Enter,
-    /// Paint everything anew.
-    Redraw,
-    /// End.
-    Quit,
-}
 
 /// What a person chose for the interface; kept from one start to the next.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -147,7 +125,7 @@ pub enum Busy {
 #[derive(Clone, Debug)]
 pub struct Live {
     /// Which question.
-    pub ask: Ask,
+    pub ask: AskKind,
     /// Its text.
     pub question: String,
     /// What was said so far.
@@ -173,7 +151,7 @@ pub struct Live {
 impl Live {
     /// How many of `turns` stand before it: it takes the place of the one that it replaces, or that nothing was said to.
     pub fn shown_before(&self, turns: &[Turn]) -> usize {
-        let replaces = self.ask != Ask::New || turns.last().is_some_and(Turn::is_empty);
+        let replaces = self.ask != AskKind::New || turns.last().is_some_and(Turn::is_empty);
         turns.len().saturating_sub(usize::from(replaces))
     }
 }
@@ -248,7 +226,7 @@ pub struct App {
     /// The model that is opened, or was.
     pub opening: Option<Source>,
     /// Models found, and memory there is.
-    pub models: (Vec<Model>, Option<u64>),
+    pub models: (Vec<ModelEntry>, Option<u64>),
     /// Whether somebody has looked for them.
     pub looked: bool,
     /// Conversations.
@@ -334,7 +312,7 @@ impl App {
             places: Places::default(),
             start,
         };
-        let mut effects = vec![Effect::Desk(Desk::Models)];
+        let mut effects = vec![Effect::Desk(DeskTask::Models)];
         if let Some(source) = app.start.source.clone() {
             effects.push(app.load(source, now));
         }
@@ -382,7 +360,7 @@ impl App {
         self.opening = Some(source.clone());
         // What is being said goes on with the engine that was chosen for it.
         let options = self.chosen.as_ref().map_or(&self.start.options, |chosen| &chosen.options).clone();
-        Effect::Work(Work::Load { source, options, cancel })
+        Effect::Work(ModelTask::Load { source, options, cancel })
     }
 
     /// The models that can be chosen: those found, and the embedded one last.
@@ -423,17 +401,17 @@ impl App {
     /// Puts the question of an answer that failed back into the input.
     pub fn give_back(&mut self, live: &Live) {
         match live.ask {
-            Ask::Retry => {}
+            AskKind::Retry => {}
             // The exchange it would replace is that of another conversation.
-            Ask::Revise if self.switching > 0 => {}
-            Ask::Revise => {
+            AskKind::Revise if self.switching > 0 => {}
+            AskKind::Revise => {
                 self.draft = self.input.text().to_owned();
                 self.editing = true;
                 self.put_question(&live.question);
             }
-            Ask::New if self.input.is_empty() => self.put_question(&live.question),
+            AskKind::New if self.input.is_empty() => self.put_question(&live.question),
             // What was written since stays; the question is above it in the history.
-            Ask::New => {}
+            AskKind::New => {}
         }
     }
 
@@ -466,7 +444,7 @@ impl App {
         let cancel = Arc::new(AtomicBool::new(false));
         self.busy = Busy::Warming { done: (0, 0), since: None, cancel: cancel.clone() };
         self.warming += 1;
-        Effect::Work(Work::Warm(cancel))
+        Effect::Work(ModelTask::Warm(cancel))
     }
 
     /// So many of the oldest turns are no longer part of the prompt: the mark below them moves.
@@ -529,7 +507,7 @@ impl App {
         }
         let written = self.written();
         match self.live() {
-            Some(live) if !live.begun && live.ask != Ask::Retry => {
+            Some(live) if !live.begun && live.ask != AskKind::Retry => {
                 Cow::Owned(both(&live.question, &written).into_owned())
             }
             _ => written,

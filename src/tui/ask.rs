@@ -1,10 +1,11 @@
 //! The pane that asks for a line, or whether it is meant.
 
-use super::app::{App, Effect, Screen, Tone};
+use super::app::{App, Screen, Tone};
+use super::event::Effect;
 use super::export;
 use super::input::Input;
 use super::panels::{Panel, edit, line, place, window};
-use super::worker::{Completed, Desk, Work, path_of};
+use super::worker::{Completed, DeskTask, ModelTask, path_of};
 use crate::session::open::Source;
 use crossterm::event::{KeyCode, KeyEvent};
 use jiff::ZonedDateTime;
@@ -52,7 +53,7 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         (KeyCode::Char('y' | 'Y') | KeyCode::Enter, Wish::Forget) => {
             app.panel = None;
             app.talk.private = true;
-            return vec![Effect::Work(Work::Private(true))];
+            return vec![Effect::Work(ModelTask::Private(true))];
         }
         (_, Wish::Forget) => app.panel = None,
         (KeyCode::Enter, wish) => {
@@ -62,7 +63,7 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
                 return wish_for(app, wish, &text, now);
             }
         }
-        (KeyCode::Tab, _) => return vec![Effect::Desk(Desk::Complete(ask.input.text().to_owned()))],
+        (KeyCode::Tab, _) => return vec![Effect::Desk(DeskTask::Complete(ask.input.text().to_owned()))],
         _ => {
             edit(&mut ask.input, key);
         }
@@ -100,8 +101,10 @@ pub fn wish_for(app: &mut App, wish: Wish, text: &str, now: Instant) -> Vec<Effe
     let path = path_of(text);
     app.asked = matches!(wish, Wish::Attach | Wish::Export).then(|| (wish, text.to_owned()));
     match wish {
-        Wish::Attach => vec![Effect::Desk(Desk::Attach(path))],
-        Wish::Export => vec![Effect::Desk(Desk::Export(path, export::markdown(app, &ZonedDateTime::now())))],
+        Wish::Attach => vec![Effect::Desk(DeskTask::Attach(path))],
+        Wish::Export => {
+            vec![Effect::Desk(DeskTask::Export(path, export::markdown(app, &ZonedDateTime::now())))]
+        }
         Wish::Model => vec![app.load(Source::File(path), now)],
         Wish::Forget => Vec::new(),
     }

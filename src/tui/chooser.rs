@@ -1,7 +1,8 @@
 //! The pane that chooses a model, and the one that shows how it is opened.
 
-use super::app::{App, Effect, Loading, Screen, Tone};
+use super::app::{App, Loading, Screen, Tone};
 use super::ask::{Ask, Wish};
+use super::event::Effect;
 use super::look::{Lang, bytes, seconds};
 use super::markdown::plain;
 use super::panels::{Choice, Panel, both_ends, list};

@@ -1,13 +1,14 @@
 //! Commands: messages that begin with a slash, for terminals without the keys.
 
-use super::app::{App, Effect, Tone};
+use super::app::{App, Tone};
 use super::ask::{Ask, Wish, wish_for};
+use super::event::Effect;
 use super::export;
 use super::keys::Action;
 use super::panels::Panel;
 use super::settings::{ITEMS, Item, put};
 use super::update::{act, is_switching, quit};
-use super::worker::Work;
+use super::worker::ModelTask;
 use std::borrow::Cow;
 use std::time::Instant;
 
@@ -107,7 +108,7 @@ pub fn run(app: &mut App, name: &str, rest: &str, now: Instant) -> Vec<Effect> {
                 return Vec::new();
             }
             app.input.take();
-            return vec![Effect::Work(Work::Rename(rest.to_owned()))];
+            return vec![Effect::Work(ModelTask::Rename(rest.to_owned()))];
         }
         _ => {
             let said = format!(

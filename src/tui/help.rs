@@ -1,6 +1,7 @@
 //! The pane that lists the keys.
 
-use super::app::{App, Effect};
+use super::app::App;
+use super::event::Effect;
 use super::keys::{BINDINGS, shown};
 use super::markdown::plain;
 use super::panels::{Panel, inside, place, window};

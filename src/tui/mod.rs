@@ -1,6 +1,6 @@
 //! The terminal chat: what `huozi-tui` shows.
 //!
-//! A message changes the state, the state is shown: [`update::Msg`] -> [`update::update`] -> [`view::render`], one way.
+//! A message changes the state, the state is shown: [`event::Msg`] -> [`update::update`] -> [`view::render`], one way.
 //! [`worker`] has the two threads behind it. Terminal, clock and signals are the binary's affair; the clock comes in as
 //! an argument. A pane is one file.
 
@@ -8,6 +8,7 @@ pub mod app;
 mod ask;
 mod chooser;
 mod commands;
+pub mod event;
 mod export;
 pub mod failure;
 mod help;

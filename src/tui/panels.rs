@@ -1,6 +1,7 @@
 //! What can lie over the chat: one pane each in a file of its own, and the window they share.
 
-use super::app::{App, Effect, Screen};
+use super::app::{App, Screen};
+use super::event::Effect;
 use super::failure::Failure;
 use super::input::Input;
 use super::look::Look;

@@ -1,10 +1,11 @@
 //! What the threads tell, to state.
 
-use super::app::{App, Busy, Effect, Screen, Tone};
+use super::app::{App, Busy, Screen, Tone};
+use super::event::Effect;
 use super::failure::Failure;
 use super::look::Lang;
 use super::panels::{Choice, Panel};
-use super::worker::{Ask, Chosen, Desk, Report, Talk, Work};
+use super::worker::{AskKind, Chosen, DeskTask, ModelTask, Report, Talk};
 use super::{ask, talks};
 use crate::session::open::{About, Source};
 use crate::session::{Event, Notice};
@@ -26,8 +27,8 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
             // What was asked is not lost. What it was to replace may be: then it is a question of its own.
             app.leave_editing();
             if let Busy::Answering(mut live) = std::mem::replace(&mut app.busy, Busy::Idle) {
-                if live.ask == Ask::Revise {
-                    live.ask = Ask::New;
+                if live.ask == AskKind::Revise {
+                    live.ask = AskKind::New;
                 }
                 app.give_back(&live);
             }
@@ -131,7 +132,7 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
                 };
             }
             app.flash(said, Tone::Note, now);
-            return vec![Effect::Desk(Desk::DraftTaken)];
+            return vec![Effect::Desk(DeskTask::DraftTaken)];
         }
         Report::Memory(bytes) => app.memory = Some(bytes),
         Report::Models(models, available) => {
@@ -202,7 +203,7 @@ fn choose_again(app: &mut App, why: Failure) -> Vec<Effect> {
     let place = |source| sources.iter().position(|other| other == source);
     let at = app.opening.as_ref().map_or(0, |source| place(source).unwrap_or(sources.len()));
     app.screen = Screen::Choose(Choice { at, error: Some(why), ..Choice::default() });
-    vec![Effect::Desk(Desk::Models)]
+    vec![Effect::Desk(DeskTask::Models)]
 }
 
 /// A model is there.
@@ -220,7 +221,7 @@ fn ready(app: &mut App, about: About, fresh: Chosen, chosen: Chosen) -> Vec<Effe
         return Vec::new();
     }
     app.switching += 1;
-    vec![Effect::Work(Work::Resume)]
+    vec![Effect::Work(ModelTask::Resume)]
 }
 
 fn on_talk(app: &mut App, mut talk: Talk, now: Instant) -> Vec<Effect> {

@@ -1,12 +1,13 @@
 //! The pane of the settings.
 
-use super::app::{App, Effect, Tone};
+use super::app::{App, Tone};
+use super::event::Effect;
 use super::input::Input;
 use super::look::{Lang, Theme};
 use super::panels::{Panel, both_ends, edit, line, list, place, window};
 use super::text::{one_line, pad, width};
 use super::update::is_switching;
-use super::worker::{Chosen, Desk, Work};
+use super::worker::{Chosen, DeskTask, ModelTask};
 use crate::session::KvType;
 use crate::session::open::Runs;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -285,7 +286,7 @@ fn step(app: &mut App, item: Item, up: bool, now: Instant) -> Vec<Effect> {
                 _ => {}
             }
             app.chosen = Some(chosen.clone());
-            return vec![Effect::Work(Work::Keep(chosen))];
+            return vec![Effect::Work(ModelTask::Keep(chosen))];
         }
     }
     changed(app, item)
@@ -294,7 +295,7 @@ fn step(app: &mut App, item: Item, up: bool, now: Instant) -> Vec<Effect> {
 /// Keeps what was chosen for the interface.
 pub fn keep_prefs(app: &App) -> Vec<Effect> {
     let text = serde_json::to_string_pretty(&app.prefs);
-    text.into_iter().map(|text| Effect::Desk(Desk::Prefs(text))).collect()
+    text.into_iter().map(|text| Effect::Desk(DeskTask::Prefs(text))).collect()
 }
 
 /// What follows a change of the interface.
@@ -350,7 +351,7 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
             if let (Some(fresh), Some(chosen)) = (app.fresh.clone(), app.chosen.as_mut()) {
                 let text = of(&fresh, item, |on| if on { "on" } else { "off" }.to_owned());
                 if set(chosen, item, &text, Lang::En).is_ok() {
-                    return vec![Effect::Work(Work::Keep(chosen.clone()))];
+                    return vec![Effect::Work(ModelTask::Keep(chosen.clone()))];
                 }
             }
         }
@@ -374,7 +375,7 @@ pub fn put(app: &mut App, item: Item, text: &str, now: Instant) -> Vec<Effect> {
         true if is_switching(app, now) => return Vec::new(),
         true => {
             let Some(chosen) = &mut app.chosen else { return Vec::new() };
-            set(chosen, item, text, lang).map(|()| vec![Effect::Work(Work::Keep(chosen.clone()))])
+            set(chosen, item, text, lang).map(|()| vec![Effect::Work(ModelTask::Keep(chosen.clone()))])
         }
     };
     match done {

@@ -1,12 +1,13 @@
 //! The pane of the conversations.
 
-use super::app::{App, Effect};
+use super::app::App;
+use super::event::Effect;
 use super::input::Input;
 use super::look::Lang;
 use super::panels::{Panel, both_ends, edit, line, list, place, window};
 use super::text::{fit, one_line};
 use super::update::is_switching;
-use super::worker::{Desk, Work};
+use super::worker::{DeskTask, ModelTask};
 use crate::session::store::Entry;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use jiff::ZonedDateTime;
@@ -70,7 +71,7 @@ pub fn open(app: &mut App) -> Vec<Effect> {
 /// Asks for the list that the pane shows, if it is open.
 pub fn relist(app: &App) -> Vec<Effect> {
     match &app.panel {
-        Some(Panel::Talks(state)) => vec![Effect::Desk(Desk::List(state.text().to_owned()))],
+        Some(Panel::Talks(state)) => vec![Effect::Desk(DeskTask::List(state.text().to_owned()))],
         _ => Vec::new(),
     }
 }
@@ -134,7 +135,7 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
                 app.panel = None;
                 // The one that is open stays as it is, an answer on its way included.
                 if app.talk.name.as_ref() != Some(&name) || app.switching > 0 {
-                    return switch(app, Work::Open(name));
+                    return switch(app, ModelTask::Open(name));
                 }
             }
         }
@@ -142,13 +143,13 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         KeyCode::Char('d') if control => return delete(app, now),
         // In a line that is not empty it clears the line, as everywhere.
         KeyCode::Char(c) if control && (c == 'z' || c == 'u' && state.search.is_empty()) => {
-            return vec![Effect::Desk(Desk::Undelete(app.trashed.last().cloned()))];
+            return vec![Effect::Desk(DeskTask::Undelete(app.trashed.last().cloned()))];
         }
         KeyCode::F(6) => rename_chosen(state, &app.talks),
         KeyCode::Char('r') if control => rename_chosen(state, &app.talks),
         KeyCode::Char('n') if control => {
             app.panel = None;
-            return switch(app, Work::New);
+            return switch(app, ModelTask::New);
         }
         _ => {
             let before = state.search.text().to_owned();
@@ -181,9 +182,9 @@ fn rename(app: &mut App, title: String, now: Instant) -> Vec<Effect> {
     }
     app.talks[at].title.clone_from(&title);
     if open {
-        return vec![Effect::Work(Work::Rename(title))];
+        return vec![Effect::Work(ModelTask::Rename(title))];
     }
-    let mut effects = vec![Effect::Desk(Desk::Rename(app.talks[at].name.clone(), title))];
+    let mut effects = vec![Effect::Desk(DeskTask::Rename(app.talks[at].name.clone(), title))];
     effects.extend(relist(app));
     effects
 }
@@ -201,13 +202,13 @@ fn delete(app: &mut App, now: Instant) -> Vec<Effect> {
         state.choose(at, &app.talks);
     }
     match open {
-        true => switch(app, Work::Delete),
-        false => vec![Effect::Desk(Desk::Delete(entry.name))],
+        true => switch(app, ModelTask::Delete),
+        false => vec![Effect::Desk(DeskTask::Delete(entry.name))],
     }
 }
 
 /// Puts another conversation on the screen; an answer on its way ends, and what was said of it stays with its own.
-pub fn switch(app: &mut App, work: Work) -> Vec<Effect> {
+pub fn switch(app: &mut App, work: ModelTask) -> Vec<Effect> {
     app.stop();
     app.leave_editing();
     app.transcript.to_end();

@@ -1,10 +1,11 @@
 //! Message to state. What the outside has to do about it comes back as [`Effect`]s.
 
-use super::app::{App, Busy, Effect, Live, Screen, Tone};
+use super::app::{App, Busy, Live, Screen, Tone};
 use super::ask::{Ask as AskPanel, Wish};
+use super::event::{Effect, Msg};
 use super::keys::{Action, action};
 use super::panels::{self, Choice, Panel};
-use super::worker::{Ask, Desk, Report, Work};
+use super::worker::{AskKind, DeskTask, ModelTask};
 use super::{chooser, commands, export, reports, settings, talks};
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::{Position, Rect};
@@ -20,38 +21,13 @@ const AFTER_ALL: Duration = Duration::from_secs(10);
 /// And not sooner than this, in which nobody has read what was said.
 const LEAST: Duration = Duration::from_millis(300);
 
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Msg {
-    /// A key.
-    Key(KeyEvent),
-    /// The mouse.
-    Mouse(MouseEvent),
-    /// A text was pasted.
-    Paste(String),
-    /// The screen has another size.
-    Resize(u16, u16),
-    /// Time went by.
-    Tick,
-    /// A thread has something to tell.
-    Report(Report),
-    /// The editor gave this text back, or says why not.
-    Edited(Result<String, String>),
-    /// The process is to end.
-    Terminate,
-    /// The process is to stop until it is continued.
-    Suspend,
-    /// It goes on.
-    Continued,
-}
-
 /// Takes a message.
 pub fn update(app: &mut App, msg: Msg, now: Instant) -> Vec<Effect> {
     let mut effects = on(app, msg, now);
     // Before something else has the terminal, and before the end.
     let leaves = |effect: &Effect| matches!(effect, Effect::Edit(_) | Effect::Suspend | Effect::Quit);
     if let Some(text) = app.draft_due(app.quitting || effects.iter().any(leaves), now) {
-        effects.insert(0, Effect::Desk(Desk::Draft(text)));
+        effects.insert(0, Effect::Desk(DeskTask::Draft(text)));
     }
     effects
 }
@@ -257,13 +233,13 @@ pub fn act(app: &mut App, what: Action, now: Instant) -> Vec<Effect> {
         Action::Models => {
             if is_free(app, now) {
                 app.screen = Screen::Choose(Choice::default());
-                return vec![Effect::Desk(Desk::Models)];
+                return vec![Effect::Desk(DeskTask::Models)];
             }
         }
         Action::Retry => {
             if is_free(app, now) {
                 match app.talk.turns.last().map(|turn| turn.question.clone()) {
-                    Some(question) => return ask(app, Ask::Retry, question),
+                    Some(question) => return ask(app, AskKind::Retry, question),
                     None => nothing(app, now),
                 }
             }
@@ -307,7 +283,7 @@ pub fn act(app: &mut App, what: Action, now: Instant) -> Vec<Effect> {
             }
         }
         Action::Attach => app.panel = Some(Panel::Ask(AskPanel::new(Wish::Attach, ""))),
-        Action::New => return talks::switch(app, Work::New),
+        Action::New => return talks::switch(app, ModelTask::New),
         Action::Export => {
             let name = export::name(app);
             app.panel = Some(Panel::Ask(AskPanel::new(Wish::Export, &name)));
@@ -320,12 +296,12 @@ pub fn act(app: &mut App, what: Action, now: Instant) -> Vec<Effect> {
         Action::Private => {
             if is_free(app, now) {
                 if app.talk.private {
-                    return vec![Effect::Work(Work::Private(false))];
+                    return vec![Effect::Work(ModelTask::Private(false))];
                 }
                 if app.talk.name.is_some() {
                     app.panel = Some(Panel::Ask(AskPanel::new(Wish::Forget, "")));
                 } else {
-                    return vec![Effect::Work(Work::Private(true))];
+                    return vec![Effect::Work(ModelTask::Private(true))];
                 }
             }
         }
@@ -369,7 +345,7 @@ fn undone(app: &mut App, question: &str, now: Instant) -> Vec<Effect> {
     let said = said.to_owned();
     app.flash(said, Tone::Note, now);
     app.context_used = 0;
-    let mut effects = vec![Effect::Work(Work::Undo)];
+    let mut effects = vec![Effect::Work(ModelTask::Undo)];
     // Most of it is still there: this tells how much of the context is full now.
     if left > 0 {
         effects.push(app.warm());
@@ -435,19 +411,19 @@ fn send(app: &mut App, now: Instant) -> Vec<Effect> {
     if let Some(before) = before.filter(|draft| !draft.is_empty()) {
         app.input.set(&before);
     }
-    ask(app, if revises { Ask::Revise } else { Ask::New }, message)
+    ask(app, if revises { AskKind::Revise } else { AskKind::New }, message)
 }
 
-fn ask(app: &mut App, ask: Ask, question: String) -> Vec<Effect> {
+fn ask(app: &mut App, ask: AskKind, question: String) -> Vec<Effect> {
     let Some(chosen) = app.chosen.clone() else { return Vec::new() };
     app.remember(&question);
     app.transcript.to_end();
     app.rates.clear();
     let last = app.talk.turns.len().saturating_sub(1);
     match ask {
-        Ask::New => {}
-        Ask::Retry => app.set_dropped(app.talk.dropped.min(last)),
-        Ask::Revise => forget_dropped(app, last),
+        AskKind::New => {}
+        AskKind::Retry => app.set_dropped(app.talk.dropped.min(last)),
+        AskKind::Revise => forget_dropped(app, last),
     }
     // What the model does is what matters now.
     app.flash = None;
@@ -467,7 +443,7 @@ fn ask(app: &mut App, ask: Ask, question: String) -> Vec<Effect> {
     };
     app.busy = Busy::Answering(Box::new(live));
     app.interrupted = None;
-    vec![Effect::Work(Work::Ask { ask, question, chosen, cancel })]
+    vec![Effect::Work(ModelTask::Ask { ask, question, chosen, cancel })]
 }
 
 fn paste(app: &mut App, text: &str) -> Vec<Effect> {

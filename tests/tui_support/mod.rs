@@ -5,12 +5,13 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use huozi::session::open::{About, Options};
 use huozi::session::store::Entry;
 use huozi::session::{Event, KvType, Settings, Stats, Stop, Turn};
-use huozi::tui::app::{App, Effect, Start};
+use huozi::tui::app::{App, Start};
+use huozi::tui::event::{Effect, Msg};
 use huozi::tui::failure::Failure;
 use huozi::tui::look::Lang;
-use huozi::tui::update::{Msg, update};
+use huozi::tui::update::update;
 use huozi::tui::view;
-use huozi::tui::worker::{Ask, Chosen, Desk, Model, Report, Talk, Work};
+use huozi::tui::worker::{AskKind, Chosen, DeskTask, ModelEntry, ModelTask, Report, Talk};
 use huozi_token::HistoryRule;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -102,7 +103,7 @@ impl World {
     /// Conversations that hold what is searched for.
     pub fn listed(&mut self, entries: Vec<Entry>) {
         let asked = self.effects.iter().rev().find_map(|effect| match effect {
-            Effect::Desk(Desk::List(text)) => Some(text.clone()),
+            Effect::Desk(DeskTask::List(text)) => Some(text.clone()),
             _ => None,
         });
         self.report(Report::Talks(asked.unwrap_or_default(), entries));
@@ -118,7 +119,7 @@ impl World {
         view::prepare(&mut self.app);
         let mut effects = update(&mut self.app, msg, self.now);
         self.effects.extend(effects.iter().cloned());
-        effects.retain(|effect| !matches!(effect, Effect::Desk(Desk::Draft(_))));
+        effects.retain(|effect| !matches!(effect, Effect::Desk(DeskTask::Draft(_))));
         effects
     }
 
@@ -176,9 +177,9 @@ pub fn command(world: &mut World, text: &str) -> Vec<Effect> {
 }
 
 /// What is asked, and how.
-pub fn asked(effects: &[Effect]) -> Option<(Ask, String)> {
+pub fn asked(effects: &[Effect]) -> Option<(AskKind, String)> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Work(Work::Ask { ask, question, .. }) => Some((*ask, question.clone())),
+        Effect::Work(ModelTask::Ask { ask, question, .. }) => Some((*ask, question.clone())),
         _ => None,
     })
 }
@@ -225,9 +226,9 @@ pub fn entries() -> Vec<Entry> {
 }
 
 /// Models of a list.
-pub fn models() -> Vec<Model> {
+pub fn models() -> Vec<ModelEntry> {
     let model =
-        |path: &str, bytes: u64, needs: Result<u64, Failure>| Model { path: path.into(), bytes, needs };
+        |path: &str, bytes: u64, needs: Result<u64, Failure>| ModelEntry { path: path.into(), bytes, needs };
     vec![
         model("/home/li/.local/share/huozi/huozi-7b-rlhf-q4_k_m.gguf", 4_670_000_000, Ok(5_800_000_000)),
         model("/data/huozi-7b-sft-q8_0.gguf", 7_510_000_000, Ok(8_600_000_000)),

@@ -6,7 +6,7 @@ use huozi::session::open::{Options, Source};
 use huozi::session::store::{self, Choices, Conversation};
 use huozi::session::{KvType, Sampling, Stop, Turn};
 use huozi::tui::failure::Failure;
-use huozi::tui::worker::{Ask, Chosen, Report, Setup, Talk, Work, Workers};
+use huozi::tui::worker::{AskKind, Chosen, ModelTask, Report, Setup, Talk, Workers};
 use huozi_convert::plan::Preset;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Threads {
     pub fn stopped(&self) -> Failure {
         let source = Source::File(common::model("nano", Preset::Q8_0));
         let cancel = Arc::new(AtomicBool::new(true));
-        self.workers.work(Work::Load { source, options: Options::default(), cancel });
+        self.workers.work(ModelTask::Load { source, options: Options::default(), cancel });
         self.wait(|report| match report {
             Report::Ready { .. } => panic!("it opened"),
             Report::LoadFailed(why) => Some(why),
@@ -59,7 +59,7 @@ impl Threads {
     /// Opens the model; settings of a new conversation, and of the one that goes on.
     pub fn load(&self, options: Options) -> (Chosen, Chosen) {
         let source = Source::File(common::model("nano", Preset::Q8_0));
-        self.workers.work(Work::Load { source, options, cancel: nothing() });
+        self.workers.work(ModelTask::Load { source, options, cancel: nothing() });
         let chosen = self.wait(|report| match report {
             Report::Ready { fresh, chosen, .. } => Some((*fresh, *chosen)),
             Report::LoadFailed(why) => panic!("{why:?}"),
@@ -74,7 +74,7 @@ impl Threads {
     }
 
     /// The settings of the conversation that `work` opens.
-    pub fn opened(&self, work: Work) -> Chosen {
+    pub fn opened(&self, work: ModelTask) -> Chosen {
         self.workers.work(work);
         self.wait(|report| match report {
             Report::Talk(talk) if talk.opened => Some(talk.chosen.expect("settings")),
@@ -86,7 +86,7 @@ impl Threads {
     /// Asks, and waits for the end of the answer.
     pub fn ask(&self, question: &str, chosen: &Chosen) -> Vec<Report> {
         let (question, chosen) = (question.to_owned(), chosen.clone());
-        self.workers.work(Work::Ask { ask: Ask::New, question, chosen, cancel: nothing() });
+        self.workers.work(ModelTask::Ask { ask: AskKind::New, question, chosen, cancel: nothing() });
         let mut all = Vec::new();
         while !matches!(all.last(), Some(Report::Answered(_))) {
             all.push(self.reports.recv_timeout(PATIENCE).expect("an answer in time"));

@@ -1,6 +1,6 @@
 //! What is being written and not sent yet: one file a process, held by its lock, which the next process takes over.
 
-use super::{Error, identity, make_private_directory, open_options};
+use super::file::{Error, identity, make_private_directory, open_options};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! What a conversation file holds, line by line; the lines are described in [`super`].
 
-use super::{Choices, Conversation, Error, MAX_NUMBER, SCHEMA};
+use super::file::{Choices, Conversation, Error, MAX_NUMBER, SCHEMA};
 use crate::schedule::Stop;
 use crate::session::{Turn, stop_name};
 use serde::{Deserialize, Serialize};

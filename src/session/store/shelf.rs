@@ -1,7 +1,8 @@
 //! All conversations of a folder: list, search, rename, throw away and bring back, export.
 
+use super::file::{Error, lock, make_private_directory, open_options, path, read};
 use super::log::Log;
-use super::{Error, Writer, lock, make_private_directory, open_options, path, read};
+use super::writer::Writer;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};

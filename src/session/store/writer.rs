@@ -4,10 +4,11 @@
 //! question before its answer begins, an answer piece by piece. A process that is killed loses nothing but the piece
 //! that was not given to it yet.
 
-use super::log::{Line, Log, Speaker};
-use super::{
-    Conversation, Error, MAX_NUMBER, identity, lock, make_private_directory, open_options, path, read,
+use super::file::{
+    Conversation, Error, MAX_NUMBER, fresh_name, identity, lock, make_private_directory, open_options, path,
+    read,
 };
+use super::log::{Line, Log, Speaker};
 use crate::schedule::Stop;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -66,7 +67,7 @@ impl Writer {
             source,
         })?;
         loop {
-            let name = super::fresh_name(directory);
+            let name = fresh_name(directory);
             let path = path(directory, &name)?;
             match open_options().create_new(true).open(&path) {
                 // Another process was faster.

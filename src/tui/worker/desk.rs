@@ -1,7 +1,9 @@
 //! The thread for what takes a moment on disk.
 
+use super::kept::homeless;
 use super::part::AGAIN;
-use super::{Desk, Model, Pending, Report, Send, Setup, paths};
+use super::paths;
+use super::task::{DeskTask, ModelEntry, Pending, Report, ReportSink, Setup};
 use crate::session::catalog::{self, Found, Memory};
 use crate::session::store::{self, Draft};
 use crate::tui::failure::Failure;
@@ -23,9 +25,9 @@ const DAYS_IN_TRASH: u64 = 30;
 const MAX_ATTACHED_BYTES: u64 = 256 << 10;
 
 /// The thread's state.
-pub(super) struct Worker {
+pub(super) struct DeskWorker {
     setup: Setup,
-    send: Send,
+    send: ReportSink,
     /// Lists that were asked for.
     lists: Arc<AtomicUsize>,
     /// Nothing that is only shown matters any more.
@@ -37,15 +39,20 @@ pub(super) struct Worker {
     unkept: Option<(String, Pending)>,
 }
 
-impl Worker {
+impl DeskWorker {
     /// Without a draft.
-    pub(super) fn new(setup: Setup, send: Send, lists: Arc<AtomicUsize>, ending: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(
+        setup: Setup,
+        send: ReportSink,
+        lists: Arc<AtomicUsize>,
+        ending: Arc<AtomicBool>,
+    ) -> Self {
         let draft = setup.drafts.clone().map(Draft::new);
         Self { setup, send, lists, ending, draft, adopted: None, unkept: None }
     }
 
     /// Works until nothing more can come.
-    pub(super) fn run(&mut self, tasks: &Receiver<(Desk, Pending)>) {
+    pub(super) fn run(&mut self, tasks: &Receiver<(DeskTask, Pending)>) {
         if let Some((text, more)) = self.draft.as_mut().and_then(Draft::take) {
             self.adopted = Some(text.clone());
             (self.send)(Report::Draft(text, more));
@@ -65,7 +72,7 @@ impl Worker {
                     }
                     Err(RecvTimeoutError::Disconnected) => break,
                 };
-            lists += usize::from(matches!(task, Desk::List(_)));
+            lists += usize::from(matches!(task, DeskTask::List(_)));
             let report = catch_unwind(AssertUnwindSafe(|| self.on(task, pending, lists)));
             let report = report.unwrap_or_else(|panic| Some(panicked(&*panic)));
             if let Some(report) = report {
@@ -79,13 +86,13 @@ impl Worker {
     }
 
     /// Does a task; a list is the one with number `list`.
-    fn on(&mut self, task: Desk, pending: Pending, list: usize) -> Option<Report> {
+    fn on(&mut self, task: DeskTask, pending: Pending, list: usize) -> Option<Report> {
         let done = match task {
-            Desk::Models => {
+            DeskTask::Models => {
                 let first = self.setup.models.clone();
                 return self.aside(move || Some(models(&first)));
             }
-            Desk::List(text) => {
+            DeskTask::List(text) => {
                 let (lists, ending, folder) =
                     (self.lists.clone(), self.ending.clone(), self.setup.folder.clone());
                 return self.aside(move || {
@@ -98,21 +105,21 @@ impl Worker {
                     Some(Report::Talks(text, found))
                 });
             }
-            Desk::Rename(name, title) => match self.folder() {
+            DeskTask::Rename(name, title) => match self.folder() {
                 Ok(folder) => match store::rename(folder, &name, &title) {
                     Ok(()) => return None,
                     Err(error) => Err(failed(error)),
                 },
                 Err(report) => Err(report),
             },
-            Desk::Delete(name) => self.folder().and_then(|folder| {
+            DeskTask::Delete(name) => self.folder().and_then(|folder| {
                 let trashed = store::delete(folder, &name).map_err(failed)?;
                 if let Some(mut cache) = self.setup.kv_cache() {
                     cache.remove(&name);
                 }
                 Ok(Report::Deleted(trashed))
             }),
-            Desk::Undelete(trashed) => self.folder().and_then(|folder| {
+            DeskTask::Undelete(trashed) => self.folder().and_then(|folder| {
                 let nothing = || {
                     Report::DeskFailed(Failure::new("there is nothing to bring back", "没有可以恢复的对话"))
                 };
@@ -120,22 +127,22 @@ impl Worker {
                 let name = store::undelete(folder, &trashed).map_err(failed)?;
                 Ok(Report::Undeleted(trashed, name))
             }),
-            Desk::Export(path, text) => {
+            DeskTask::Export(path, text) => {
                 let exported = store::export(&path, &text);
                 let whole = |path: PathBuf| Report::Exported(fs::canonicalize(&path).unwrap_or(path));
                 exported.map(whole).map_err(|error| Report::PathFailed(error.into()))
             }
-            Desk::Attach(path) => return self.aside(move || Some(attach(path))),
-            Desk::Complete(text) => {
+            DeskTask::Attach(path) => return self.aside(move || Some(attach(path))),
+            DeskTask::Complete(text) => {
                 return self.aside(move || Some(Report::Completed(paths::complete(text))));
             }
-            Desk::Prefs(text) => return self.keep_prefs(&text),
-            Desk::Draft(text) => {
+            DeskTask::Prefs(text) => return self.keep_prefs(&text),
+            DeskTask::Draft(text) => {
                 let told = self.unkept.replace((text, pending)).is_some();
                 let why = self.keep_unkept().err().filter(|_| !told)?;
                 return Some(Report::DraftNotKept(why));
             }
-            Desk::DraftTaken => {
+            DeskTask::DraftTaken => {
                 self.adopted = None;
                 return None;
             }
@@ -149,7 +156,7 @@ impl Worker {
 
     /// Reads something in a thread of its own: a slow disk, or a file that gives nothing and does not end either, is to
     /// keep nothing from being written.
-    fn aside(&self, work: impl FnOnce() -> Option<Report> + std::marker::Send + 'static) -> Option<Report> {
+    fn aside(&self, work: impl FnOnce() -> Option<Report> + Send + 'static) -> Option<Report> {
         let send = self.send.clone();
         let work = move || {
             let report = catch_unwind(AssertUnwindSafe(work));
@@ -185,20 +192,12 @@ impl Worker {
     }
 }
 
-fn panicked(panic: &(dyn Any + std::marker::Send)) -> Report {
+fn panicked(panic: &(dyn Any + Send)) -> Report {
     Report::DeskFailed(Failure::panic(panic))
 }
 
 fn failed(error: store::Error) -> Report {
     Report::DeskFailed(error.into())
-}
-
-/// There is no place for conversations.
-pub(super) fn homeless() -> Failure {
-    Failure::new(
-        "neither XDG_DATA_HOME nor HOME says where conversations are kept",
-        "XDG_DATA_HOME 和 HOME 均未设置，没有保存对话的位置",
-    )
 }
 
 fn write_prefs(path: &Path, text: &str) -> std::io::Result<()> {
@@ -212,12 +211,12 @@ fn write_prefs(path: &Path, text: &str) -> std::io::Result<()> {
 
 fn models(first: &[PathBuf]) -> Report {
     let found = catalog::everywhere(first);
-    let mut models: Vec<Model> = found
+    let mut models: Vec<ModelEntry> = found
         .iter()
         .map(|path| {
             let found = Found::look(path);
             let needs = found.needs().map_err(|error| Failure::unusable(&found, error));
-            Model { needs, path: found.path, bytes: found.bytes }
+            ModelEntry { needs, path: found.path, bytes: found.bytes }
         })
         .collect();
     models.sort_by_key(|model| model.needs.is_err());

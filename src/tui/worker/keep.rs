@@ -1,14 +1,11 @@
-//! Where the open conversation is kept, and what is written there.
+//! What the model's thread writes of the open conversation.
 
-use super::desk;
-use super::model::Worker;
-use super::part::Part;
-use super::{Report, Send, Talk};
-use crate::session::open::Options;
-use crate::session::store::{self, Choices, Conversation, Error, Writer};
-use crate::session::{Settings, Turn};
+use super::kept::{Shelf, homeless};
+use super::state::ModelWorker;
+use super::task::{Report, Talk};
+use crate::session::Turn;
+use crate::session::store::{self, Conversation, Error, Writer};
 use crate::tui::failure::Failure;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A second wish to leave what cannot be saved counts if it comes this soon.
@@ -16,100 +13,7 @@ const AFTER_ALL: Duration = Duration::from_secs(10);
 /// And not sooner than this, in which nobody has read what was said.
 const LEAST: Duration = Duration::from_millis(300);
 
-/// The open conversation beside what was said in it.
-#[derive(Default)]
-pub(super) struct Kept {
-    pub(super) writer: Option<Writer>,
-    pub(super) title: Option<String>,
-    pub(super) private: bool,
-    pub(super) copy: bool,
-    /// Not all of it is on disk, though it should be.
-    pub(super) unsaved: bool,
-    pub(super) choices: Option<Choices>,
-    /// The engine that its next answer is to come from; `None` is the one that is open.
-    pub(super) options: Option<Options>,
-    /// Name and title that the screen was told.
-    pub(super) told: Option<(String, Option<String>)>,
-    /// Names that it had until somebody took the file away.
-    pub(super) gone: Vec<String>,
-    /// When somebody last wished to leave it although it is not saved.
-    pub(super) left: Option<Instant>,
-}
-
-/// Where conversations are kept, and who is told.
-pub(super) struct Shelf<'a> {
-    pub(super) folder: &'a Path,
-    /// Of the model whose ids are written.
-    pub(super) fingerprint: &'a str,
-    pub(super) send: &'a Send,
-}
-
-impl Kept {
-    /// Writes to its file, which is made if there is none; in another one if somebody took it away.
-    fn write(
-        &mut self,
-        shelf: &Shelf<'_>,
-        mut write: impl FnMut(&mut Writer) -> Result<(), Error>,
-    ) -> Result<(), Failure> {
-        let mut moved = false;
-        let result = loop {
-            let writer = match self.writer.take() {
-                Some(writer) => Ok(writer),
-                None => Writer::create(shelf.folder, shelf.fingerprint),
-            };
-            let result = writer.and_then(|mut writer| {
-                let result = write(&mut writer);
-                if matches!(result, Err(Error::Gone { .. })) {
-                    self.gone.push(writer.name().to_owned());
-                } else if !writer.is_empty() {
-                    self.writer = Some(writer);
-                }
-                result
-            });
-            if !matches!(result, Err(Error::Gone { .. })) || std::mem::replace(&mut moved, true) {
-                break result;
-            }
-        };
-        if let Err(error) = result {
-            self.unsaved = true;
-            return Err(error.into());
-        }
-        self.copy = false;
-        if let Some(writer) = &self.writer {
-            self.title = writer.title().map(str::to_owned);
-            let name = Some((writer.name().to_owned(), self.title.clone()));
-            if self.told != name {
-                (shelf.send)(Report::Named(writer.name().to_owned(), self.title.clone()));
-                self.told = name;
-            }
-        }
-        match (moved, std::mem::take(&mut self.unsaved)) {
-            (true, _) => (shelf.send)(Report::Moved),
-            (false, true) => (shelf.send)(Report::Saved),
-            (false, false) => {}
-        }
-        Ok(())
-    }
-
-    /// Writes what is new of an answer, if it is time; all of it where its beginning is not in the file.
-    pub(super) fn grow(&mut self, shelf: Option<&Shelf<'_>>, part: &mut Part) {
-        let Some(shelf) = shelf.filter(|_| !self.private && part.is_due()) else { return };
-        let unsaved = self.unsaved;
-        if !unsaved && !part.is_more() && !self.writer.as_mut().is_none_or(Writer::is_touched) {
-            return part.wait();
-        }
-        if self.writer.as_mut().filter(|_| !unsaved).is_some_and(|writer| part.go_on(writer).is_ok()) {
-            return;
-        }
-        match self.write(shelf, |writer| part.begin(writer)) {
-            // Once, until it is saved.
-            Err(why) if !unsaved => (shelf.send)(Report::NotSaved(why)),
-            _ => {}
-        }
-    }
-}
-
-impl Worker {
+impl ModelWorker {
     /// The conversation as it is to stand on disk; without an exchange that has no answer when a question follows.
     pub(super) fn conversation(&self, question_follows: bool) -> Conversation {
         let Some((turns, settings, _)) = self.said() else { return Conversation::default() };
@@ -119,17 +23,6 @@ impl Worker {
         }
         let system = settings.system.clone();
         Conversation { title: self.talk.title.clone(), system, choices: self.talk.choices.clone(), turns }
-    }
-
-    /// What was said, with which settings, and the fingerprint of the model, be it open or not.
-    fn said(&self) -> Option<(&[Turn], &Settings, &str)> {
-        match (&self.model, &self.left) {
-            (Some(model), _) => {
-                Some((model.session.turns(), model.session.settings(), &model.about.fingerprint))
-            }
-            (None, Some(left)) => Some((&left.turns, &left.settings, &left.fingerprint)),
-            (None, None) => None,
-        }
     }
 
     /// Writes to the conversation's file, which is made if there is none; what fails is told.
@@ -149,7 +42,7 @@ impl Worker {
         }
         let Some(folder) = &self.setup.folder else {
             if !std::mem::replace(&mut self.homeless, true) {
-                (self.send)(Report::DeskFailed(desk::homeless()));
+                (self.send)(Report::DeskFailed(homeless()));
             }
             return Ok(());
         };

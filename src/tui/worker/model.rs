@@ -1,19 +1,19 @@
 //! The thread that owns the model: it opens models, answers, and writes what is said to disk as it grows.
 
-use super::keep::{Kept, Shelf};
+use super::kept::{Kept, Shelf, homeless};
 use super::part::{AGAIN, Part};
-use super::{Ask, Chosen, Pending, Report, Send, Setup, Typed, Work, desk};
+use super::state::{Left, Loaded, ModelWorker};
+use super::task::{AskKind, Chosen, ModelTask, Pending, Report, Setup, Typed};
 use crate::session::catalog;
-use crate::session::kv_cache::KvCache;
 use crate::session::open::{self, About, Options, Source, Step};
 use crate::session::store::{self, Choices, Conversation, Writer};
-use crate::session::{Answer, Event, KvType, Sampling, Session, Settings, Stop, Turn};
+use crate::session::{Answer, Event, KvType, Sampling, Settings, Stop, Turn};
 use crate::tui::failure::Failure;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Between two looks at the memory in use.
@@ -26,54 +26,9 @@ const LOOK: Duration = Duration::from_secs(30);
 /// How long another of our threads may hold a conversation's file.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// An open model.
-pub(super) struct Loaded {
-    pub(super) session: Session,
-    pub(super) about: About,
-    source: Source,
-    /// What it was opened with.
-    options: Options,
-    /// What holds for a new conversation.
-    fresh: Chosen,
-    /// The file of the embedded model lives as long as this.
-    _keep: Option<open::Keep>,
-}
-
-/// A conversation whose model is gone.
-pub(super) struct Left {
-    pub(super) turns: Vec<Turn>,
-    pub(super) settings: Settings,
-    pub(super) fingerprint: String,
-}
-
-/// The thread's state.
-pub(super) struct Worker {
-    pub(super) setup: Setup,
-    pub(super) send: Send,
-    pub(super) model: Option<Loaded>,
-    /// What was being said when a model did not open: it goes on with the next one.
-    pub(super) left: Option<Left>,
-    pub(super) talk: Kept,
-    /// Keys and values of conversations on disk.
-    cache: Option<KvCache>,
-    /// Work that has not begun.
-    waiting: Arc<AtomicUsize>,
-    /// The engine of new conversations: the first that was opened.
-    start: Option<Options>,
-    /// It was told that there is no place to save conversations.
-    pub(super) homeless: bool,
-}
-
-impl Worker {
-    /// Without a model and a conversation.
-    pub(super) fn new(setup: Setup, send: Send, waiting: Arc<AtomicUsize>) -> Self {
-        let cache = setup.kv_cache();
-        let talk = Kept::default();
-        Self { setup, send, model: None, left: None, talk, cache, waiting, start: None, homeless: false }
-    }
-
+impl ModelWorker {
     /// Works until it is told to end.
-    pub(super) fn run(mut self, works: &Receiver<(Work, Pending)>) {
+    pub(super) fn run(mut self, works: &Receiver<(ModelTask, Pending)>) {
         let mut again = AGAIN;
         loop {
             again = if self.talk.unsaved { (2 * again).min(RARELY) } else { AGAIN };
@@ -84,10 +39,10 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => break,
                 Ok(work) => Some(work),
             };
-            let last = matches!(work, Some((Work::Quit, _)));
+            let last = matches!(work, Some((ModelTask::Quit, _)));
             let done = catch_unwind(AssertUnwindSafe(|| match work {
                 None => drop(self.settle()),
-                Some((Work::Quit, pending)) => {
+                Some((ModelTask::Quit, pending)) => {
                     if let Err(why) = self.settle() {
                         (self.send)(Report::NotSaved(why));
                     }
@@ -109,44 +64,44 @@ impl Worker {
     }
 
     /// Does work; `pending` goes when all that was said is on disk.
-    fn on(&mut self, work: Work, pending: Pending) {
+    fn on(&mut self, work: ModelTask, pending: Pending) {
         match work {
-            Work::Load { source, options, cancel } => {
+            ModelTask::Load { source, options, cancel } => {
                 drop(pending);
                 self.load(source, options, &cancel);
             }
-            Work::Resume => {
+            ModelTask::Resume => {
                 if let Err(error) = self.resume() {
                     (self.send)(Report::NotOpened(error));
                 }
             }
-            Work::Open(name) => {
+            ModelTask::Open(name) => {
                 if let Err(error) = self.open(&name) {
                     (self.send)(Report::NotOpened(error));
                 }
             }
-            Work::New => match self.settle_first() {
+            ModelTask::New => match self.settle_first() {
                 Ok(()) => {
                     self.begin();
                     self.tell_with(true);
                 }
                 Err(why) => (self.send)(Report::NotOpened(why)),
             },
-            Work::Ask { ask, question, chosen, cancel } => {
+            ModelTask::Ask { ask, question, chosen, cancel } => {
                 let error = self.ask(ask, &question, chosen, &cancel);
                 self.tell();
                 (self.send)(Report::Answered(error));
                 drop(pending);
                 self.cache_keys_and_values();
             }
-            Work::Undo => {
+            ModelTask::Undo => {
                 if let Some(model) = &mut self.model {
                     model.session.undo();
                 }
                 self.save();
                 self.tell();
             }
-            Work::Warm(cancel) => {
+            ModelTask::Warm(cancel) => {
                 drop(pending);
                 let filled = self.warm(&cancel);
                 // No turns: what is on the screen may be ahead of what this thread has been told.
@@ -155,14 +110,14 @@ impl Worker {
                 self.memory();
                 self.cache_keys_and_values();
             }
-            Work::Keep(chosen) => {
+            ModelTask::Keep(chosen) => {
                 self.choose(&chosen);
                 self.save_if_kept();
             }
-            Work::Rename(title) => self.rename(title),
-            Work::Private(private) => self.private(private),
-            Work::Delete => self.delete(),
-            Work::Quit => {}
+            ModelTask::Rename(title) => self.rename(title),
+            ModelTask::Private(private) => self.private(private),
+            ModelTask::Delete => self.delete(),
+            ModelTask::Quit => {}
         }
     }
 
@@ -264,7 +219,7 @@ impl Worker {
 
     /// Opens a conversation, or says why not; `None` where it is open already.
     fn open(&mut self, name: &str) -> Result<(), Option<Failure>> {
-        let folder = &self.setup.folder.clone().ok_or_else(|| Some(desk::homeless()))?;
+        let folder = &self.setup.folder.clone().ok_or_else(|| Some(homeless()))?;
         // Its lock is held by us otherwise.
         if self.talk.writer.as_ref().is_some_and(|writer| writer.name() == name) {
             return Err(None);
@@ -353,24 +308,6 @@ impl Worker {
         }
     }
 
-    pub(super) fn uncache(&mut self, name: &str) {
-        if let Some(cache) = &mut self.cache {
-            cache.remove(name);
-        }
-    }
-
-    /// An empty conversation.
-    pub(super) fn begin(&mut self) {
-        self.left = None;
-        self.talk = Kept::default();
-        if let Some(model) = &mut self.model {
-            model.session.clear();
-            let seed = self.setup.seed.unwrap_or_else(open::random_seed);
-            *model.session.settings_mut() = Settings { seed, ..model.fresh.settings.clone() };
-            self.talk.options = Some(model.fresh.options.clone());
-        }
-    }
-
     /// Makes the session follow the settings; what differs from a new conversation's is kept with this one.
     fn choose(&mut self, chosen: &Chosen) {
         let Some(model) = &mut self.model else { return };
@@ -388,20 +325,20 @@ impl Worker {
         self.talk.options = Some(options.clone());
     }
 
-    fn ask(&mut self, ask: Ask, question: &str, chosen: Chosen, cancel: &AtomicBool) -> Option<Failure> {
+    fn ask(&mut self, ask: AskKind, question: &str, chosen: Chosen, cancel: &AtomicBool) -> Option<Failure> {
         self.choose(&chosen);
         let Some(model) = &mut self.model else { return Some("no model".into()) };
         let attempt = match ask {
-            Ask::Retry => model.session.turns().last().map_or(0, |turn| turn.attempt.saturating_add(1)),
-            Ask::New | Ask::Revise => 0,
+            AskKind::Retry => model.session.turns().last().map_or(0, |turn| turn.attempt.saturating_add(1)),
+            AskKind::New | AskKind::Revise => 0,
         };
-        let undone = if ask == Ask::Revise { model.session.turns().last().cloned() } else { None };
+        let undone = if ask == AskKind::Revise { model.session.turns().last().cloned() } else { None };
         if undone.is_some() {
             model.session.undo();
         }
         // The question is on disk before anything that takes long.
-        let retry = ask == Ask::Retry;
-        let mut part = Part::new(self.conversation(ask == Ask::New), question, attempt, retry);
+        let retry = ask == AskKind::Retry;
+        let mut part = Part::new(self.conversation(ask == AskKind::New), question, attempt, retry);
         self.write(|writer| part.begin(writer));
         if !self.talk.unsaved {
             (self.send)(Report::Begun);
@@ -432,8 +369,8 @@ impl Worker {
             send(Report::Event(event));
         };
         let result = match ask {
-            Ask::Retry => session.retry(cancel, &mut on),
-            Ask::New | Ask::Revise => session.ask(question, cancel, &mut on),
+            AskKind::Retry => session.retry(cancel, &mut on),
+            AskKind::New | AskKind::Revise => session.ask(question, cancel, &mut on),
         };
         part.is_last();
         talk.grow(shelf.as_ref(), &mut part);
@@ -511,13 +448,6 @@ impl Worker {
                 Some(error)
             }
         }
-    }
-
-    /// The settings of the next answer.
-    pub(super) fn chosen(&self) -> Option<Chosen> {
-        let model = self.model.as_ref()?;
-        let options = self.talk.options.as_ref().unwrap_or(&model.options).clone();
-        Some(Chosen { settings: model.session.settings().clone(), options })
     }
 }
 

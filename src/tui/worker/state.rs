@@ -1,0 +1,92 @@
+//! What the model's thread holds: the open model, the open conversation, the setup.
+
+use super::kept::Kept;
+use super::task::{Chosen, ReportSink, Setup};
+use crate::session::kv_cache::KvCache;
+use crate::session::open::{self, About, Options, Source};
+use crate::session::{Session, Settings, Turn};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+/// An open model.
+pub(super) struct Loaded {
+    pub(super) session: Session,
+    pub(super) about: About,
+    pub(super) source: Source,
+    /// What it was opened with.
+    pub(super) options: Options,
+    /// What holds for a new conversation.
+    pub(super) fresh: Chosen,
+    /// The file of the embedded model lives as long as this.
+    pub(super) _keep: Option<open::Keep>,
+}
+
+/// A conversation whose model is gone.
+pub(super) struct Left {
+    pub(super) turns: Vec<Turn>,
+    pub(super) settings: Settings,
+    pub(super) fingerprint: String,
+}
+
+/// The thread's state.
+pub(super) struct ModelWorker {
+    pub(super) setup: Setup,
+    pub(super) send: ReportSink,
+    pub(super) model: Option<Loaded>,
+    /// What was being said when a model did not open: it goes on with the next one.
+    pub(super) left: Option<Left>,
+    pub(super) talk: Kept,
+    /// Keys and values of conversations on disk.
+    pub(super) cache: Option<KvCache>,
+    /// Work that has not begun.
+    pub(super) waiting: Arc<AtomicUsize>,
+    /// The engine of new conversations: the first that was opened.
+    pub(super) start: Option<Options>,
+    /// It was told that there is no place to save conversations.
+    pub(super) homeless: bool,
+}
+
+impl ModelWorker {
+    /// Without a model and a conversation.
+    pub(super) fn new(setup: Setup, send: ReportSink, waiting: Arc<AtomicUsize>) -> Self {
+        let cache = setup.kv_cache();
+        let talk = Kept::default();
+        Self { setup, send, model: None, left: None, talk, cache, waiting, start: None, homeless: false }
+    }
+
+    /// What was said, with which settings, and the fingerprint of the model, be it open or not.
+    pub(super) fn said(&self) -> Option<(&[Turn], &Settings, &str)> {
+        match (&self.model, &self.left) {
+            (Some(model), _) => {
+                Some((model.session.turns(), model.session.settings(), &model.about.fingerprint))
+            }
+            (None, Some(left)) => Some((&left.turns, &left.settings, &left.fingerprint)),
+            (None, None) => None,
+        }
+    }
+
+    pub(super) fn uncache(&mut self, name: &str) {
+        if let Some(cache) = &mut self.cache {
+            cache.remove(name);
+        }
+    }
+
+    /// An empty conversation.
+    pub(super) fn begin(&mut self) {
+        self.left = None;
+        self.talk = Kept::default();
+        if let Some(model) = &mut self.model {
+            model.session.clear();
+            let seed = self.setup.seed.unwrap_or_else(open::random_seed);
+            *model.session.settings_mut() = Settings { seed, ..model.fresh.settings.clone() };
+            self.talk.options = Some(model.fresh.options.clone());
+        }
+    }
+
+    /// The settings of the next answer.
+    pub(super) fn chosen(&self) -> Option<Chosen> {
+        let model = self.model.as_ref()?;
+        let options = self.talk.options.as_ref().unwrap_or(&model.options).clone();
+        Some(Chosen { settings: model.session.settings().clone(), options })
+    }
+}
