@@ -28,7 +28,7 @@ fn in_memory(dir: &Path) -> Checkpoint {
 #[test]
 fn all_checkpoints_hold_what_numpy_reads() {
     let sums: serde_json::Value =
-        serde_json::from_str(include_str!("fixtures/source-checksums.json")).unwrap();
+        serde_json::from_str(include_str!("../fixtures/source-checksums.json")).unwrap();
     assert_eq!(sums.as_object().unwrap().len(), 6);
     for (dir, want) in sums.as_object().unwrap() {
         let dir = root().join(dir);

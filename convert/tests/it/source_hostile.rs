@@ -1,8 +1,6 @@
 //! Hostile and unusual files: each gives an error that says where, or the right numbers. Nothing is ever carried out.
 
-mod source_support;
-
-use source_support::*;
+use crate::source_support::*;
 
 fn st(header: &str, data: usize) -> Result<huozi_convert::source::Checkpoint, huozi_convert::source::Error> {
     open(&[("model.safetensors", safetensors(header, &vec![0; data]))])

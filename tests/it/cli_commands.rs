@@ -1,8 +1,6 @@
 //! Every subcommand from outside: what goes to standard output, what to standard error.
 
-mod common;
-
-use common::{arg, finish, fixture, huozi, model, run};
+use crate::common::{arg, finish, fixture, huozi, model, run};
 use huozi_convert::plan::Preset;
 use std::fs;
 

@@ -1,9 +1,7 @@
 //! Against llama.cpp on the same files: weights, token ids, logits in both phases; and its engine through the trait.
-#![cfg(feature = "ggml")]
 
-mod common;
-
-use common::{NEVER, TINY, fixture, model};
+use crate::common;
+use crate::common::{NEVER, TINY, fixture, model};
 use huozi::engine::ggml::{self, Ggml};
 use huozi::engine::{Engine, EngineError, FlashAttention, Item, KvType, Native, Phase, Seq, Want};
 use huozi::eval::{self, Comparison, Divergence};

@@ -1,8 +1,7 @@
 //! The threads behind the terminal chat, with a small model: what they tell, and what they leave on disk.
 
-mod common;
-mod worker_support;
-
+use crate::common;
+use crate::worker_support::{Threads, choices, nothing, options, saved, setup, short, talked};
 use huozi::session::open::{Options, Source, Step, Wanted};
 use huozi::session::store::{self, Choices};
 use huozi::session::{Event, KvType};
@@ -13,7 +12,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use worker_support::{Threads, choices, nothing, options, saved, setup, short, talked};
 
 #[test]
 fn what_was_set_stays_when_the_engine_is_opened_anew() {

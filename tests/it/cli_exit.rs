@@ -1,8 +1,7 @@
 //! The exit codes of `huozi`, and that a failure is one clear line on standard error.
 
-mod common;
-
-use common::{arg, finish, huozi, model, run};
+use crate::common;
+use crate::common::{arg, finish, huozi, model, run};
 use huozi_convert::plan::Preset;
 use std::fs;
 use std::io::Read;

@@ -1,8 +1,6 @@
 //! The threads behind the terminal chat, with a small model: nothing is lost, whatever happens to the files.
 
-mod common;
-mod worker_support;
-
+use crate::worker_support::{PATIENCE, Threads, choices, nothing, options, saved, setup, short, talked};
 use huozi::session::store::{self, Conversation};
 use huozi::session::{Event, Stop, Turn};
 use huozi::tui::look::Lang;
@@ -10,7 +8,6 @@ use huozi::tui::worker::{AskKind, DeskTask, ModelTask, Report, Setup};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use worker_support::{PATIENCE, Threads, choices, nothing, options, saved, setup, short, talked};
 
 #[test]
 fn without_a_home_it_is_said_once_that_nothing_is_saved() {

@@ -1,7 +1,6 @@
 //! The scheduler over the native engine: company, prefixes, a cache that is too small, reasons to stop.
 
-mod common;
-
+use crate::common;
 use huozi::engine::{Engine, EngineError, Info, Item, KvType, Native, Seq, Sink, StepStats};
 use huozi::sample::Sampling;
 use huozi::schedule::{Event, Refused, Request, RequestId, Scheduler, Stop, Timings};

@@ -1,15 +1,12 @@
 //! Tokenisation is that of the `tokenizers` crate, for any text; vocabularies are checked.
 
-mod common;
-mod token_support;
-
-use common::{TINY, fixture};
+use crate::common::{TINY, fixture};
+use crate::token_support::{NANO, Owned, converted, json, ours, owned, theirs, with_added_tokens};
 use huozi_quant::gguf::{Layout, MetaValue, Reader};
 use huozi_token::bpe::pieces;
 use huozi_token::vocabulary::Kind;
 use huozi_token::{Error, Part, Specials, Tokenizer, Vocabulary};
 use proptest::prelude::*;
-use token_support::{NANO, Owned, converted, json, ours, owned, theirs, with_added_tokens};
 
 const PATTERN: &str = " ?[^(\\s|[.,!?…。，、।۔،])]+";
 

@@ -1,8 +1,7 @@
 //! Against Hugging Face transformers in float32: logits, greedy continuations, perplexity.
 
-mod common;
-
-use common::{TINY, checkpoint, fixture, model};
+use crate::common;
+use crate::common::{TINY, checkpoint, fixture, model};
 use huozi::engine::{Engine, Item, KvType, Native, Phase, Want};
 use huozi::eval::{Cut, perplexity};
 use huozi_convert::plan::Preset;

@@ -1,12 +1,10 @@
 //! Which files make a checkpoint, and where a name is looked up.
 
-mod source_support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::source_support::*;
 use huozi_convert::source::{CacheEnv, Checkpoint, Error};
-use source_support::*;
 
 fn one(name: &str, value: f32) -> Vec<u8> {
     let header = format!(r#"{{"{name}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#);

@@ -1,7 +1,6 @@
 //! A session over the small model, with an engine whose logits can be rigged.
 
-mod common;
-
+use crate::common;
 use huozi::engine::{
     Engine, EngineError, Info, Item, KvState, KvType, Native, Options, Seq, Sink, StepStats,
 };

@@ -1,7 +1,8 @@
 //! The terminal chat, without terminal and model: what is shown, and that it is so.
 
-mod tui_support;
-
+use crate::tui_support::{
+    World, about, answered, chosen, command, conversation, entries, models, stats, turn,
+};
 use crossterm::event::KeyCode;
 use huozi::session::{Event, Notice, Stop, Turn};
 use huozi::tui::app::{Busy, Screen};
@@ -10,7 +11,6 @@ use huozi::tui::failure::Failure;
 use huozi::tui::look::Lang;
 use huozi::tui::worker::{DeskTask, ModelTask, Report, Talk};
 use ratatui::style::Modifier;
-use tui_support::{World, about, answered, chosen, command, conversation, entries, models, stats, turn};
 
 #[test]
 fn the_open_conversation_is_named_and_stays() {

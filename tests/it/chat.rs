@@ -1,14 +1,13 @@
 //! Chat formats: byte for byte, id for id, and no control token out of message text.
 
-mod common;
-mod token_support;
-
-use common::TINY;
+use crate::common;
+use crate::common::TINY;
+use crate::token_support;
+use crate::token_support::{NANO, json, ours, theirs};
 use huozi_token::chat::DEFAULT_SYSTEM;
 use huozi_token::history::fit;
 use huozi_token::{ChatError, ChatFormat, HistoryRule, Limits, Message, Role, Specials, Tokenizer};
 use proptest::prelude::*;
-use token_support::{NANO, json, ours, theirs};
 
 /// The checkpoint that has a chat template.
 const TEMPLATED: &str = "tiny-untied-oldkeys-f16";

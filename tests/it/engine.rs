@@ -1,8 +1,7 @@
 //! The native engine through its trait: sequences, forks, company, cancel, a full cache.
 
-mod common;
-
-use common::NEVER;
+use crate::common;
+use crate::common::NEVER;
 use huozi::engine::{Engine, EngineError, Item, KvType, Native, Phase, Seq, Want};
 use huozi::eval::{Cut, divergence};
 use huozi_token::{Specials, Tokenizer};

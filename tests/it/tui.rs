@@ -1,7 +1,6 @@
 //! The terminal chat, without terminal and model: every key, whole screens, and events that nobody would send.
 
-mod tui_support;
-
+use crate::tui_support::{World, about, asked, chosen, conversation, entries, models, stats, text, turn};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use huozi::session::open::Source;
 use huozi::session::{Event, Stop, Turn};
@@ -11,7 +10,6 @@ use huozi::tui::keys::BINDINGS;
 use huozi::tui::look::Lang;
 use huozi::tui::worker::{AskKind, DeskTask, ModelTask, Report, Talk};
 use std::path::Path;
-use tui_support::{World, about, asked, chosen, conversation, entries, models, stats, text, turn};
 use unicode_width::UnicodeWidthStr;
 
 const SIZES: [(u16, u16); 3] = [(40, 12), (80, 24), (200, 60)];

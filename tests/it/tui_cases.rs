@@ -1,7 +1,8 @@
 //! The terminal chat, without terminal and model: what must not be lost.
 
-mod tui_support;
-
+use crate::tui_support::{
+    World, about, answered, asked, chosen, command, conversation, entries, models, turn,
+};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use huozi::session::open::Source;
 use huozi::tui::app::{App, Busy, Prefs, Screen, Start};
@@ -11,7 +12,6 @@ use huozi::tui::look::{Lang, Theme};
 use huozi::tui::update::update;
 use huozi::tui::worker::{AskKind, Completed, DeskTask, ModelTask, Report, Talk};
 use std::time::Instant;
-use tui_support::{World, about, answered, asked, chosen, command, conversation, entries, models, turn};
 
 fn click(world: &mut World, column: u16, row: u16) -> Vec<Effect> {
     let kind = MouseEventKind::Down(MouseButton::Left);

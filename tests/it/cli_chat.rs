@@ -1,8 +1,6 @@
 //! `huozi chat` as a script runs it: stored conversations, signals.
 
-mod common;
-
-use common::{arg, finish, huozi, model};
+use crate::common::{arg, finish, huozi, model};
 use huozi_convert::plan::Preset;
 use std::fs;
 use std::io::{Read, Write};

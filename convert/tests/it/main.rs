@@ -1,0 +1,15 @@
+//! The integration tests of package `huozi-convert` in one binary, a module per subject.
+
+#[path = "../source_support/mod.rs"]
+mod source_support;
+
+mod convert;
+mod convert_cli;
+mod imatrix;
+mod make_checkpoint;
+mod plan;
+mod resume;
+mod source_fixtures;
+mod source_hostile;
+mod source_layouts;
+mod vocab;

@@ -1,0 +1,5 @@
+//! The integration tests of package `huozi-quant` in one binary, a module per subject.
+
+mod gguf_malformed;
+mod gguf_reference;
+mod gguf_roundtrip;

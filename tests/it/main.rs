@@ -1,0 +1,39 @@
+//! The integration tests of package `huozi` in one binary, a module per subject: one link instead of twenty.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod token_support;
+
+mod chat;
+mod cli_chat;
+mod cli_commands;
+mod cli_exit;
+mod engine;
+#[cfg(feature = "ggml")]
+mod ggml;
+mod reference;
+mod sample;
+mod schedule;
+mod session;
+mod token;
+mod token_stream;
+
+#[cfg(all(feature = "tui", feature = "demo", target_os = "linux"))]
+mod terminal_support;
+#[cfg(feature = "tui")]
+mod tui;
+#[cfg(feature = "tui")]
+mod tui_cases;
+#[cfg(feature = "tui")]
+mod tui_kept;
+#[cfg(feature = "tui")]
+mod tui_shown;
+#[cfg(feature = "tui")]
+#[path = "../tui_support/mod.rs"]
+mod tui_support;
+#[cfg(all(feature = "tui", feature = "demo", target_os = "linux"))]
+mod tui_terminal;
+#[cfg(feature = "tui")]
+mod tui_worker;
+#[cfg(feature = "tui")]
+mod worker_support;
