@@ -8,19 +8,21 @@ use std::path::Path;
 type Arrows = &'static [(&'static str, &'static [&'static str])];
 
 const QUANT: Arrows = &[
-    ("attention", &["elementwise", "formats", "kernels"]),
-    ("bloom", &["attention", "formats", "gguf", "map", "random"]),
+    ("attention", &["elementwise", "formats", "kernels", "kv"]),
+    ("bloom", &["formats", "gguf", "kv", "map", "random"]),
     ("buffer", &[]),
     ("elementwise", &["formats", "kernels"]),
     ("encode", &["formats", "kernels"]),
     ("floor", &["kernels", "team"]),
     ("formats", &[]),
     ("gguf", &["formats", "map"]),
-    ("kernels", &["formats", "team"]),
+    ("kernels", &["formats", "tile"]),
+    ("kv", &[]),
     ("map", &[]),
     ("matmul", &["buffer", "formats", "kernels", "map", "team"]),
     ("random", &[]),
-    ("team", &[]),
+    ("team", &["tile"]),
+    ("tile", &[]),
 ];
 
 /// `quant`, `token` and `convert` stand for the other packages.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use huozi_quant::Format;
-use huozi_quant::attention::KvType;
 use huozi_quant::encode::encode_rows;
+use huozi_quant::kv::KvType;
 use serde::Serialize;
 
 use crate::Error;

@@ -8,10 +8,11 @@
 //! rules out included; "all read" has blocks that no slope rules out. Medians; the layers' caches lie apart.
 
 use huozi_quant::attention::{
-    BLOCK, HeadBlock, HeadBlockMut, KvValue, Queries, Rows, alibi_slopes, attend, group, store,
+    HeadBlock, HeadBlockMut, KvValue, Queries, Rows, alibi_slopes, attend, group, store,
 };
 use huozi_quant::formats::F16;
 use huozi_quant::kernels::Isa;
+use huozi_quant::kv::BLOCK;
 use huozi_quant::team::{Crew, Team};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;

@@ -5,10 +5,10 @@
 //! and checkpoints are the business of other packages.
 //!
 //! ```text
-//! {formats, team} <- kernels <- elementwise <- attention
-//! {buffer, formats, kernels, map, team} <- matmul;   {formats, kernels} <- encode;   {kernels, team} <- floor
-//! {formats, map} <- gguf;   {attention, formats, gguf, map, random} <- bloom (shape <- plan <- synth)
-//! buffer, map, random, team alone
+//! {formats, tile} <- kernels <- elementwise <- attention -> kv;   {formats, kernels} <- encode
+//! {buffer, formats, kernels, map, team} <- matmul;   tile <- team;   {kernels, team} <- floor
+//! {formats, map} <- gguf;   {formats, gguf, kv, map, random} <- bloom (shape <- plan <- synth)
+//! buffer, kv, map, random, tile alone
 //! ```
 //!
 //! All `unsafe` of the workspace lives here, each use beside the fact it rests on.
@@ -22,9 +22,11 @@ pub mod floor;
 pub mod formats;
 pub mod gguf;
 pub mod kernels;
+pub mod kv;
 pub mod map;
 pub mod matmul;
 pub mod random;
 pub mod team;
+pub mod tile;
 
 pub use formats::Format;

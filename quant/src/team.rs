@@ -8,6 +8,7 @@
 //! The one idea that needs `unsafe` here: a claim counter hands out every index once, so pieces of a slice cut by
 //! index can be given out as `&mut` to different threads.
 
+use crate::tile::Tile;
 use std::any::Any;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -321,13 +322,12 @@ impl Crew<'_> {
             let (group, first) = (i / strips, i % strips * chunk);
             let Range { start, end } = groups[group];
             assert!(first < width);
-            let tile = Tile {
-                // SAFETY: `start <= rows` and `first < width`; a group without rows at the very end is not read.
-                start: unsafe { base.at((start * width + first).min(rows * width)) },
-                rows: end - start,
-                stride: width,
-                width: chunk.min(width - first),
-                data: PhantomData,
+            // SAFETY: `start <= rows` and `first < width`; a group without rows at the very end is not read. The
+            // rows of the groups do not overlap, nor do the strips of a row, and each piece is claimed once; `data`
+            // is borrowed mutably for the whole phase.
+            let tile = unsafe {
+                let corner = base.at((start * width + first).min(rows * width));
+                Tile::new(corner, end - start, width, chunk.min(width - first))
             };
             work(group, first, tile);
         });
@@ -344,41 +344,6 @@ impl<T> Base<T> {
     unsafe fn at(&self, i: usize) -> *mut T {
         // SAFETY: the caller's duty.
         unsafe { self.0.add(i) }
-    }
-}
-
-/// Some consecutive columns of every row of a row-major matrix; nobody else holds any of them.
-pub struct Tile<'a> {
-    start: *mut f32,
-    rows: usize,
-    stride: usize,
-    width: usize,
-    data: PhantomData<&'a mut [f32]>,
-}
-
-impl Tile<'_> {
-    /// Rows of the matrix.
-    #[inline(always)]
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Columns of this strip.
-    #[inline(always)]
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
-    /// This strip's part of row `r`.
-    ///
-    /// # Panics
-    /// When `r` is not a row.
-    #[inline(always)]
-    pub fn row(&mut self, r: usize) -> &mut [f32] {
-        assert!(r < self.rows);
-        // SAFETY: `grid` asserted that the matrix has these rows of `stride` values and that this piece's columns lie
-        // inside a row; the pieces of one phase have no value in common, and `&mut self` lends one row at a time.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(r * self.stride), self.width) }
     }
 }
 

@@ -51,11 +51,7 @@ pub fn run(args: &args::Bench, config: &Config, signals: &Signals, printer: &mut
         for (i, &threads) in threads.iter().enumerate() {
             let load = load_args(args, threads);
             let room = Room {
-                positions: tests
-                    .iter()
-                    .map(|t| t.kv_positions(huozi_quant::attention::BLOCK))
-                    .max()
-                    .unwrap_or(1),
+                positions: tests.iter().map(|t| t.kv_positions(huozi_quant::kv::BLOCK)).max().unwrap_or(1),
                 sequences: tests.iter().map(|t| t.sequences).max().unwrap_or(1),
                 apart: tests.iter().map(Test::positions).max(),
             };

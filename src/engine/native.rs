@@ -4,9 +4,9 @@ use super::{Engine, EngineError, Info, Item, KvState, Phase, Seq, Sink, StepStat
 use crate::model::bloom::{Column, Scratch, forward};
 use crate::model::kv::{KvType, Pool, Table};
 use crate::model::{Error, Weights};
-use huozi_quant::attention::BLOCK;
 use huozi_quant::gguf::Reader;
 use huozi_quant::kernels::Isa;
+use huozi_quant::kv::BLOCK;
 use huozi_quant::matmul::Arithmetic;
 use huozi_quant::team::Team;
 use std::collections::BTreeMap;

@@ -5,10 +5,11 @@
 
 use super::kv::{Blocks, Pool, Run};
 use super::weights::{Linear, Weights};
-use huozi_quant::attention::{self, BLOCK, KvValue, Queries, alibi_slopes, attend};
+use huozi_quant::attention::{self, KvValue, Queries, alibi_slopes, attend};
 use huozi_quant::buffer::Buffer;
 use huozi_quant::elementwise::{bias_gelu, layer_norm};
 use huozi_quant::kernels::Isa;
+use huozi_quant::kv::BLOCK;
 use huozi_quant::matmul::{Activations, Arithmetic, QMatrix, matmul};
 use huozi_quant::team::Crew;
 use std::ops::Range;

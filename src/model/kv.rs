@@ -4,7 +4,7 @@
 //! `[layer][head][k|v][64]` scales. A sequence is a table of blocks; forks share them, and whoever appends to a shared
 //! block gets a copy of his own first. Memory of a block is taken on its first use and then kept.
 
-use huozi_quant::attention::{BLOCK, HeadBlock, HeadBlockMut, KvValue, Rows, store};
+use huozi_quant::attention::{HeadBlock, HeadBlockMut, KvValue, Rows, store};
 use huozi_quant::bloom::shape::Shape;
 use huozi_quant::buffer::Buffer;
 use huozi_quant::formats::F16;
@@ -12,7 +12,8 @@ use huozi_quant::kernels::Isa;
 use huozi_quant::team::Crew;
 use std::ops::Range;
 
-pub use huozi_quant::attention::KvType;
+use huozi_quant::kv::BLOCK;
+pub use huozi_quant::kv::KvType;
 
 /// The number of a block in its pool.
 pub type BlockId = usize;

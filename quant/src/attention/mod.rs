@@ -1,6 +1,6 @@
 //! ALiBi attention of one head over KV blocks, without a mask tensor.
 //!
-//! A block holds [`BLOCK`] positions. Keys lie transposed, `[head_dim][64]`, values `[64][head_dim]`, so scores and
+//! A block holds [`BLOCK`](crate::kv::BLOCK) positions. Keys lie transposed, `[head_dim][64]`, values `[64][head_dim]`, so scores and
 //! weighted values are the same product: factors broadcast, rows of stored numbers streamed, one lane per output,
 //! nothing summed across lanes. Up to six queries share the stored numbers once they are loaded and widened.
 //!
@@ -14,18 +14,16 @@
 mod simd;
 mod value;
 
-pub use value::{KvType, KvValue};
+pub use value::KvValue;
 
 use crate::elementwise::exp;
 use crate::formats::lanes::{LANES, fold};
 use crate::kernels::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::Level;
+use crate::kv::BLOCK;
 use simd::{Portable, Simd, Vector};
 use std::cell::RefCell;
-
-/// Positions in a KV block.
-pub const BLOCK: usize = 64;
 
 /// Queries that share stored numbers once they are loaded.
 const TILE: usize = 6;

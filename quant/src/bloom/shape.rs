@@ -4,8 +4,8 @@
 
 use std::fmt;
 
-use crate::attention::{BLOCK, KvType};
 use crate::gguf::{Error, Meta, shown};
+use crate::kv::{BLOCK, KvType};
 
 /// The context BLOOM was trained with, for files that do not say.
 pub const DEFAULT_CTX_TRAIN: usize = 2048;

@@ -10,7 +10,7 @@ use super::{Isa, Level, rescale, tile};
 use crate::formats::q8_a::BlockQ8A;
 use crate::formats::q8_k::{self, BlockQ8K};
 use crate::formats::{self, Format};
-use crate::team::Tile;
+use crate::tile::Tile;
 
 /// `$body` with `$f` as the type of unpack that stands for a format of integers.
 macro_rules! with_unpack {
