@@ -16,6 +16,8 @@
 //! | room | what it does | may import |
 //! |---|---|---|
 //! | [`sample`] | logits to an id: filters in Hugging Face's order, a draw that depends on seed and position only | |
+//! | [`lang`] | the languages of the interface | |
+//! | [`settings`] | the one table of settings: names, ranges, help; what they are set to, read at every door | `engine`, `lang`, `quant`, `sample` |
 //! | [`model`] | the forward pass over mapped weights, KV blocks | `quant` |
 //! | [`engine`] | `trait Engine`: sequences of tokens in, rows of logits out; `Native` is ours, `ggml` (a cargo feature) is llama.cpp | `model`, `quant` |
 //! | [`schedule`] | requests over one engine, a step at a time; prefixes are shared | `engine`, `sample` |
@@ -83,9 +85,11 @@ pub mod cli;
 pub mod demo;
 pub mod engine;
 pub mod eval;
+pub mod lang;
 pub mod model;
 pub mod sample;
 pub mod schedule;
 pub mod session;
+pub mod settings;
 #[cfg(feature = "tui")]
 pub mod tui;

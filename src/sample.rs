@@ -11,57 +11,89 @@
 
 use std::sync::Arc;
 
+/// Numbers that a setting takes: `least` to `most`, both included.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplingRange {
+    /// The smallest.
+    pub least: f32,
+    /// The largest.
+    pub most: f32,
+}
+
+impl SamplingRange {
+    /// Whether `x` lies within; NaN does not.
+    pub fn contains(self, x: f32) -> bool {
+        (self.least..=self.most).contains(&x)
+    }
+}
+
+impl std::fmt::Display for SamplingRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} to {}", self.least, self.most)
+    }
+}
+
+/// The range of [`Sampling::temperature`].
+pub const TEMPERATURE_RANGE: SamplingRange = SamplingRange { least: 0.0, most: 5.0 };
+/// The range of [`Sampling::top_p`].
+pub const TOP_P_RANGE: SamplingRange = SamplingRange { least: 0.0, most: 1.0 };
+/// The range of [`Sampling::repetition_penalty`].
+pub const PENALTY_RANGE: SamplingRange = SamplingRange { least: 0.01, most: 5.0 };
+
 /// How to choose the next token. The default is that of Huozi's demo.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct Sampling {
     /// Draw; otherwise the largest logit after the penalty is taken.
     pub do_sample: bool,
-    /// Logits are divided by it, >= 0; 0 means as if `do_sample` were false.
+    /// Logits are divided by it, 0 to 5; 0 means as if `do_sample` were false.
     pub temperature: f32,
     /// Keep the k largest logits and all equal to the k-th; 0 keeps all.
     pub top_k: u32,
-    /// Keep the smallest set whose probability reaches this, at least one, 0 to 1; 1 keeps all.
+    /// Keep the smallest set whose probability reaches this, at least one, 0 to 1; 0 keeps the most likely
+    /// alone, 1 keeps all.
     pub top_p: f32,
-    /// Logits of ids already seen are divided (if positive) or multiplied by it, > 0; 1 is none.
+    /// Logits of ids already seen are divided (if positive) or multiplied by it, 0.01 to 5; 1 is none.
     pub repetition_penalty: f32,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { do_sample: true, temperature: 0.5, top_k: 50, top_p: 0.95, repetition_penalty: 1.03 }
+        Self::DEFAULT
     }
 }
 
 impl Sampling {
+    /// The settings of Huozi's demo.
+    pub const DEFAULT: Self =
+        Self { do_sample: true, temperature: 0.5, top_k: 50, top_p: 0.95, repetition_penalty: 1.03 };
+
     /// # Errors
-    /// A setting that is not finite or out of its range.
+    /// A setting outside of its range.
     pub fn check(&self) -> Result<(), SettingError> {
-        let (t, p, r) = (self.temperature, self.top_p, self.repetition_penalty);
-        let error = |name, value, range| Err(SettingError { name, value, range });
-        if !(t.is_finite() && t >= 0.0) {
-            return error("temperature", t, "0 or more");
-        }
-        if !(0.0..=1.0).contains(&p) {
-            return error("top_p", p, "0 to 1");
-        }
-        if !(r.is_finite() && r > 0.0) {
-            return error("repetition_penalty", r, "more than 0");
+        for (name, value, range) in [
+            ("temperature", self.temperature, TEMPERATURE_RANGE),
+            ("top_p", self.top_p, TOP_P_RANGE),
+            ("repetition_penalty", self.repetition_penalty, PENALTY_RANGE),
+        ] {
+            if !range.contains(value) {
+                return Err(SettingError { name, value, range });
+            }
         }
         Ok(())
     }
 }
 
-/// A setting out of its range.
+/// A setting outside of its range.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("{name} is {value}, but must be {range}")]
 pub struct SettingError {
     /// The field of [`Sampling`].
     pub name: &'static str,
-    /// What it is.
+    /// The value it has.
     pub value: f32,
-    /// What it may be.
-    pub range: &'static str,
+    /// The values it takes.
+    pub range: SamplingRange,
 }
 
 /// Why no token could be chosen.

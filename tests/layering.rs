@@ -39,12 +39,14 @@ const ROOT: Arrows = &[
     ("demo", &["convert"]),
     ("engine", &["model", "quant"]),
     ("eval", &["engine"]),
+    ("lang", &[]),
     ("main", &["cli"]),
     ("model", &["quant"]),
     ("sample", &[]),
     ("schedule", &["engine", "sample"]),
     ("session", &["demo", "engine", "quant", "sample", "schedule", "token"]),
-    ("tui", &["session"]),
+    ("settings", &["engine", "lang", "quant", "sample"]),
+    ("tui", &["lang", "session"]),
 ];
 
 /// Every `.rs` file below `dir` with its room, the first part of its path without `.rs`; paths in its code that leave

@@ -2,7 +2,7 @@
 
 mod compare;
 
-use super::args::{self, EngineKind, LoadArgs, Output};
+use super::args::{self, LoadArgs, Output};
 use super::exit::Usage;
 use super::load::{self, File, Room};
 use super::printer::{Printer, bytes};
@@ -10,7 +10,7 @@ use super::settings::Config;
 use super::show::Counter;
 use super::signal::Signals;
 use crate::bench::{self, Bound, Cost, Floors, Row, Test};
-use crate::engine::{Engine, EngineError, KvType, MICRO_BATCH};
+use crate::engine::{Engine, EngineError, EngineKind, KvType, MICRO_BATCH};
 use crate::model::bloom::LOGIT_ROWS;
 use crate::session::catalog;
 use anyhow::Result;
@@ -261,10 +261,7 @@ fn describe(args: &args::Bench, subject: &Subject, engine: &dyn Engine, isa: Isa
 }
 
 fn engine_name(kind: Option<EngineKind>) -> &'static str {
-    match kind.unwrap_or_default() {
-        EngineKind::Native => "native",
-        EngineKind::Ggml => "ggml",
-    }
+    kind.unwrap_or_default().name()
 }
 
 /// Prints rows as they come.

@@ -1,13 +1,13 @@
 //! From the name of a file to a model that is ready.
 
-use super::args::{ChatArgs, EngineKind, LoadArgs, SamplingArgs};
+use super::args::{ChatArgs, LoadArgs, SamplingArgs};
 use super::exit::{self, BadFile};
 use super::printer::bytes;
 use super::settings::{self, Config};
 use super::show::Counter;
 #[cfg(feature = "ggml")]
 use crate::engine::ggml;
-use crate::engine::{Engine, KvType, MICRO_BATCH, Native, Options};
+use crate::engine::{Engine, EngineKind, KvType, MICRO_BATCH, Native, Options};
 use crate::model::bloom::LOGIT_ROWS;
 use crate::schedule::Scheduler;
 use crate::session::{Session, Settings, catalog};

@@ -1,9 +1,9 @@
 //! `huozi-tui`: what was typed and configured, before the screen is taken.
 
-use super::args::{ChatArgs, EngineKind, LoadArgs, SamplingArgs, engine, kv_type, threads};
+use super::args::{ChatArgs, LoadArgs, SamplingArgs, engine, kv_type, threads};
 use super::exit::{self, Usage};
 use super::settings::{self, Config};
-use crate::engine::KvType;
+use crate::engine::{EngineKind, KvType};
 use crate::session::catalog::xdg;
 use crate::session::open::{Options, Runs, Source};
 use crate::session::store;

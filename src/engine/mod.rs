@@ -65,6 +65,46 @@ pub struct StepStats {
     pub rows: usize,
 }
 
+/// Which engine runs a model. Every build knows both names; only one with the cargo feature `ggml` can open `Ggml`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Ours.
+    #[default]
+    Native,
+    /// llama.cpp.
+    Ggml,
+}
+
+impl EngineKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Native, Self::Ggml];
+
+    /// The name as `--engine` takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Ggml => "ggml",
+        }
+    }
+
+    /// The engine with this name; `llama.cpp` is another name of `ggml`.
+    pub fn named(text: &str) -> Option<Self> {
+        match text {
+            "native" => Some(Self::Native),
+            "ggml" | "llama.cpp" => Some(Self::Ggml),
+            _ => None,
+        }
+    }
+
+    /// Whether this build can open it.
+    pub const fn is_built(self) -> bool {
+        match self {
+            Self::Native => true,
+            Self::Ggml => cfg!(feature = "ggml"),
+        }
+    }
+}
+
 /// How llama.cpp computes attention; ours has one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FlashAttention {

@@ -1,11 +1,11 @@
 //! What was typed to measure: `huozi eval` and `huozi bench`.
 
+use super::ModelArgs;
 use super::values::{
     batch, chunk_2, chunk_4, engine, flash_attention, kv_type, output, pair, phase, position, positive,
     repetitions, shape, threads,
 };
-use super::{EngineKind, ModelArgs};
-use crate::engine::{FlashAttention, KvType, Phase};
+use crate::engine::{EngineKind, FlashAttention, KvType, Phase};
 use clap::{Args, Subcommand};
 use huozi_quant::bloom::plan::Preset;
 use huozi_quant::bloom::shape::Shape;

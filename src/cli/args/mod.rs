@@ -9,7 +9,7 @@ mod values;
 pub use measure::{Bench, Eval, EvalWhat, Kl, Output, Ppl};
 pub use values::{engine, kv_type, penalty, positive, seed, temperature, threads, top_k, top_p};
 
-use crate::engine::{FlashAttention, KvType, Phase};
+use crate::engine::{EngineKind, FlashAttention, KvType, Phase};
 use clap::{Args, Parser, Subcommand};
 use huozi_token::HistoryRule;
 use std::path::PathBuf;
@@ -114,16 +114,6 @@ pub struct LoadArgs {
     /// Load even if memory looks too small
     #[arg(long, alias = "no_memory_check")]
     pub no_memory_check: bool,
-}
-
-/// What runs a model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EngineKind {
-    /// Ours.
-    #[default]
-    Native,
-    /// llama.cpp.
-    Ggml,
 }
 
 /// How the next token is chosen.

@@ -1,7 +1,7 @@
 //! What a typed value may be. The messages say what is needed; clap says where.
 
-use super::{EngineKind, Ids, Output};
-use crate::engine::{FlashAttention, KvType, Phase};
+use super::{Ids, Output};
+use crate::engine::{EngineKind, FlashAttention, KvType, Phase};
 use huozi_quant::bloom::shape::Shape;
 use huozi_token::HistoryRule;
 
@@ -21,11 +21,7 @@ pub fn kv_type(text: &str) -> Result<KvType, String> {
 /// # Errors
 /// No engine has this name.
 pub fn engine(text: &str) -> Result<EngineKind, String> {
-    match text {
-        "native" => Ok(EngineKind::Native),
-        "ggml" | "llama.cpp" => Ok(EngineKind::Ggml),
-        _ => Err("native or ggml is needed".to_owned()),
-    }
+    EngineKind::named(text).ok_or_else(|| "native or ggml is needed".to_owned())
 }
 
 pub(super) fn flash_attention(text: &str) -> Result<FlashAttention, String> {

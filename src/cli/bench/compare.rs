@@ -1,6 +1,6 @@
 //! `huozi bench --compare`: ours and llama.cpp in turn, each side in a process of its own.
 
-use super::super::args::{self, EngineKind, LoadArgs, Output};
+use super::super::args::{self, LoadArgs, Output};
 use super::super::exit;
 use super::super::load;
 use super::super::printer::Printer;
@@ -10,7 +10,7 @@ use super::super::signal::Signals;
 use super::{csv_head, csv_row, text};
 use crate::bench::compare::{Pairs, Verdict, lacking};
 use crate::bench::median;
-use crate::engine::KvType;
+use crate::engine::{EngineKind, KvType};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 use std::ffi::OsString;
