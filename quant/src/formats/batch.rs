@@ -10,7 +10,8 @@
     reason = "one index walks several arrays of fixed size: the shape that vectorises"
 )]
 
-use super::F16;
+use super::f16_bits::F16;
+use super::pick::pick;
 
 /// Blocks in a batch.
 pub(super) const WIDE: usize = 16;
@@ -41,12 +42,6 @@ pub(super) fn limit(x: f32, lo: f32, hi: f32) -> f32 {
     if x < hi { x } else { hi }
 }
 
-/// `a` where `condition` holds, else `b`. An `if` on lanes becomes a branch for each of them.
-#[inline(always)]
-pub(super) fn pick<T>(condition: bool, a: T, b: T) -> T {
-    std::hint::select_unpredictable(condition, a, b)
-}
-
 /// The smallest positive f16, 2^-24.
 pub(super) const SMALLEST_F16: f32 = 1.0 / 16_777_216.0;
 
@@ -66,7 +61,7 @@ pub(super) fn neighbour(h: f32, steps: i32) -> f32 {
     let moved = i32::from(bits & 0x7fff) + steps;
     let moved = pick(moved < 0, 0, moved);
     let moved = pick(moved > 0x7bff, 0x7bff, moved);
-    F16((moved as u16 | (bits & 0x8000)).to_le_bytes()).to_f32()
+    F16::from_bits(moved as u16 | (bits & 0x8000)).to_f32()
 }
 
 /// One over each, zero for zero.

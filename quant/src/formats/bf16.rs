@@ -18,7 +18,7 @@ impl BlockBf16 {
         let bits = x.to_bits();
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
         // A NaN could become an infinity: it is made quiet instead.
-        let h = super::batch::pick(bits & 0x7fff_ffff > 0x7f80_0000, (bits >> 16) | 0x40, rounded);
+        let h = super::pick::pick(bits & 0x7fff_ffff > 0x7f80_0000, (bits >> 16) | 0x40, rounded);
         Self((h as u16).to_le_bytes())
     }
 }

@@ -17,8 +17,9 @@
 )]
 
 use super::F16;
-use super::batch::{Lane, WIDE, group_max, group_sum, inverses, limit, nearest, pick};
+use super::batch::{Lane, WIDE, group_max, group_sum, inverses, limit, nearest};
 use super::iq4_nl::{PEAKS, Table, values};
+use super::pick::pick;
 use super::q4_0::pack;
 use super::q8_k::BlockQ8K;
 use super::search::{self, Batch, Best, Kind, N, Row};

@@ -13,8 +13,9 @@
 )]
 
 use super::F16;
-use super::batch::{self, Lane, WIDE, group_max, inverses, limit, nearest, neighbour, pick};
+use super::batch::{self, Lane, WIDE, group_max, inverses, limit, nearest, neighbour};
 use super::lanes;
+use super::pick::pick;
 
 /// Weights in a block.
 pub(super) const N: usize = 32;
@@ -34,7 +35,7 @@ pub(super) fn half(v: f32) -> f32 {
 
 /// An f16 that is not a number: the scale of a block with a weight that is not finite, so that it decodes to NaN
 /// and is not taken for a good block.
-pub(super) const NAN: F16 = F16(0x7e00u16.to_le_bytes());
+pub(super) const NAN: F16 = F16::from_bits(0x7e00);
 
 /// What a format's integers stand for.
 pub(super) trait Levels {
@@ -567,7 +568,7 @@ pub(super) fn walk<T: Levels>(b: &Batch, (most, least, stride): (f32, f32, i32))
             for s in 0..WIDE {
                 // Past the end it stays there: the same error again changes nothing.
                 let bits = pick(at[s] < end[s], at[s], end[s]);
-                tried[k][s] = F16((bits as u16).to_le_bytes()).to_f32();
+                tried[k][s] = F16::from_bits(bits as u16).to_f32();
                 at[s] = bits + stride;
             }
         }

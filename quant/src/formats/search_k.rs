@@ -27,8 +27,9 @@
 use super::F16;
 use super::batch::{
     self, Lane, SMALLEST_F16, WIDE, group_max, group_sum, group_sum_f64, inverses, limit, nearest, neighbour,
-    pick, storable,
+    storable,
 };
+use super::pick::pick;
 
 /// Weights in a super-block.
 pub(super) const N: usize = 256;
