@@ -16,7 +16,6 @@ mod sample;
 mod schedule;
 mod session;
 mod token;
-mod token_stream;
 
 #[cfg(all(feature = "tui", feature = "demo", target_os = "linux"))]
 mod terminal_support;

@@ -14,6 +14,7 @@ pub mod chat;
 pub mod decode_stream;
 pub mod history;
 mod template;
+pub mod text_stream;
 pub mod vocabulary;
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
@@ -22,6 +23,7 @@ use huozi_quant::gguf::{self, Meta};
 pub use chat::{ChatError, ChatFormat, Content, Message, Role};
 pub use decode_stream::DecodeStream;
 pub use history::{HistoryRule, Limits, Prompt};
+pub use text_stream::TextStream;
 pub use vocabulary::{Kind, Parts, Vocabulary};
 
 /// What happens to control tokens spelled in a text.
