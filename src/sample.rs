@@ -9,7 +9,7 @@
 //! The draw at a position depends on the seed and the position only, never on what was drawn
 //! before: text is the same when rows are batched, speculated on or resumed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Numbers that a setting takes: `least` to `most`, both included.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,6 +123,40 @@ pub struct Sampler {
     /// The largest values seen while the k-th largest is searched.
     largest: Vec<f32>,
     kept: Vec<Candidate>,
+}
+
+/// Samplers for several threads: each call takes an idle one, or a new one where all are busy.
+pub struct SamplerPool {
+    never: Arc<[bool]>,
+    idle: Mutex<Vec<Sampler>>,
+}
+
+impl SamplerPool {
+    /// `never` as for [`Sampler::new`].
+    #[must_use]
+    pub fn new(never: Arc<[bool]>) -> Self {
+        Self { never, idle: Mutex::default() }
+    }
+
+    /// [`Sampler::sample`], from any thread.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub fn sample(
+        &self,
+        logits: &[f32],
+        seen: &[u32],
+        settings: &Sampling,
+        seed: u64,
+        position: u64,
+    ) -> Result<u32, SampleError> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = idle().pop();
+        let mut sampler = taken.unwrap_or_else(|| Sampler::new(self.never.clone()));
+        let result = sampler.sample(logits, seen, settings, seed, position);
+        idle().push(sampler);
+        result
+    }
 }
 
 /// A token that may be drawn.

@@ -10,12 +10,12 @@
 //! out, kept sequences go first, then the youngest request steps back and is read again later, each token in the
 //! phase it first had.
 
-use crate::engine::{Engine, EngineError, Info, Item, Phase, Seq, Want};
-use crate::sample::{Sampler, Sampling, SettingError};
+use crate::engine::{Engine, EngineError, Info, Item, Phase, Seq, Sink, Want};
+use crate::sample::{SamplerPool, Sampling, SettingError};
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// Sequences of ended requests that are kept for their prefix.
@@ -176,15 +176,8 @@ impl Running {
     }
 }
 
-/// What a row of logits led to.
-#[derive(Clone, Copy)]
-enum Drawn {
-    /// No row was wanted.
-    Nothing,
-    Token(u32),
-    /// No logit is a number.
-    Impossible,
-}
+/// The token that a row of logits led to; `None` where no logit is a number.
+type Drawn = Option<u32>;
 
 /// A sequence that nobody runs, kept for its prefix.
 struct Kept {
@@ -197,7 +190,7 @@ struct Kept {
 /// Runs requests over one engine.
 pub struct Scheduler {
     engine: Box<dyn Engine>,
-    sampler: Sampler,
+    samplers: SamplerPool,
     waiting: VecDeque<Running>,
     running: Vec<Running>,
     /// Oldest first.
@@ -215,7 +208,7 @@ impl Scheduler {
     pub fn new(engine: Box<dyn Engine>, never: Arc<[bool]>) -> Self {
         Self {
             engine,
-            sampler: Sampler::new(never),
+            samplers: SamplerPool::new(never),
             waiting: VecDeque::new(),
             running: Vec::new(),
             kept: VecDeque::new(),
@@ -539,19 +532,19 @@ impl Scheduler {
             items.push(Item { seq, tokens, phase, want: if last { Want::Last } else { Want::None } });
         }
         let sizes: Vec<usize> = items.iter().map(|item| item.tokens.len()).collect();
-        let mut drawn = vec![Drawn::Nothing; items.len()];
-        let (running, sampler) = (&self.running, &mut self.sampler);
+        let drawn: Vec<OnceLock<Drawn>> = items.iter().map(|_| OnceLock::new()).collect();
+        let (running, samplers) = (&self.running, &self.samplers);
         let start = Instant::now();
         let (mut spoke, mut told, mut silence) = (start, start, 0.0f64);
         self.engine.step_watched(
             &items,
-            &mut |item, position, logits| {
+            &mut Sink::Shared(&|item, position, logits| {
                 let r = &running[whose[item]];
                 let next = position as u64 + 1;
-                let token = sampler.sample(logits, &r.ids, &r.request.sampling, r.request.seed, next);
                 // The settings were checked when the request was taken.
-                drawn[item] = token.map_or(Drawn::Impossible, Drawn::Token);
-            },
+                let token = samplers.sample(logits, &r.ids, &r.request.sampling, r.request.seed, next).ok();
+                let _ = drawn[item].set(token);
+            }),
             &mut |share| {
                 silence = silence.max(spoke.elapsed().as_secs_f64());
                 spoke = Instant::now();
@@ -579,7 +572,7 @@ impl Scheduler {
         }
         let mut ended = Vec::new();
         for (item, &i) in whose.iter().enumerate() {
-            let stop = self.took(i, sizes[item], drawn[item], seconds, on);
+            let stop = self.took(i, sizes[item], drawn[item].get().copied(), seconds, on);
             ended.extend(stop.map(|stop| (i, stop)));
         }
         for (i, stop) in ended.into_iter().rev() {
@@ -593,7 +586,7 @@ impl Scheduler {
         &mut self,
         i: usize,
         n: usize,
-        drawn: Drawn,
+        drawn: Option<Drawn>,
         seconds: f64,
         on: &mut dyn FnMut(Event),
     ) -> Option<Stop> {
@@ -608,9 +601,9 @@ impl Scheduler {
         }
         r.done += n;
         let token = match drawn {
-            Drawn::Nothing => return (r.done == r.ids.len()).then_some(Stop::MaxTokens),
-            Drawn::Impossible => return Some(Stop::BrokenLogits),
-            Drawn::Token(token) => token,
+            None => return (r.done == r.ids.len()).then_some(Stop::MaxTokens),
+            Some(None) => return Some(Stop::BrokenLogits),
+            Some(Some(token)) => token,
         };
         r.timings.generated_tokens += 1;
         if r.request.stop_ids.contains(&token) {

@@ -9,7 +9,7 @@ mod damage;
 
 use common::NEVER;
 use damage::{Random, Watch, count};
-use huozi::engine::{Engine, Item, KvType, Native, Options, Phase, Want};
+use huozi::engine::{Engine, Item, KvType, Native, Options, Phase, Sink, Want};
 use huozi_quant::gguf::Reader;
 use huozi_token::{ChatFormat, Message, Role, Specials, Tokenizer};
 use std::collections::BTreeSet;
@@ -33,11 +33,10 @@ fn ask(bytes: Vec<u8>) -> Result<String, Box<dyn Error>> {
         let phase = if answer.is_empty() { Phase::Given } else { Phase::Generated };
         let item = Item { seq, tokens: &ids, phase, want: Want::Last };
         let mut best = 0;
-        engine.step(
-            &[item],
-            &mut |_, _, row| best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0),
-            &NEVER,
-        )?;
+        let mut likeliest = |_: usize, _: usize, row: &[f32]| {
+            best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0);
+        };
+        engine.step(&[item], &mut Sink::InOrder(&mut likeliest), &NEVER)?;
         ids = vec![best as u32];
         answer.push(best as u32);
     }

@@ -6,7 +6,7 @@
 
 pub mod compare;
 
-use crate::engine::{Engine, EngineError, Item, Phase, Seq, Want};
+use crate::engine::{Engine, EngineError, Item, Phase, Seq, Sink, Want};
 use huozi_quant::bloom::plan::{self, Preset};
 use huozi_quant::bloom::shape::Shape;
 use huozi_quant::floor::{self, Macs};
@@ -180,7 +180,8 @@ fn measure_with(
     let mut tokens = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(n_vocab) as u32).collect() };
     let mut finite = true;
     let mut step = |engine: &mut dyn Engine, items: &[Item<'_>]| {
-        engine.step(items, &mut |_, _, logits| finite &= black_box(logits[0]).is_finite(), cancel)
+        let mut sink = |_: usize, _: usize, logits: &[f32]| finite &= black_box(logits[0]).is_finite();
+        engine.step(items, &mut Sink::InOrder(&mut sink), cancel)
     };
     if test.depth > 0 {
         for &seq in sequences {

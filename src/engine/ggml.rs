@@ -19,6 +19,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::{LogOptions, send_logs_to_tracing};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -372,9 +373,13 @@ impl Ggml {
                     .map_err(|e| failed(&e))?;
             }
             self.context.decode(&mut self.batch).map_err(|e| failed(&e))?;
-            for (i, c) in batch.iter().enumerate().filter(|(_, c)| c.wanted) {
-                rows += 1;
-                sink(c.item, c.position, self.context.get_logits_ith(i as i32));
+            let row = |(i, c): (usize, &Column)| (c.item, c.position, self.context.get_logits_ith(i as i32));
+            let given: Vec<_> = batch.iter().enumerate().filter(|(_, c)| c.wanted).map(row).collect();
+            rows += given.len();
+            match sink {
+                // llama.cpp's own threads are idle now.
+                Sink::Shared(sink) => given.into_par_iter().for_each(|(item, at, row)| sink(item, at, row)),
+                sink => given.into_iter().for_each(|(item, at, row)| sink.give(item, at, row)),
             }
             columns = rest;
             watch(all - columns.len());

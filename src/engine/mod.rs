@@ -10,6 +10,7 @@ mod threads;
 
 pub use crate::model::bloom::LOGIT_ROWS;
 pub use crate::model::kv::KvType;
+pub use crate::model::sink::Sink;
 pub use native::{MICRO_BATCH, Native, Options};
 pub use threads::default as default_threads;
 
@@ -51,10 +52,6 @@ pub struct Item<'a> {
     /// Which positions give logits.
     pub want: Want,
 }
-
-/// Takes `(item, position, logits)`: the index of the item in the step, the absolute position in its sequence, and
-/// `n_vocab` logits that are valid during the call only.
-pub type Sink<'a> = dyn FnMut(usize, usize, &[f32]) + 'a;
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -259,7 +256,7 @@ pub trait Engine: Send {
         cancel: &AtomicBool,
     ) -> Result<StepStats, EngineError>;
 
-    /// [`Self::step_watched`] with nobody watching.
+    /// [`Self::step_watched`] without progress.
     ///
     /// # Errors
     /// The same.

@@ -180,10 +180,10 @@ impl Engine for Native {
             self.pool.reserve(table, item.tokens.len());
         }
         let Self { team, weights, pool, tables, scratch, isa, .. } = self;
-        let columns = |phase: Phase| -> Vec<(usize, Column<'_>)> {
+        let columns = |phase: Phase| -> Vec<Column<'_>> {
             let of_phase = items.iter().enumerate().filter(|(_, item)| item.phase == phase);
             of_phase
-                .flat_map(|(i, item)| {
+                .flat_map(|(index, item)| {
                     let table = &tables[&item.seq];
                     item.tokens.iter().enumerate().map(move |(j, &token)| {
                         let wanted = match item.want {
@@ -191,7 +191,7 @@ impl Engine for Native {
                             Want::Last => j + 1 == item.tokens.len(),
                             Want::All => true,
                         };
-                        (i, Column { token, position: table.len + j, blocks: &table.blocks, wanted })
+                        Column { item: index, token, position: table.len + j, blocks: &table.blocks, wanted }
                     })
                 })
                 .collect()
@@ -199,32 +199,18 @@ impl Engine for Native {
         // An answer waits for no prompt: generated tokens go first.
         let phases =
             [(Arithmetic::Narrow, columns(Phase::Generated)), (Arithmetic::Wide, columns(Phase::Given))];
-        let tokens = phases.iter().map(|(_, columns)| columns.len()).sum();
-        let mut stats = StepStats { tokens, rows: 0 };
+        let all = || phases.iter().flat_map(|(_, columns)| columns);
+        let (tokens, rows) = (all().count(), all().filter(|column| column.wanted).count());
         team.enter(cancel, |crew| {
             let mut done = 0;
             let batches = phases.iter().flat_map(|(arithmetic, columns)| {
                 columns.chunks(MICRO_BATCH).map(|batch| (*arithmetic, batch))
             });
             for (arithmetic, batch) in batches {
-                let alone: Vec<Column<'_>> = batch.iter().map(|(_, column)| *column).collect();
                 let mut watch = |share: f64| {
                     progress((done as f64 + share * batch.len() as f64) / tokens as f64);
                 };
-                forward(
-                    crew,
-                    *isa,
-                    weights,
-                    pool,
-                    arithmetic,
-                    &alone,
-                    scratch,
-                    &mut watch,
-                    &mut |c, logits| {
-                        stats.rows += 1;
-                        sink(batch[c].0, batch[c].1.position, logits);
-                    },
-                );
+                forward(crew, *isa, weights, pool, arithmetic, batch, scratch, &mut watch, sink);
                 done += batch.len();
             }
         });
@@ -234,7 +220,7 @@ impl Engine for Native {
             let len = table.len + if cancelled { 0 } else { item.tokens.len() };
             self.pool.truncate(table, len);
         }
-        if cancelled { Err(EngineError::Cancelled) } else { Ok(stats) }
+        if cancelled { Err(EngineError::Cancelled) } else { Ok(StepStats { tokens, rows }) }
     }
 
     fn kv_state(&mut self) -> Option<&mut dyn KvState> {

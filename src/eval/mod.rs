@@ -5,7 +5,7 @@
 //!
 //! The text is given (read as a prompt) or teacher-forced as if the model had generated it, one step per token.
 
-use crate::engine::{Engine, EngineError, Item, Phase, Seq, Want};
+use crate::engine::{Engine, EngineError, Item, Phase, Seq, Sink, Want};
 use std::sync::atomic::AtomicBool;
 
 /// How a text is cut and what of it is scored.
@@ -348,7 +348,8 @@ pub fn append(
     for (i, tokens) in tokens.chunks(size).enumerate() {
         let want = if want == Want::Last && i + 1 < steps { Want::None } else { want };
         let item = Item { seq, tokens, phase, want };
-        engine.step(&[item], &mut |_, position, logits| sink(position, logits), cancel)?;
+        let mut rows = |_: usize, position: usize, logits: &[f32]| sink(position, logits);
+        engine.step(&[item], &mut Sink::InOrder(&mut rows), cancel)?;
     }
     Ok(())
 }
@@ -379,7 +380,8 @@ pub fn read(
                     Item { seq: seqs[c], tokens, phase, want: Want::All }
                 };
                 let items: Vec<Item<'_>> = there.iter().map(item).collect();
-                engine.step(&items, &mut |i, position, row| sink(there[i], position, row), cancel).map(drop)
+                let mut rows = |i: usize, position: usize, row: &[f32]| sink(there[i], position, row);
+                engine.step(&items, &mut Sink::InOrder(&mut rows), cancel).map(drop)
             })
         }
     };

@@ -4,6 +4,7 @@
 //! residual; LayerNorm -> quantise; up + bias + GELU; quantise; down + bias + residual.
 
 use super::kv::{Blocks, Pool, Run};
+use super::sink::Sink;
 use super::weights::{Linear, Weights};
 use huozi_quant::attention::{self, KvValue, Queries, alibi_slopes, attend};
 use huozi_quant::buffer::Buffer;
@@ -20,6 +21,8 @@ pub const LOGIT_ROWS: usize = 16;
 /// One token on its way through the layers.
 #[derive(Clone, Copy, Debug)]
 pub struct Column<'a> {
+    /// Index in the step of the item it belongs to, for the sink.
+    pub item: usize,
     /// Token id, below `n_vocab`.
     pub token: u32,
     /// Absolute position in its sequence.
@@ -46,7 +49,7 @@ pub struct Scratch {
     logits: Buffer<f32>,
 }
 
-/// Runs `columns` in `arithmetic` and gives each wanted column's index and logits to `sink`, in order.
+/// Runs `columns` in `arithmetic` and gives each wanted column's logits to `sink`.
 ///
 /// The keys and values of every column's earlier positions must be in `pool` or among the columns before it. Gives up
 /// as soon as the crew is cancelled; what `pool` holds for these columns is then undefined. `progress` hears after each
@@ -61,7 +64,7 @@ pub fn forward(
     columns: &[Column<'_>],
     scratch: &mut Scratch,
     progress: &mut dyn FnMut(f64),
-    sink: &mut dyn FnMut(usize, &[f32]),
+    sink: &mut Sink<'_>,
 ) {
     match pool {
         Pool::F32(blocks) => run(crew, isa, weights, blocks, arithmetic, columns, scratch, progress, sink),
@@ -83,7 +86,7 @@ fn run<T: KvValue>(
     columns: &[Column<'_>],
     scratch: &mut Scratch,
     progress: &mut dyn FnMut(f64),
-    sink: &mut dyn FnMut(usize, &[f32]),
+    sink: &mut Sink<'_>,
 ) {
     let m = columns.len();
     let (n_embd, n_ff, d) = (w.shape.n_embd, w.shape.n_ff, w.shape.head_dim());
@@ -162,9 +165,8 @@ fn run<T: KvValue>(
         if crew.cancelled() {
             return;
         }
-        for (&c, logits) in group.iter().zip(logits.chunks_exact(head.rows())) {
-            sink(c, logits);
-        }
+        let rows: Vec<_> = group.iter().map(|&c| (columns[c].item, columns[c].position)).collect();
+        sink.give_all(crew, &rows, logits, head.rows());
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod bloom;
 pub mod kv;
+pub mod sink;
 pub mod weights;
 
 pub use weights::{Error, Weights};

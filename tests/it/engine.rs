@@ -2,9 +2,11 @@
 
 use crate::common;
 use crate::common::NEVER;
-use huozi::engine::{Engine, EngineError, Item, KvType, Native, Phase, Seq, Want};
+use huozi::engine::{Engine, EngineError, Item, KvType, Native, Phase, Seq, Sink, Want};
 use huozi::eval::{Cut, divergence};
 use huozi_token::{Specials, Tokenizer};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn engine(fixture: &str, preset: &str, kv: KvType, kv_positions: usize, threads: usize) -> Native {
@@ -25,8 +27,14 @@ fn logits(engine: &mut dyn Engine, ids: &[u32], chunk: usize) -> Vec<Vec<f32>> {
 fn append(engine: &mut dyn Engine, seq: Seq, tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut rows = Vec::new();
     let item = Item { seq, tokens, phase: Phase::Given, want: Want::All };
-    engine.step(&[item], &mut |_, _, row| rows.push(row.to_vec()), &NEVER).unwrap();
+    let mut sink = |_: usize, _: usize, row: &[f32]| rows.push(row.to_vec());
+    engine.step(&[item], &mut Sink::InOrder(&mut sink), &NEVER).unwrap();
     rows
+}
+
+/// The sink of a step that must give no row.
+fn no_row() -> Sink<'static> {
+    Sink::Shared(&|_, _, _| panic!("no row is wanted"))
 }
 
 fn ids(n: usize) -> Vec<u32> {
@@ -53,11 +61,33 @@ fn chunks_threads_and_company_change_no_bit() {
             want: Want::All,
         });
         let mut rows = vec![Vec::new(); 2];
-        let stats = two.step(&items, &mut |item, _, row| rows[item].push(row.to_vec()), &NEVER).unwrap();
+        let mut sink = |item: usize, _: usize, row: &[f32]| rows[item].push(row.to_vec());
+        let stats = two.step(&items, &mut Sink::InOrder(&mut sink), &NEVER).unwrap();
         assert_eq!((stats.tokens, stats.rows), (300, 300));
         assert_eq!(rows[1], alone, "{preset}: in company");
         assert_eq!(rows[0], logits(&mut one, &b, 150), "{preset}: the other");
     }
+}
+
+#[test]
+fn a_shared_sink_gets_each_row_once_and_the_same_bits() {
+    let mut e = engine("tiny-f32", "f32", KvType::F32, 2048, 3);
+    let (a, b) = (ids(150), ids(40));
+    let (expected_a, expected_b) = (logits(&mut e, &a, 150), logits(&mut e, &b, 40));
+    let (sa, sb) = (e.seq_new(), e.seq_new());
+    let items = [
+        Item { seq: sa, tokens: &a, phase: Phase::Given, want: Want::All },
+        Item { seq: sb, tokens: &b, phase: Phase::Given, want: Want::Last },
+    ];
+    let rows = Mutex::new(BTreeMap::new());
+    let sink = |item: usize, position: usize, row: &[f32]| {
+        assert!(rows.lock().unwrap().insert((item, position), row.to_vec()).is_none(), "given twice");
+    };
+    let stats = e.step(&items, &mut Sink::Shared(&sink), &NEVER).unwrap();
+    let rows = rows.into_inner().unwrap();
+    assert_eq!((stats.rows, rows.len()), (151, 151));
+    assert!((0..150).all(|position| rows[&(0, position)] == expected_a[position]));
+    assert_eq!(rows[&(1, 39)], expected_b[39]);
 }
 
 #[test]
@@ -106,7 +136,7 @@ fn a_full_cache_is_said_before_anything_happens() {
         Item { seq: b, tokens: &long[..1], phase: Phase::Given, want: Want::None },
         Item { seq: a, tokens: &long[..1], phase: Phase::Given, want: Want::None },
     ];
-    let full = e.step(&items, &mut |_, _, _| panic!("no row is wanted"), &NEVER);
+    let full = e.step(&items, &mut no_row(), &NEVER);
     assert_eq!(full, Err(EngineError::KvFull { needed: 2, free: 1 }));
     assert_eq!((e.seq_len(a), e.seq_len(b), e.kv_free_blocks()), (64, 0, 1));
 }
@@ -171,12 +201,12 @@ fn wrong_steps_are_refused() {
     let mut e = engine("tiny-f32", "f32", KvType::F32, 128, 1);
     let seq = e.seq_new();
     let item = |seq, tokens| Item { seq, tokens, phase: Phase::Given, want: Want::Last };
-    let mut step = |items: &[Item<'_>]| e.step(items, &mut |_, _, _| {}, &NEVER);
+    let mut step = |items: &[Item<'_>]| e.step(items, &mut no_row(), &NEVER);
     assert_eq!(step(&[item(seq, &[])]), Err(EngineError::NoTokens));
     assert_eq!(step(&[item(seq, &[1024])]), Err(EngineError::TokenOutOfRange { token: 1024, n_vocab: 1024 }));
     assert_eq!(step(&[item(seq, &[1]), item(seq, &[2])]), Err(EngineError::SeqTwice(seq)));
     e.seq_free(seq);
-    assert_eq!(e.step(&[item(seq, &[1])], &mut |_, _, _| {}, &NEVER), Err(EngineError::UnknownSeq(seq)));
+    assert_eq!(e.step(&[item(seq, &[1])], &mut no_row(), &NEVER), Err(EngineError::UnknownSeq(seq)));
 }
 
 #[test]
@@ -189,7 +219,8 @@ fn a_cancelled_step_leaves_the_sequence_as_it_was() {
     let free = e.kv_free_blocks();
     let cancel = AtomicBool::new(false);
     let item = Item { seq, tokens: &a[100..], phase: Phase::Given, want: Want::All };
-    let outcome = e.step(&[item], &mut |_, _, _| cancel.store(true, Ordering::Relaxed), &cancel);
+    let mut stop = |_: usize, _: usize, _: &[f32]| cancel.store(true, Ordering::Relaxed);
+    let outcome = e.step(&[item], &mut Sink::InOrder(&mut stop), &cancel);
     assert_eq!(outcome, Err(EngineError::Cancelled));
     assert_eq!((e.seq_len(seq), e.kv_free_blocks()), (100, free));
     assert_eq!(append(&mut e, seq, &a[100..]), all[100..]);
@@ -209,7 +240,7 @@ fn a_cancel_takes_effect_within_200_ms_while_a_long_prompt_is_read() {
             cancel.store(true, Ordering::Relaxed);
             asked.set(std::time::Instant::now()).unwrap();
         });
-        e.step(&[item], &mut |_, _, _| {}, &cancel)
+        e.step(&[item], &mut no_row(), &cancel)
     });
     assert_eq!(
         outcome,
@@ -233,7 +264,7 @@ fn a_file_that_shrinks_between_steps_is_an_error() {
     let file = std::fs::File::options().write(true).open(&path).unwrap();
     file.set_len(file.metadata().unwrap().len() - 1).unwrap();
     let item = Item { seq, tokens: &ids(1), phase: Phase::Generated, want: Want::Last };
-    let error = engine.step(&[item], &mut |_, _, _| panic!("no row"), &NEVER).unwrap_err();
+    let error = engine.step(&[item], &mut no_row(), &NEVER).unwrap_err();
     assert!(matches!(&error, EngineError::File(what) if what.contains("m.gguf: the file was shortened")));
     assert_eq!(engine.seq_len(seq), 3, "as before the step");
 }

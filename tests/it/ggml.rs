@@ -3,7 +3,7 @@
 use crate::common;
 use crate::common::{NEVER, TINY, fixture, model};
 use huozi::engine::ggml::{self, Ggml};
-use huozi::engine::{Engine, EngineError, FlashAttention, Item, KvType, Native, Phase, Seq, Want};
+use huozi::engine::{Engine, EngineError, FlashAttention, Item, KvType, Native, Phase, Seq, Sink, Want};
 use huozi::eval::{self, Comparison, Divergence};
 use huozi_convert::plan::Preset;
 use huozi_quant::encode::encode_rows;
@@ -427,6 +427,11 @@ fn files_written_by_llama_cpp_agree() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// The sink of a step that must give no row.
+fn no_row() -> Sink<'static> {
+    Sink::Shared(&|_, _, _| panic!("no row is wanted"))
+}
+
 fn ids(n: usize) -> Vec<u32> {
     (0..n as u32).map(|i| 4 + i * 37 % 900).collect()
 }
@@ -438,7 +443,8 @@ fn tiny(kv_positions: usize, sequences: usize) -> Ggml {
 fn append(engine: &mut dyn Engine, seq: Seq, tokens: &[u32], phase: Phase) -> Rows {
     let mut rows = Vec::new();
     let item = Item { seq, tokens, phase, want: Want::All };
-    let stats = engine.step(&[item], &mut |_, _, row| rows.push(row.to_vec()), &NEVER).unwrap();
+    let mut sink = |_: usize, _: usize, row: &[f32]| rows.push(row.to_vec());
+    let stats = engine.step(&[item], &mut Sink::InOrder(&mut sink), &NEVER).unwrap();
     assert_eq!((stats.tokens, stats.rows), (tokens.len(), tokens.len()));
     rows
 }
@@ -494,7 +500,8 @@ fn sequences_of_both_phases_share_a_step() {
         item(1, &b[..], Phase::Given, Want::Last),
         item(2, &b[..50], Phase::Generated, Want::None),
     ];
-    let stats = e.step(&items, &mut |i, at, row| got[i].push((at, row.to_vec())), &NEVER).unwrap();
+    let mut sink = |i: usize, at: usize, row: &[f32]| got[i].push((at, row.to_vec()));
+    let stats = e.step(&items, &mut Sink::InOrder(&mut sink), &NEVER).unwrap();
     assert_eq!((stats.tokens, stats.rows), (230, 91));
     let positions: Vec<usize> = got[0].iter().map(|(at, _)| *at).collect();
     assert_eq!((positions, got[1][0].0, got[2].len()), ((0..90).collect(), 89, 0));
@@ -515,7 +522,7 @@ fn what_cannot_be_done_changes_nothing() {
     append(&mut e, a, &ids(64), Phase::Given);
     let long = ids(65);
     let item = |seq, tokens| Item { seq, tokens, phase: Phase::Given, want: Want::Last };
-    let mut step = |items: &[Item<'_>]| e.step(items, &mut |_, _, _| panic!("no row"), &NEVER);
+    let mut step = |items: &[Item<'_>]| e.step(items, &mut no_row(), &NEVER);
     assert_eq!(step(&[item(b, &long)]), Err(EngineError::KvFull { needed: 65, free: 64 }));
     assert_eq!(step(&[item(a, &[])]), Err(EngineError::NoTokens));
     assert_eq!(step(&[item(a, &[1024])]), Err(EngineError::TokenOutOfRange { token: 1024, n_vocab: 1024 }));
@@ -526,7 +533,7 @@ fn what_cannot_be_done_changes_nothing() {
     assert_eq!(e.kv_free_blocks(), 0);
     assert_eq!(e.seq_fork(a, 3), Err(EngineError::TooManySeqs { max: 2 }));
     e.seq_free(b);
-    assert_eq!(e.step(&[item(b, &[1])], &mut |_, _, _| {}, &NEVER), Err(EngineError::UnknownSeq(b)));
+    assert_eq!(e.step(&[item(b, &[1])], &mut no_row(), &NEVER), Err(EngineError::UnknownSeq(b)));
     let options = ggml::Options {
         threads: Some(1),
         kv: KvType::F16,
@@ -560,7 +567,7 @@ fn a_cancelled_step_leaves_the_sequences_as_they_were() {
             rows += 1;
             cancel.store(true, Ordering::Relaxed);
         };
-        assert_eq!(e.step(&items, &mut stop, &cancel), Err(EngineError::Cancelled));
+        assert_eq!(e.step(&items, &mut Sink::InOrder(&mut stop), &cancel), Err(EngineError::Cancelled));
         assert!(rows <= ggml::MICRO_BATCH, "{rows} rows after it was cancelled");
         assert_eq!((e.seq_len(seq), e.seq_len(other), e.kv_free_blocks()), (100, 0, 2048 - 100));
     }

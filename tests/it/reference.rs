@@ -2,7 +2,7 @@
 
 use crate::common;
 use crate::common::{TINY, checkpoint, fixture, model};
-use huozi::engine::{Engine, Item, KvType, Native, Phase, Want};
+use huozi::engine::{Engine, Item, KvType, Native, Phase, Sink, Want};
 use huozi::eval::{Cut, perplexity};
 use huozi_convert::plan::Preset;
 use huozi_quant::gguf::Reader;
@@ -41,7 +41,7 @@ fn compare(name: &str, preset: Preset, prompts: &[String], reference: &Path, lim
         let seq = engine.seq_new();
         let item = Item { seq, tokens: &ids, phase: Phase::Given, want: Want::All };
         let mut rows = 0;
-        let sink = &mut |_: usize, position: usize, row: &[f32]| {
+        let mut sink = |_: usize, position: usize, row: &[f32]| {
             rows += 1;
             for (id, (&got, &want)) in row.iter().zip(&logits[position * n_vocab..][..n_vocab]).enumerate() {
                 let off = (got - want).abs();
@@ -52,7 +52,7 @@ fn compare(name: &str, preset: Preset, prompts: &[String], reference: &Path, lim
                 worst = worst.max(off);
             }
         };
-        engine.step(&[item], sink, &AtomicBool::new(false)).unwrap();
+        engine.step(&[item], &mut Sink::InOrder(&mut sink), &AtomicBool::new(false)).unwrap();
         assert_eq!(rows, ids.len());
         engine.seq_free(seq);
     }
@@ -161,13 +161,13 @@ fn files_written_by_llama_cpp() {
         let seq = engine.seq_new();
         let item = Item { seq, tokens: &ids, phase: Phase::Given, want: Want::All };
         let (mut error, mut power) = (0.0f64, 0.0f64);
-        let sink = &mut |_: usize, position: usize, row: &[f32]| {
+        let mut sink = |_: usize, position: usize, row: &[f32]| {
             for (&got, &want) in row.iter().zip(&logits[position * n_vocab..][..n_vocab]) {
                 error += f64::from(got - want).powi(2);
                 power += f64::from(want).powi(2);
             }
         };
-        engine.step(&[item], sink, &AtomicBool::new(false)).unwrap();
+        engine.step(&[item], &mut Sink::InOrder(&mut sink), &AtomicBool::new(false)).unwrap();
         let relative = (error / power).sqrt();
         eprintln!("{file}: relative error of the logits {relative:.4}");
         assert!(relative > 0.0 && relative < limit, "{file}: {relative}");

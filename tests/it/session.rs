@@ -61,15 +61,15 @@ impl Engine for Rigged {
     ) -> Result<StepStats, EngineError> {
         let mut strings = self.strings.lock().unwrap();
         items.iter().for_each(|item| strings.read.extend(item.tokens));
-        let rigged = &mut |item: usize, position: usize, logits: &[f32]| match strings.script.pop_front() {
+        let mut rigged = |item: usize, position: usize, logits: &[f32]| match strings.script.pop_front() {
             Some(id) => {
                 let mut row = vec![-1e9; logits.len()];
                 row[id as usize] = 1e3;
-                sink(item, position, &row);
+                sink.give(item, position, &row);
             }
-            None => sink(item, position, logits),
+            None => sink.give(item, position, logits),
         };
-        self.inner.step_watched(items, rigged, progress, cancel)
+        self.inner.step_watched(items, &mut Sink::InOrder(&mut rigged), progress, cancel)
     }
     fn kv_state(&mut self) -> Option<&mut dyn KvState> {
         self.inner.kv_state()
