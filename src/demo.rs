@@ -37,7 +37,7 @@ pub enum Error {
 
 /// A demo model on disk.
 #[derive(Debug)]
-pub struct Model {
+pub struct DemoModel {
     /// The file.
     pub path: PathBuf,
     /// What was done; `None` when the file was there already.
@@ -57,7 +57,11 @@ pub fn source() -> Source {
 ///
 /// # Errors
 /// The conversion fails, or there is no temporary folder either.
-pub fn prepare(cache: Option<&Path>, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Model, Error> {
+pub fn prepare(
+    cache: Option<&Path>,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
+) -> Result<DemoModel, Error> {
     let why = match cache {
         None => "there is no home folder".to_owned(),
         Some(cache) => match in_cache(cache, progress, cancel) {
@@ -71,11 +75,11 @@ pub fn prepare(cache: Option<&Path>, progress: &dyn Progress, cancel: &AtomicBoo
     let folder = tempfile::Builder::new().prefix("huozi-demo-").tempdir().map_err(Error::Place)?;
     let path = folder.path().join(format!("{}.gguf", stem()));
     let report = convert(&path, progress, cancel)?;
-    Ok(Model { path, report: Some(report), not_cached: Some(why), _temporary: Some(folder) })
+    Ok(DemoModel { path, report: Some(report), not_cached: Some(why), _temporary: Some(folder) })
 }
 
-fn in_cache(cache: &Path, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Model, Error> {
-    let done = |path, report| Model { path, report, not_cached: None, _temporary: None };
+fn in_cache(cache: &Path, progress: &dyn Progress, cancel: &AtomicBool) -> Result<DemoModel, Error> {
+    let done = |path, report| DemoModel { path, report, not_cached: None, _temporary: None };
     if let Some(path) = kept(cache) {
         return Ok(done(path, None));
     }

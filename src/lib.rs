@@ -21,7 +21,8 @@
 //! | [`model`] | the forward pass over mapped weights, KV blocks | `quant` |
 //! | [`engine`] | `trait Engine`: sequences of tokens in, rows of logits out; `Native` is ours, `ggml` (a cargo feature) is llama.cpp | `model`, `quant` |
 //! | [`schedule`] | requests over one engine, a step at a time; prefixes are shared | `engine`, `sample` |
-//! | [`session`] | one conversation; its files on disk, its keys and values there; model files and memory; from a file to a session | `demo`, `engine`, `sample`, `schedule`, `token`; its catalog and open `quant` |
+//! | [`mod@open`] | from a model (file, name in the Hugging Face cache, demo, memory, random weights) to an engine; memory | `demo`, `engine`, `model`, `quant`, `token` |
+//! | [`session`] | one conversation; its files on disk, its keys and values there; the model files of this machine | `engine`, `open`, `sample`, `schedule`, `token`; its catalog and open `quant` |
 //! | [`mod@bench`] | speed of any engine, floors of the machine, comparisons | `engine`, `quant` |
 //! | [`eval`] | perplexity, KL divergence | `engine` |
 //! | `demo` | the embedded small model, and the only place that sees `huozi_convert` | `convert` |
@@ -36,7 +37,7 @@
 //! # A conversation
 //!
 //! ```no_run
-//! use huozi::engine::{KvType, Native, Options};
+//! use huozi::engine::{KvType, Native, NativeOptions};
 //! use huozi::schedule::Scheduler;
 //! use huozi::session::{Event, Session, Settings};
 //! use huozi_token::{ChatFormat, HistoryRule, Tokenizer};
@@ -47,7 +48,7 @@
 //! let file = Reader::open("huozi.gguf".as_ref(), How::Map)?;
 //! let tokenizer = Arc::new(Tokenizer::from_gguf(file.meta())?);
 //! let format = ChatFormat::from_gguf(file.meta(), &tokenizer)?;
-//! let engine = Native::open(&file, &Options { threads: None, kv: KvType::F16, kv_positions: 2048 })?;
+//! let engine = Native::open(&file, &NativeOptions { threads: None, kv: KvType::F16, kv_positions: 2048 })?;
 //! let scheduler = Scheduler::new(Box::new(engine), tokenizer.vocab().never());
 //! let settings = Settings {
 //!     sampling: Default::default(),
@@ -87,6 +88,7 @@ pub mod engine;
 pub mod eval;
 pub mod lang;
 pub mod model;
+pub mod open;
 pub mod sample;
 pub mod schedule;
 pub mod session;

@@ -9,7 +9,7 @@ mod damage;
 
 use common::NEVER;
 use damage::{Random, Watch, count};
-use huozi::engine::{Engine, Item, KvType, Native, Options, Phase, Sink, Want};
+use huozi::engine::{Engine, Item, KvType, Native, NativeOptions, Phase, Sink, Want};
 use huozi_quant::gguf::Reader;
 use huozi_token::{ChatFormat, Message, Role, Specials, Tokenizer};
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ fn ask(bytes: Vec<u8>) -> Result<String, Box<dyn Error>> {
         .prompt_ids(&[Message::text(Role::User, "月 abc")], &tokenizer)
         .unwrap_or_else(|_| tokenizer.encode("月 abc", Specials::Plain));
     ids.truncate(60);
-    let options = Options { threads: Some(1), kv: KvType::F16, kv_positions: 64 };
+    let options = NativeOptions { threads: Some(1), kv: KvType::F16, kv_positions: 64 };
     let mut engine = Native::open(&reader, &options)?;
     let seq = engine.seq_new();
     let mut answer = Vec::new();

@@ -16,6 +16,7 @@ const QUANT: Arrows = &[
     ("floor", &["kernels", "team"]),
     ("formats", &[]),
     ("gguf", &["formats", "map"]),
+    ("hub", &[]),
     ("kernels", &["formats", "tile"]),
     ("kv", &[]),
     ("map", &[]),
@@ -32,8 +33,8 @@ const ROOT: Arrows = &[
     (
         "cli",
         &[
-            "bench", "demo", "engine", "eval", "model", "quant", "sample", "schedule", "session", "token",
-            "tui",
+            "bench", "demo", "engine", "eval", "model", "open", "quant", "sample", "schedule", "session",
+            "token", "tui",
         ],
     ),
     ("demo", &["convert"]),
@@ -42,9 +43,10 @@ const ROOT: Arrows = &[
     ("lang", &[]),
     ("main", &["cli"]),
     ("model", &["quant"]),
+    ("open", &["demo", "engine", "model", "quant", "token"]),
     ("sample", &[]),
     ("schedule", &["engine", "sample"]),
-    ("session", &["demo", "engine", "quant", "sample", "schedule", "token"]),
+    ("session", &["engine", "open", "quant", "sample", "schedule", "token"]),
     ("settings", &["engine", "lang", "quant", "sample"]),
     ("tui", &["lang", "session"]),
 ];

@@ -2,13 +2,13 @@
 //!
 //! In: the bytes of a GGUF file, or rows of `f32`. Out: blocks, decoded rows, and products of a quantised matrix with
 //! activations. Of models it knows BLOOM's sizes, tensors and mixtures of formats ([`bloom`]); the forward pass, tokens
-//! and checkpoints are the business of other packages.
+//! and checkpoints are the business of other packages. [`hub`] finds what lies in the local Hugging Face cache.
 //!
 //! ```text
 //! {formats, tile} <- kernels <- elementwise <- attention -> kv;   {formats, kernels} <- encode
 //! {buffer, formats, kernels, map, team} <- matmul;   tile <- team;   {kernels, team} <- floor
 //! {formats, map} <- gguf;   {formats, gguf, kv, map, random} <- bloom (shape <- plan <- synth)
-//! buffer, kv, map, random, tile alone
+//! buffer, hub, kv, map, random, tile alone
 //! ```
 //!
 //! All `unsafe` of the workspace lives here, each use beside the fact it rests on.
@@ -21,6 +21,7 @@ pub mod encode;
 pub mod floor;
 pub mod formats;
 pub mod gguf;
+pub mod hub;
 pub mod kernels;
 pub mod kv;
 pub mod map;

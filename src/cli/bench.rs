@@ -4,24 +4,23 @@ mod compare;
 
 use super::args::{self, LoadArgs, Output};
 use super::exit::Usage;
-use super::load::{self, File, Room};
+use super::load::Watch;
 use super::printer::{Printer, bytes};
 use super::settings::Config;
 use super::show::Counter;
 use super::signal::Signals;
 use crate::bench::{self, Bound, Cost, Floors, Row, Test};
-use crate::engine::{Engine, EngineError, EngineKind, KvType, MICRO_BATCH};
-use crate::model::bloom::LOGIT_ROWS;
-use crate::session::catalog;
+use crate::engine::{Engine, EngineError, KvType};
+use crate::open::{Loaded, OpenOptions, Room, Source};
 use anyhow::Result;
 use huozi_quant::bloom::plan::{self, Preset};
 use huozi_quant::bloom::shape::Shape;
 use huozi_quant::bloom::synth;
 use huozi_quant::kernels::Isa;
-use huozi_quant::map::How;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Runs the command.
@@ -47,19 +46,21 @@ pub fn run(args: &args::Bench, config: &Config, signals: &Signals, printer: &mut
     let total = tests.len() * threads.len() * args.repetitions;
     let mut counter = Counter::new(total as u64, false, args.quiet);
     let result = signals.while_busy(|cancel| -> Result<()> {
-        let subject = Subject::open(args, config, &threads, &tests)?;
+        let mut subject = Subject::open(args, config, &tests, cancel)?;
         for (i, &threads) in threads.iter().enumerate() {
-            let load = load_args(args, threads);
             let room = Room {
                 positions: tests.iter().map(|t| t.kv_positions(huozi_quant::kv::BLOCK)).max().unwrap_or(1),
                 sequences: tests.iter().map(|t| t.sequences).max().unwrap_or(1),
                 apart: tests.iter().map(Test::positions).max(),
             };
             let isa = Isa::from_env()?;
-            load::known(&load)?;
             let count = threads.unwrap_or_else(crate::engine::default_threads);
             let floors = subject.floors(args, count, isa, cancel)?;
-            let mut engine = subject.file.engine(config, &load, kv(args), room)?;
+            subject.model.options.threads = threads;
+            let watch = Watch::new(args.quiet);
+            let progress = &|step, done, total| watch.set(step, done, total);
+            let mut engine = subject.model.engine(room, progress, cancel)?;
+            drop(watch);
             for (j, &test) in tests.iter().enumerate() {
                 let before = (i * tests.len() + j) * args.repetitions;
                 let name = test.to_string();
@@ -83,15 +84,17 @@ fn kv(args: &args::Bench) -> KvType {
     args.kv_type.unwrap_or(KvType::F16)
 }
 
-fn load_args(args: &args::Bench, threads: Option<usize>) -> LoadArgs {
-    LoadArgs {
-        threads,
-        engine: args.engine,
-        flash_attn: args.flash_attn,
-        kv_type: args.kv_type,
-        no_mmap: args.no_mmap,
+/// The options but for the number of threads, which varies between the rows.
+fn options(args: &args::Bench) -> OpenOptions {
+    OpenOptions {
+        engine: args.engine.unwrap_or_default(),
+        threads: None,
+        kv: kv(args),
+        flash_attention: args.flash_attn,
+        mmap: !args.no_mmap,
         mlock: args.mlock,
-        no_memory_check: args.no_memory_check,
+        check_memory: !args.no_memory_check,
+        expected_positions: 0,
     }
 }
 
@@ -101,6 +104,7 @@ fn checked<T>(result: Result<T>, signals: &Signals) -> Result<T> {
         let cancelled = error.chain().any(|cause| {
             matches!(cause.downcast_ref(), Some(bench::Error::Engine(EngineError::Cancelled)))
                 || matches!(cause.downcast_ref(), Some(synth::Error::Interrupted))
+                || matches!(cause.downcast_ref(), Some(crate::open::Error::Cancelled { .. }))
         });
         if cancelled {
             signals.check()?;
@@ -137,67 +141,41 @@ fn write(args: &args::Bench, shape: &(String, Shape), path: &Path, signals: &Sig
 
 /// What is measured.
 struct Subject {
-    file: File,
+    model: Loaded,
     cost: Cost,
     /// `general.name`, or the name of the file.
     name: String,
     /// Its type, e.g. `Q4_K_M`.
     preset: String,
-    /// Whether there is a file.
-    on_disk: bool,
 }
 
 impl Subject {
-    fn open(args: &args::Bench, config: &Config, threads: &[Option<usize>], tests: &[Test]) -> Result<Self> {
-        let load = load_args(args, threads.first().copied().flatten());
-        load::known(&load)?;
-        let file = match &args.shape {
-            None => File::open(&config.model(args.model.as_deref())?, load::how(&load))?,
-            Some(_) if load::kind(&load) == EngineKind::Ggml => {
-                let what =
-                    "llama.cpp needs a file: --write FILE makes one of this shape, -m FILE measures it";
-                return Err(Usage(what.into()).into());
-            }
-            Some(shape) => {
-                let model = random_model(args, shape);
-                if !args.no_memory_check {
-                    let bytes = plan::tensor_bytes(&model.shape, model.preset, true);
-                    let positions = tests.iter().map(|t| t.kv_positions(1)).max().unwrap_or(0);
-                    let kv = kv(args);
-                    let forecast = model.shape.forecast(bytes, positions, kv, MICRO_BATCH, LOGIT_ROWS);
-                    catalog::check_memory(&model.name, forecast, positions, catalog::Memory::now())?;
-                }
-                File::in_memory(model.in_memory()?)?
-            }
+    fn open(args: &args::Bench, config: &Config, tests: &[Test], cancel: &AtomicBool) -> Result<Self> {
+        let source = match &args.shape {
+            None => Source::File(config.model(args.model.as_deref())?),
+            Some(shape) => Source::Random(random_model(args, shape)),
         };
-        let meta = file.reader.meta();
+        let expected_positions = tests.iter().map(|t| t.kv_positions(1)).max().unwrap_or(0);
+        let options = OpenOptions { expected_positions, ..options(args) };
+        let model = crate::open::open(&source, &options, &crate::open::silent, cancel)?;
+        let meta = model.meta();
         let name = match &args.shape {
             Some((name, _)) => name.clone(),
-            None => file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            None => model.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
         };
         // What no preset of ours is called, e.g. a mixture of llama.cpp's.
         let preset = meta.uint("general.file_type")?.and_then(Preset::from_file_type);
         let preset = preset.map_or("?", Preset::name).to_owned();
-        Ok(Self { cost: Cost::of(&file.reader), name, preset, on_disk: args.shape.is_none(), file })
+        Ok(Self { cost: Cost::of(model.reader()), name, preset, model })
     }
 
     /// The floors over the model's bytes, through a mapping of their own where there is a file, so that the pages they
     /// touch do not count as memory of the engine.
-    fn floors(
-        &self,
-        args: &args::Bench,
-        threads: usize,
-        isa: Isa,
-        cancel: &std::sync::atomic::AtomicBool,
-    ) -> Result<Floors> {
-        let own;
-        let reader = if self.on_disk {
-            // Mapped, also where the engine is to read it: memory is looked at only then.
-            own = load::read(&self.file.path, How::Map, args.quiet)?;
-            &own
-        } else {
-            &self.file.reader
-        };
+    fn floors(&self, args: &args::Bench, threads: usize, isa: Isa, cancel: &AtomicBool) -> Result<Floors> {
+        let watch = Watch::new(args.quiet);
+        // Mapped, also where the engine is to read it: memory is checked only then.
+        let reader = self.model.mapped_again(&|step, done, total| watch.set(step, done, total), cancel)?;
+        drop(watch);
         Ok(Floors::measure(reader.as_bytes(), threads, isa, cancel)?)
     }
 }
@@ -212,17 +190,19 @@ fn describe(args: &args::Bench, subject: &Subject, engine: &dyn Engine, isa: Isa
     let (mean_s, deviation_s) = bench::mean_deviation(&row.seconds);
     let (n_prompt, n_gen) = test.work.tokens();
     let (bound, share) = row.share();
+    let file_name =
+        if subject.model.is_file() { subject.model.path().display().to_string() } else { String::new() };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     json!({
         "schema": 1,
         "test": test.to_string(),
         "version": env!("CARGO_PKG_VERSION"),
         "cpu_info": super::doctor::cpu_name(),
-        "engine": engine_name(args.engine),
+        "engine": args.engine.unwrap_or_default().name(),
         "runs_on": info.runs_on,
         "isa": isa.name(),
         "uses": bench::compare::used(isa.name(), bench::compare::this_cpu_has),
-        "model_filename": if subject.on_disk { subject.file.path.display().to_string() } else { String::new() },
+        "model_filename": file_name,
         "model_name": subject.name,
         "model_type": subject.preset,
         "model_size": cost.model_bytes,
@@ -231,7 +211,7 @@ fn describe(args: &args::Bench, subject: &Subject, engine: &dyn Engine, isa: Isa
         "type_k": info.kv.name(),
         "type_v": info.kv.name(),
         "flash_attn": args.flash_attn.map(|f| f.name()),
-        "use_mmap": !args.no_mmap && subject.on_disk,
+        "use_mmap": !args.no_mmap && subject.model.is_file(),
         "use_mlock": args.mlock,
         "n_prompt": n_prompt,
         "n_gen": n_gen,
@@ -258,10 +238,6 @@ fn describe(args: &args::Bench, subject: &Subject, engine: &dyn Engine, isa: Isa
         "floor_share": share,
         "peak_rss_bytes": bench::peak_rss(),
     })
-}
-
-fn engine_name(kind: Option<EngineKind>) -> &'static str {
-    kind.unwrap_or_default().name()
 }
 
 /// Prints rows as they come.

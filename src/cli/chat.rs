@@ -2,11 +2,12 @@
 
 use super::args::Chat;
 use super::exit::Usage;
-use super::load::{self, File};
+use super::load;
 use super::printer::{Printer, visible};
 use super::settings::Config;
 use super::show::{Show, Verbosity, stats_line};
 use super::signal::Signals;
+use crate::open::Loaded;
 use crate::session::store::{self, Conversation};
 use crate::session::{Answer, Error, Session, Stats};
 use anyhow::{Result, anyhow};
@@ -36,19 +37,18 @@ being typed.";
 /// See [`super::exit`].
 pub fn run(args: &Chat, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.model.as_deref())?;
-    let file = File::open(&path, load::how(&args.model.load))?;
-    let mut session =
-        load::session(&file, config, &args.model.load, &args.chat, &args.sampling, args.history)?;
+    let model = load::open(&path, &load::talking(config, &args.model.load)?)?;
+    let mut session = load::session(&model, config, &args.chat, &args.sampling, args.history)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     if let Some(name) = &args.load {
         // What is typed wins over what is stored.
         let typed = session.settings().system.clone();
-        put(&mut session, store::load(&directory()?, name, &file.fingerprint()?)?);
+        put(&mut session, store::load(&directory()?, name, &model.fingerprint()?)?);
         if typed.is_some() {
             session.settings_mut().system = typed;
         }
     }
-    talk(&mut session, &file, args.load.clone(), verbosity, signals, printer)
+    talk(&mut session, &model, args.load.clone(), verbosity, signals, printer)
 }
 
 /// Talks until the input ends. `name` is what the session's conversation was loaded from.
@@ -57,7 +57,7 @@ pub fn run(args: &Chat, config: &Config, signals: &Signals, printer: &mut Printe
 /// Standard output went away, a signal, an engine that fails.
 pub fn talk(
     session: &mut Session,
-    file: &File,
+    model: &Loaded,
     name: Option<String>,
     mut verbosity: Verbosity,
     signals: &Signals,
@@ -71,7 +71,7 @@ pub fn talk(
     let mut state = State { name, ..State::default() };
     let mut failures = 0;
     if interactive && verbosity.notes {
-        eprintln!("{}: {}", file.path.display(), session.scheduler().info().runs_on);
+        eprintln!("{}: {}", model.path().display(), session.scheduler().info().runs_on);
         eprintln!("/help lists the commands, Ctrl+C stops an answer, Ctrl+D quits");
     }
     while let Some(message) = input.message()? {
@@ -85,7 +85,7 @@ pub fn talk(
             Line::Command("retry", _) => Some(Ask::Again),
             Line::Command("quit" | "exit" | "bye", _) => break,
             Line::Command(name, rest) => {
-                match command(session, file, name, rest, &mut state) {
+                match command(session, model, name, rest, &mut state) {
                     Ok(text) if text.is_empty() => {}
                     Ok(text) => eprintln!("{}", visible(&text)),
                     Err(error) => {
@@ -192,7 +192,13 @@ struct State {
     unsaved: bool,
 }
 
-fn command(session: &mut Session, file: &File, name: &str, rest: &str, state: &mut State) -> Result<String> {
+fn command(
+    session: &mut Session,
+    model: &Loaded,
+    name: &str,
+    rest: &str,
+    state: &mut State,
+) -> Result<String> {
     Ok(match name {
         "help" | "?" => HELP.to_owned(),
         "clear" => {
@@ -217,16 +223,16 @@ fn command(session: &mut Session, file: &File, name: &str, rest: &str, state: &m
             ),
             None => "there is no answer in this conversation yet".into(),
         },
-        "save" | "save!" => save(session, file, rest, name == "save!", state)?,
+        "save" | "save!" => save(session, model, rest, name == "save!", state)?,
         "load" => {
             if rest.is_empty() {
                 return Err(Usage("/load NAME".into()).into());
             }
-            let loaded = store::load(&directory()?, rest, &file.fingerprint()?)?;
+            let loaded = store::load(&directory()?, rest, &model.fingerprint()?)?;
             let mut said = String::new();
             if state.unsaved && !session.turns().is_empty() {
                 let kept = store::fresh_name(&directory()?);
-                write(session, file, &kept, None)?;
+                write(session, model, &kept, None)?;
                 said = format!("the unsaved conversation is kept as {kept}\n");
             }
             put(session, loaded);
@@ -242,7 +248,7 @@ fn exchanges(n: usize) -> String {
 }
 
 /// Keeps the conversation, and never hides another one unless told to `replace` it.
-fn save(session: &Session, file: &File, typed: &str, replace: bool, state: &mut State) -> Result<String> {
+fn save(session: &Session, model: &Loaded, typed: &str, replace: bool, state: &mut State) -> Result<String> {
     let directory = directory()?;
     let name = match (typed, &state.name) {
         ("", Some(name)) => name.clone(),
@@ -261,7 +267,7 @@ fn save(session: &Session, file: &File, typed: &str, replace: bool, state: &mut 
             return Err(Usage(what).into());
         }
     }
-    let path = write(session, file, &name, Some(typed).filter(|typed| !typed.is_empty()))?;
+    let path = write(session, model, &name, Some(typed).filter(|typed| !typed.is_empty()))?;
     let said = format!("saved as {name} ({})", path.display());
     state.name = Some(name);
     state.unsaved = false;
@@ -269,11 +275,11 @@ fn save(session: &Session, file: &File, typed: &str, replace: bool, state: &mut 
 }
 
 /// A name that was typed is its title, too.
-fn write(session: &Session, file: &File, name: &str, title: Option<&str>) -> Result<PathBuf> {
+fn write(session: &Session, model: &Loaded, name: &str, title: Option<&str>) -> Result<PathBuf> {
     let system = session.settings().system.clone();
     let (title, turns) = (title.map(str::to_owned), session.turns().to_vec());
     let conversation = Conversation { title, system, turns, ..Conversation::default() };
-    Ok(store::save(&directory()?, name, &conversation, &file.fingerprint()?)?)
+    Ok(store::save(&directory()?, name, &conversation, &model.fingerprint()?)?)
 }
 
 fn put(session: &mut Session, conversation: Conversation) {

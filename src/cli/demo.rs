@@ -3,18 +3,17 @@
 use super::args::Demo;
 use super::chat;
 use super::exit::{Interrupted, Usage};
-use super::load::{self, File};
+use super::load::{self, Watch};
 use super::printer::{Printer, bytes};
 use super::run::{Way, once};
 use super::settings::{self, Config};
-use super::show::{Counter, Verbosity};
+use super::show::Verbosity;
 use super::signal::Signals;
-use crate::demo::{self, Kind, Progress};
-use crate::session::catalog::xdg;
+use crate::demo::{self, Kind};
+use crate::open::{self, Source};
 use anyhow::Result;
 use huozi_token::HistoryRule;
 use std::io::{self, IsTerminal};
-use std::sync::Mutex;
 
 /// Runs the command.
 ///
@@ -26,23 +25,24 @@ pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printe
     if prompt.as_deref().is_some_and(str::is_empty) {
         return Err(Usage("nothing to answer: huozi demo \"写一首关于月的诗。\"".into()).into());
     }
-    let cache = xdg("XDG_CACHE_HOME", ".cache").map(|base| base.join("huozi"));
-    let bar = Bar { quiet: args.quiet, counter: Mutex::new(None) };
-    let model = match signals.while_busy(|cancel| demo::prepare(cache.as_deref(), &bar, cancel)) {
-        Err(demo::Error::Convert(error)) if error.kind() == Kind::Interrupted => {
+    let options = load::talking(config, &args.load)?;
+    let watch = Watch::new(args.quiet);
+    let progress = &|step, done, total| watch.set(step, done, total);
+    let model = match signals.while_busy(|cancel| open::open(&Source::Demo, &options, progress, cancel)) {
+        Err(open::Error::Demo(demo::Error::Convert(error))) if error.kind() == Kind::Interrupted => {
             signals.check()?;
             return Err(Interrupted(super::exit::INTERRUPTED).into());
         }
         result => result?,
     };
-    drop(bar);
-    if !args.quiet {
-        if let Some(why) = &model.not_cached {
+    drop(watch);
+    if let Some(demo) = model.demo().filter(|_| !args.quiet) {
+        if let Some(why) = &demo.not_cached {
             eprintln!("huozi: not kept for next time: {why}");
         }
         // A conversation begins with the path anyway.
-        let path = if interactive { String::new() } else { format!(": {}", model.path.display()) };
-        match &model.report {
+        let path = if interactive { String::new() } else { format!(": {}", demo.path.display()) };
+        match &demo.report {
             Some(report) => {
                 for output in &report.outputs {
                     eprintln!(
@@ -60,9 +60,7 @@ pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printe
             None => {}
         }
     }
-    let file = File::open(&model.path, load::how(&args.load))?;
-    let mut session =
-        load::session(&file, config, &args.load, &args.chat, &args.sampling, HistoryRule::TwoThirds)?;
+    let mut session = load::session(&model, config, &args.chat, &args.sampling, HistoryRule::TwoThirds)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     match prompt {
         Some(prompt) => {
@@ -73,30 +71,7 @@ pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printe
             if !args.quiet {
                 eprintln!("Ask for a poem, e.g. 写一首关于月的诗。 or 填一首《浣溪沙》。");
             }
-            chat::talk(&mut session, &file, None, verbosity, signals, printer)
-        }
-    }
-}
-
-/// Progress of the conversion as a bar.
-struct Bar {
-    quiet: bool,
-    counter: Mutex<Option<(Counter, u64)>>,
-}
-
-impl Progress for Bar {
-    fn start(&self, total: u64) {
-        if let Ok(mut counter) = self.counter.lock() {
-            *counter = Some((Counter::new(total, true, self.quiet), 0));
-        }
-    }
-
-    fn advance(&self, more: u64) {
-        if let Ok(mut guard) = self.counter.lock()
-            && let Some((counter, done)) = guard.as_mut()
-        {
-            *done += more;
-            counter.set(*done, "");
+            chat::talk(&mut session, &model, None, verbosity, signals, printer)
         }
     }
 }

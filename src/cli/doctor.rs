@@ -6,9 +6,9 @@ use super::printer::{Printer, bytes, escaped};
 use super::settings::Config;
 use super::signal::Signals;
 use crate::bench::{Cost, Floors};
-use crate::engine::{KvType, MICRO_BATCH};
-use crate::model::bloom::LOGIT_ROWS;
-use crate::session::catalog::{self, Found, Memory};
+use crate::engine::{EngineKind, KvType};
+use crate::open::{Memory, forecast};
+use crate::session::catalog::{self, Found};
 use anyhow::Result;
 use huozi_quant::bloom::plan::{Preset, tensor_bytes};
 use huozi_quant::bloom::shape::Shape;
@@ -61,7 +61,7 @@ pub fn run(args: &Doctor, config: &Config, signals: &Signals, printer: &mut Prin
     paths.extend(catalog::files(&catalog::folders()));
     let models: Vec<Found> = paths.iter().map(|path| Found::look(path)).collect();
     let forecast =
-        |shape: &Shape, file| shape.forecast(file, args.ctx_size, KvType::F16, MICRO_BATCH, LOGIT_ROWS);
+        |shape: &Shape, file| forecast(shape, file, EngineKind::Native, KvType::F16, args.ctx_size);
     let fits = |total: u64| memory.map(|m| total <= m.available);
 
     if args.json {

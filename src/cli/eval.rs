@@ -2,13 +2,14 @@
 
 use super::args::{Eval, EvalWhat, Kl, Ppl};
 use super::exit::{BadFile, Usage};
-use super::load::{self, File};
+use super::load;
 use super::printer::Printer;
 use super::settings::{self, Config};
 use super::show::Counter;
 use super::signal::Signals;
 use crate::engine::{EngineError, Phase};
 use crate::eval::{self, Cut, Progress};
+use crate::open::Room;
 use anyhow::Result;
 use huozi_token::Specials;
 use serde_json::json;
@@ -27,7 +28,7 @@ pub fn run(args: &Eval, config: &Config, signals: &Signals, printer: &mut Printe
 
 fn ppl(args: &Ppl, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.model.as_deref())?;
-    let file = File::open(&path, load::how(&args.model.load))?;
+    let model = load::open(&path, &load::measuring(config, &args.model.load)?)?;
     let cut = Cut {
         chunk: args.chunk,
         stride: args.stride.unwrap_or(args.chunk),
@@ -38,10 +39,10 @@ fn ppl(args: &Ppl, config: &Config, signals: &Signals, printer: &mut Printer) ->
     if cut.stride > cut.chunk {
         return Err(Usage(format!("--stride {} is more than --chunk {}", cut.stride, cut.chunk)).into());
     }
-    warn_long(cut.chunk, file.shape.n_ctx_train, args.quiet);
-    let ids = file.tokenizer()?.encode(&settings::read_text(&args.text)?, Specials::Plain);
-    load::check_ids(&ids, file.shape.n_vocab)?;
-    let mut engine = load::engine(&file, config, &args.model.load, cut.chunk)?;
+    warn_long(cut.chunk, model.shape().n_ctx_train, args.quiet);
+    let ids = model.tokenizer()?.encode(&settings::read_text(&args.text)?, Specials::Plain);
+    load::check_ids(&ids, model.shape().n_vocab)?;
+    let mut engine = load::engine(&model, Room::single(cut.chunk), args.quiet)?;
     let began = Instant::now();
     let mut counter = Counter::new(cut.chunks(ids.len()) as u64, false, args.quiet);
     let result = signals.while_busy(|cancel| {
@@ -65,8 +66,8 @@ fn ppl(args: &Ppl, config: &Config, signals: &Signals, printer: &mut Printer) ->
             "chunks": result.chunks,
             "scored": result.scored,
             "seconds": seconds,
-            "model": file.path.display().to_string(),
-            "model_fingerprint": file.fingerprint()?,
+            "model": model.path().display().to_string(),
+            "model_fingerprint": model.fingerprint()?,
             "runs_on": engine.info().runs_on,
             "threads": engine.info().threads,
             "kv_type": engine.info().kv.name(),
@@ -87,8 +88,10 @@ fn ppl(args: &Ppl, config: &Config, signals: &Signals, printer: &mut Printer) ->
 
 fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.model.as_deref())?;
-    let file = File::open(&path, load::how(&args.model.load))?;
-    let base_file = File::open(&args.base, load::how(&args.model.load))?;
+    let base_engine = args.base_engine.unwrap_or_default();
+    let [options, base_options] = load::sides(config, &args.model.load, base_engine, args.base_kv_type)?;
+    let model = load::open(&path, &options)?;
+    let base_model = load::open(&args.base, &base_options)?;
     let cut = Cut {
         max_chunks: args.chunks.unwrap_or(usize::MAX),
         second_half: true,
@@ -96,22 +99,14 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
         ..Cut::plain(args.chunk)
     };
     let base_phase = args.base_phase.unwrap_or(cut.phase);
-    warn_long(cut.chunk, file.shape.n_ctx_train, args.quiet);
+    warn_long(cut.chunk, model.shape().n_ctx_train, args.quiet);
     let text = settings::read_text(&args.text)?;
-    let ids = file.tokenizer()?.encode(&text, Specials::Plain);
-    if base_file.tokenizer()?.encode(&text, Specials::Plain) != ids {
+    let ids = model.tokenizer()?.encode(&text, Specials::Plain);
+    if base_model.tokenizer()?.encode(&text, Specials::Plain) != ids {
         return Err(BadFile("the two models do not read this text as the same tokens".into()).into());
     }
-    load::check_ids(&ids, file.shape.n_vocab.min(base_file.shape.n_vocab))?;
-    let base_engine = args.base_engine.unwrap_or_default();
-    let [mut engine, mut base] = load::engines(
-        [&file, &base_file],
-        config,
-        &args.model.load,
-        base_engine,
-        args.base_kv_type,
-        cut.chunk,
-    )?;
+    load::check_ids(&ids, model.shape().n_vocab.min(base_model.shape().n_vocab))?;
+    let [mut engine, mut base] = load::engines([&model, &base_model], Room::single(cut.chunk), args.quiet)?;
     let began = Instant::now();
     let mut counter = Counter::new(cut.chunks(ids.len()) as u64, false, args.quiet);
     let result = signals.while_busy(|cancel| {
@@ -140,10 +135,10 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
             "chunks": d.chunks,
             "scored": d.scored,
             "seconds": seconds,
-            "model": file.path.display().to_string(),
-            "model_fingerprint": file.fingerprint()?,
-            "base": base_file.path.display().to_string(),
-            "base_fingerprint": base_file.fingerprint()?,
+            "model": model.path().display().to_string(),
+            "model_fingerprint": model.fingerprint()?,
+            "base": base_model.path().display().to_string(),
+            "base_fingerprint": base_model.fingerprint()?,
             "base_runs_on": base.info().runs_on,
             "runs_on": engine.info().runs_on,
             "threads": engine.info().threads,

@@ -14,9 +14,11 @@ use super::printer::visible;
 use crate::bench;
 use crate::engine::EngineError;
 use crate::eval;
+use crate::open::{self, NotEnoughMemory};
 use crate::schedule::Refused;
-use crate::session::{self, catalog, store};
+use crate::session::{self, store};
 use huozi_quant::bloom::synth;
+use huozi_quant::hub;
 use huozi_token::ChatError;
 use std::io;
 
@@ -76,8 +78,11 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<Usage>() {
         return Some(USAGE);
     }
-    if cause.is::<catalog::NotEnoughMemory>() {
+    if cause.is::<NotEnoughMemory>() {
         return Some(NO_ROOM);
+    }
+    if let Some(error) = cause.downcast_ref() {
+        return of_open(error);
     }
     if let Some(error) = cause.downcast_ref::<io::Error>() {
         match error.kind() {
@@ -152,6 +157,34 @@ fn of_engine(error: &EngineError) -> Option<u8> {
         EngineError::KvFull { .. } => Some(NO_ROOM),
         EngineError::Cancelled => Some(INTERRUPTED),
         EngineError::File(_) => Some(BAD_FILE),
+        _ => None,
+    }
+}
+
+/// Some of its errors show another one as their own: that one decides.
+fn of_open(error: &open::Error) -> Option<u8> {
+    match error {
+        open::Error::File(error) => code_of_cause(error),
+        open::Error::Hub(hub::Error::Io { .. } | hub::Error::BadRef { .. } | hub::Error::NotFound { .. })
+        | open::Error::Folder { .. }
+        | open::Error::SeveralFiles { .. }
+        | open::Error::Checkpoint { .. }
+        | open::Error::NoModel { .. }
+        | open::Error::Vocabulary { .. }
+        | open::Error::Chat { .. }
+        | open::Error::Io { .. } => Some(BAD_FILE),
+        open::Error::Memory(_) | open::Error::Lock { .. } => Some(NO_ROOM),
+        open::Error::NotBuilt
+        | open::Error::NoFile
+        | open::Error::MlockWithGgml
+        | open::Error::FlashAttentionWithNative
+        | open::Error::NoChat { .. } => Some(USAGE),
+        open::Error::Engine(error) => code_of_cause(error),
+        #[cfg(feature = "ggml")]
+        open::Error::Ggml(error) => code_of_cause(error),
+        open::Error::Random(error) => of_synth(error),
+        open::Error::Cancelled { .. } => Some(INTERRUPTED),
+        // The converter's error below has the code.
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 use super::args::Inspect;
 use super::printer::{Printer, bytes, escaped};
 use super::settings::Config;
+use crate::open::locate;
 use anyhow::Result;
 use huozi_quant::gguf::{Array, Reader, Value};
 use huozi_quant::map::How;
@@ -21,7 +22,7 @@ const SHOWN_CHARS: usize = 200;
 /// See [`super::exit`].
 pub fn run(args: &Inspect, config: &Config, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.path.as_deref().or(args.model.as_deref()))?;
-    let reader = Reader::open(&path, How::Map)?;
+    let reader = Reader::open(&locate(&path)?, How::Map)?;
     let mut types: BTreeMap<&'static str, (usize, u64, u64)> = BTreeMap::new();
     let (mut weights, mut data) = (0u64, 0u64);
     for tensor in reader.tensors() {

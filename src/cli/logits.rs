@@ -1,13 +1,14 @@
 //! `huozi logits`: what the model thinks comes next, at every position.
 
 use super::args::Logits;
-use super::load::{self, File};
+use super::load;
 use super::printer::{Printer, escaped};
 use super::settings::Config;
 use super::signal::Signals;
 use super::tokenize;
 use crate::engine::{EngineError, Info, Phase, Want};
 use crate::eval::{self, log_sum_exp};
+use crate::open::{Loaded, Room};
 use anyhow::{Context, Result, anyhow};
 use huozi_token::Tokenizer;
 use serde_json::{Map, Value, json};
@@ -22,13 +23,13 @@ use tempfile::NamedTempFile;
 /// See [`super::exit`].
 pub fn run(args: &Logits, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.model.as_deref())?;
-    let file = File::open(&path, load::how(&args.model.load))?;
-    let tokenizer = file.tokenizer()?;
+    let model = load::open(&path, &load::measuring(config, &args.model.load)?)?;
+    let tokenizer = model.tokenizer()?;
     let ids = tokenize::ids(&args.text, &tokenizer)?;
-    load::check_ids(&ids, file.shape.n_vocab)?;
-    let mut engine = load::engine(&file, config, &args.model.load, ids.len())?;
+    load::check_ids(&ids, model.shape().n_vocab)?;
+    let mut engine = load::engine(&model, Room::single(ids.len()), config.quiet)?;
     let seq = engine.seq_new();
-    let record = if args.json { record(&file, engine.info())? } else { Map::new() };
+    let record = if args.json { record(&model, engine.info())? } else { Map::new() };
 
     let mut sink: Box<dyn Rows> = match &args.output {
         Some(path) => Box::new(Raw::create(path)?),
@@ -98,10 +99,10 @@ impl<W: Write> Lines<'_, W> {
     }
 }
 
-fn record(file: &File, info: &Info) -> Result<Map<String, Value>> {
+fn record(model: &Loaded, info: &Info) -> Result<Map<String, Value>> {
     Ok(Map::from_iter([
-        ("model".to_owned(), file.path.display().to_string().into()),
-        ("model_fingerprint".to_owned(), file.fingerprint()?.into()),
+        ("model".to_owned(), model.path().display().to_string().into()),
+        ("model_fingerprint".to_owned(), model.fingerprint()?.into()),
         ("runs_on".to_owned(), info.runs_on.clone().into()),
         ("threads".to_owned(), info.threads.into()),
         ("kv_type".to_owned(), info.kv.name().into()),

@@ -2,7 +2,7 @@
 
 use super::args::Run;
 use super::exit::Usage;
-use super::load::{self, File};
+use super::load;
 use super::printer::Printer;
 use super::settings::{self, Config};
 use super::show::{Show, Verbosity};
@@ -19,13 +19,12 @@ use serde_json::json;
 /// See [`super::exit`].
 pub fn run(args: &Run, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.model.as_deref())?;
-    let file = File::open(&path, load::how(&args.model.load))?;
+    let model = load::open(&path, &load::talking(config, &args.model.load)?)?;
     // A chat message has no use for the line break at its end; a text to continue may mean it.
     let trim = !args.raw || args.file.is_none();
     let prompt = args.prompt.as_deref().or(args.positional.as_deref());
     let text = settings::text(prompt, args.file.as_deref(), trim)?;
-    let mut session =
-        load::session(&file, config, &args.model.load, &args.chat, &args.sampling, HistoryRule::TwoThirds)?;
+    let mut session = load::session(&model, config, &args.chat, &args.sampling, HistoryRule::TwoThirds)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     let how = if !args.raw {
         Way::Chat
@@ -51,8 +50,8 @@ pub fn run(args: &Run, config: &Config, signals: &Signals, printer: &mut Printer
             "generate_seconds": stats.generate_seconds,
             "context_used": stats.context_used,
             "context": stats.context,
-            "model": file.path.display().to_string(),
-            "model_fingerprint": file.fingerprint()?,
+            "model": model.path().display().to_string(),
+            "model_fingerprint": model.fingerprint()?,
             "runs_on": info.runs_on,
             "threads": info.threads,
             "kv_type": info.kv.name(),

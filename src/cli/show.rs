@@ -202,9 +202,9 @@ impl Counter {
         Self { bar, from: now, plain: !quiet && !terminal, last: now, total, bytes: is_bytes }
     }
 
-    /// Counts `total` bytes that are mostly there at once: shows nothing unless it takes time.
-    pub fn patient(total: u64, quiet: bool) -> Self {
-        let mut counter = Self::new(total, true, quiet);
+    /// As [`new`](Self::new) for work that is mostly done at once: shows nothing unless it takes time.
+    pub fn patient(total: u64, is_bytes: bool, quiet: bool) -> Self {
+        let mut counter = Self::new(total, is_bytes, quiet);
         counter.from += PATIENCE;
         counter
     }

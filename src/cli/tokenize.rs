@@ -1,11 +1,11 @@
 //! `huozi tokenize`: text to ids, ids to text.
 
 use super::args::{TextArgs, Tokenize};
-use super::load::{self, File};
+use super::load;
 use super::printer::{Printer, escaped};
 use super::settings::{self, Config};
+use crate::open::OpenOptions;
 use anyhow::Result;
-use huozi_quant::map::How;
 use huozi_token::{Specials, Tokenizer};
 use serde::{Serialize, Serializer};
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ use std::io::Write as _;
 /// See [`super::exit`].
 pub fn run(args: &Tokenize, config: &Config, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.as_deref())?;
-    let tokenizer = File::open(&path, How::Map)?.tokenizer()?;
+    let tokenizer = load::open(&path, &OpenOptions::default())?.tokenizer()?;
     let ids = ids(&args.text, &tokenizer)?;
     let decoding = args.text.ids.is_some();
     if decoding {

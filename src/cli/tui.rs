@@ -4,8 +4,9 @@ use super::args::{ChatArgs, LoadArgs, SamplingArgs, engine, kv_type, threads};
 use super::exit::{self, Usage};
 use super::settings::{self, Config};
 use crate::engine::{EngineKind, KvType};
+use crate::open::OpenOptions;
 use crate::session::catalog::xdg;
-use crate::session::open::{Options, Runs, Source};
+use crate::session::open::{SessionOptions, Source};
 use crate::session::store;
 use crate::tui::app::{Prefs, Start};
 use crate::tui::look::{Lang, Theme};
@@ -97,17 +98,11 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
     }
     let config = Config::load(false)?;
     let load = LoadArgs { threads: args.threads, engine: args.engine, ..LoadArgs::default() };
-    super::load::known(&load)?;
-    let options = Options {
+    OpenOptions { engine: args.engine.unwrap_or_default(), ..OpenOptions::default() }.check()?;
+    let options = SessionOptions {
         threads: config.threads(&load)?,
         kv: args.kv_type.or(config.kv),
-        runs: match args.engine.unwrap_or_default() {
-            EngineKind::Native => Runs::Native,
-            #[cfg(feature = "ggml")]
-            EngineKind::Ggml => Runs::Ggml,
-            #[cfg(not(feature = "ggml"))]
-            EngineKind::Ggml => Runs::Native,
-        },
+        engine: args.engine.unwrap_or_default(),
         n_ctx: args.chat.ctx_size,
         no_memory_check: args.no_memory_check,
     };

@@ -6,6 +6,7 @@ use super::printer::{Printer, bytes, escaped};
 use super::settings::Config;
 use super::show::Counter;
 use crate::model::Weights;
+use crate::open::locate;
 use anyhow::Result;
 use huozi_quant::gguf::{Reader, check};
 use huozi_quant::map::How;
@@ -21,11 +22,12 @@ const SHOWN: usize = 8;
 /// # Errors
 /// See [`super::exit`]; [`BadFile`] for tensors that are not what they were.
 pub fn run(args: &Verify, config: &Config, printer: &mut Printer) -> Result<()> {
-    let path = config.model(args.path.as_deref().or(args.model.as_deref()))?;
+    let path = locate(&config.model(args.path.as_deref().or(args.model.as_deref()))?)?;
     let reader = Reader::open(&path, How::Map)?;
     // What a model needs is there, in the right shapes.
     Weights::from_gguf(&reader)?;
-    let counter = Mutex::new(Counter::patient(reader.tensors().iter().map(|t| t.bytes).sum(), args.quiet));
+    let total = reader.tensors().iter().map(|t| t.bytes).sum();
+    let counter = Mutex::new(Counter::patient(total, true, args.quiet));
     let done = AtomicU64::new(0);
     let checked = check::check(&path, &|n| {
         let done = done.fetch_add(n, Relaxed) + n;

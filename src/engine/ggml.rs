@@ -37,7 +37,7 @@ const SOURCE: &str = "llama-cpp-sys-2 0.1.161";
 
 /// How to build a [`Ggml`].
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct GgmlOptions {
     /// Threads that compute; `None` = as many as this process may use.
     pub threads: Option<usize>,
     /// Type of the KV cache, keys and values alike.
@@ -154,7 +154,7 @@ impl Ggml {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn open(path: &Path, options: &Options) -> Result<Self, Error> {
+    pub fn open(path: &Path, options: &GgmlOptions) -> Result<Self, Error> {
         let within = |what, asked: usize, most: usize| match asked {
             asked if (1..=most).contains(&asked) => Ok(asked as u32),
             asked => Err(Error::Option { what, asked, most }),

@@ -5,13 +5,15 @@
 
 #[cfg(feature = "ggml")]
 pub mod ggml;
+mod kind;
 mod native;
 mod threads;
 
 pub use crate::model::bloom::LOGIT_ROWS;
 pub use crate::model::kv::KvType;
 pub use crate::model::sink::Sink;
-pub use native::{MICRO_BATCH, Native, Options};
+pub use kind::EngineKind;
+pub use native::{MICRO_BATCH, Native, NativeOptions};
 pub use threads::default as default_threads;
 
 use std::sync::atomic::AtomicBool;
@@ -60,46 +62,6 @@ pub struct StepStats {
     pub tokens: usize,
     /// Rows of logits given to the sink.
     pub rows: usize,
-}
-
-/// Which engine runs a model. Every build knows both names; only one with the cargo feature `ggml` can open `Ggml`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EngineKind {
-    /// Ours.
-    #[default]
-    Native,
-    /// llama.cpp.
-    Ggml,
-}
-
-impl EngineKind {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Native, Self::Ggml];
-
-    /// The name as `--engine` takes it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Ggml => "ggml",
-        }
-    }
-
-    /// The engine with this name; `llama.cpp` is another name of `ggml`.
-    pub fn named(text: &str) -> Option<Self> {
-        match text {
-            "native" => Some(Self::Native),
-            "ggml" | "llama.cpp" => Some(Self::Ggml),
-            _ => None,
-        }
-    }
-
-    /// Whether this build can open it.
-    pub const fn is_built(self) -> bool {
-        match self {
-            Self::Native => true,
-            Self::Ggml => cfg!(feature = "ggml"),
-        }
-    }
 }
 
 /// How llama.cpp computes attention; ours has one way.

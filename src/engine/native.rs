@@ -17,7 +17,7 @@ pub const MICRO_BATCH: usize = 512;
 
 /// How to build a [`Native`].
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct NativeOptions {
     /// Threads that compute; `None` = as many as this process may use.
     pub threads: Option<usize>,
     /// Type of the KV cache.
@@ -46,7 +46,7 @@ impl Native {
     ///
     /// # Errors
     /// When the file is no BLOOM model, `HUOZI_ISA` names nothing this CPU has, or threads are refused.
-    pub fn open(reader: &Reader, options: &Options) -> Result<Self, Error> {
+    pub fn open(reader: &Reader, options: &NativeOptions) -> Result<Self, Error> {
         let isa =
             Isa::from_env().map_err(|e| Error::System { what: "choosing kernels", source: Box::new(e) })?;
         let weights = Weights::from_gguf(reader)?;

@@ -9,10 +9,8 @@ use huozi_quant::matmul::QMatrix;
 #[non_exhaustive]
 pub enum Error {
     /// Something in the metadata.
-    #[error("{file}: {source}")]
+    #[error("{source}")]
     Metadata {
-        /// The file.
-        file: String,
         /// What is wrong.
         #[source]
         source: huozi_quant::gguf::Error,
@@ -122,7 +120,7 @@ impl Weights {
     /// # Errors
     /// When the file is no BLOOM model or a tensor is missing or has another shape.
     pub fn from_gguf(reader: &Reader) -> Result<Self, Error> {
-        let metadata = |source| Error::Metadata { file: reader.name().to_owned(), source };
+        let metadata = |source| Error::Metadata { source };
         let meta: Meta<'_> = reader.meta();
         let architecture = meta.str("general.architecture").map_err(metadata)?.unwrap_or("");
         if architecture != "bloom" {
@@ -131,11 +129,9 @@ impl Weights {
                 found: architecture.to_owned(),
             });
         }
-        let mut shape = Shape::from_meta(meta).map_err(metadata)?;
+        let shape = Shape::from_file(reader).map_err(metadata)?;
         let find = Finder { reader };
-        let embd = find.tensor("token_embd.weight")?;
-        // The file's own rows count: metadata has no key for them.
-        shape.n_vocab = embd.rows();
+        find.tensor("token_embd.weight")?;
         let (v, e, f) = (shape.n_vocab, shape.n_embd, shape.n_ff);
         let key = "bloom.attention.layer_norm_epsilon";
         let eps = meta.float(key).map_err(metadata)?.unwrap_or(1e-5);

@@ -10,7 +10,7 @@ pub mod kv_cache;
 pub mod open;
 pub mod store;
 
-pub use crate::engine::KvType;
+pub use crate::engine::{EngineKind, KvType};
 pub use crate::sample::{Sampling, SettingError};
 pub use crate::schedule::Stop;
 

@@ -8,7 +8,7 @@ use super::look::{Lang, Look, Theme};
 use super::panels::{Choice, Panel};
 use super::transcript::Transcript;
 use super::worker::{AskKind, Chosen, DeskTask, ModelEntry, ModelTask, Talk};
-use crate::session::open::{About, Options, Source, Step};
+use crate::session::open::{About, SessionOptions, Source, Step};
 use crate::session::store::{Entry, title_of};
 use crate::session::{Stats, Stop, Turn};
 use ratatui::layout::Rect;
@@ -62,7 +62,7 @@ pub struct Start {
     /// The model to open at once.
     pub source: Option<Source>,
     /// How models are opened.
-    pub options: Options,
+    pub options: SessionOptions,
     /// Whether to begin a new conversation instead of going on with the last.
     pub fresh: bool,
     /// The language of the locale.
@@ -353,6 +353,8 @@ impl App {
                 .map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned()),
             #[cfg(feature = "demo")]
             Source::Demo => self.say("the built-in demo model", "内置演示模型").to_owned(),
+            Source::Memory(reader) => reader.name().to_owned(),
+            Source::Random(model) => model.name.clone(),
         };
         let cancel = Arc::new(AtomicBool::new(false));
         self.screen = Screen::Load(Loading { name, step: None, since: now, cancel: cancel.clone() });

@@ -164,7 +164,7 @@ impl From<open::Error> for Failure {
             open::Error::NoChat { path } => {
                 format!("{}：此模型没有对话格式，只能续写文本：请用 huozi run --raw", path.display())
             }
-            open::Error::Stopped { path } => format!("{}：已停止打开", path.display()),
+            open::Error::Cancelled { path } => format!("{}：已停止打开", path.display()),
             open::Error::File(of_file @ FileError::Malformed(malformed)) => match of_gguf(of_file) {
                 Some(what) => format!("{}：{what}", malformed.file),
                 None => return Self::of(&error),

@@ -8,8 +8,8 @@ use super::panels::{Panel, both_ends, edit, line, list, place, window};
 use super::text::{one_line, pad, width};
 use super::update::is_switching;
 use super::worker::{Chosen, DeskTask, ModelTask};
+use crate::session::EngineKind;
 use crate::session::KvType;
-use crate::session::open::Runs;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -157,7 +157,7 @@ fn of(chosen: &Chosen, item: Item, on: impl Fn(bool) -> String) -> String {
         Item::Seed => settings.seed.to_string(),
         Item::Threads => options.threads.map_or_else(|| "-".into(), |n| n.to_string()),
         Item::Kv => options.kv.map_or("f16", KvType::name).to_owned(),
-        Item::Engine => options.runs.name().to_owned(),
+        Item::Engine => options.engine.name().to_owned(),
         Item::Language | Item::Colours | Item::SendKey | Item::Mouse => String::new(),
     }
 }
@@ -197,9 +197,9 @@ pub fn set(chosen: &mut Chosen, item: Item, text: &str, lang: Lang) -> Result<()
             );
         }
         Item::Engine => {
-            let runs = Runs::ALL.iter().find(|runs| runs.name() == text);
-            options.runs = *runs.ok_or_else(|| {
-                let names: Vec<&str> = Runs::ALL.iter().map(|runs| runs.name()).collect();
+            let engine = EngineKind::BUILT.iter().find(|engine| engine.name() == text);
+            options.engine = *engine.ok_or_else(|| {
+                let names: Vec<&str> = EngineKind::BUILT.iter().map(|engine| engine.name()).collect();
                 format!("{}: {}", lang.of("this build has", "可用引擎"), names.join(" "))
             })?;
         }
@@ -280,8 +280,9 @@ fn step(app: &mut App, item: Item, up: bool, now: Instant) -> Vec<Effect> {
                     });
                 }
                 Item::Engine => {
-                    let at = Runs::ALL.iter().position(|&runs| runs == options.runs).unwrap_or(0);
-                    options.runs = Runs::ALL[(at + 1) % Runs::ALL.len()];
+                    let at =
+                        EngineKind::BUILT.iter().position(|&engine| engine == options.engine).unwrap_or(0);
+                    options.engine = EngineKind::BUILT[(at + 1) % EngineKind::BUILT.len()];
                 }
                 _ => {}
             }
@@ -442,7 +443,7 @@ pub fn render(app: &App, state: &Settings, screen: Rect, buffer: &mut Buffer) ->
 mod tests {
     use super::*;
     use crate::session::Settings as Session;
-    use crate::session::open::Options;
+    use crate::session::open::SessionOptions;
 
     fn chosen() -> Chosen {
         let settings = Session {
@@ -455,7 +456,7 @@ mod tests {
         };
         Chosen {
             settings,
-            options: Options { threads: Some(2), kv: Some(KvType::F16), ..Options::default() },
+            options: SessionOptions { threads: Some(2), kv: Some(KvType::F16), ..SessionOptions::default() },
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the tests of the program share: models converted from the fixtures, and runs of the binary.
 #![allow(dead_code)] // every test binary uses a part of it
 
-use huozi::engine::{KvType, Native, Options as EngineOptions};
+use huozi::engine::{KvType, Native, NativeOptions};
 use huozi_convert::pipeline::{self, Options, Source};
 use huozi_convert::plan::Preset;
 use huozi_quant::gguf::Reader;
@@ -57,7 +57,7 @@ pub static NEVER: AtomicBool = AtomicBool::new(false);
 /// The native engine over a file.
 pub fn open(file: &Path, kv: KvType, kv_positions: usize, threads: usize) -> (Reader, Native) {
     let reader = Reader::open(file, How::Map).expect("opens");
-    let options = EngineOptions { threads: Some(threads), kv, kv_positions };
+    let options = NativeOptions { threads: Some(threads), kv, kv_positions };
     let engine = Native::open(&reader, &options).expect("is a model");
     (reader, engine)
 }
@@ -102,7 +102,16 @@ impl Run {
 /// The program, without the settings of whoever runs the tests.
 pub fn huozi(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_huozi"));
-    for key in ["HUOZI_MODEL", "HUOZI_THREADS", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"] {
+    for key in [
+        "HUOZI_MODEL",
+        "HUOZI_THREADS",
+        "XDG_CONFIG_HOME",
+        "XDG_DATA_HOME",
+        "XDG_CACHE_HOME",
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "HUGGINGFACE_HUB_CACHE",
+    ] {
         command.env_remove(key);
     }
     command.env("HOME", home).current_dir(home);

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// llama.cpp over a file: exact KV cache, and attention as matrix products, which do what ours does.
 fn peer(file: &Path, kv_positions: usize, sequences: usize, threads: usize) -> Ggml {
-    let options = ggml::Options {
+    let options = ggml::GgmlOptions {
         threads: Some(threads),
         kv: KvType::F32,
         kv_positions,
@@ -534,7 +534,7 @@ fn what_cannot_be_done_changes_nothing() {
     assert_eq!(e.seq_fork(a, 3), Err(EngineError::TooManySeqs { max: 2 }));
     e.seq_free(b);
     assert_eq!(e.step(&[item(b, &[1])], &mut no_row(), &NEVER), Err(EngineError::UnknownSeq(b)));
-    let options = ggml::Options {
+    let options = ggml::GgmlOptions {
         threads: Some(1),
         kv: KvType::F16,
         kv_positions: 64,
@@ -545,7 +545,7 @@ fn what_cannot_be_done_changes_nothing() {
     };
     let file = model("tiny-f32", Preset::F32);
     assert!(matches!(Ggml::open(&file, &options), Err(ggml::Error::Option { asked: 257, .. })));
-    let options = ggml::Options { sequences: 1, ..options };
+    let options = ggml::GgmlOptions { sequences: 1, ..options };
     assert!(matches!(Ggml::open(&file.join("none"), &options), Err(ggml::Error::Load { .. })));
 }
 

@@ -11,6 +11,7 @@ mod cli_exit;
 mod engine;
 #[cfg(feature = "ggml")]
 mod ggml;
+mod open;
 mod reference;
 mod sample;
 mod schedule;

@@ -2,7 +2,7 @@
 
 use crate::common;
 use huozi::engine::{
-    Engine, EngineError, Info, Item, KvState, KvType, Native, Options, Seq, Sink, StepStats,
+    Engine, EngineError, Info, Item, KvState, KvType, Native, NativeOptions, Seq, Sink, StepStats,
 };
 use huozi::schedule::{Scheduler, Stop};
 use huozi::session::kv_cache::KvCache;
@@ -95,7 +95,7 @@ fn world(change: impl FnOnce(&mut Settings)) -> World {
         seed: 7,
     };
     change(&mut settings);
-    let options = Options { threads: Some(2), kv: KvType::F32, kv_positions: settings.n_ctx };
+    let options = NativeOptions { threads: Some(2), kv: KvType::F32, kv_positions: settings.n_ctx };
     let strings = Arc::<Mutex<Strings>>::default();
     let engine = Rigged { inner: Native::open(&reader, &options).unwrap(), strings: strings.clone() };
     let scheduler = Scheduler::new(Box::new(engine), tokenizer.vocab().never());

@@ -2,7 +2,7 @@
 
 use crate::common;
 use crate::worker_support::{Threads, choices, nothing, options, saved, setup, short, talked};
-use huozi::session::open::{Options, Source, Step, Wanted};
+use huozi::session::open::{SessionOptions, Source, Step, Wanted};
 use huozi::session::store::{self, Choices};
 use huozi::session::{Event, KvType};
 use huozi::tui::look::Lang;
@@ -67,7 +67,7 @@ fn what_was_typed_holds_and_what_differs_is_kept() {
         ..setup(home.path())
     };
     let threads = Threads::start(setup);
-    let (fresh, _) = threads.load(Options { kv: Some(KvType::F32), ..options() });
+    let (fresh, _) = threads.load(SessionOptions { kv: Some(KvType::F32), ..options() });
     let old = threads.opened(ModelTask::Open("old".into()));
     assert_eq!((old.settings.sampling.temperature, old.settings.sampling.top_k), (0.2, 3));
     assert_eq!((old.options.kv, old.options.threads), (Some(KvType::F32), Some(2)));
@@ -94,7 +94,7 @@ fn opening_a_file_is_stopped_and_begins_again() {
     let why = threads.stopped();
     assert!(why.text(Lang::En).ends_with(": stopped while it was opened"), "{why:?}");
     assert!(why.text(Lang::Zh).ends_with("：已停止打开"), "{why:?}");
-    threads.load(Options::default());
+    threads.load(SessionOptions::default());
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn what_only_continues_text_is_refused_before_it_is_read() {
     let path = home.path().join("bloom.gguf");
     fs::write(&path, bytes).unwrap();
     let source = Source::File(path);
-    threads.workers.work(ModelTask::Load { source, options: Options::default(), cancel: nothing() });
+    threads.workers.work(ModelTask::Load { source, options: SessionOptions::default(), cancel: nothing() });
     let why = threads.wait(|report| match report {
         Report::Loading(Step::Read, ..) => panic!("its weights are of no use"),
         Report::LoadFailed(why) => Some(why),
@@ -218,7 +218,7 @@ fn what_cannot_be_a_model_leaves_the_one_that_is_open() {
     let text = home.path().join("text.gguf");
     fs::write(&text, "no model").unwrap();
     for path in [home.path().join("missing.gguf"), home.path().to_owned(), text] {
-        let (source, options) = (Source::File(path), Options::default());
+        let (source, options) = (Source::File(path), SessionOptions::default());
         threads.workers.work(ModelTask::Load { source, options, cancel: nothing() });
         let why = threads.wait(|report| match report {
             Report::LoadFailed(why) => panic!("the model is gone: {why:?}"),

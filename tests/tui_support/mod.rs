@@ -2,7 +2,7 @@
 #![allow(dead_code)] // every user takes a part of it
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use huozi::session::open::{About, Options};
+use huozi::session::open::{About, SessionOptions};
 use huozi::session::store::Entry;
 use huozi::session::{Event, KvType, Settings, Stats, Stop, Turn};
 use huozi::tui::app::{App, Start};
@@ -33,7 +33,10 @@ pub fn chosen() -> Chosen {
         history: HistoryRule::TwoThirds,
         seed: 20240,
     };
-    Chosen { settings, options: Options { threads: Some(4), kv: Some(KvType::F16), ..Options::default() } }
+    Chosen {
+        settings,
+        options: SessionOptions { threads: Some(4), kv: Some(KvType::F16), ..SessionOptions::default() },
+    }
 }
 
 pub fn about() -> About {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Dtype;
+use huozi_quant::hub;
 
 /// Why a checkpoint could not be opened or read; every variant names its subject.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +97,22 @@ impl Error {
         found: impl Into<String>,
     ) -> Self {
         Error::Layout { file: file.into(), expected: expected.into(), found: found.into() }
+    }
+}
+
+impl From<hub::Error> for Error {
+    fn from(error: hub::Error) -> Self {
+        match error {
+            hub::Error::NotFound { what, looked } => Error::NotFound { what, looked },
+            hub::Error::BadRef { path, found } => {
+                Error::layout(path.display().to_string(), "the name of a snapshot", found)
+            }
+            hub::Error::Io { path, source } => {
+                Error::Io { file: path.display().to_string(), doing: "read".into(), source }
+            }
+            // The enum may grow.
+            other => Error::NotFound { what: other.to_string(), looked: Vec::new() },
+        }
     }
 }
 

@@ -7,7 +7,6 @@
 //! Everything in these files is taken as hostile: any content at all gives an answer or an [`Error`].
 
 mod allowed;
-mod cache;
 mod error;
 mod index;
 mod input;
@@ -25,11 +24,12 @@ use std::sync::{Arc, Mutex};
 
 use huozi_quant::Format;
 use huozi_quant::gguf::Reader;
+use huozi_quant::hub;
 use huozi_quant::map::How;
 
-pub use cache::CacheEnv;
 pub use error::{Error, shown};
 pub(crate) use error::{quoted, shown_json};
+pub use huozi_quant::hub::CacheEnv;
 pub(crate) use input::Inode;
 use input::{Folder, Input};
 use rows::Place;
@@ -173,7 +173,7 @@ impl Checkpoint {
     /// # Errors
     /// As `open`.
     pub fn open_with(path: &Path, env: &CacheEnv) -> Result<Self, Error> {
-        let path = if path.exists() { Cow::Borrowed(path) } else { cache::find(path, env)?.into() };
+        let path = if path.exists() { Cow::Borrowed(path) } else { hub::find(path, env)?.into() };
         if path.is_dir() {
             return Self::from_folder(Folder::Dir(path.into_owned(), Mutex::default()));
         }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::gguf::{Error, Meta, shown};
+use crate::gguf::{Error, Malformed, Meta, Place, Reader, Rule, shown};
 use crate::kv::{BLOCK, KvType};
 
 /// The context BLOOM was trained with, for files that do not say.
@@ -85,6 +85,30 @@ impl Shape {
             n_ff: 4 * n_embd,
             n_ctx_train: DEFAULT_CTX_TRAIN,
         })
+    }
+
+    /// The shape of the model in a file: [`from_meta`](Self::from_meta), with `n_vocab` as the rows of
+    /// `token_embd.weight`, padding rows included. A file without this tensor keeps the number of its tokens.
+    ///
+    /// # Errors
+    /// As `from_meta`; fewer rows than tokens.
+    pub fn from_file(file: &Reader) -> Result<Shape, Error> {
+        let mut shape = Shape::from_meta(file.meta())?;
+        if let Some(embedding) = file.tensor("token_embd.weight") {
+            let rows = embedding.rows();
+            if rows < shape.n_vocab {
+                return Err(Error::Malformed(Box::new(Malformed {
+                    rule: Rule::Value,
+                    file: file.name().to_owned(),
+                    place: Place::Tensor(embedding.name.clone()),
+                    byte: None,
+                    expected: format!("a row for each of the {} tokens", shape.n_vocab),
+                    found: format!("{rows} rows"),
+                })));
+            }
+            shape.n_vocab = rows;
+        }
+        Ok(shape)
     }
 
     /// The shape a file's metadata gives.
@@ -231,7 +255,7 @@ impl fmt::Display for Forecast {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gguf::{Layout, MetaValue, Reader, Rule};
+    use crate::gguf::{Layout, MetaValue};
 
     #[test]
     fn published_shapes_have_the_published_numbers_of_weights() {

@@ -16,7 +16,7 @@ pub fn kv_type(text: &str) -> Result<KvType, String> {
     }
 }
 
-/// Who computes.
+/// Parses the name of an inference engine.
 ///
 /// # Errors
 /// No engine has this name.

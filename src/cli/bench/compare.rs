@@ -1,6 +1,6 @@
 //! `huozi bench --compare`: ours and llama.cpp in turn, each side in a process of its own.
 
-use super::super::args::{self, LoadArgs, Output};
+use super::super::args::{self, Output};
 use super::super::exit;
 use super::super::load;
 use super::super::printer::Printer;
@@ -11,6 +11,7 @@ use super::{csv_head, csv_row, text};
 use crate::bench::compare::{Pairs, Verdict, lacking};
 use crate::bench::median;
 use crate::engine::{EngineKind, KvType};
+use crate::open::OpenOptions;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -58,10 +59,9 @@ pub(super) fn run(
     signals: &Signals,
     printer: &mut Printer,
 ) -> Result<()> {
-    load::known(&LoadArgs { engine: Some(EngineKind::Ggml), ..LoadArgs::default() })?;
-    let model = config.model(args.model.as_deref())?;
-    // Looked at here, so that a bad file is said once and not by a child.
-    load::File::open(&model, load::how(&super::load_args(args, None)))?;
+    // Opened here, so that a bad file is reported once and not by a child process.
+    let options = OpenOptions { engine: EngineKind::Ggml, ..super::options(args) };
+    let model = load::open(&config.model(args.model.as_deref())?, &options)?.path().to_owned();
     let kv = super::kv(args);
     let threads: Vec<String> =
         threads.iter().map(|t| t.unwrap_or_else(crate::engine::default_threads).to_string()).collect();

@@ -2,7 +2,7 @@
 
 use super::part::Part;
 use super::task::{Report, ReportSink};
-use crate::session::open::Options;
+use crate::session::open::SessionOptions;
 use crate::session::store::{Choices, Error, Writer};
 use crate::tui::failure::Failure;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub(super) struct Kept {
     pub(super) unsaved: bool,
     pub(super) choices: Option<Choices>,
     /// The engine that its next answer is to come from; `None` is the one that is open.
-    pub(super) options: Option<Options>,
+    pub(super) options: Option<SessionOptions>,
     /// Name and title that the screen was told.
     pub(super) told: Option<(String, Option<String>)>,
     /// Names that it had until somebody took the file away.

@@ -4,8 +4,9 @@ use super::kept::{Kept, Shelf, homeless};
 use super::part::{AGAIN, Part};
 use super::state::{Left, Loaded, ModelWorker};
 use super::task::{AskKind, Chosen, ModelTask, Pending, Report, Setup, Typed};
+use crate::session::EngineKind;
 use crate::session::catalog;
-use crate::session::open::{self, About, Options, Source, Step};
+use crate::session::open::{self, About, SessionOptions, Source, Step};
 use crate::session::store::{self, Choices, Conversation, Writer};
 use crate::session::{Answer, Event, KvType, Sampling, Settings, Stop, Turn};
 use crate::tui::failure::Failure;
@@ -121,7 +122,7 @@ impl ModelWorker {
         }
     }
 
-    fn load(&mut self, source: Source, options: Options, cancel: &AtomicBool) {
+    fn load(&mut self, source: Source, options: SessionOptions, cancel: &AtomicBool) {
         // What cannot be a model is no reason to lose the one that is open.
         if let (Some(_), Source::File(path)) = (&self.model, &source)
             && let Err(error) = open::look(path)
@@ -143,13 +144,13 @@ impl ModelWorker {
         match open::open(&source, &options, &self.setup.wanted, &progress, cancel) {
             Err(error) => (self.send)(Report::LoadFailed(error.into())),
             Ok(opened) => {
-                let open::Opened { mut session, about, keep } = opened;
+                let open::Opened { mut session, about, file } = opened;
                 let settings = session.settings_mut();
                 settings.system.clone_from(&self.setup.system);
                 if let Some(seed) = self.setup.seed {
                     settings.seed = seed;
                 }
-                let options = Options { threads: Some(about.threads), kv: Some(about.kv), ..options };
+                let options = SessionOptions { threads: Some(about.threads), kv: Some(about.kv), ..options };
                 let start = self.start.get_or_insert_with(|| options.clone()).clone();
                 let fresh = Chosen { settings: settings.clone(), options: start };
                 if let Some(Left { mut turns, settings, fingerprint }) = self.left.take() {
@@ -166,7 +167,7 @@ impl ModelWorker {
                     writer.set_model(&about.fingerprint);
                 }
                 let (told, usual) = (Box::new(about.clone()), Box::new(fresh.clone()));
-                self.model = Some(Loaded { session, about, source, options, fresh, _keep: keep });
+                self.model = Some(Loaded { session, about, source, options, fresh, _file: file });
                 let chosen = Box::new(self.chosen().unwrap_or_else(|| (*usual).clone()));
                 (self.send)(Report::Ready { about: told, fresh: usual, chosen });
                 self.memory();
@@ -187,7 +188,7 @@ impl ModelWorker {
     }
 
     fn memory(&self) {
-        if let Some(bytes) = catalog::resident() {
+        if let Some(bytes) = catalog::resident_bytes() {
             (self.send)(Report::Memory(bytes));
         }
     }
@@ -267,8 +268,8 @@ impl ModelWorker {
             settings.seed = seed.or(choices.seed).unwrap_or(settings.seed);
             options.threads = choices.threads.filter(|_| !typed.threads).or(options.threads);
             options.kv = choices.kv.as_deref().and_then(KvType::named).filter(|_| !typed.kv).or(options.kv);
-            let runs = open::Runs::ALL.iter().find(|runs| Some(runs.name()) == choices.engine.as_deref());
-            options.runs = runs.copied().filter(|_| !typed.engine).unwrap_or(options.runs);
+            let engine = choices.engine.as_deref().and_then(EngineKind::named).filter(|kind| kind.is_built());
+            options.engine = engine.filter(|_| !typed.engine).unwrap_or(options.engine);
         }
         model.session.restore(conversation.turns);
         let (title, choices) = (conversation.title, conversation.choices);
@@ -320,7 +321,7 @@ impl ModelWorker {
             seed: Some(settings.seed),
             threads: options.threads.filter(|_| options.threads != start.threads),
             kv: options.kv.filter(|_| options.kv != start.kv).map(|kv| kv.name().to_owned()),
-            engine: Some(options.runs.name().to_owned()).filter(|_| options.runs != start.runs),
+            engine: Some(options.engine.name().to_owned()).filter(|_| options.engine != start.engine),
         });
         self.talk.options = Some(options.clone());
     }
@@ -362,7 +363,7 @@ impl ModelWorker {
             }
             if looked.elapsed() >= MEMORY {
                 looked = Instant::now();
-                if let Some(bytes) = catalog::resident() {
+                if let Some(bytes) = catalog::resident_bytes() {
                     send(Report::Memory(bytes));
                 }
             }
@@ -413,13 +414,13 @@ impl ModelWorker {
 
     /// Opens the engine anew if it is not open with these options; what was said and set stays. Why that failed; then
     /// the engine has the options it had.
-    fn reopen(&mut self, wanted: &Options, cancel: &AtomicBool) -> Option<Failure> {
+    fn reopen(&mut self, wanted: &SessionOptions, cancel: &AtomicBool) -> Option<Failure> {
         let model = self.model.as_ref().filter(|model| model.options != *wanted)?;
         (self.send)(Report::Reopening);
         let (source, before, fresh) = (model.source.clone(), model.options.clone(), model.fresh.clone());
         self.leave();
         let never = AtomicBool::new(false);
-        let try_open = |options: &Options, cancel: &AtomicBool| {
+        let try_open = |options: &SessionOptions, cancel: &AtomicBool| {
             open::open(&source, options, &self.setup.wanted, &|_, _, _| {}, cancel)
         };
         let (opened, options, error) = match try_open(wanted, cancel) {
@@ -427,10 +428,10 @@ impl ModelWorker {
             Err(error) => (try_open(&before, &never), before, Some(error)),
         };
         // Options that did not work are given up; those that somebody did not wait for still hold.
-        let stopped = matches!(error, Some(open::Error::Stopped { .. }));
+        let stopped = matches!(error, Some(open::Error::Cancelled { .. }));
         let error = error.map(Failure::from);
         match opened {
-            Ok(open::Opened { mut session, about, keep }) => {
+            Ok(open::Opened { mut session, about, file }) => {
                 if let Some(left) = self.left.take() {
                     let n_ctx = session.settings().n_ctx;
                     *session.settings_mut() = Settings { n_ctx, ..left.settings };
@@ -439,7 +440,7 @@ impl ModelWorker {
                 self.talk.options = Some(if stopped { wanted } else { &options }.clone());
                 let back = error.clone().filter(|_| !stopped).map(|error| (Box::new(options.clone()), error));
                 (self.send)(Report::Reopened(Box::new(about.clone()), back));
-                self.model = Some(Loaded { session, about, source, options, fresh, _keep: keep });
+                self.model = Some(Loaded { session, about, source, options, fresh, _file: file });
                 error
             }
             Err(error) => {

@@ -3,7 +3,7 @@
 use super::kept::Kept;
 use super::task::{Chosen, ReportSink, Setup};
 use crate::session::kv_cache::KvCache;
-use crate::session::open::{self, About, Options, Source};
+use crate::session::open::{self, About, SessionOptions, Source};
 use crate::session::{Session, Settings, Turn};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -14,11 +14,11 @@ pub(super) struct Loaded {
     pub(super) about: About,
     pub(super) source: Source,
     /// What it was opened with.
-    pub(super) options: Options,
+    pub(super) options: SessionOptions,
     /// What holds for a new conversation.
     pub(super) fresh: Chosen,
     /// The file of the embedded model lives as long as this.
-    pub(super) _keep: Option<open::Keep>,
+    pub(super) _file: open::Loaded,
 }
 
 /// A conversation whose model is gone.
@@ -41,7 +41,7 @@ pub(super) struct ModelWorker {
     /// Work that has not begun.
     pub(super) waiting: Arc<AtomicUsize>,
     /// The engine of new conversations: the first that was opened.
-    pub(super) start: Option<Options>,
+    pub(super) start: Option<SessionOptions>,
     /// It was told that there is no place to save conversations.
     pub(super) homeless: bool,
 }

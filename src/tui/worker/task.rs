@@ -2,7 +2,7 @@
 
 use super::paths::Completed;
 use crate::session::kv_cache::KvCache;
-use crate::session::open::{About, Options, Source, Step, Wanted};
+use crate::session::open::{About, SessionOptions, Source, Step, Wanted};
 use crate::session::store;
 use crate::session::{Event, Settings, Turn};
 use crate::tui::failure::Failure;
@@ -29,7 +29,7 @@ pub enum ModelTask {
         /// Which.
         source: Source,
         /// How.
-        options: Options,
+        options: SessionOptions,
         /// Ends a conversion or the reading of the file.
         cancel: Arc<AtomicBool>,
     },
@@ -99,7 +99,7 @@ pub struct Chosen {
     /// Of the session.
     pub settings: Settings,
     /// Of the engine.
-    pub options: Options,
+    pub options: SessionOptions,
 }
 
 /// What the threads tell.
@@ -148,7 +148,7 @@ pub enum Report {
     /// The engine is opened anew, as the settings want it.
     Reopening,
     /// It is open; with the options it had before, if the others did not work, and why.
-    Reopened(Box<About>, Option<(Box<Options>, Failure)>),
+    Reopened(Box<About>, Option<(Box<SessionOptions>, Failure)>),
     /// Bytes of memory this process holds.
     Memory(u64),
     /// Models found; memory there is.

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // every user takes a part of it
 
 use crate::common;
-use huozi::session::open::{Options, Source};
+use huozi::session::open::{SessionOptions, Source};
 use huozi::session::store::{self, Choices, Conversation};
 use huozi::session::{KvType, Sampling, Stop, Turn};
 use huozi::tui::failure::Failure;
@@ -48,7 +48,7 @@ impl Threads {
     pub fn stopped(&self) -> Failure {
         let source = Source::File(common::model("nano", Preset::Q8_0));
         let cancel = Arc::new(AtomicBool::new(true));
-        self.workers.work(ModelTask::Load { source, options: Options::default(), cancel });
+        self.workers.work(ModelTask::Load { source, options: SessionOptions::default(), cancel });
         self.wait(|report| match report {
             Report::Ready { .. } => panic!("it opened"),
             Report::LoadFailed(why) => Some(why),
@@ -57,7 +57,7 @@ impl Threads {
     }
 
     /// Opens the model; settings of a new conversation, and of the one that goes on.
-    pub fn load(&self, options: Options) -> (Chosen, Chosen) {
+    pub fn load(&self, options: SessionOptions) -> (Chosen, Chosen) {
         let source = Source::File(common::model("nano", Preset::Q8_0));
         self.workers.work(ModelTask::Load { source, options, cancel: nothing() });
         let chosen = self.wait(|report| match report {
@@ -100,8 +100,8 @@ pub fn setup(home: &Path) -> Setup {
 }
 
 /// Few tokens and one thread.
-pub fn options() -> Options {
-    Options { threads: Some(1), kv: Some(KvType::F16), ..Options::default() }
+pub fn options() -> SessionOptions {
+    SessionOptions { threads: Some(1), kv: Some(KvType::F16), ..SessionOptions::default() }
 }
 
 pub fn short(chosen: &Chosen) -> Chosen {
