@@ -52,8 +52,8 @@ pub fn source() -> Source {
     Source::Memory(FILES.iter().map(|(name, bytes)| ((*name).to_owned(), Cow::Borrowed(*bytes))).collect())
 }
 
-/// The model file in `cache`, converted if none is there that is whole; in a temporary folder if `cache` cannot be
-/// written.
+/// The model file in `cache`, converted if none is there that is whole; in a temporary folder if `cache`
+/// cannot be written.
 ///
 /// # Errors
 /// The conversion fails, or there is no temporary folder either.
@@ -121,8 +121,8 @@ fn file_name(bytes: &[u8]) -> String {
 
 const HASH_OF_NOTHING: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// FNV-1a by words, turned so that high bits come down too. Finds damage, not malice: who can write into the cache
-/// could change the name too.
+/// FNV-1a by words, turned so that high bits come down too. Finds damage, not malice: who can write into the
+/// cache could change the name too.
 fn add_to_hash(hash: u64, bytes: &[u8]) -> u64 {
     bytes.chunks(8).fold(hash, |hash, word| {
         let mut le = [0; 8];

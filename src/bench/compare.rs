@@ -1,10 +1,11 @@
-//! Two engines in turn on one file: whether the comparison is fair, and what it says.
+//! Two engines in turn on one file: whether the comparison is fair, and its result.
 //!
-//! In: rows of both sides, as their processes printed them. Out: ratios, pair by pair. Nothing here starts a process.
+//! In: rows of both sides as their processes printed them. Out: a ratio for each pair. Nothing here starts a
+//! process.
 
 use super::{median, range};
 
-/// Instruction sets as ggml names them, beside how this CPU's features are called here.
+/// Instruction sets: the name in ggml, the name of the CPU feature in Rust.
 const KNOWN: [(&str, &str); 8] = [
     ("AVX2", "avx2"),
     ("FMA", "fma"),
@@ -16,10 +17,10 @@ const KNOWN: [(&str, &str); 8] = [
     ("AVX512_BF16", "avx512bf16"),
 ];
 
-/// Instruction sets, as ggml names them, that our kernels may use: those that the CPU has (`has`, by the names that
-/// `is_x86_feature_detected!` takes) up to what `isa` stands for (`scalar`, `avx2`, `avx512...`).
+/// Instruction sets, by ggml's names, that Huozi's kernels may use: those of the CPU (`has`, by the names
+/// that `is_x86_feature_detected!` takes) up to those that `isa` (`scalar`, `avx2`, `avx512...`) includes.
 pub fn used(isa: &str, has: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    // An AVX-512 ISA of ours may use every extension there is.
+    // Huozi's AVX-512 kernels may use every extension of the CPU.
     let reaches = |ggml: &str| match ggml {
         _ if isa == "scalar" => false,
         name if name.starts_with("AVX512") => isa.starts_with("avx512"),
@@ -29,7 +30,7 @@ pub fn used(isa: &str, has: impl Fn(&str) -> bool) -> Vec<&'static str> {
     KNOWN.iter().filter(|(ggml, cpu)| reaches(ggml) && has(cpu)).map(|(ggml, _)| *ggml).collect()
 }
 
-/// What this CPU has, by the names that [`used`] asks for.
+/// Whether this CPU has a feature, by the names that [`used`] asks for.
 pub fn this_cpu_has(feature: &str) -> bool {
     #[cfg(target_arch = "x86_64")]
     {
@@ -53,11 +54,11 @@ pub fn this_cpu_has(feature: &str) -> bool {
     }
 }
 
-/// Those of `used` that a peer with this system info was built without.
+/// Those of `used` that a peer with this system info was built without, in the same order.
 ///
-/// `system_info`: what llama.cpp prints, `CPU : AVX2 = 1 | AVX512 = 0 | ...`, or the same as bare names; a name is there
-/// when it stands alone as a word and is not followed by `= 0`.
-pub fn lacking(used: &[&'static str], system_info: &str) -> Vec<&'static str> {
+/// `system_info`: what llama.cpp prints, `CPU : AVX2 = 1 | AVX512 = 0 | ...`, or the same as bare names; a
+/// name is there when it stands alone as a word and is not followed by `= 0`.
+pub fn lacking<'a>(used: &[&'a str], system_info: &str) -> Vec<&'a str> {
     let words: Vec<&str> = system_info
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '='))
         .filter(|word| !word.is_empty())
@@ -73,7 +74,7 @@ pub fn lacking(used: &[&'static str], system_info: &str) -> Vec<&'static str> {
 /// One row of a comparison: tokens per second of both sides, as many of each as there were pairs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pairs {
-    /// Ours.
+    /// Huozi's.
     pub ours: Vec<f64>,
     /// The peer's without flash attention.
     pub off: Vec<f64>,
@@ -81,18 +82,18 @@ pub struct Pairs {
     pub on: Vec<f64>,
 }
 
-/// What a row of a comparison says.
+/// The result of a row of a comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
     /// Whether the peer was better with flash attention.
     pub flash: bool,
-    /// Our median.
+    /// Huozi's median.
     pub ours: f64,
     /// The peer's median with its better setting.
     pub peer: f64,
     /// The peer's median with the other setting; NaN when that was not measured.
     pub peer_other: f64,
-    /// Ours by the peer's, pair by pair.
+    /// Huozi's rate divided by the peer's, pair by pair.
     pub ratios: Vec<f64>,
     /// The median of the ratios.
     pub ratio: f64,
@@ -103,7 +104,7 @@ pub struct Verdict {
 impl Pairs {
     /// The comparison with the peer's better setting: the one with the higher median.
     ///
-    /// A setting that was given up after fewer pairs can not win: it was far behind when it was.
+    /// A setting that was dropped after fewer pairs cannot win: it was far slower.
     pub fn verdict(&self) -> Verdict {
         let flash = match self.on.len().cmp(&self.off.len()) {
             std::cmp::Ordering::Greater => true,
@@ -132,8 +133,8 @@ mod tests {
     /// What an untuned build prints on the same machine.
     const PLAIN: &str = "CPU : SSE3 = 1 | SSSE3 = 1 | AVX = 1 | AVX2 = 1 | F16C = 1 | FMA = 1 | BMI2 = 1 | \
                          LLAMAFILE = 1 | OPENMP = 1 | REPACK = 1 | ";
-    const TUNED: &str = "CPU : SSE3 = 1 | AVX = 1 | AVX2 = 1 | F16C = 1 | FMA = 1 | AVX512 = 1 | AVX512_VBMI = 1 | \
-                         AVX512_VNNI = 1 | AVX512_BF16 = 1 | ";
+    const TUNED: &str = "CPU : SSE3 = 1 | AVX = 1 | AVX2 = 1 | F16C = 1 | FMA = 1 | AVX512 = 1 | \
+                         AVX512_VBMI = 1 | AVX512_VNNI = 1 | AVX512_BF16 = 1 | ";
 
     #[test]
     fn a_peer_without_what_we_use_is_refused() {
@@ -141,7 +142,7 @@ mod tests {
         assert_eq!(zen4, ["AVX2", "FMA", "F16C", "AVX512", "AVX512_VBMI", "AVX512_VNNI", "AVX512_BF16"]);
         assert_eq!(lacking(&zen4, PLAIN), ["AVX512", "AVX512_VBMI", "AVX512_VNNI", "AVX512_BF16"]);
         assert!(lacking(&zen4, TUNED).is_empty());
-        // The adapter says bare names.
+        // The adapter in `engine::ggml` gives bare names.
         let bare =
             "llama.cpp (llama-cpp-sys-2 1.0; AVX AVX2 F16C FMA AVX512 AVX512_VBMI AVX512_BF16), 2 threads";
         assert_eq!(lacking(&zen4, bare), ["AVX512_VNNI"]);

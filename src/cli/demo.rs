@@ -1,4 +1,4 @@
-//! `huozi demo`: the built-in model, converted and talked to.
+//! `huozi demo`: a chat with the built-in model, which is converted first.
 
 use super::args::Demo;
 use super::chat;
@@ -23,7 +23,7 @@ pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printe
     let interactive = args.prompt.is_none() && io::stdin().is_terminal();
     let prompt = if interactive { None } else { Some(settings::text(args.prompt.as_deref(), None, true)?) };
     if prompt.as_deref().is_some_and(str::is_empty) {
-        return Err(Usage("nothing to answer: huozi demo \"写一首关于月的诗。\"".into()).into());
+        return Err(Usage("the prompt is empty; try: huozi demo \"写一首关于月的诗。\"".into()).into());
     }
     let options = load::talking(config, &args.load)?;
     let watch = Watch::new(args.quiet);
@@ -40,13 +40,14 @@ pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printe
         if let Some(why) = &demo.not_cached {
             eprintln!("huozi: not kept for next time: {why}");
         }
-        // A conversation begins with the path anyway.
+        // An interactive chat shows the path itself.
         let path = if interactive { String::new() } else { format!(": {}", demo.path.display()) };
         match &demo.report {
             Some(report) => {
                 for output in &report.outputs {
                     eprintln!(
-                        "huozi: converted the built-in model: {} weights, {} -> {} ({}, {:.2} bits per weight), {:.1} s{path}",
+                        "huozi: converted the built-in model: {} weights, {} -> {} \
+                         ({}, {:.2} bits per weight), {:.1} s{path}",
                         report.weights,
                         bytes(report.source_bytes),
                         bytes(output.bytes),

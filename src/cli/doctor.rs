@@ -1,11 +1,11 @@
-//! `huozi doctor`: what this machine has, and which models fit.
+//! `huozi doctor`: the machine's CPU, memory and speed, and the models that fit.
 
 use super::args::Doctor;
 use super::exit::Usage;
 use super::printer::{Printer, bytes, escaped};
 use super::settings::Config;
 use super::signal::Signals;
-use crate::bench::{Cost, Floors};
+use crate::bench::{Floors, ModelCost};
 use crate::engine::{EngineKind, KvType};
 use crate::open::{Memory, forecast};
 use crate::session::catalog::{self, Found};
@@ -16,15 +16,16 @@ use huozi_quant::kernels::Isa;
 use serde_json::json;
 use std::io::Write;
 
-/// The columns of the table: the presets people use.
+/// The columns of the table: the usual presets.
 const PRESETS: [Preset; 5] = [Preset::F16, Preset::Q8_0, Preset::Q5_K_M, Preset::Q4_K_M, Preset::Q4_0];
 
-/// Bytes that are read to learn how fast memory is: more than the caches of most machines hold.
+/// Bytes that are read to measure the memory: more than the caches of most machines hold.
 const READ_BYTES: u64 = 512 << 20;
 
-/// What the machine's floors allow a model of `shape` in `preset`: tokens per second of an answer and of a prompt.
+/// What the machine's floors allow a model of `shape` in `preset`: tokens per second of an answer and of a
+/// prompt.
 fn at_most(floors: &Floors, shape: &Shape, preset: Preset) -> (f64, f64) {
-    let cost = Cost::of_shape(shape, preset);
+    let cost = ModelCost::of_shape(shape, preset);
     let macs = if cost.float { floors.f32 } else { floors.int8 };
     (floors.read / cost.step_bytes as f64, macs.per_second / cost.layer_macs as f64)
 }
@@ -41,10 +42,10 @@ pub fn run(args: &Doctor, config: &Config, signals: &Signals, printer: &mut Prin
         config.threads(&super::args::LoadArgs::default())?.unwrap_or_else(crate::engine::default_threads);
     let memory = Memory::now();
     let features = cpu_features();
-    // No more than an eighth of what is free: whoever asks this may have little.
+    // At most an eighth of the available memory: there may be little of it.
     let read = memory.map_or(READ_BYTES, |m| (m.available / 8).clamp(1 << 20, READ_BYTES));
     let floors = signals.while_busy(|cancel| {
-        // Written, or every page would be the one page of zeros.
+        // Written: pages that were never written all map to one page of zeros.
         let bytes = vec![1u8; usize::try_from(read)?];
         anyhow::Ok(Floors::measure(&bytes, threads, isa, cancel)?)
     });
@@ -72,8 +73,11 @@ pub fn run(args: &Doctor, config: &Config, signals: &Signals, printer: &mut Prin
             .map(|(name, shape, preset)| {
                 let f = forecast(&shape, tensor_bytes(&shape, *preset, true));
                 let (answer, prompt) = at_most(&floors, &shape, *preset);
-                json!({ "shape": name, "type": preset.name().to_lowercase(), "file_bytes": f.file,
-                    "total_bytes": f.total, "fits": fits(f.total), "answer_ts_at_most": answer, "prompt_ts_at_most": prompt })
+                json!({
+                    "shape": name, "type": preset.name().to_lowercase(), "file_bytes": f.file,
+                    "total_bytes": f.total, "fits": fits(f.total),
+                    "answer_ts_at_most": answer, "prompt_ts_at_most": prompt,
+                })
             })
             .collect();
         let models: Vec<_> = models
@@ -81,7 +85,8 @@ pub fn run(args: &Doctor, config: &Config, signals: &Signals, printer: &mut Prin
             .map(|m| match &m.shape {
                 Ok(shape) => {
                     let total = forecast(shape, m.bytes).total;
-                    json!({ "path": m.path.display().to_string(), "bytes": m.bytes, "total_bytes": total, "fits": fits(total) })
+                    let path = m.path.display().to_string();
+                    json!({ "path": path, "bytes": m.bytes, "total_bytes": total, "fits": fits(total) })
                 }
                 Err(_) => json!({ "path": m.path.display().to_string(), "bytes": m.bytes, "error": m.why() }),
             })
@@ -214,10 +219,13 @@ fn cpu_features() -> Vec<&'static str> {
     macro_rules! having {
         ($($name:tt)*) => { [$(($name, std::arch::is_x86_feature_detected!($name))),*] };
     }
-    having!("sse4.2" "avx" "avx2" "fma" "f16c" "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni" "avxvnni" "avx512bf16")
-        .into_iter()
-        .filter_map(|(name, has)| has.then_some(name))
-        .collect()
+    having!(
+        "sse4.2" "avx" "avx2" "fma" "f16c" "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni" "avxvnni"
+        "avx512bf16"
+    )
+    .into_iter()
+    .filter_map(|(name, has)| has.then_some(name))
+    .collect()
 }
 
 #[cfg(target_arch = "aarch64")]

@@ -2,7 +2,7 @@
 //!
 //! | code | meaning |
 //! |---|---|
-//! | 0 | done; also when the reader of standard output went away |
+//! | 0 | done; also when the reader of standard output closed it |
 //! | 1 | failed |
 //! | 2 | wrong usage |
 //! | 3 | some rows of a batch failed |
@@ -37,12 +37,12 @@ pub const INTERRUPTED: u8 = 130;
 /// Stopped by SIGTERM.
 pub const TERMINATED: u8 = 143;
 
-/// Something was asked for in the wrong way.
+/// The command line or the configuration is wrong.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// A file that is not there, cannot be read, or does not hold what it should.
+/// A file that does not exist, cannot be read, or has the wrong content.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadFile(pub String);
@@ -55,7 +55,7 @@ pub struct Interrupted(
     pub u8,
 );
 
-/// The reader of standard output went away.
+/// Whether standard output was closed by its reader.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
@@ -95,7 +95,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref() {
         return of_engine(error);
     }
-    // These show an engine's error as their own, so that it never stands in the chain itself.
+    // These show an engine's error as their own (transparent): it is not in the chain itself.
     if let Some(error) = cause.downcast_ref() {
         return of_session(error);
     }
@@ -136,7 +136,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             Kind::Interrupted => INTERRUPTED,
         });
     }
-    // A full disk or too little memory below a file error counts as what it is.
+    // A full disk or too little memory below a file error has its own code.
     if is_bad_file(cause) {
         let mut below = cause.source();
         while let Some(deeper) = below {
@@ -145,7 +145,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             }
             below = deeper.source();
         }
-        // Threads or kernels that the system refuses are no fault of the file.
+        // Threads or kernels that the system refuses are not the fault of the file.
         let system = matches!(cause.downcast_ref(), Some(crate::model::Error::System { .. }));
         return Some(if system { FAILED } else { BAD_FILE });
     }
@@ -225,7 +225,7 @@ fn of_synth(error: &synth::Error) -> Option<u8> {
         synth::Error::Vocabulary { .. } => Some(USAGE),
         synth::Error::Memory { .. } => Some(NO_ROOM),
         synth::Error::Interrupted => Some(INTERRUPTED),
-        // A disk that is full says so below.
+        // An error of the disk is below this one.
         _ => None,
     }
 }
@@ -238,13 +238,13 @@ fn is_bad_file(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.is::<store::Error>()
 }
 
-/// The error as one line: the whole chain, line breaks as spaces, control characters as visible signs (a model file's
-/// template may have said it).
+/// The error as one line: the whole chain, line breaks as spaces, control characters as visible signs (a
+/// model file's template may have said it).
 pub fn line(error: &anyhow::Error) -> String {
     let mut said: Vec<String> = Vec::new();
     for cause in error.chain() {
         let text = cause.to_string();
-        // Many errors already show their source; saying it twice helps nobody.
+        // Many errors already show their source: it is not repeated.
         if !said.iter().any(|s| s.contains(&text)) {
             said.push(text);
         }

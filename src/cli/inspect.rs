@@ -1,4 +1,4 @@
-//! `huozi inspect`: what a GGUF file holds.
+//! `huozi inspect`: metadata and tensors of a GGUF file.
 
 use super::args::Inspect;
 use super::printer::{Printer, bytes, escaped};
@@ -41,7 +41,8 @@ pub fn run(args: &Inspect, config: &Config, printer: &mut Printer) -> Result<()>
             .iter()
             .map(|t| {
                 json!({
-                    "name": t.name, "type": t.format.name(), "dims": t.dims, "offset": t.offset, "bytes": t.bytes,
+                    "name": t.name, "type": t.format.name(), "dims": t.dims,
+                    "offset": t.offset, "bytes": t.bytes,
                 })
             })
             .collect();

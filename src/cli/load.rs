@@ -41,8 +41,8 @@ pub fn talking(config: &Config, load: &LoadArgs) -> Result<OpenOptions> {
     options(config, load, config.kv(load, KvType::F16))
 }
 
-/// The options for measuring: the KV cache is exact unless another type was typed; the configured type is meant for
-/// talking.
+/// The options for measuring: the KV cache is exact unless another type was typed; the configured type is
+/// meant for talking.
 ///
 /// # Errors
 /// As [`options`].
@@ -67,8 +67,9 @@ pub fn engine(model: &Loaded, room: Room, quiet: bool) -> Result<Box<dyn Engine>
     Ok(model.engine(room, &|step, done, total| watch.set(step, done, total), &NEVER)?)
 }
 
-/// Options for the two sides of a comparison, as `measuring` gives them: the model and its base, which `base_engine`
-/// runs with a cache of `base_kv`, or else of the model's type. `--flash-attn` goes to the side that llama.cpp runs.
+/// Options for the two sides of a comparison, as `measuring` gives them: the model and its base, which
+/// `base_engine` runs with a cache of `base_kv`, or else of the model's type. `--flash-attn` goes to the side
+/// that llama.cpp runs.
 ///
 /// # Errors
 /// As [`options`].

@@ -1,7 +1,8 @@
 //! The one place that writes to standard output.
 //!
-//! What goes out is the result. On a terminal, control characters that a model or a file produced are made visible, or
-//! they could move the cursor, retitle the window or worse; into a pipe or file bytes go as they are.
+//! What goes out is the result. On a terminal, control characters that a model or a file produced are made
+//! visible, or they could move the cursor, retitle the window or worse; into a pipe or file bytes go as they
+//! are.
 
 use std::io::{self, IsTerminal, Write};
 

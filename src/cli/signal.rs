@@ -1,9 +1,9 @@
 //! SIGINT and SIGTERM.
 //!
-//! While work runs, the first signal sets the cancel flag that the engine polls; the work ends in order and the program
-//! says so with its exit code. While nothing runs (the program waits for input or loads a file), or when a second signal
-//! comes, the process ends at once. A chat is different: at its prompt SIGINT drops what is being typed and gives a
-//! hint; only the second one in a row ends the process.
+//! While work runs, the first signal sets the cancel flag that the engine polls; the work ends in order and
+//! the program says so with its exit code. While nothing runs (the program waits for input or loads a file),
+//! or when a second signal comes, the process ends at once. A chat is different: at its prompt SIGINT drops
+//! what is being typed and gives a hint; only the second one in a row ends the process.
 
 use super::exit::{INTERRUPTED, Interrupted, TERMINATED};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-/// A second Ctrl+C quits a chat if it comes this soon. The terminal does not tell what stands on a line before it is
-/// ended, so that time is what tells "quit" from "drop this line, too".
+/// A second Ctrl+C quits a chat if it comes this soon. The terminal does not tell what stands on a line
+/// before it is ended, so that time is what tells "quit" from "drop this line, too".
 const TWICE: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
@@ -114,8 +114,8 @@ impl State {
         self.hinted.lock().ok().and_then(|mut hinted| hinted.take())
     }
 
-    /// SIGINT while a chat waits for input; whether it ends the process. The terminal itself has thrown away the
-    /// unfinished line.
+    /// SIGINT while a chat waits for input; whether it ends the process. The terminal itself has thrown away
+    /// the unfinished line.
     fn at_prompt(&self, now: Instant) -> bool {
         let before = self.forget_hint();
         if self.composing.swap(false, Ordering::SeqCst) {
@@ -148,7 +148,7 @@ impl State {
             std::process::exit(code.into());
         }
         if code == TERMINATED {
-            // Whoever sends SIGTERM sends SIGKILL next: never outlive the patience of a service manager.
+            // A service manager that sends SIGTERM sends SIGKILL next: end before its time limit.
             let spawned = std::thread::Builder::new().spawn(move || {
                 std::thread::sleep(Duration::from_secs(3));
                 std::process::exit(code.into());

@@ -1,4 +1,4 @@
-//! `huozi verify`: whether a GGUF file still is what its writer made.
+//! `huozi verify`: whether a GGUF file is as its writer made it.
 
 use super::args::Verify;
 use super::exit::BadFile;
@@ -20,18 +20,18 @@ const SHOWN: usize = 8;
 /// Runs the command.
 ///
 /// # Errors
-/// See [`super::exit`]; [`BadFile`] for tensors that are not what they were.
+/// See [`super::exit`]; [`BadFile`] when a checksum does not match.
 pub fn run(args: &Verify, config: &Config, printer: &mut Printer) -> Result<()> {
     let path = locate(&config.model(args.path.as_deref().or(args.model.as_deref()))?)?;
     let reader = Reader::open(&path, How::Map)?;
-    // What a model needs is there, in the right shapes.
+    // All tensors of a model are there, in the right shapes.
     Weights::from_gguf(&reader)?;
     let total = reader.tensors().iter().map(|t| t.bytes).sum();
     let counter = Mutex::new(Counter::patient(total, true, args.quiet));
     let done = AtomicU64::new(0);
     let checked = check::check(&path, &|n| {
         let done = done.fetch_add(n, Relaxed) + n;
-        // Whoever does not get the lock has nothing to say: another thread is just looking.
+        // A thread that does not get the lock skips the display: another one is updating it.
         if let Ok(mut counter) = counter.try_lock() {
             counter.set(done, "of the tensors");
         }
@@ -66,5 +66,5 @@ pub fn run(args: &Verify, config: &Config, printer: &mut Printer) -> Result<()> 
     let first: Vec<String> = checked.damaged.iter().take(SHOWN).map(|t| escaped(t.as_bytes())).collect();
     let more = if n > SHOWN { format!(" and {} more", n - SHOWN) } else { String::new() };
     let (of, list) = (checked.tensors, first.join(", "));
-    Err(BadFile(format!("{name}: {n} of {of} tensors are not what was written: {list}{more}")).into())
+    Err(BadFile(format!("{name}: the checksums of {n} of {of} tensors do not match: {list}{more}")).into())
 }

@@ -1,16 +1,18 @@
 //! llama.cpp as a second engine, to compare with: the same file, the same threads, the same trait.
 //!
-//! In: a model file that our own reader has accepted, since llama.cpp stops the process over some broken ones. Out: its
-//! logits. Nothing of llama.cpp is named outside this file.
+//! In: a model file that our own reader has accepted, since llama.cpp stops the process over some broken
+//! ones. Out: its logits. Nothing of llama.cpp is named outside this module.
 //!
-//! Given tokens go in micro-batches of [`MICRO_BATCH`]; generated ones one at a time per sequence, those of several
-//! sequences together, as `llama-batched-bench` does: llama.cpp chooses its arithmetic by the width of a batch, not by
-//! phase. `cancel` is polled between micro-batches, no finer. The KV cache is one pool of cells for all sequences, a
-//! "block" is one position, and forks share cells.
+//! Given tokens go in micro-batches of [`MICRO_BATCH`]; generated ones one at a time per sequence, those of
+//! several sequences together, as `llama-batched-bench` does: llama.cpp chooses its arithmetic by the width
+//! of a batch, not by phase. `cancel` is polled between micro-batches, no finer. The KV cache is one pool of
+//! cells for all sequences, a "block" is one position, and forks share cells.
+
+mod raw;
+
+pub use raw::{dequantize, quantize};
 
 use super::{Engine, EngineError, FlashAttention, Info, Item, KvType, Phase, Seq, Sink, StepStats, Want};
-use huozi_quant::formats::Format;
-use huozi_quant::kernels::Isa;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
 use llama_cpp_2::llama_backend::LlamaBackend;
@@ -35,7 +37,7 @@ pub const MAX_SEQUENCES: usize = 256;
 /// The crate that brings llama.cpp, and with its version the commit.
 const SOURCE: &str = "llama-cpp-sys-2 0.1.161";
 
-/// How to build a [`Ggml`].
+/// Options of [`Ggml::open`].
 #[derive(Clone, Copy, Debug)]
 pub struct GgmlOptions {
     /// Threads that compute; `None` = as many as this process may use.
@@ -46,8 +48,8 @@ pub struct GgmlOptions {
     pub kv_positions: usize,
     /// Sequences with positions at a time, 1 to [`MAX_SEQUENCES`].
     pub sequences: usize,
-    /// One cache that all sequences share, as forks need; otherwise each has its part of the positions for itself, which
-    /// is faster where they have nothing in common.
+    /// One cache that all sequences share, as forks need; otherwise each has its part of the positions for
+    /// itself, which is faster where they have nothing in common.
     pub shared: bool,
     /// How attention is computed.
     pub flash_attention: FlashAttention,
@@ -91,8 +93,8 @@ pub struct Ggml {
     sequences: BTreeMap<Seq, Sequence>,
     next_seq: u64,
     cells: Cells,
-    /// llama.cpp's sequence numbers that nobody uses.
-    /// The lowest is given out first: llama.cpp decodes sequences together when their numbers follow each other.
+    /// llama.cpp's sequence numbers that nobody uses. The lowest is given out first: llama.cpp decodes
+    /// sequences together when their numbers follow each other.
     free_ids: BTreeSet<u32>,
     max_sequences: usize,
 }
@@ -104,8 +106,8 @@ struct Sequence {
     cells: Vec<u32>,
 }
 
-/// Which cells of the KV cache are taken, counted here because llama.cpp does not tell: a cell belongs to every
-/// sequence that was forked over it.
+/// Which cells of the KV cache are taken, counted here because llama.cpp does not tell: a cell belongs to
+/// every sequence that was forked over it.
 struct Cells {
     owners: Vec<u32>,
     free: Vec<u32>,
@@ -235,8 +237,8 @@ impl Ggml {
         })
     }
 
-    /// The ids that llama.cpp's tokenizer gives for `text`, nothing added; `specials`: control tokens spelled in it
-    /// become control tokens.
+    /// The ids that llama.cpp's tokenizer gives for `text`, nothing added; `specials`: control tokens spelled
+    /// in it become control tokens.
     pub fn tokenize(&self, text: &str, specials: bool) -> Vec<u32> {
         let ids = self.model.vocab().tokenize(text.as_bytes(), false, specials);
         ids.into_iter().map(|id| id.0 as u32).collect()
@@ -481,7 +483,7 @@ pub fn logit_rows(n_vocab: usize) -> usize {
     (LOGIT_FLOATS / n_vocab.max(1)).clamp(1, MICRO_BATCH)
 }
 
-/// What llama.cpp was built with, as its system information names it: `AVX2`, `AVX512_VNNI`, `REPACK`, ...
+/// The features that llama.cpp was built with, by the names in its system information: `AVX2`, `AVX512_VNNI`, `REPACK`, ...
 pub fn features() -> &'static [String] {
     static FEATURES: OnceLock<Vec<String>> = OnceLock::new();
     FEATURES.get_or_init(|| {
@@ -490,120 +492,6 @@ pub fn features() -> &'static [String] {
         let features = info.split(['|', ':']).filter_map(|part| part.trim().strip_suffix(" = 1"));
         features.map(str::to_owned).collect()
     })
-}
-
-/// Instruction sets that `isa` stands for on this CPU and that llama.cpp was built without: a comparison of speed with
-/// a peer that lacks some is not fair.
-///
-/// An `avx512` of ours may use every AVX-512 extension that the CPU has, so the peer is asked for all it knows of.
-pub fn missing(isa: Isa) -> Vec<&'static str> {
-    let mut asked: Vec<(&'static str, bool)> = Vec::new();
-    #[cfg(target_arch = "x86_64")]
-    {
-        let name = isa.name();
-        let (avx512, above) = (name.starts_with("avx512"), name != "scalar");
-        asked.extend([("AVX2", above), ("FMA", above), ("F16C", above)]);
-        asked.extend([
-            ("AVX_VNNI", above && is_x86_feature_detected!("avxvnni")),
-            ("AVX512", avx512),
-            ("AVX512_VBMI", avx512 && is_x86_feature_detected!("avx512vbmi")),
-            ("AVX512_VNNI", avx512 && is_x86_feature_detected!("avx512vnni")),
-            ("AVX512_BF16", avx512 && is_x86_feature_detected!("avx512bf16")),
-        ]);
-    }
-    let _ = isa;
-    asked.retain(|(name, used)| *used && !features().iter().any(|have| have == name));
-    asked.into_iter().map(|(name, _)| name).collect()
-}
-
-/// Weights as llama.cpp decodes them; `None` when it does not know `format` by the same blocks, or for F32, which it
-/// does not decode.
-///
-/// # Panics
-/// When `blocks` is no whole number of blocks.
-pub fn dequantize(format: Format, blocks: &[u8]) -> Option<Vec<f32>> {
-    raw::dequantize(format, blocks)
-}
-
-/// Rows of weights as llama.cpp's quantiser encodes them; `None` when it does not know `format` by the same blocks, or
-/// has none for it.
-///
-/// `x`: `(n, cols)` row-major. `importance`: one weight per column.
-///
-/// # Panics
-/// When `x` is no whole number of rows, `cols` no whole number of blocks, or `importance` not one weight per column.
-pub fn quantize(format: Format, x: &[f32], cols: usize, importance: Option<&[f32]>) -> Option<Vec<u8>> {
-    raw::quantize(format, x, cols, importance)
-}
-
-/// The calls that the binding has no safe function for.
-#[allow(unsafe_code)]
-mod raw {
-    use super::Format;
-    use std::ffi::CStr;
-
-    pub fn system_info() -> String {
-        // SAFETY: takes nothing; gives a pointer to a static C string, valid until the next call, and there is none
-        // beside this one, which runs inside `OnceLock::get_or_init`.
-        unsafe { CStr::from_ptr(llama_cpp_sys_2::llama_print_system_info()) }.to_string_lossy().into_owned()
-    }
-
-    pub fn dequantize(format: Format, blocks: &[u8]) -> Option<Vec<f32>> {
-        let (weights, bytes) = (format.block_weights(), format.block_bytes());
-        assert!(blocks.len().is_multiple_of(bytes), "whole blocks of {format}");
-        // SAFETY: gives a pointer into a static table for every type below `GGML_TYPE_COUNT`, which the ids of
-        // `Format` are: they are those of GGUF files.
-        let traits = unsafe { llama_cpp_sys_2::ggml_get_type_traits(format.gguf_id()).as_ref() }?;
-        if (traits.blck_size, traits.type_size) != (weights as i64, bytes) {
-            return None;
-        }
-        let to_float = traits.to_float?;
-        let mut out = vec![0.0f32; blocks.len() / bytes * weights];
-        // Its block structs are aligned like their f16 pairs, to 4.
-        let aligned: Vec<u64> = blocks
-            .chunks(8)
-            .map(|chunk| {
-                let mut word = [0; 8];
-                word[..chunk.len()].copy_from_slice(chunk);
-                u64::from_ne_bytes(word)
-            })
-            .collect();
-        // SAFETY: reads `out.len() / blck_size` blocks of `type_size` bytes, both compared with ours above, which
-        // `aligned` holds; writes `out.len()` floats.
-        unsafe { to_float(aligned.as_ptr().cast(), out.as_mut_ptr(), out.len() as i64) };
-        Some(out)
-    }
-
-    pub fn quantize(format: Format, x: &[f32], cols: usize, importance: Option<&[f32]>) -> Option<Vec<u8>> {
-        let (weights, bytes) = (format.block_weights(), format.block_bytes());
-        let row_bytes = format.row_bytes(cols).expect("rows of whole blocks");
-        assert!(cols > 0 && x.len().is_multiple_of(cols), "whole rows");
-        assert!(importance.is_none_or(|importance| importance.len() == cols), "importance per column");
-        // SAFETY: as in `dequantize`.
-        let traits = unsafe { llama_cpp_sys_2::ggml_get_type_traits(format.gguf_id()).as_ref() }?;
-        if (traits.blck_size, traits.type_size) != (weights as i64, bytes) || format == Format::F32 {
-            return None;
-        }
-        let rows = x.len() / cols;
-        // Its block structs are aligned like their f16 pairs, to 4.
-        let mut out = vec![0u64; (rows * row_bytes).div_ceil(8)];
-        // SAFETY: reads `rows * cols` floats of `x` and, when there is importance, `cols` of it, both asserted above;
-        // writes `rows` rows of `cols / blck_size` blocks of `type_size` bytes, compared with ours above, which `out`
-        // holds.
-        let written = unsafe {
-            llama_cpp_sys_2::ggml_quantize_chunk(
-                format.gguf_id(),
-                x.as_ptr(),
-                out.as_mut_ptr().cast(),
-                0,
-                rows as i64,
-                cols as i64,
-                importance.map_or(std::ptr::null(), <[f32]>::as_ptr),
-            )
-        };
-        assert_eq!(written, rows * row_bytes, "bytes of the rows");
-        Some(out.iter().flat_map(|word| word.to_ne_bytes()).take(written).collect())
-    }
 }
 
 #[cfg(test)]

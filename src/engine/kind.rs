@@ -1,6 +1,7 @@
 //! The names of the inference engines.
 
-/// An inference engine. Both kinds exist in every build; [`EngineKind::is_built`] says which of them can be opened.
+/// An inference engine. Both kinds exist in every build; [`EngineKind::is_built`] says which of them can be
+/// opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum EngineKind {
     /// Huozi's own engine.

@@ -1,7 +1,7 @@
-//! What runs a model: sequences of tokens in, rows of logits out.
+//! Inference engines: sequences of tokens in, rows of logits out.
 //!
-//! One step carries items of many sequences. Logits leave through a sink, a few rows at a time, and are never kept.
-//! An engine knows nothing about text, sampling or requests.
+//! One step carries items of many sequences. Logits leave through a sink, a few rows at a time, and are never
+//! kept. An engine knows nothing about text, sampling or requests.
 
 #[cfg(feature = "ggml")]
 pub mod ggml;
@@ -64,7 +64,7 @@ pub struct StepStats {
     pub rows: usize,
 }
 
-/// How llama.cpp computes attention; ours has one way.
+/// How llama.cpp computes attention. The native engine has one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FlashAttention {
     /// As llama.cpp chooses.
@@ -166,7 +166,7 @@ pub enum EngineError {
         /// Sequences it was built for.
         max: usize,
     },
-    /// The model file is not what it was when it was opened.
+    /// The model file has changed since it was opened.
     #[error("{0}")]
     File(String),
     /// The library below failed.
@@ -185,7 +185,8 @@ pub trait Engine: Send {
     /// Positions in `seq`; 0 for an unknown one.
     fn seq_len(&self, seq: Seq) -> usize;
 
-    /// A new sequence that begins with the first `len` positions of `src`. Shares whole KV blocks, copies the last one.
+    /// A new sequence that begins with the first `len` positions of `src`. Shares whole KV blocks, copies the
+    /// last one.
     ///
     /// # Errors
     /// `UnknownSeq`, `PastEnd`, `KvFull`.
@@ -205,11 +206,12 @@ pub trait Engine: Send {
 
     /// Appends the tokens of every item and gives the wanted logits to `sink`.
     ///
-    /// All blocks are reserved before anything is computed. `cancel` is polled at every claim of work. `progress` is
-    /// told now and then which share of the step is done, from 0 to 1.
+    /// All blocks are reserved before anything is computed. `cancel` is polled at every claim of work.
+    /// `progress` is called now and then with the share of the step that is done, from 0 to 1.
     ///
     /// # Errors
-    /// On any error every sequence has the length it had before, and rows given to the sink are void.
+    /// After any error every sequence has its length from before the step, and rows given to the sink are
+    /// void.
     fn step_watched(
         &mut self,
         items: &[Item<'_>],
@@ -231,14 +233,14 @@ pub trait Engine: Send {
         self.step_watched(items, sink, &mut |_| {}, cancel)
     }
 
-    /// Where keys and values can be taken out and put back; `None` for an engine that cannot.
+    /// Export and import of keys and values; `None` for an engine that has none.
     fn kv_state(&mut self) -> Option<&mut dyn KvState> {
         None
     }
 }
 
-/// Takes keys and values out of an engine and puts them back, a block at a time. What is put back continues bit for bit
-/// as what was taken out.
+/// Takes keys and values out of an engine and puts them back, a block at a time. What is put back continues
+/// bit for bit as what was taken out.
 pub trait KvState {
     /// What the bytes of a block mean: only an engine that says the same can take them back.
     fn kv_layout(&self) -> String;
@@ -255,6 +257,7 @@ pub trait KvState {
     /// Appends `n` positions to `seq`, which ends with a whole block.
     ///
     /// # Errors
-    /// `UnknownSeq`, `KvFull`, `Failed` when the bytes are not those of a block or the sequence does not end with one.
+    /// `UnknownSeq`, `KvFull`, `Failed` when the bytes are not those of a block or the sequence does not end
+    /// with one.
     fn kv_import(&mut self, seq: Seq, n: usize, bytes: &[u8]) -> Result<(), EngineError>;
 }

@@ -1,4 +1,5 @@
-//! Our own engine: the forward pass of `model` over mapped weights, a team of threads, a pool of KV blocks.
+//! The native engine: the forward pass of `model` over mapped weights, a team of threads, a pool of KV
+//! blocks.
 
 use super::{Engine, EngineError, Info, Item, KvState, Phase, Seq, Sink, StepStats, Want};
 use crate::model::bloom::{Column, Scratch, forward};
@@ -15,24 +16,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Columns that go through the layers together: bounds the scratch memory (about 40 MB for 7B).
 pub const MICRO_BATCH: usize = 512;
 
-/// How to build a [`Native`].
+/// Options of [`Native::open`].
 #[derive(Clone, Copy, Debug)]
 pub struct NativeOptions {
     /// Threads that compute; `None` = as many as this process may use.
     pub threads: Option<usize>,
     /// Type of the KV cache.
     pub kv: KvType,
-    /// Positions the KV cache holds at most, over all sequences; rounded up to whole blocks. Memory is taken as it is
-    /// used.
+    /// Positions the KV cache holds at most, over all sequences; rounded up to whole blocks. Memory is taken
+    /// as it is used.
     pub kv_positions: usize,
 }
 
-/// Our own engine.
+/// The native engine.
 pub struct Native {
     info: Info,
     isa: Isa,
     team: Team,
-    /// The file that the weights lie in.
+    /// The file that holds the weights.
     file: Reader,
     weights: Weights,
     pool: Pool,
@@ -42,7 +43,7 @@ pub struct Native {
 }
 
 impl Native {
-    /// Builds the engine over an open file. Weights are used where they lie.
+    /// Builds the engine over an open file. Weights are used in place, without a copy.
     ///
     /// # Errors
     /// When the file is no BLOOM model, `HUOZI_ISA` names nothing this CPU has, or threads are refused.
@@ -95,7 +96,7 @@ impl Native {
         seq
     }
 
-    /// Everything that can be wrong with a step, before it changes anything.
+    /// Checks a step before it changes anything.
     fn check(&self, items: &[Item<'_>]) -> Result<(), EngineError> {
         let mut needed = 0;
         let mut tails = BTreeMap::new();
@@ -173,7 +174,8 @@ impl Engine for Native {
         cancel: &AtomicBool,
     ) -> Result<StepStats, EngineError> {
         self.check(items)?;
-        // A microsecond, and most of what would end the process with SIGBUS is an error instead.
+        // Takes a microsecond, and turns most truncations of the file, which would end the process with
+        // SIGBUS, into an error.
         self.file.check_length().map_err(|e| EngineError::File(format!("{}: {e}", self.file.name())))?;
         for item in items {
             let table = self.tables.get_mut(&item.seq).expect("checked");
@@ -196,7 +198,7 @@ impl Engine for Native {
                 })
                 .collect()
         };
-        // An answer waits for no prompt: generated tokens go first.
+        // Generated tokens go first, so that answers do not wait for prompts.
         let phases =
             [(Arithmetic::Narrow, columns(Phase::Generated)), (Arithmetic::Wide, columns(Phase::Given))];
         let all = || phases.iter().flat_map(|(_, columns)| columns);
@@ -228,7 +230,8 @@ impl Engine for Native {
     }
 }
 
-/// Changes whenever keys and values come out otherwise for the same file and instruction set, or lie otherwise in a block.
+/// Version of the exported bytes: changes with the values of keys and values for the same file and
+/// instruction set, and with their order in a block.
 const KV_LAYOUT: u32 = 1;
 
 impl KvState for Native {

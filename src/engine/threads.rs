@@ -1,21 +1,24 @@
-//! How many threads a model runs on when nobody says: one for each physical performance core that this process may use.
+//! The default number of threads: one for each physical performance core that this process may use.
 //!
-//! Decoding waits for memory and prefill fills the vector units: a second thread on a core adds nothing, and a slow core
-//! makes the fast ones wait at the end of each phase.
+//! Decoding waits for memory and prefill fills the vector units: a second thread on a core adds nothing, and
+//! a slow core makes the fast ones wait at the end of each phase.
 
 use std::collections::BTreeSet;
 
-/// Of the largest capacity, what a core has that is worth a thread: the middle cores of an ARM chip, not the little ones.
+/// Of the largest capacity, what a core has that is worth a thread: the middle cores of an ARM chip, not the
+/// little ones.
 const FAST: f64 = 0.5;
 
-/// Physical performance cores inside the affinity mask, at most as many as the cgroup's quota allows; at least 1.
+/// Physical performance cores inside the affinity mask, at most as many as the cgroup's quota allows; at
+/// least 1.
 pub fn default() -> usize {
     let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let read = |path: &str| std::fs::read_to_string(path).ok();
     cores(&read).map_or(allowed, |n| n.clamp(1, allowed))
 }
 
-/// Physical performance cores inside the affinity mask; `None` where `/proc` does not say. `read` gives a file's text.
+/// Physical performance cores inside the affinity mask; `None` where `/proc` does not say. `read` gives a
+/// file's text.
 fn cores(read: &dyn Fn(&str) -> Option<String>) -> Option<usize> {
     let status = read("/proc/self/status")?;
     let mut allowed = list(status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?)?;

@@ -32,7 +32,11 @@ pub enum Error {
     #[error(transparent)]
     Hub(#[from] hub::Error),
     /// The snapshot in the Hugging Face cache holds more than one GGUF file.
-    #[error("{name}: the Hugging Face cache has {} GGUF files of it; give the path of one: {}", files.len(), list(files))]
+    #[error(
+        "{name}: the Hugging Face cache has {} GGUF files of it; give the path of one: {}",
+        files.len(),
+        list(files)
+    )]
     SeveralFiles {
         /// The name of the model.
         name: String,
@@ -91,14 +95,14 @@ pub enum Error {
     Ggml(#[from] ggml::Error),
     /// This build has no llama.cpp.
     #[error(
-        "this build has no llama.cpp; `env $(.ci/ggml-env) cargo build --release --features ggml` builds one that \
-         has (cmake and libclang are needed, see README.md)"
+        "this build has no llama.cpp; `env $(.ci/ggml-env) cargo build --release --features ggml` \
+         makes one that has (cmake and libclang are needed, see README.md)"
     )]
     NotBuilt,
     /// llama.cpp opens files only.
     #[error(
-        "--engine ggml needs a model file; `huozi bench --shape NAME --write FILE` writes one with random weights, \
-         -m FILE opens it"
+        "--engine ggml needs a model file; `huozi bench --shape NAME --write FILE` writes one with random \
+         weights, -m FILE opens it"
     )]
     NoFile,
     /// `mlock` with llama.cpp.

@@ -9,8 +9,9 @@ const WINDOW: u64 = 4096;
 /// Places in the weights that [`fingerprint`] reads.
 const WINDOWS: u64 = 256;
 
-/// A fingerprint of a model file, to recognise it again: 16 hex digits computed from its length, its header of
-/// `header_bytes` and 256 windows of its weights. It tells models apart; it is no protection against forgery.
+/// A fingerprint of a model file, to recognise it again: 16 hex digits computed from its length, its header
+/// of `header_bytes` and 256 windows of its weights. It tells models apart; it is no protection against
+/// forgery.
 ///
 /// # Errors
 /// The operating system's error when the file cannot be read.
@@ -63,7 +64,8 @@ mod tests {
         assert_eq!(a, of("same", "header weights"));
         assert_ne!(a, of("b", "header weighty"));
         assert_ne!(a, of("c", "Header weights"));
-        // The hash function is part of the file formats: 14, the header, 256 windows that begin at "weights"[0].
+        // The hash function is part of the file formats: 14, the header, 256 windows that begin at
+        // "weights"[0].
         assert_eq!(a.len(), 16);
     }
 }

@@ -13,7 +13,8 @@ pub fn hub_folder() -> Option<PathBuf> {
     CacheEnv::from_process().dir()
 }
 
-/// The name of a model that `text` can be: `ORG/NAME`, `NAME` or `models--ORG--NAME`. The name of a GGUF file is none.
+/// The name of a model that `text` can be: `ORG/NAME`, `NAME` or `models--ORG--NAME`. The name of a GGUF file
+/// is none.
 pub(super) fn model_name(text: &Path) -> Option<PathBuf> {
     if text.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
         return None;

@@ -34,12 +34,12 @@ pub struct Loaded {
     demo: Option<demo::DemoModel>,
 }
 
-/// Opens a model as far as its header. The demo model is converted if it is not in the cache yet, random weights are
-/// made; `progress` and `cancel` are for these two.
+/// Opens a model as far as its header. The demo model is converted if it is not in the cache yet, random
+/// weights are made; `progress` and `cancel` are for these two.
 ///
 /// # Errors
-/// The source gives no BLOOM model that this program can run; the options contradict each other; too little memory for
-/// random weights.
+/// The source gives no BLOOM model that this program can run; the options contradict each other; too little
+/// memory for random weights.
 pub fn open(
     source: &Source,
     options: &OpenOptions,
@@ -140,8 +140,8 @@ impl Loaded {
         self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// The type that the file says it has, as `huozi-convert -t` spells it, e.g. `q4_k_m`; else the format that most
-    /// bytes of the weights have, e.g. `q4_k`.
+    /// The type that the file says it has, as `huozi-convert -t` spells it, e.g. `q4_k_m`; else the format
+    /// that most bytes of the weights have, e.g. `q4_k`.
     pub fn type_name(&self) -> String {
         if let Ok(Some(id)) = self.meta().uint("general.file_type")
             && let Some(preset) = Preset::from_file_type(id)
@@ -212,8 +212,8 @@ impl Loaded {
     /// The engine of [`Loaded::options`] with `room`, after the memory has been checked.
     ///
     /// # Errors
-    /// Too little memory, tensors that a BLOOM model does not have, threads that the system refuses, a contradiction
-    /// among the options, `cancel`.
+    /// Too little memory, tensors that a BLOOM model does not have, threads that the system refuses, a
+    /// contradiction among the options, `cancel`.
     pub fn engine(
         &self,
         room: Room,
@@ -225,7 +225,8 @@ impl Loaded {
         self.open_engine(room, progress, cancel)
     }
 
-    /// The file mapped once more and brought in: what reads these bytes does not count as memory of an engine.
+    /// The file mapped once more and brought in: what reads these bytes does not count as memory of an
+    /// engine.
     ///
     /// # Errors
     /// The file cannot be opened any more, `cancel`.
@@ -294,7 +295,8 @@ impl Loaded {
         Ok(reader)
     }
 
-    /// Brings a mapped file in. One that would push itself out of memory again is better read as it is needed.
+    /// Brings a mapped file in. One that would push itself out of memory again is better read as it is
+    /// needed.
     fn page_in(
         &self,
         reader: &Reader,
@@ -324,8 +326,8 @@ impl Loaded {
     }
 }
 
-/// The engines of two models that are open at the same time, each with `room`: the memory is checked for both together,
-/// unless the first one's options say that it is not.
+/// The engines of two models that are open at the same time, each with `room`: the memory is checked for both
+/// together, unless the first one's options say that it is not.
 ///
 /// # Errors
 /// As [`Loaded::engine`].

@@ -5,8 +5,9 @@ use huozi_quant::bloom::shape::{Forecast, Shape};
 use std::fs;
 use std::path::Path;
 
-/// The memory that a model of `shape` in a file of `file_bytes` needs on `engine` with a KV cache of type `kv` for
-/// `positions`. Of an engine that this build does not have, the scratch memory is not known and counts as 0.
+/// The memory that a model of `shape` in a file of `file_bytes` needs on `engine` with a KV cache of type
+/// `kv` for `positions`. Of an engine that this build does not have, the scratch memory is not known and
+/// counts as 0.
 pub fn forecast(
     shape: &Shape,
     file_bytes: u64,
@@ -38,24 +39,24 @@ pub(super) fn both([a, b]: [Forecast; 2]) -> Forecast {
     }
 }
 
-/// Memory of this machine, or of the container this process lives in.
+/// Memory of this machine, or of the container that this process runs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// Bytes there are.
+    /// All bytes.
     pub total: u64,
-    /// Bytes that can be had without swapping; page cache that can be dropped counts.
+    /// Bytes available without swapping, page cache that can be dropped included.
     pub available: u64,
     /// The smallest limit of a control group above this process.
     pub limit: Option<u64>,
 }
 
 impl Memory {
-    /// What the operating system says; `None` where it does not say it in `/proc`.
+    /// The current figures of the operating system; `None` where it has none in `/proc`.
     pub fn now() -> Option<Self> {
         Self::read(Path::new("/"))
     }
 
-    /// As [`Memory::now`] with another folder for `/`.
+    /// As [`Memory::now`] with `root` in place of `/`.
     fn read(root: &Path) -> Option<Self> {
         let info = fs::read_to_string(root.join("proc/meminfo")).ok()?;
         let field = |name: &str| {
@@ -99,12 +100,12 @@ fn cgroup_limits(root: &Path) -> Vec<(u64, u64)> {
         };
         let base = root.join(base);
         let mut folder = base.join(group.trim_start_matches('/'));
-        // Inside a container the path may be the host's: then only the mounted root is there.
+        // Inside a container the path may be the host's: then only the mounted root exists.
         while folder.starts_with(&base) {
             let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
             if let Some(limit) = number(limit_file) {
                 let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
-                // Pages of files can be dropped, those that were used twice too.
+                // Pages of files can be dropped, active ones as well.
                 let field =
                     |key: &str| stat.lines().find_map(|l| l.strip_prefix(key)?.trim().parse::<u64>().ok());
                 let cache: u64 = cache_keys.iter().filter_map(|key| field(key)).sum();
@@ -122,8 +123,8 @@ fn cgroup_limits(root: &Path) -> Vec<(u64, u64)> {
 /// A model needs more memory than there is.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "{name} needs about {forecast} for a context of {positions} tokens, {} MiB are available; a shorter context (-c), \
-     --kv-type q8 or a smaller type would help, --no-memory-check loads it all the same",
+    "{name} needs about {forecast} for a context of {positions} tokens, but only {} MiB are available; a shorter \
+     context (-c), --kv-type q8 or a smaller type needs less, --no-memory-check loads it anyway",
     available >> 20
 )]
 pub struct NotEnoughMemory {
@@ -133,14 +134,14 @@ pub struct NotEnoughMemory {
     pub forecast: Forecast,
     /// Positions of the KV cache.
     pub positions: usize,
-    /// Bytes there are.
+    /// Bytes available.
     pub available: u64,
 }
 
 /// Checks that a model fits into `memory`.
 ///
 /// # Errors
-/// [`NotEnoughMemory`] when it does not; never when `memory` is unknown.
+/// [`NotEnoughMemory`] when it does not fit; never when `memory` is unknown.
 pub fn check_memory(
     name: &str,
     forecast: Forecast,
@@ -155,7 +156,8 @@ pub fn check_memory(
     }
 }
 
-/// Bytes of memory that this process holds, the mapped pages of its model among them; `None` where `/proc` does not say.
+/// Bytes of memory that this process holds, the mapped pages of its model among them; `None` where `/proc`
+/// does not say.
 pub fn resident_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

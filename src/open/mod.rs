@@ -1,12 +1,12 @@
 //! The one road from a model to an engine.
 //!
-//! In: a [`Source`] (a GGUF file, the name of a model in the local Hugging Face cache, the built-in demo model, a GGUF in
-//! memory, random weights of a shape), [`OpenOptions`], a progress callback, a cancel flag. Out: a [`Loaded`] model, which
-//! gives the reader of the file, the shape, the tokenizer, the chat format, a forecast of the memory, and engines with
-//! the [`Room`] that is asked for.
+//! In: a [`Source`] (a GGUF file, the name of a model in the local Hugging Face cache, the built-in demo
+//! model, a GGUF in memory, random weights of a shape), [`OpenOptions`], a progress callback, a cancel flag.
+//! Out: a [`Loaded`] model, which gives the reader of the file, the shape, the tokenizer, the chat format, a
+//! forecast of the memory, and engines with the [`Room`] that is asked for.
 //!
-//! [`open`] reads the header only (the demo model is converted, random weights are made). The weights are brought in by
-//! [`Loaded::engine`], after the memory has been checked. Nothing here prints.
+//! [`open`] reads the header only (the demo model is converted, random weights are made). The weights are
+//! brought in by [`Loaded::engine`], after the memory has been checked. Nothing here prints.
 
 mod error;
 mod fingerprint;

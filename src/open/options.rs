@@ -20,8 +20,8 @@ pub struct OpenOptions {
     pub mlock: bool,
     /// Refuse a model that needs more memory than is available.
     pub check_memory: bool,
-    /// Positions that [`Loaded::engine`](super::Loaded::engine) will be asked for, as far as the caller knows: random
-    /// weights are made only if there is memory for these, too.
+    /// Positions that [`Loaded::engine`](super::Loaded::engine) will be asked for, as far as the caller
+    /// knows: random weights are made only if there is memory for these, too.
     pub expected_positions: usize,
 }
 
@@ -59,7 +59,8 @@ impl OpenOptions {
 /// Sequences of a conversation: the one that runs and those that the scheduler keeps for their prefixes.
 const CONVERSATION_SEQUENCES: usize = 8;
 
-/// What an engine has room for. The native engine needs the positions only; llama.cpp must know the sequences before.
+/// What an engine has room for. The native engine needs the positions only; llama.cpp must know the sequences
+/// before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// Positions of the KV cache, over all sequences.
@@ -99,7 +100,8 @@ pub enum OpenStep {
     Read,
 }
 
-/// Called with the step, the bytes done and the bytes of the whole step; both 0 where a step does not count bytes.
+/// Called with the step, the bytes done and the bytes of the whole step; both 0 where a step does not count
+/// bytes.
 pub type OpenProgress<'a> = dyn Fn(OpenStep, u64, u64) + Sync + 'a;
 
 /// A progress callback that shows nothing.

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 /// Where a model comes from.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// The path of a GGUF file or, where no such path exists, the name of a model in the local Hugging Face cache.
+    /// The path of a GGUF file or, where no such path exists, the name of a model in the local Hugging Face
+    /// cache.
     File(PathBuf),
     /// The built-in demo model.
     #[cfg(feature = "demo")]
@@ -22,8 +23,8 @@ pub enum Source {
 }
 
 impl PartialEq for Source {
-    /// Equal sources give the same model: the same path, the demo model, the same bytes in memory, the same random
-    /// weights.
+    /// Equal sources give the same model: the same path, the demo model, the same bytes in memory, the same
+    /// random weights.
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::File(a), Self::File(b)) => a == b,
@@ -40,12 +41,13 @@ impl PartialEq for Source {
 
 impl Eq for Source {}
 
-/// The file that `path` stands for: itself, or where there is no such path but it can be the name of a model, the GGUF
-/// file of that model in the local Hugging Face cache.
+/// The file that `path` stands for: itself, or where there is no such path but it can be the name of a model,
+/// the GGUF file of that model in the local Hugging Face cache.
 ///
 /// # Errors
-/// The path is a folder; the cache does not have the model, has several GGUF files of it or only a checkpoint. A path
-/// that does not exist and can be no name is given back as it is: opening it says what is wrong.
+/// The path is a folder; the cache does not have the model, has several GGUF files of it or only a
+/// checkpoint. A path that does not exist and can be no name is given back as it is: opening it says what is
+/// wrong.
 pub fn locate(path: &Path) -> Result<PathBuf, Error> {
     if path.is_dir() {
         return Err(Error::Folder { path: path.to_owned() });

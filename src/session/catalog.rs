@@ -1,4 +1,4 @@
-//! Models on this machine: where their files lie and what they need.
+//! Models on this machine: their files and the memory they need.
 //!
 //! In: folders, and what the environment says. Out: files, their sizes and forecasts. No model is run here.
 
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// A model file.
 #[derive(Debug)]
 pub struct Found {
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
     /// Its length.
     pub bytes: u64,
@@ -32,8 +32,8 @@ impl Found {
         Self { path: path.to_owned(), bytes, shape }
     }
 
-    /// Bytes of memory that it needs for a conversation as long as it was trained with, or why this program cannot use
-    /// it.
+    /// Bytes of memory that it needs for a conversation as long as it was trained with, or why this program
+    /// cannot use it.
     ///
     /// # Errors
     /// As [`Found::shape`].
@@ -54,7 +54,7 @@ impl Found {
     }
 }
 
-/// Every model file there is: `first`, `HUOZI_MODEL`, those of [`folders`], and those in the local Hugging Face cache
+/// All model files: `first`, `HUOZI_MODEL`, those of [`folders`], and those in the local Hugging Face cache
 /// (`HF_HUB_CACHE`, `HF_HOME`, `~/.cache/huggingface`).
 pub fn everywhere(first: &[PathBuf]) -> Vec<PathBuf> {
     let chosen = std::env::var_os("HUOZI_MODEL").filter(|v| !v.is_empty()).map(PathBuf::from);

@@ -134,7 +134,8 @@ pub struct Opened {
     pub file: Loaded,
 }
 
-/// Opens a model for a conversation; `cancel` ends the conversion of the demo model and the reading of a file.
+/// Opens a model for a conversation; `cancel` ends the conversion of the demo model and the reading of a
+/// file.
 ///
 /// # Errors
 /// Everything that can go wrong from the file to the first prompt; also a model without a chat format.

@@ -32,7 +32,8 @@ pub fn fixture(name: &str) -> PathBuf {
 pub fn model(name: &str, preset: Preset) -> PathBuf {
     static DONE: OnceLock<(PathBuf, Mutex<HashMap<String, PathBuf>>)> = OnceLock::new();
     let (folder, done) = DONE.get_or_init(|| {
-        // One per test binary, emptied when it starts: a static is never dropped, so a temporary folder would stay.
+        // One per test binary, emptied when it starts: a static is never dropped, so a temporary folder would
+        // stay.
         let folder =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(concat!("models-", env!("CARGO_CRATE_NAME")));
         let _ = std::fs::remove_dir_all(&folder);

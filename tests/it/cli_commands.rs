@@ -104,7 +104,8 @@ fn chat_over_a_pipe() {
     let m = nano();
     let args = ["chat", "-m", &m, "-s", "3", "-n", "12", "-v"];
     let script = format!(
-        "/set top_k 20\n{ASK}\n/stats\n/save 月\n/retry\n/undo\n\n/nonsense\n\"\"\"\n写一首\n关于雪的诗。\n\"\"\"\n/save 雪\n/quit\n{ASK}\n"
+        "/set top_k 20\n{ASK}\n/stats\n/save 月\n/retry\n/undo\n\n/nonsense\n\
+         \"\"\"\n写一首\n关于雪的诗。\n\"\"\"\n/save 雪\n/quit\n{ASK}\n"
     );
     let talk = finish(huozi(home.path()).args(args), &script);
     assert_eq!(talk.code, Some(1), "a line failed: {talk:?}");
@@ -234,7 +235,8 @@ fn verify_finds_a_flipped_bit() {
     let last = bytes.len() - 40;
     bytes[last] ^= 1;
     fs::write(&path, &bytes).unwrap();
-    run(&["verify", &arg(&path)], "").fails(4, "1 of 77 tensors are not what was written: output_norm.bias");
+    run(&["verify", &arg(&path)], "")
+        .fails(4, "the checksums of 1 of 77 tensors do not match: output_norm.bias");
     let damaged = run(&["verify", &arg(&path), "--json"], "");
     assert_eq!(damaged.code, Some(4));
     assert!(damaged.out().contains("\"damaged\":[\"output_norm.bias\"]"), "{damaged:?}");

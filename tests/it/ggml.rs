@@ -2,6 +2,7 @@
 
 use crate::common;
 use crate::common::{NEVER, TINY, fixture, model};
+use huozi::bench::compare::{lacking, this_cpu_has, used};
 use huozi::engine::ggml::{self, Ggml};
 use huozi::engine::{Engine, EngineError, FlashAttention, Item, KvType, Native, Phase, Seq, Sink, Want};
 use huozi::eval::{self, Comparison, Divergence};
@@ -39,9 +40,8 @@ fn nano_ids(text: &str) -> Vec<u32> {
 fn the_peer_is_built_for_this_machine() {
     eprintln!("llama.cpp: {}", ggml::features().join(" "));
     let isa = Isa::choose(None).unwrap();
-    let missing = ggml::missing(isa);
+    let missing = lacking(&used(isa.name(), this_cpu_has), &ggml::features().join(" "));
     assert!(missing.is_empty(), "built without {missing:?}: see .ci/ggml-env");
-    assert!(ggml::missing(Isa::SCALAR).is_empty());
 }
 
 /// Bit for bit, a NaN like any other.

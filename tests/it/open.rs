@@ -62,7 +62,7 @@ fn random_weights_are_a_model_and_are_not_made_without_memory() {
     let random = RandomModel { shape, preset: Preset::Q8_0, seed: 1, name: "random".into() };
     let source = Source::Random(random.clone());
     assert!(logits(&load(&source)).iter().all(|x| x.is_finite()));
-    // 2^24 positions of 2 layers in f32 are 16 GiB, times 2^20.
+    // Keys and values of 2^44 positions fit into no machine.
     let greedy = OpenOptions { expected_positions: 1 << 44, ..options() };
     let error = open::open(&source, &greedy, &silent, &NEVER).unwrap_err();
     assert!(matches!(error, Error::Memory(_)), "{error}");
@@ -106,7 +106,8 @@ fn two_models_need_memory_for_both() {
     assert!(open::engines([&a, &b], Room::single(64), &silent, &NEVER).is_ok());
 }
 
-/// A Hugging Face cache in `home` in which `org/tiny` has a snapshot with these files, each a link into `blobs`.
+/// A Hugging Face cache in `home` in which `org/tiny` has a snapshot with these files, each a link into
+/// `blobs`.
 fn cache(home: &Path, files: &[(&str, &Path)]) -> PathBuf {
     let model = home.join("hf/hub/models--org--tiny");
     let snapshot = model.join("snapshots/0123abcd");

@@ -1,4 +1,4 @@
-//! `huozi bench --compare`: ours and llama.cpp in turn, each side in a process of its own.
+//! `huozi bench --compare`: the native engine and llama.cpp in turn, each in a process of its own.
 
 use super::super::args::{self, Output};
 use super::super::exit;
@@ -7,7 +7,8 @@ use super::super::printer::Printer;
 use super::super::settings::Config;
 use super::super::show::Counter;
 use super::super::signal::Signals;
-use super::{csv_head, csv_row, text};
+use super::subject::{kv, options};
+use super::table::{csv_head, csv_row, text};
 use crate::bench::compare::{Pairs, Verdict, lacking};
 use crate::bench::median;
 use crate::engine::{EngineKind, KvType};
@@ -20,8 +21,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A setting of the peer that is below this share of the other's in the first pair is not measured again: further apart
-/// than two measurements of the same thing on a machine that has other things to do.
+/// A setting of the peer whose rate in the first pair is below this share of the other setting's is not
+/// measured again: the difference is larger than that of two equal measurements on a busy machine.
 const GIVEN_UP: f64 = 0.85;
 
 /// One side.
@@ -60,9 +61,9 @@ pub(super) fn run(
     printer: &mut Printer,
 ) -> Result<()> {
     // Opened here, so that a bad file is reported once and not by a child process.
-    let options = OpenOptions { engine: EngineKind::Ggml, ..super::options(args) };
-    let model = load::open(&config.model(args.model.as_deref())?, &options)?.path().to_owned();
-    let kv = super::kv(args);
+    let ggml = OpenOptions { engine: EngineKind::Ggml, ..options(args) };
+    let model = load::open(&config.model(args.model.as_deref())?, &ggml)?.path().to_owned();
+    let kv = kv(args);
     let threads: Vec<String> =
         threads.iter().map(|t| t.unwrap_or_else(crate::engine::default_threads).to_string()).collect();
     let list = |values: &[usize]| values.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
@@ -89,7 +90,7 @@ pub(super) fn run(
     let mut counter = Counter::new(args.repetitions as u64, false, args.quiet);
     let result = signals.while_busy(|cancel| -> Result<()> {
         for pair in 0..args.repetitions {
-            // Whoever comes second finds a warmer machine: the sides take turns at that too.
+            // The second one runs on a warmer machine, so the order alternates.
             let mut order = vec![Side::Ours];
             let peers: Vec<Side> = [pair % 2 == 1, pair % 2 == 0]
                 .into_iter()
@@ -156,7 +157,7 @@ fn take(lines: &mut Vec<Line>, side: Side, rows: Vec<Value>, pair: usize) -> Res
             Side::Peer { .. } => line.peer = row,
         }
     }
-    // Told as soon as it is known, before hours go by.
+    // Reported with the first row, not after hours.
     match lines.first() {
         Some(line) if !line.peer.is_null() => {
             fair(&line.peer)?;
@@ -166,22 +167,19 @@ fn take(lines: &mut Vec<Line>, side: Side, rows: Vec<Value>, pair: usize) -> Res
     }
 }
 
-/// Refuses a peer that was built without an instruction set that we use. `row`: a row of the peer; `uses` in it is what
-/// our kernels use on this CPU.
+/// Refuses a peer that was built without an instruction set that Huozi uses. `row`: a row of the peer; its
+/// `uses` lists the instruction sets that Huozi's kernels use on this CPU.
 fn fair(row: &Value) -> Result<()> {
-    const KNOWN: [&str; 8] =
-        ["AVX2", "FMA", "F16C", "AVX_VNNI", "AVX512", "AVX512_VBMI", "AVX512_VNNI", "AVX512_BF16"];
-    let uses = row["uses"].as_array();
-    let uses: Vec<&str> =
-        KNOWN.into_iter().filter(|name| uses.is_some_and(|list| list.iter().any(|u| u == name))).collect();
+    let uses: Vec<&str> = row["uses"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let runs_on = text(&row["runs_on"]);
     let missing = lacking(&uses, runs_on);
     if missing.is_empty() {
         return Ok(());
     }
     bail!(
-        "no fair ratio: llama.cpp was built without {}, which this CPU has and we use; \
-         `env $(.ci/ggml-env) cargo build --release --features ggml` builds it for this CPU (it runs on: {runs_on})",
+        "the comparison would be unfair: llama.cpp was built without {}, which this CPU has and huozi uses; \
+         `env $(.ci/ggml-env) cargo build --release --features ggml` builds it for this CPU \
+         (now it runs on: {runs_on})",
         missing.join(", ")
     );
 }
@@ -212,7 +210,7 @@ fn child(common: &[OsString], side: Side, cancel: &AtomicBool) -> Result<Vec<Val
         std::thread::spawn(move || {
             let mut said = Vec::new();
             if let Some(mut pipe) = pipe {
-                // A child that dies closes it: what came is what there is.
+                // The pipe of a child that dies is closed: the text read so far is all.
                 let _ = pipe.read_to_end(&mut said);
             }
             String::from_utf8_lossy(&said).into_owned()
@@ -223,7 +221,7 @@ fn child(common: &[OsString], side: Side, cancel: &AtomicBool) -> Result<Vec<Val
             break status;
         }
         if cancel.load(Ordering::Relaxed) {
-            // It may have had the signal too; either way it must be gone before we are.
+            // The child may have received the signal, too; in any case it must end before this process.
             let _ = child.kill();
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -233,10 +231,10 @@ fn child(common: &[OsString], side: Side, cancel: &AtomicBool) -> Result<Vec<Val
         return Err(exit::Interrupted(exit::INTERRUPTED).into());
     }
     if !status.success() {
-        let last = err.lines().last().unwrap_or("it said nothing").trim_start_matches("huozi: ");
+        let last = err.lines().last().unwrap_or("no message").trim_start_matches("huozi: ");
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         return Err(match code {
-            // The child's own reason is ours.
+            // The child's reason is the reason of this process.
             Some(exit::BAD_FILE) => exit::BadFile(last.to_owned()).into(),
             Some(exit::USAGE) => exit::Usage(last.to_owned()).into(),
             Some(exit::NO_ROOM) => io::Error::new(io::ErrorKind::OutOfMemory, last.to_owned()).into(),
@@ -304,6 +302,7 @@ fn print(output: Output, lines: &[Line], printer: &mut Printer) -> Result<()> {
 
 fn describe(line: &Line, verdict: &Verdict) -> Value {
     let (ours, peer) = (&line.ours, &line.peer);
+    let other = if verdict.peer_other.is_finite() { json!(verdict.peer_other) } else { Value::Null };
     json!({
         "schema": 1,
         "test": ours["test"],
@@ -320,7 +319,7 @@ fn describe(line: &Line, verdict: &Verdict) -> Value {
         "median_ts": verdict.ours,
         "peer_median_ts": verdict.peer,
         "peer_flash_attn": if verdict.flash { "on" } else { "off" },
-        "peer_other_median_ts": if verdict.peer_other.is_finite() { json!(verdict.peer_other) } else { Value::Null },
+        "peer_other_median_ts": other,
         "ratio": verdict.ratio,
         "min_ratio": verdict.range.0,
         "max_ratio": verdict.range.1,
@@ -342,7 +341,8 @@ mod tests {
     use super::*;
 
     fn row(test: &str, rate: f64) -> Value {
-        json!({ "test": test, "n_threads": 2, "median_ts": rate, "uses": ["AVX2"], "runs_on": "CPU : AVX2 = 1" })
+        let runs_on = "CPU : AVX2 = 1";
+        json!({ "test": test, "n_threads": 2, "median_ts": rate, "uses": ["AVX2"], "runs_on": runs_on })
     }
 
     #[test]
