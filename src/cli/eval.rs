@@ -8,7 +8,7 @@ use super::settings::{self, Config};
 use super::show::Counter;
 use super::signal::Signals;
 use crate::engine::{EngineError, Phase};
-use crate::eval::{self, Cut, Progress};
+use crate::eval::{self, Cut, EvalProgress};
 use crate::open::Room;
 use anyhow::Result;
 use huozi_token::Specials;
@@ -46,7 +46,7 @@ fn ppl(args: &Ppl, config: &Config, signals: &Signals, printer: &mut Printer) ->
     let began = Instant::now();
     let mut counter = Counter::new(cut.chunks(ids.len()) as u64, false, args.quiet);
     let result = signals.while_busy(|cancel| {
-        let mut on = |p: Progress| counter.set(p.done as u64, &format!("ppl {:.3}", p.value));
+        let mut on = |p: EvalProgress| counter.set(p.done as u64, &format!("ppl {:.3}", p.value));
         eval::perplexity(engine.as_mut(), &ids, &cut, cancel, &mut on)
     });
     drop(counter);
@@ -103,14 +103,16 @@ fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> R
     let text = settings::read_text(&args.text)?;
     let ids = model.tokenizer()?.encode(&text, Specials::Plain);
     if base_model.tokenizer()?.encode(&text, Specials::Plain) != ids {
-        return Err(BadFile("the two models do not read this text as the same tokens".into()).into());
+        return Err(
+            BadFile("the tokenizers of the two models give different tokens for this text".into()).into()
+        );
     }
     load::check_ids(&ids, model.shape().n_vocab.min(base_model.shape().n_vocab))?;
     let [mut engine, mut base] = load::engines([&model, &base_model], Room::single(cut.chunk), args.quiet)?;
     let began = Instant::now();
     let mut counter = Counter::new(cut.chunks(ids.len()) as u64, false, args.quiet);
     let result = signals.while_busy(|cancel| {
-        let mut on = |p: Progress| counter.set(p.done as u64, &format!("kl {:.6}", p.value));
+        let mut on = |p: EvalProgress| counter.set(p.done as u64, &format!("kl {:.6}", p.value));
         eval::divergence(engine.as_mut(), base.as_mut(), &ids, &cut, base_phase, cancel, &mut on)
     });
     drop(counter);

@@ -43,7 +43,7 @@ pub fn main() -> u8 {
             return code;
         }
     };
-    match run(&cli) {
+    match dispatch(&cli) {
         Ok(()) => exit::DONE,
         Err(error) => {
             let code = exit::code(&error);
@@ -57,7 +57,7 @@ pub fn main() -> u8 {
     }
 }
 
-fn run(cli: &Cli) -> Result<()> {
+fn dispatch(cli: &Cli) -> Result<()> {
     let signals = Signals::install()?;
     let config = Config::load(cli.command.quiet())?;
     let printer = &mut Printer::new();

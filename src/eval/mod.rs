@@ -1,14 +1,15 @@
 //! Measuring a model over a text: perplexity, and KL divergence from a base model.
 //!
-//! In: an engine (or two) and token ids. Out: numbers. Logits are scored inside the sink; perplexity keeps no row, KL
-//! divergence the base's rows of one small group of positions.
+//! In: an engine (or two) and token ids. Out: numbers. Logits are scored inside the sink; perplexity keeps no
+//! row, KL divergence the base's rows of one small group of positions.
 //!
-//! The text is given (read as a prompt) or teacher-forced as if the model had generated it, one step per token.
+//! The text is given (read as a prompt) or teacher-forced as if the model had generated it, one step per
+//! token.
 
 use crate::engine::{Engine, EngineError, Item, Phase, Seq, Sink, Want};
 use std::sync::atomic::AtomicBool;
 
-/// How a text is cut and what of it is scored.
+/// How a text is cut into chunks and which tokens are scored.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
     /// Tokens of a chunk; a shorter rest is dropped.
@@ -17,26 +18,27 @@ pub struct Cut {
     pub stride: usize,
     /// Score only the tokens after the middle: positions `chunk / 2 + 1` and later.
     pub second_half: bool,
-    /// Chunks at most.
+    /// Maximum number of chunks.
     pub max_chunks: usize,
-    /// The arithmetic that reads it: [`Phase::Given`] a chunk or group of tokens at a time, [`Phase::Generated`] one
-    /// token at a time.
+    /// The arithmetic that reads it: [`Phase::Given`] a chunk or group of tokens at a time,
+    /// [`Phase::Generated`] one token at a time.
     pub phase: Phase,
 }
 
 impl Cut {
-    /// Chunks of `chunk` given tokens side by side, everything scored but each first token.
+    /// Chunks of `chunk` given tokens side by side; each token is scored but the first of a chunk.
     pub fn plain(chunk: usize) -> Self {
         Self { chunk, stride: chunk, second_half: false, max_chunks: usize::MAX, phase: Phase::Given }
     }
 
-    /// How many chunks `tokens` give.
+    /// The number of chunks of a text of `tokens` tokens.
     pub fn chunks(&self, tokens: usize) -> usize {
         let all = if tokens < self.chunk { 0 } else { (tokens - self.chunk) / self.stride + 1 };
         all.min(self.max_chunks)
     }
 
-    /// The first scored token of chunk `index`: each token of the text is scored once, and never without context.
+    /// The first scored token of chunk `index`: each token of the text is scored once, and never without
+    /// context.
     fn first_scored(&self, index: usize) -> usize {
         if self.second_half {
             self.chunk / 2 + 1
@@ -61,7 +63,7 @@ pub enum Error {
         chunk: usize,
     },
     /// A chunk has no scored tokens, or the stride leaves gaps.
-    #[error("a stride of {stride} does not go with chunks of {chunk} tokens")]
+    #[error("a stride of {stride} is not valid with chunks of {chunk} tokens")]
     Stride {
         /// The stride.
         stride: usize,
@@ -76,10 +78,10 @@ pub enum Error {
         /// Rows of the base.
         base: usize,
     },
-    /// A row of logits has no probabilities.
+    /// A row of logits is not finite.
     #[error("the logits at token {token} of the text are not finite")]
     NotFinite {
-        /// The token they stand at.
+        /// Index of the token in the text.
         token: usize,
     },
     /// An engine failed.
@@ -87,14 +89,14 @@ pub enum Error {
     Engine(#[from] EngineError),
 }
 
-/// What was measured so far, for a progress display.
+/// The result so far, for a progress display.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress {
+pub struct EvalProgress {
     /// Chunks done.
     pub done: usize,
     /// Chunks in all.
     pub chunks: usize,
-    /// What is measured, so far: the perplexity, or the mean KL divergence in nats.
+    /// The perplexity, or the mean KL divergence in nats, of the chunks done.
     pub value: f64,
 }
 
@@ -134,7 +136,7 @@ pub fn perplexity(
     ids: &[u32],
     cut: &Cut,
     cancel: &AtomicBool,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(EvalProgress),
 ) -> Result<Perplexity, Error> {
     let chunks = checked_chunks(ids, cut)?;
     let mut nll = Mean::default();
@@ -144,7 +146,8 @@ pub fn perplexity(
         let first = cut.first_scored(index);
         let mut bad = None;
         let result = with_sequence(engine, |engine, seq| {
-            // The row at position p scores token p + 1; the rows before the first scored token are not needed.
+            // The row at position p scores token p + 1; the rows before the first scored token are not
+            // needed.
             append(engine, seq, &chunk[..first - 1], cut.phase, Want::None, cancel, &mut |_, _| {})?;
             let tokens = &chunk[first - 1..cut.chunk - 1];
             let mut scores = vec![f64::NAN; tokens.len()];
@@ -162,7 +165,7 @@ pub fn perplexity(
             return Err(Error::NotFinite { token });
         }
         scores.into_iter().for_each(|score| nll.add(score));
-        progress(Progress { done: index + 1, chunks, value: nll.mean().exp() });
+        progress(EvalProgress { done: index + 1, chunks, value: nll.mean().exp() });
     }
     Ok(Perplexity {
         tokens: ids.len(),
@@ -173,7 +176,7 @@ pub fn perplexity(
     })
 }
 
-/// How far a model is from its base.
+/// The distance of a model from its base.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Divergence {
     /// Tokens of the text.
@@ -188,14 +191,14 @@ pub struct Divergence {
     pub kl_error: f64,
     /// Median.
     pub kl_median: f64,
-    /// The value 99 % of the positions do not pass.
+    /// 99th percentile.
     pub kl_99: f64,
     /// Largest.
     pub kl_max: f64,
     /// Share of positions where both have the same likeliest token, 0 to 1.
     pub same_top: f64,
-    /// At each other position, by how much the base prefers its likeliest token to the model's, in its logits;
-    /// smallest first.
+    /// At each other position, by how much the base prefers its likeliest token to the model's, in its
+    /// logits; smallest first.
     pub margins: Vec<f32>,
     /// Mean negative log-likelihood under the model.
     pub nll: f64,
@@ -204,14 +207,14 @@ pub struct Divergence {
 }
 
 impl Divergence {
-    /// Positions where the base prefers its likeliest token to the model's by `margin` or more in its logits: no tie
-    /// that rounding could have broken.
+    /// Positions where the base prefers its likeliest token to the model's by `margin` or more in its logits:
+    /// no tie that rounding could have broken.
     pub fn misses(&self, margin: f32) -> usize {
         self.margins.len() - self.margins.partition_point(|&m| m < margin)
     }
 }
 
-/// Rows of a model beside those of its base, position by position.
+/// Compares the rows of a model with those of its base, position by position.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
     kl: Vec<f64>,
@@ -222,8 +225,8 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Compares two rows of logits of the same length; `next` is the token that follows in the text. False when one of
-    /// them has no probabilities, or `next` none in it.
+    /// Compares two rows of logits of the same length; `next` is the token that follows in the text. False
+    /// when a row is not finite or has no logit for `next`.
     pub fn add(&mut self, base: &[f32], model: &[f32], next: u32) -> bool {
         let row = compare(base, model, next);
         self.kl.push(row.kl);
@@ -234,7 +237,7 @@ impl Comparison {
         row.kl.is_finite() && row.nll.is_finite() && row.nll_base.is_finite()
     }
 
-    /// What it comes to, over a text of `tokens` tokens in `chunks` chunks.
+    /// The result, over a text of `tokens` tokens in `chunks` chunks.
     pub fn finish(mut self, tokens: usize, chunks: usize) -> Divergence {
         self.kl.sort_by(f64::total_cmp);
         self.margins.sort_by(f32::total_cmp);
@@ -261,8 +264,9 @@ const KEPT_FLOATS: usize = 8 << 20;
 
 /// KL divergence of `model` from `base` over `ids`; the base reads them in the arithmetic of `base_phase`.
 ///
-/// Chunks side by side, whatever the stride says. With [`Cut::second_half`] it is what llama-perplexity does: the rows
-/// at positions `chunk / 2 ..= chunk - 2` are compared, each predicting the next token; without, every row but the last.
+/// Chunks are side by side; the stride is ignored. With [`Cut::second_half`] it is as in llama-perplexity:
+/// the rows at positions `chunk / 2 ..= chunk - 2` are compared, each predicting the next token; without,
+/// every row but the last.
 ///
 /// # Errors
 /// See [`Error`]; `cancel` gives [`EngineError::Cancelled`].
@@ -273,7 +277,7 @@ pub fn divergence(
     cut: &Cut,
     base_phase: Phase,
     cancel: &AtomicBool,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(EvalProgress),
 ) -> Result<Divergence, Error> {
     let cut = &Cut { stride: cut.chunk, ..*cut };
     let chunks = checked_chunks(ids, cut)?;
@@ -321,13 +325,13 @@ pub fn divergence(
         if let Some(token) = bad {
             return Err(Error::NotFinite { token });
         }
-        progress(Progress { done: index + 1, chunks, value: comparison.kl_mean.mean() });
+        progress(EvalProgress { done: index + 1, chunks, value: comparison.kl_mean.mean() });
     }
     Ok(comparison.finish(ids.len(), chunks))
 }
 
-/// Appends `tokens` to `seq` in the arithmetic of `phase`: given ones in one step, generated ones a step each. Rows go
-/// to `sink` as `(position, logits)`. No tokens are no step.
+/// Appends `tokens` to `seq` in the arithmetic of `phase`: given ones in one step, generated ones a step
+/// each. Rows go to `sink` as `(position, logits)`. Without tokens there is no step.
 ///
 /// # Errors
 /// Those of [`Engine::step`]; the tokens of the steps before it stay.
@@ -354,8 +358,8 @@ pub fn append(
     Ok(())
 }
 
-/// Every row of `chunks`, each in a sequence of its own, to `sink` as `(chunk, position, logits)`: given ones a chunk in
-/// one step, generated ones side by side, a token of each in one step.
+/// Every row of `chunks`, each in a sequence of its own, to `sink` as `(chunk, position, logits)`: given ones
+/// a chunk in one step, generated ones side by side, a token of each in one step.
 ///
 /// # Errors
 /// Those of [`Engine::step`].
@@ -400,7 +404,7 @@ fn checked_chunks(ids: &[u32], cut: &Cut) -> Result<usize, Error> {
     }
 }
 
-/// Runs `f` with a new sequence that is freed whatever happens.
+/// Runs `f` with a new sequence, which is freed in any case.
 fn with_sequence<T>(
     engine: &mut dyn Engine,
     f: impl FnOnce(&mut dyn Engine, Seq) -> Result<T, EngineError>,
@@ -448,7 +452,7 @@ fn compare(base: &[f32], model: &[f32], next: u32) -> Compared {
         .map(|(&b, &m)| {
             let b = f64::from(b) - base_shift;
             let p = b.exp();
-            // An id the base rules out adds nothing, whatever the model says.
+            // An id that the base rules out adds nothing.
             if p > 0.0 { p * (b - (f64::from(m) - model_shift)) } else { 0.0 }
         })
         .sum();
