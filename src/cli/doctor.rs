@@ -7,7 +7,7 @@ use super::settings::Config;
 use super::signal::Signals;
 use crate::bench::{Floors, ModelCost};
 use crate::engine::{EngineKind, KvType};
-use crate::open::{Memory, forecast};
+use crate::open::{Memory, forecast, locate};
 use crate::session::catalog::{self, Found};
 use anyhow::Result;
 use huozi_quant::bloom::plan::{Preset, tensor_bytes};
@@ -58,6 +58,8 @@ pub fn run(args: &Doctor, config: &Config, signals: &Signals, printer: &mut Prin
         .map(std::path::PathBuf::from)
         .into_iter()
         .chain(config.model.clone())
+        // The name of a model in the Hugging Face cache stands for its file.
+        .map(|path| locate(&path).unwrap_or(path))
         .collect();
     paths.extend(catalog::files(&catalog::folders()));
     let models: Vec<Found> = paths.iter().map(|path| Found::look(path)).collect();

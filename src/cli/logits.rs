@@ -1,4 +1,4 @@
-//! `huozi logits`: what the model thinks comes next, at every position.
+//! `huozi logits`: the logits of the next token, at every position of a text.
 
 use super::args::Logits;
 use super::load;
@@ -86,7 +86,7 @@ struct Lines<'a, W: Write> {
     /// `None` is every logit.
     top_k: Option<usize>,
     json: bool,
-    /// What every JSON row says about how it came to be.
+    /// The model and the engine, in every JSON row.
     record: Map<String, Value>,
 }
 
@@ -155,7 +155,7 @@ impl<W: Write> Rows for Lines<'_, W> {
     }
 }
 
-/// The `k` largest with their ids, largest first, of equal ones the smaller id first.
+/// The `k` largest logits with their ids, largest first; of equal ones the smaller id first.
 fn top(logits: &[f32], k: usize) -> Vec<(u32, f32)> {
     let mut all: Vec<(u32, f32)> = logits.iter().enumerate().map(|(id, &x)| (id as u32, x)).collect();
     let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
@@ -177,9 +177,9 @@ struct Raw {
 }
 
 enum To {
-    /// A device, a pipe: there is nothing to replace.
+    /// A device or a pipe, which is written to directly.
     Through(BufWriter<fs::File>),
-    /// Under a name of its own until it is whole.
+    /// A temporary file, renamed when it is complete.
     Fresh(BufWriter<NamedTempFile>),
 }
 
@@ -267,11 +267,11 @@ mod tests {
     }
 
     #[test]
-    fn nobody_elses_file_is_touched() {
+    fn the_file_of_another_process_is_not_touched() {
         let dir = tempfile::tempdir().unwrap();
         let (path, partial) = (dir.path().join("out.f32"), dir.path().join("out.f32.partial"));
         fs::write(&partial, "mine").unwrap();
-        // Two at once: each is whole under its name, the last one stays.
+        // Two processes at once: each file is complete under its name, the last one stays.
         let (mut a, mut b) = (Raw::create(&path).unwrap(), Raw::create(&path).unwrap());
         a.row(0, &[1.0]).unwrap();
         b.row(0, &[2.0, 3.0]).unwrap();

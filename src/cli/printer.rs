@@ -1,6 +1,6 @@
 //! The one place that writes to standard output.
 //!
-//! What goes out is the result. On a terminal, control characters that a model or a file produced are made
+//! Only results are printed here. On a terminal, control characters that a model or a file produced are made
 //! visible, or they could move the cursor, retitle the window or worse; into a pipe or file bytes go as they
 //! are.
 
@@ -27,7 +27,7 @@ impl Printer {
     /// Writes a piece of text and flushes it.
     ///
     /// # Errors
-    /// What the operating system says; `BrokenPipe` when the reader went away.
+    /// The operating system's error; `BrokenPipe` when the reader closed it.
     pub fn text(&mut self, text: &str) -> io::Result<()> {
         let Some(last) = text.chars().next_back() else { return Ok(()) };
         self.at_line_start = last == '\n';

@@ -61,19 +61,19 @@ pub fn run(args: &Run, config: &Config, signals: &Signals, printer: &mut Printer
     Ok(())
 }
 
-/// Chat turn or completion.
+/// A chat turn or the completion of a text.
 #[derive(Clone, Copy, Debug)]
 pub enum Way {
     /// In the model's chat format.
     Chat,
-    /// As it is.
+    /// The text as it is.
     Raw(Specials),
 }
 
-/// One answer, shown as it comes when `stream`.
+/// Generates one answer, shown as it grows if `stream`.
 ///
 /// # Errors
-/// The session's errors, those of standard output, a signal.
+/// The errors of the session and of standard output; a signal.
 pub fn once(
     session: &mut Session,
     text: &str,
@@ -98,7 +98,7 @@ pub fn once(
         }
     });
     let shown = show.finish();
-    // A closed pipe is why the answer was cancelled, not the other way round.
+    // A closed pipe cancels the answer: its error counts, not the cancellation.
     shown?;
     match result {
         Err(error) => Err(super::chat::failed(error)),

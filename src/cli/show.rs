@@ -1,4 +1,5 @@
-//! A session's events on a terminal or in a pipe: the answer to standard output, everything else to standard error.
+//! A session's events on a terminal or in a pipe: the answer to standard output, everything else to standard
+//! error.
 
 use super::args::SamplingArgs;
 use super::printer::{Printer, bytes};
@@ -23,7 +24,8 @@ pub struct Verbosity {
 }
 
 impl Verbosity {
-    /// From `-q`, `-v` and whether standard error is a terminal. A seed that nobody chose is shown if it matters.
+    /// From `-q`, `-v` and whether standard error is a terminal. A random seed is shown if the answer depends
+    /// on it.
     pub fn new(quiet: bool, verbose: bool, typed: &SamplingArgs, settings: &Settings) -> Self {
         let terminal = io::stderr().is_terminal();
         let stats = !quiet && (verbose || terminal);
@@ -46,7 +48,7 @@ pub struct Show<'a> {
     cancel: &'a AtomicBool,
     bar: Option<ProgressBar>,
     failed: Option<io::Error>,
-    /// Ends the answer when the reader of standard output went away.
+    /// Ends the answer after standard output was closed by its reader.
     stop: bool,
 }
 
@@ -105,7 +107,7 @@ impl<'a> Show<'a> {
         }
     }
 
-    /// Ends the display; what standard output said, if it failed.
+    /// Ends the display; the error of standard output, if it failed.
     ///
     /// # Errors
     /// The first error of standard output.
@@ -145,7 +147,7 @@ impl<'a> Show<'a> {
     }
 }
 
-/// A turn's cost in one line.
+/// Tokens, rates and seed of a turn in one line.
 pub fn stats_line(stats: &Stats) -> String {
     let reused = match stats.reused_tokens {
         0 => String::new(),
@@ -179,11 +181,11 @@ pub struct Counter {
     bytes: bool,
 }
 
-/// What is done sooner needs no progress.
+/// Work that takes less time needs no progress.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 impl Counter {
-    /// Counts to `total`; `bytes` says what is counted.
+    /// Counts to `total`, bytes if `is_bytes`.
     pub fn new(total: u64, is_bytes: bool, quiet: bool) -> Self {
         let terminal = io::stderr().is_terminal();
         let bar = (!quiet && terminal).then(|| {
@@ -209,7 +211,7 @@ impl Counter {
         counter
     }
 
-    /// Runs `print`, which writes to a terminal where the bar may stand, without the bar.
+    /// Runs `print`, which writes to the terminal, with the bar hidden.
     pub fn hidden<T>(&self, print: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) => bar.suspend(print),
@@ -217,7 +219,7 @@ impl Counter {
         }
     }
 
-    /// So far.
+    /// Shows that `done` are done.
     pub fn set(&mut self, done: u64, message: &str) {
         if Instant::now() < self.from {
             return;

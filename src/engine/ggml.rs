@@ -381,7 +381,7 @@ impl Ggml {
             match sink {
                 // llama.cpp's own threads are idle now.
                 Sink::Shared(sink) => given.into_par_iter().for_each(|(item, at, row)| sink(item, at, row)),
-                sink => given.into_iter().for_each(|(item, at, row)| sink.give(item, at, row)),
+                Sink::InOrder(sink) => given.into_iter().for_each(|(item, at, row)| sink(item, at, row)),
             }
             columns = rest;
             watch(all - columns.len());
@@ -483,7 +483,8 @@ pub fn logit_rows(n_vocab: usize) -> usize {
     (LOGIT_FLOATS / n_vocab.max(1)).clamp(1, MICRO_BATCH)
 }
 
-/// The features that llama.cpp was built with, by the names in its system information: `AVX2`, `AVX512_VNNI`, `REPACK`, ...
+/// The features that llama.cpp was built with, by the names in its system information: `AVX2`, `AVX512_VNNI`,
+/// `REPACK`, ...
 pub fn features() -> &'static [String] {
     static FEATURES: OnceLock<Vec<String>> = OnceLock::new();
     FEATURES.get_or_init(|| {

@@ -123,8 +123,8 @@ fn cgroup_limits(root: &Path) -> Vec<(u64, u64)> {
 /// A model needs more memory than there is.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "{name} needs about {forecast} for a context of {positions} tokens, but only {} MiB are available; a shorter \
-     context (-c), --kv-type q8 or a smaller type needs less, --no-memory-check loads it anyway",
+    "{name} needs about {forecast} for a context of {positions} tokens, but only {} MiB are available; \
+     a shorter context (-c), --kv-type q8 or a smaller type needs less, --no-memory-check loads it anyway",
     available >> 20
 )]
 pub struct NotEnoughMemory {

@@ -6,7 +6,7 @@ pub use crate::open::{Memory, resident_bytes, xdg};
 pub use huozi_quant::gguf::{Error as FileError, Place, Rule};
 
 use crate::engine::{EngineKind, KvType};
-use crate::open::{forecast, hub_folder};
+use crate::open::{forecast, hub_folder, locate};
 use huozi_quant::bloom::shape::{Forecast, Shape};
 use huozi_quant::gguf::Reader;
 use huozi_quant::map::How;
@@ -58,7 +58,8 @@ impl Found {
 /// (`HF_HUB_CACHE`, `HF_HOME`, `~/.cache/huggingface`).
 pub fn everywhere(first: &[PathBuf]) -> Vec<PathBuf> {
     let chosen = std::env::var_os("HUOZI_MODEL").filter(|v| !v.is_empty()).map(PathBuf::from);
-    let mut found: Vec<PathBuf> = first.iter().cloned().chain(chosen).filter(|path| path.is_file()).collect();
+    let named = first.iter().cloned().chain(chosen).filter_map(|path| locate(&path).ok());
+    let mut found: Vec<PathBuf> = named.filter(|path| path.is_file()).collect();
     found.extend(files(&folders()));
     let below =
         |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());

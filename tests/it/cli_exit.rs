@@ -1,6 +1,5 @@
 //! The exit codes of `huozi`, and that a failure is one clear line on standard error.
 
-use crate::common;
 use crate::common::{arg, finish, huozi, model, run};
 use huozi_convert::plan::Preset;
 use std::fs;
@@ -39,7 +38,7 @@ fn wrong_usage_is_2() {
 #[cfg(not(feature = "ggml"))]
 #[test]
 fn an_engine_that_is_not_built_in_is_2() {
-    let text = arg(&common::fixture("famous-poems.txt"));
+    let text = arg(&crate::common::fixture("famous-poems.txt"));
     for args in [
         &["run", "-p", "x", "--engine", "ggml"][..],
         &["chat", "--engine", "ggml"],

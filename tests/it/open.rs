@@ -151,6 +151,14 @@ fn every_command_takes_a_name_from_the_hugging_face_cache() {
     }
     let json = cached(home.path(), &["run", "-p", "春", "-n", "1", "--json", "-m", "org/tiny"]).json();
     assert_eq!(json[0]["model"], arg(&snapshot.join("m.gguf")), "the file behind the name");
+    let doctor = finish(
+        huozi(home.path())
+            .args(["doctor", "--json"])
+            .envs([("HUOZI_MODEL", "org/tiny")])
+            .env("HF_HOME", home.path().join("hf")),
+        "",
+    );
+    assert_eq!(doctor.json()[0]["models"][0]["path"], arg(&snapshot.join("m.gguf")));
     // A path that exists wins over a name.
     fs::create_dir(home.path().join("org")).unwrap();
     fs::write(home.path().join("org/tiny"), "not a model").unwrap();

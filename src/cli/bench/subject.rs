@@ -51,7 +51,8 @@ pub struct BenchSubject {
 }
 
 impl BenchSubject {
-    /// Opens the model as far as its header; makes random weights if there is memory for them and for `tests`.
+    /// Opens the model as far as its header; makes random weights if there is memory for them and for
+    /// `tests`.
     ///
     /// # Errors
     /// See [`crate::open::open`].

@@ -1,4 +1,5 @@
-//! The calls into llama.cpp that its binding has no safe function for: system information, blocks decoded and encoded.
+//! The calls into llama.cpp that its binding has no safe function for: system information, blocks decoded and
+//! encoded.
 #![allow(unsafe_code)]
 
 use huozi_quant::formats::Format;
