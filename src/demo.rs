@@ -2,11 +2,11 @@
 //!
 //! The one room that sees the converter. In: nothing. Out: the path of a model file.
 
-pub use huozi_convert::pipeline::{Progress, Report};
-pub use huozi_convert::{Error as ConvertError, Kind};
+pub use huozi_convert::{Error as ConvertError, ErrorKind, Progress, Report};
 
-use huozi_convert::pipeline::{self, Options, Source};
+use huozi_convert::pipeline;
 use huozi_convert::plan::Preset;
+use huozi_convert::{Options, Source};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -66,7 +66,7 @@ pub fn prepare(
         None => "there is no home folder".to_owned(),
         Some(cache) => match in_cache(cache, progress, cancel) {
             Ok(model) => return Ok(model),
-            Err(Error::Convert(error)) if error.kind() == Kind::Interrupted => {
+            Err(Error::Convert(error)) if error.kind() == ErrorKind::Interrupted => {
                 return Err(error.into());
             }
             Err(error) => format!("{}: {error}", cache.display()),

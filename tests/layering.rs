@@ -17,6 +17,7 @@ const QUANT: Arrows = &[
     ("formats", &[]),
     ("gguf", &["formats", "map"]),
     ("hub", &[]),
+    ("imatrix", &["formats", "gguf"]),
     ("kernels", &["formats", "tile"]),
     ("kv", &[]),
     ("map", &[]),

@@ -3,44 +3,16 @@
 //! Reads `config.json`, `tokenizer_config.json`, `generation_config.json` and `chat_template.jinja`; Huozi stores neither
 //! a template nor its real end token, so both are supplied when its two markers are there.
 
+use huozi_token::markers;
 use serde_json::Value;
 
-use crate::Error;
+use crate::error::Error;
 use crate::source::{quoted, shown_json};
-use crate::vocab::{BEGIN, END, TokenType, Vocabulary};
-
-/// A literal for `concat!`, which takes no constants.
-macro_rules! huozi_system {
-    () => {
-        "你是“活字”，由哈尔滨工业大学自然语言处理研究所训练的人工智能助手。请用自然、准确、有条理的语言回答用户的问题，并帮助用户完成任务。"
-    };
-}
-
-/// Huozi's system text where the conversation brings none.
-pub const HUOZI_SYSTEM: &str = huozi_system!();
-
-/// Huozi's chat format as a Jinja template: the system block first in any case, then the turns, then the open turn.
-///
-/// One line, every newline an escape inside a string: `trim_blocks` and `lstrip_blocks` can not change what it renders.
-pub const HUOZI_TEMPLATE: &str = concat!(
-    "{% if messages and messages[0]['role'] in ['system', '系统'] %}",
-    "{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}",
-    "{% else %}{% set system = '",
-    huozi_system!(),
-    "' %}{% set turns = messages %}{% endif %}",
-    r"{{ '<|beginofutterance|>系统\n' + system + '<|endofutterance|>\n' }}",
-    "{% for message in turns %}",
-    "{% if message['role'] in ['user', '用户'] %}{% set role = '用户' %}",
-    "{% elif message['role'] in ['assistant', '助手'] %}{% set role = '助手' %}",
-    "{% else %}{{ raise_exception('roles are system (first only), user and assistant') }}{% endif %}",
-    r"{{ '<|beginofutterance|>' + role + '\n' + message['content'] + '<|endofutterance|>\n' }}",
-    "{% endfor %}",
-    r"{% if add_generation_prompt %}{{ '<|beginofutterance|>助手\n' }}{% endif %}",
-);
+use crate::vocab::{TokenType, Vocabulary};
 
 /// Defaults of sampling, for programs that read them from the file.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
+pub struct SamplingDefaults {
     /// Temperature; 0 takes the most probable token.
     pub temp: f32,
     /// How many candidates are kept.
@@ -52,7 +24,7 @@ pub struct Sampling {
 }
 
 /// Those of the original demo.
-impl Default for Sampling {
+impl Default for SamplingDefaults {
     fn default() -> Self {
         Self { temp: 0.5, top_k: 50, top_p: 0.95, penalty_repeat: 1.03 }
     }
@@ -60,7 +32,7 @@ impl Default for Sampling {
 
 /// Special ids and chat behaviour.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Chat {
+pub struct ChatSetup {
     /// Begins a text.
     pub bos: Option<u32>,
     /// Ends a text.
@@ -74,14 +46,14 @@ pub struct Chat {
     /// Jinja; `None` for a model that only completes.
     pub template: Option<String>,
     /// `None` for a model that only completes.
-    pub sampling: Option<Sampling>,
-    /// Things a person may want to know.
+    pub sampling: Option<SamplingDefaults>,
+    /// Notes for the report.
     pub notes: Vec<String>,
 }
 
 /// The files read here; absent ones are `None`.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Files<'a> {
+pub struct ChatFiles<'a> {
     /// `config.json`.
     pub config: Option<&'a Value>,
     /// `tokenizer_config.json`.
@@ -92,24 +64,24 @@ pub struct Files<'a> {
     pub chat_template: Option<&'a str>,
 }
 
-impl Chat {
+impl ChatSetup {
     /// Puts together what the files say and what Huozi's files do not say.
     ///
     /// # Errors
     /// A special id outside the vocabulary, or a template of an unknown form.
-    pub fn read(files: &Files<'_>, vocab: &Vocabulary) -> Result<Self, Error> {
+    pub fn read(files: &ChatFiles<'_>, vocab: &Vocabulary) -> Result<Self, Error> {
         let mut chat = Self::default();
         chat.bos = chat.special(files, vocab, "bos", "<s>")?;
         chat.eos = chat.special(files, vocab, "eos", "</s>")?;
         chat.unk = chat.special(files, vocab, "unk", "<unk>")?;
         chat.pad = chat.special(files, vocab, "pad", "<pad>")?;
         chat.template = own_template(files)?;
-        if let (Some(_), Some(end)) = (vocab.added(BEGIN), vocab.added(END)) {
+        if let Some([_, end]) = markers::find(|text| vocab.added(text)) {
             chat.eot = Some(end);
             // Readers stop at eos and at eot: naming the marker twice would lose </s>.
             chat.eos = vocab.added("</s>").or(chat.eos);
             if chat.template.is_none() {
-                chat.template = Some(HUOZI_TEMPLATE.to_owned());
+                chat.template = Some(markers::TEMPLATE.to_owned());
                 chat.notes.push("no chat template in the checkpoint: Huozi's format written".into());
             }
         } else {
@@ -125,7 +97,7 @@ impl Chat {
     /// `generation_config.json`, else the usual spelling if it is a control token.
     fn special(
         &mut self,
-        files: &Files<'_>,
+        files: &ChatFiles<'_>,
         vocab: &Vocabulary,
         key: &str,
         usual: &str,
@@ -166,7 +138,7 @@ fn ids(json: Option<&Value>, key: &str, vocab: &Vocabulary) -> Result<Vec<u32>, 
 }
 
 /// `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`: a text, or a list of named texts.
-fn own_template(files: &Files<'_>) -> Result<Option<String>, Error> {
+fn own_template(files: &ChatFiles<'_>) -> Result<Option<String>, Error> {
     if let Some(text) = files.chat_template {
         return Ok(Some(text.to_owned()));
     }
@@ -188,11 +160,11 @@ fn own_template(files: &Files<'_>) -> Result<Option<String>, Error> {
     }
 }
 
-/// The demo's values, replaced by whatever `generation_config.json` says itself.
-fn sampling(generation: Option<&Value>) -> Sampling {
-    let mut s = Sampling::default();
+/// The values of Huozi's demo, replaced by those that `generation_config.json` states.
+fn sampling(generation: Option<&Value>) -> SamplingDefaults {
+    let mut s = SamplingDefaults::default();
     let number = |key: &str| generation.and_then(|g| g[key].as_f64()).filter(|v| v.is_finite() && *v > 0.0);
-    // Only what the file says: `do_sample` is false when absent, but most files are silent about it.
+    // Only what the file states: an absent `do_sample` means false, but most files leave it out.
     let greedy =
         generation.is_some_and(|g| g["do_sample"] == false || g["temperature"].as_f64() == Some(0.0));
     if greedy {

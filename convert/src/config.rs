@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use huozi_quant::bloom::shape::{DEFAULT_CTX_TRAIN, Shape};
 use huozi_quant::gguf::Meta;
 
-use crate::Error;
+use crate::error::Error;
 use crate::source::{quoted, shown, shown_json};
 
 /// The trained context when `seq_length` is absent: every published BLOOM, and Huozi.

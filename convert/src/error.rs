@@ -141,7 +141,7 @@ pub enum Error {
 
 /// The classes that exit codes tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// Exit code 1.
     Failed,
     /// Exit code 2.
@@ -156,21 +156,21 @@ pub enum Kind {
 
 impl Error {
     /// Which exit code this deserves.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ErrorKind {
         if io_cause(self).is_some_and(no_room) {
-            return Kind::NoRoom;
+            return ErrorKind::NoRoom;
         }
         match self {
-            Self::Usage(_) | Self::Exists(_) | Self::SameFile(_) => Kind::Usage,
+            Self::Usage(_) | Self::Exists(_) | Self::SameFile(_) => ErrorKind::Usage,
             Self::Config { .. } | Self::Tensors(_) | Self::Vocabulary { .. } | Self::Source(_) => {
-                Kind::BadInput
+                ErrorKind::BadInput
             }
-            Self::NotFinite { .. } | Self::Overflow { .. } => Kind::BadInput,
-            Self::Changed(_) | Self::Imatrix { .. } => Kind::BadInput,
-            Self::DiskFull { .. } => Kind::NoRoom,
-            Self::Interrupted => Kind::Interrupted,
+            Self::NotFinite { .. } | Self::Overflow { .. } => ErrorKind::BadInput,
+            Self::Changed(_) | Self::Imatrix { .. } => ErrorKind::BadInput,
+            Self::DiskFull { .. } => ErrorKind::NoRoom,
+            Self::Interrupted => ErrorKind::Interrupted,
             Self::Partly { source, .. } | Self::Unfinished { source } => source.kind(),
-            Self::Busy(_) | Self::Verify { .. } | Self::Gguf { .. } | Self::Io { .. } => Kind::Failed,
+            Self::Busy(_) | Self::Verify { .. } | Self::Gguf { .. } | Self::Io { .. } => ErrorKind::Failed,
         }
     }
 
@@ -194,7 +194,7 @@ impl Error {
 }
 
 fn no_room(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
+    use std::io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | OutOfMemory | FileTooLarge)
 }
 

@@ -1,8 +1,8 @@
-//! What a conversion would do: every tensor with its format, the file, the memory to run it, the time. Nothing is written.
+//! What a conversion would do: every tensor with its format, the file, the memory to run the model, the time. Writes
+//! nothing.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use huozi_quant::Format;
@@ -10,63 +10,40 @@ use huozi_quant::encode::encode_rows;
 use huozi_quant::kv::KvType;
 use serde::Serialize;
 
-use crate::Error;
-use crate::model::Model;
+use crate::error::Error;
+use crate::model::SourceModel;
 use crate::names::{Target, TensorRole};
-use crate::output::{Plan, device, free_bytes};
-use crate::report::{FormatCount, count, displayed};
-use crate::work::{Chunk, How, Work, row_bytes};
+use crate::output::{OutputPlan, device, free_bytes};
+use crate::report::{OutputFile, Summary};
+use crate::work::{Chunk, EncodeOptions, Workers, row_bytes};
 
-/// The context that memory is told for.
+/// The context for which memory is stated.
 pub const CONTEXT: usize = 2048;
 /// Tokens of a prompt taken at once, and rows of logits kept, by the runtime.
 const STEP: (usize, usize) = (512, 16);
 
-/// What would be done.
-#[derive(Clone, Debug, Serialize)]
-pub struct Forecast {
-    /// `general.name`.
-    pub name: String,
-    /// Weights of the model.
-    pub weights: u64,
-    /// Bytes of source tensors to be read.
-    pub source_bytes: u64,
-    /// How long it would take, from a piece of each format tried now; without the time the disk may need beyond that.
-    pub seconds: f64,
-    /// One per output.
-    pub outputs: Vec<Planned>,
-    /// What a person may want to know.
-    pub notes: Vec<String>,
-}
+/// What a conversion would do.
+pub type Forecast = Summary<OutputForecast>;
 
 /// One file that would be written.
 #[derive(Clone, Debug, Serialize)]
-pub struct Planned {
-    /// Its name.
-    #[serde(serialize_with = "displayed")]
-    pub path: PathBuf,
-    /// The preset.
-    #[serde(rename = "type")]
-    pub preset: String,
-    /// Its length.
-    pub bytes: u64,
-    /// Bits of tensor data per weight of the model.
-    pub bits_per_weight: f64,
-    /// How many tensors each format has.
-    pub formats: Vec<FormatCount>,
-    /// Bytes that its disk has free; `None` when the system does not say.
+pub struct OutputForecast {
+    /// The file.
+    #[serde(flatten)]
+    pub file: OutputFile,
+    /// Bytes that are free on its disk; `None` when the system does not say.
     pub free_bytes: Option<u64>,
     /// Bytes of all files that would be written to that disk.
     pub disk_bytes: u64,
-    /// Bytes of memory to run it at a context of 2048 tokens.
-    pub memory: Vec<Memory>,
+    /// Bytes of memory that running the model takes at a context of 2048 tokens.
+    pub memory: Vec<KvMemory>,
     /// Every tensor, in the order of the file.
-    pub tensors: Vec<Planning>,
+    pub tensors: Vec<TensorForecast>,
 }
 
 /// Memory with one type of keys and values.
 #[derive(Clone, Debug, Serialize)]
-pub struct Memory {
+pub struct KvMemory {
     /// `f32`, `f16` or `q8`.
     pub kv_type: &'static str,
     /// File, keys and values, activations.
@@ -75,7 +52,7 @@ pub struct Memory {
 
 /// One tensor of a file that would be written.
 #[derive(Clone, Debug, Serialize)]
-pub struct Planning {
+pub struct TensorForecast {
     /// Its name.
     pub name: String,
     /// Columns first.
@@ -90,36 +67,31 @@ pub struct Planning {
 }
 
 pub(crate) fn forecast(
-    model: &Model,
-    work: &Work<'_>,
+    model: &SourceModel,
+    work: &Workers<'_>,
     chunks: &[Chunk],
-    plans: &[Plan],
-    how: How<'_>,
+    plans: &[OutputPlan],
+    options: EncodeOptions<'_>,
 ) -> Result<Forecast, Error> {
     let sources = work.checkpoint.tensors();
     let weights = model.weights();
     let shape = model.config.shape();
-    let one = |plan: &Plan| {
-        let formats = count(plan.layout.tensors());
-        let data: u64 = formats.iter().map(|f| f.bytes).sum();
+    let one = |plan: &OutputPlan| {
+        let (bytes, list) = (plan.layout.file_bytes(), plan.layout.tensors());
         let memory = [("f32", KvType::F32), ("f16", KvType::F16), ("q8", KvType::Q8)];
         let memory = memory.map(|(kv_type, kv)| {
-            let bytes = shape.forecast(plan.layout.file_bytes(), CONTEXT, kv, STEP.0, STEP.1).total;
-            Memory { kv_type, bytes }
+            let bytes = shape.forecast(bytes, CONTEXT, kv, STEP.0, STEP.1).total;
+            KvMemory { kv_type, bytes }
         });
-        let tensors = plan.layout.tensors().iter().zip(&model.tensors).map(|(t, (_, source))| Planning {
+        let tensors = list.iter().zip(&model.tensors).map(|(t, (_, source))| TensorForecast {
             name: t.name.clone(),
             dims: t.dims.clone(),
             format: t.format.name(),
             bytes: t.bytes,
             source_type: sources[*source].dtype.name().to_owned(),
         });
-        Planned {
-            path: plan.path.clone(),
-            preset: plan.preset.name().into(),
-            bytes: plan.layout.file_bytes(),
-            bits_per_weight: data as f64 * 8.0 / weights as f64,
-            formats,
+        OutputForecast {
+            file: OutputFile::new(&plan.path, plan.preset, bytes, list, weights),
             free_bytes: free_bytes(&plan.path),
             disk_bytes: plans
                 .iter()
@@ -134,24 +106,24 @@ pub(crate) fn forecast(
         name: model.name.clone(),
         weights,
         source_bytes: model.tensors.iter().map(|(_, source)| sources[*source].bytes).sum(),
-        seconds: seconds(model, work, chunks, plans, how)?,
+        seconds: seconds(model, work, chunks, plans, options)?,
         outputs: plans.iter().map(one).collect(),
         notes: model.notes.clone(),
     })
 }
 
-/// Whether two files would be on one disk; a file is with itself, whatever the system says.
-fn same_disk(a: &Plan, b: &Plan) -> bool {
+/// Whether two files would be on one disk; one file always is, even if the system does not tell its disk.
+fn same_disk(a: &OutputPlan, b: &OutputPlan) -> bool {
     a.path == b.path || device(&a.path).is_some_and(|disk| device(&b.path) == Some(disk))
 }
 
-/// Reads a chunk and encodes it in every format that is asked for, and takes the rest to be like it.
+/// Seconds of the whole conversion, from one chunk that is read and encoded in every format of the plans.
 fn seconds(
-    model: &Model,
-    work: &Work<'_>,
+    model: &SourceModel,
+    work: &Workers<'_>,
     chunks: &[Chunk],
-    plans: &[Plan],
-    how: How<'_>,
+    plans: &[OutputPlan],
+    options: EncodeOptions<'_>,
 ) -> Result<f64, Error> {
     let mut per_weight: HashMap<Option<Format>, f64> = HashMap::new();
     let mut total = 0.0;
@@ -163,7 +135,7 @@ fn seconds(
                 Entry::Vacant(new) => {
                     let of: Vec<&Chunk> = chunks.iter().filter(|c| c.target == i).collect();
                     // In the middle: the first rows of an embedding are not like the others.
-                    *new.insert(try_out(job, tensor, of[of.len() / 2], work, how)?)
+                    *new.insert(try_out(job, tensor, of[of.len() / 2], work, options)?)
                 }
             };
             total += (tensor.0.rows * tensor.0.cols) as f64 * rate;
@@ -177,8 +149,8 @@ fn try_out(
     job: Option<Format>,
     (target, source): &(Target, usize),
     chunk: &Chunk,
-    work: &Work<'_>,
-    how: How<'_>,
+    work: &Workers<'_>,
+    options: EncodeOptions<'_>,
 ) -> Result<f64, Error> {
     let (mut weights, mut other, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
     let mut read = || work.read(target, *source, &chunk.rows, &mut weights, &mut other);
@@ -190,7 +162,7 @@ fn try_out(
         Some(format) => {
             let cols = target.cols as usize;
             blocks.resize(row_bytes(format, target) * (weights.len() / cols), 0);
-            let importance = how.imatrix.and_then(|m| m.of(target));
+            let importance = options.imatrix.and_then(|m| m.of(target));
             encode_rows(work.isa, format, &weights, cols, importance, &mut blocks);
         }
     }

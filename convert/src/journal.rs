@@ -103,7 +103,7 @@ impl Record {
 
 /// What stood in a journal when it was opened.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Found {
+pub(crate) enum JournalState {
     /// Nothing: a new file.
     Nothing,
     /// A journal of another conversion.
@@ -123,17 +123,17 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Reads what is there. With the same digest it can be added to, else [`begin`](Self::begin) comes first.
-    pub fn open(mut file: File, digest: &str) -> io::Result<(Self, Found)> {
+    pub fn open(mut file: File, digest: &str) -> io::Result<(Self, JournalState)> {
         let mut text = Vec::new();
         (&mut file).take(MAX_BYTES).read_to_end(&mut text)?;
         let first = format!("{TITLE} {digest}\n");
         if text.is_empty() {
-            return Ok((Self { file, records: 0 }, Found::Nothing));
+            return Ok((Self { file, records: 0 }, JournalState::Nothing));
         }
         let Some(mut rest) = text.strip_prefix(first.as_bytes()) else {
             // Also one whose first line was not written to its end.
             let ours = text.starts_with(OURS.as_bytes()) || OURS.as_bytes().starts_with(&text);
-            let found = if ours { Found::Foreign } else { Found::Stranger };
+            let found = if ours { JournalState::Foreign } else { JournalState::Stranger };
             return Ok((Self { file, records: 0 }, found));
         };
         let (mut records, mut seen, mut good) = (Vec::new(), HashSet::new(), first.len());
@@ -146,7 +146,7 @@ impl Journal {
         }
         file.set_len(good as u64)?;
         file.seek(SeekFrom::End(0))?;
-        Ok((Self { file, records: records.len() }, Found::Same(records)))
+        Ok((Self { file, records: records.len() }, JournalState::Same(records)))
     }
 
     /// Starts anew.
@@ -206,12 +206,12 @@ mod tests {
             Journal::open(file.unwrap(), digest).unwrap()
         };
         let (mut journal, found) = open("a");
-        assert_eq!(found, Found::Nothing);
+        assert_eq!(found, JournalState::Nothing);
         journal.begin("a").unwrap();
         journal.add(&[record(7), record(3)]).unwrap();
         journal.add(&[record(7)]).unwrap();
-        assert_eq!(open("a").1, Found::Same(vec![record(7), record(3)]));
-        assert_eq!(open("b").1, Found::Foreign);
+        assert_eq!(open("a").1, JournalState::Same(vec![record(7), record(3)]));
+        assert_eq!(open("b").1, JournalState::Foreign);
         // Cut anywhere: the whole lines before it are found, and what is added then is readable.
         let whole = std::fs::read(&path).unwrap();
         let line = record(7).line().len();
@@ -220,25 +220,25 @@ mod tests {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let kept = (cut - first) / line;
             let (mut journal, found) = open("a");
-            let Found::Same(records) = found else { panic!("{found:?}") };
+            let JournalState::Same(records) = found else { panic!("{found:?}") };
             assert_eq!(records[..], [record(7), record(3)][..kept], "cut at {cut}");
             journal.add(&[record(9)]).unwrap();
-            assert_eq!(open("a").1, Found::Same([&records[..], &[record(9)]].concat()));
+            assert_eq!(open("a").1, JournalState::Same([&records[..], &[record(9)]].concat()));
         }
         std::fs::write(&path, &whole[..first - 1]).unwrap();
-        assert_eq!(open("a").1, Found::Foreign);
+        assert_eq!(open("a").1, JournalState::Foreign);
         for (text, expected) in [
-            (&[0xff; 100][..], Found::Stranger),
-            (b"Monday: rain\n", Found::Stranger),
-            (&whole[..4], Found::Foreign),
-            (b"huozi-convert journal 1 a\n", Found::Foreign),
+            (&[0xff; 100][..], JournalState::Stranger),
+            (b"Monday: rain\n", JournalState::Stranger),
+            (&whole[..4], JournalState::Foreign),
+            (b"huozi-convert journal 1 a\n", JournalState::Foreign),
         ] {
             std::fs::write(&path, text).unwrap();
             assert_eq!(open("a").1, expected, "{text:?}");
             assert_eq!(std::fs::read(&path).unwrap(), text);
         }
         open("a").0.begin("a").unwrap();
-        assert_eq!(open("a").1, Found::Same(Vec::new()));
+        assert_eq!(open("a").1, JournalState::Same(Vec::new()));
     }
 
     #[test]

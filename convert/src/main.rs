@@ -3,18 +3,19 @@
 
 mod make_checkpoint;
 mod print;
+mod signals;
 
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use clap::Parser;
-use huozi_convert::pipeline::{self, Options, Source};
-use huozi_convert::plan::{Preset, PresetOptions, TensorType, named_format};
-use huozi_convert::{Error, Kind};
+use huozi_convert::pipeline;
+use huozi_convert::plan::{NamedFormat, Preset, PresetOptions, named_format};
+use huozi_convert::{Options, Source};
 use huozi_quant::Format;
+use signals::{exit_code, watch_signals};
 
 /// Converts a BLOOM or Huozi checkpoint, or a GGUF file, to one quantised GGUF file.
 #[derive(Parser)]
@@ -56,7 +57,7 @@ struct Args {
     token_embedding_type: Option<Format>,
     /// Format of the matrices whose GGUF name it finds, e.g. ffn_down=q6_k; may be repeated
     #[arg(long = "tensor-type", alias = "tensor_type", value_name = "REGEX=TYPE")]
-    tensor_types: Vec<TensorType>,
+    tensor_types: Vec<NamedFormat>,
     /// Importance matrix of llama-imatrix, .dat or .gguf
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
@@ -66,7 +67,7 @@ struct Args {
     /// Set a key of the file's metadata; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     metadata: Vec<(String, String)>,
-    /// Convert NaN and infinite weights too (0 where the type can not hold them)
+    /// Convert NaN and infinite weights too (0 where the type cannot hold them)
     #[arg(long, alias = "allow_nan")]
     allow_nan: bool,
     /// Read the finished file beside the source before it gets its name
@@ -120,7 +121,7 @@ fn main() -> ExitCode {
     let (cancel, signal) = match watch_signals() {
         Ok(watched) => watched,
         Err(e) => {
-            print::say(format_args!("error: can not watch signals: {e}"));
+            print::say(format_args!("error: cannot watch signals: {e}"));
             return ExitCode::from(1);
         }
     };
@@ -133,7 +134,7 @@ fn main() -> ExitCode {
         name: args.name,
         context_length: args.context_length,
         duplicate_output: args.duplicate_output,
-        wishes: PresetOptions {
+        preset_options: PresetOptions {
             pure: args.pure,
             output: args.output_tensor_type,
             embedding: args.token_embedding_type,
@@ -152,7 +153,7 @@ fn main() -> ExitCode {
             Err(error) => (Err(error), Vec::new()),
         }
     } else {
-        let progress = print::Shown::new();
+        let progress = print::ProgressPrinter::new();
         let result = pipeline::run(&options, &progress, &cancel);
         progress.end();
         match result {
@@ -169,7 +170,7 @@ fn main() -> ExitCode {
     match result {
         // A reader that went away has what it wanted.
         Ok(Err(e)) if e.kind() != io::ErrorKind::BrokenPipe => {
-            print::say(format_args!("error: can not print the report: {e}"));
+            print::say(format_args!("error: cannot print the report: {e}"));
             ExitCode::from(if e.kind() == io::ErrorKind::StorageFull { 5 } else { 1 })
         }
         Ok(_) => ExitCode::SUCCESS,
@@ -189,42 +190,4 @@ fn unnamed_paths(types: &[Preset]) -> Vec<PathBuf> {
         format!("{}{number}.gguf", preset.name().to_lowercase()).into()
     };
     types.iter().enumerate().map(name).collect()
-}
-
-fn exit_code(error: &Error, signal: usize) -> u8 {
-    match error.kind() {
-        Kind::Failed => 1,
-        Kind::Usage => 2,
-        Kind::BadInput => 4,
-        Kind::NoRoom => 5,
-        // 128 + the signal's number, as shells have it.
-        Kind::Interrupted => u8::try_from(128 + signal).unwrap_or(130),
-    }
-}
-
-/// A flag that SIGINT, SIGTERM and SIGHUP set, and the number of the signal that came last.
-fn watch_signals() -> io::Result<(Arc<AtomicBool>, Arc<AtomicUsize>)> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-    let cancel = Arc::new(AtomicBool::new(false));
-    let number = Arc::new(AtomicUsize::new(0));
-    let ignored = ignored_signals();
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // Whoever started us with `nohup` wants it so.
-        if signal == SIGHUP && ignored & (1 << (signal - 1)) != 0 {
-            continue;
-        }
-        // The number first: whoever sees the flag finds it.
-        signal_hook::flag::register_usize(signal, number.clone(), signal as usize)?;
-        signal_hook::flag::register(signal, cancel.clone())?;
-    }
-    // A file larger than the process may write is an error of the write, then, and not the end of the process.
-    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-    Ok((cancel, number))
-}
-
-/// The signals that are ignored, bit 0 for the first; none where the system does not say.
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

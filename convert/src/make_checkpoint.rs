@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use huozi_convert::Error;
-use huozi_convert::synth::{self, Made, Recipe};
+use huozi_convert::synth::{CheckpointLayout, CheckpointRecipe, MadeCheckpoint};
 use huozi_quant::bloom::shape::Shape;
 
-use crate::print::{Shown, say};
-use crate::{exit_code, watch_signals};
+use crate::print::{ProgressPrinter, say};
+use crate::signals::{exit_code, watch_signals};
 
 /// The first argument that leads here. A checkpoint of this name is `./make-checkpoint`.
 pub(crate) const NAME: &str = "make-checkpoint";
@@ -71,23 +71,23 @@ pub(crate) fn main() -> ExitCode {
     let (cancel, signal) = match watch_signals() {
         Ok(watched) => watched,
         Err(e) => {
-            say(format_args!("error: can not watch signals: {e}"));
+            say(format_args!("error: cannot watch signals: {e}"));
             return ExitCode::from(1);
         }
     };
     let layout = match args.layout {
-        Layout::Safetensors => synth::Layout::Safetensors,
-        Layout::Bin => synth::Layout::Bin,
+        Layout::Safetensors => CheckpointLayout::Safetensors,
+        Layout::Bin => CheckpointLayout::Bin,
     };
     let started = Instant::now();
-    let progress = Shown::new();
-    let result = Recipe::new(args.shape, layout, args.seed).write(&args.dir, &progress, &cancel);
+    let progress = ProgressPrinter::new();
+    let result = CheckpointRecipe::new(args.shape, layout, args.seed).write(&args.dir, &progress, &cancel);
     progress.end();
     match result {
         Ok(made) => match print(&made, started.elapsed().as_secs_f64(), args.json) {
             // A reader that went away has what it wanted.
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-                say(format_args!("error: can not print the report: {e}"));
+                say(format_args!("error: cannot print the report: {e}"));
                 ExitCode::from(1)
             }
             _ => ExitCode::SUCCESS,
@@ -95,7 +95,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             let code = exit_code(&error, signal.load(Relaxed));
             match error {
-                // A conversion that was stopped can go on, this can not.
+                // A conversion that was stopped can go on, this cannot.
                 Error::Interrupted => say(format_args!("error: interrupted; nothing was written")),
                 error => say(format_args!("error: {:#}", anyhow::Error::new(error))),
             }
@@ -104,9 +104,9 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn print(made: &Made, seconds: f64, json: bool) -> io::Result<()> {
+fn print(made: &MadeCheckpoint, seconds: f64, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let Made { path, shards, bytes, .. } = made;
+    let MadeCheckpoint { path, shards, bytes, .. } = made;
     if json {
         let object = serde_json::json!({
             "schema": 1, "path": path.display().to_string(), "shards": shards, "bytes": bytes, "seconds": seconds,

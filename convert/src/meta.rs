@@ -3,14 +3,14 @@
 use huozi_quant::gguf::check::SHA256_KEY;
 use huozi_quant::gguf::{Meta, MetaValue};
 
-use crate::chat::Chat;
+use crate::chat::ChatSetup;
 use crate::config::Config;
 use crate::plan::Preset;
 use crate::vocab::Vocabulary;
 
 /// What a person may set by hand.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Given<'a> {
+pub(crate) struct MetadataOverrides<'a> {
     pub name: Option<&'a str>,
     pub n_ctx: Option<u64>,
     pub template: Option<String>,
@@ -26,7 +26,7 @@ const PENALTY: &str = "general.sampling.penalty_last_n";
 pub(crate) fn from_checkpoint(
     config: &Config,
     vocab: Vocabulary,
-    chat: &Chat,
+    chat: &ChatSetup,
     name: &str,
     params: u64,
     license: Option<&str>,
@@ -94,7 +94,11 @@ pub(crate) fn from_checkpoint(
 
 /// Metadata of a GGUF source, all but the type and what the new file makes untrue. `config`: what the source says, or a
 /// person instead of it.
-pub(crate) fn from_gguf(source: Meta<'_>, given: Given<'_>, config: &Config) -> Vec<(String, MetaValue)> {
+pub(crate) fn from_gguf(
+    source: Meta<'_>,
+    given: MetadataOverrides<'_>,
+    config: &Config,
+) -> Vec<(String, MetaValue)> {
     let stale = |key: &str| {
         key == "general.alignment"
             || key == FILE_TYPE

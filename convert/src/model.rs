@@ -11,23 +11,23 @@ use huozi_quant::Format;
 use huozi_quant::gguf::{MetaValue, Reader, TensorSpec, check};
 use serde_json::Value;
 
-use crate::Error;
-use crate::chat::{self, Chat};
+use crate::chat::{ChatFiles, ChatSetup};
 use crate::config::Config;
+use crate::error::Error;
 use crate::imatrix::Imatrix;
-use crate::meta::{self, Given};
+use crate::meta::{self, MetadataOverrides};
 use crate::names::{self, Spelling, Target, TensorRole};
-use crate::pipeline::{Options, Source};
+use crate::options::{Options, Source};
 use crate::plan::{self, Preset, PresetOptions};
-use crate::source::{self, Checkpoint, Dtype, Inode, Kind, MAX_TOKENIZER_BYTES, SourceTensor};
+use crate::source::{self, Checkpoint, CheckpointKind, Dtype, Inode, MAX_TOKENIZER_BYTES, SourceTensor};
 use crate::vocab::Vocabulary;
-use crate::work::Work;
+use crate::work::Workers;
 
 /// How much of a model card is looked at.
 const CARD_BYTES: u64 = 1 << 16;
 
 /// What is known before the first weight is converted.
-pub(crate) struct Model {
+pub(crate) struct SourceModel {
     pub name: String,
     pub config: Config,
     /// Each target with the index of its source tensor.
@@ -40,8 +40,8 @@ pub(crate) struct Model {
     pub opened: HashSet<Inode>,
 }
 
-impl Model {
-    pub(crate) fn read(options: &Options, work: &Work<'_>) -> Result<Self, Error> {
+impl SourceModel {
+    pub(crate) fn read(options: &Options, work: &Workers<'_>) -> Result<Self, Error> {
         let checkpoint = work.checkpoint;
         let mut notes = Vec::new();
         let reader = gguf_reader(checkpoint);
@@ -58,7 +58,7 @@ impl Model {
             }
             config.n_ctx = n_ctx;
         }
-        let sources = checkpoint.tensors().iter().map(|t| names::Found {
+        let sources = checkpoint.tensors().iter().map(|t| names::FoundTensor {
             name: &t.name,
             shape: &t.shape,
             file: file_name(t),
@@ -97,17 +97,17 @@ impl Model {
         model.meta = match reader {
             Some(reader) => {
                 let name = options.name.as_deref();
-                let given = Given { name, n_ctx: options.context_length, template };
+                let given = MetadataOverrides { name, n_ctx: options.context_length, template };
                 meta::from_gguf(reader.meta(), given, &model.config)
             }
             None => {
-                let mut json = Json::read(checkpoint)?;
+                let mut json = ChatTexts::read(checkpoint)?;
                 json.chat_template = template.or(json.chat_template);
                 let tokenizer = checkpoint.file_of("tokenizer.json", MAX_TOKENIZER_BYTES);
                 let tokenizer = need(tokenizer, checkpoint, "tokenizer.json")?;
                 let vocab =
                     Vocabulary::read(&tokenizer, json.tokenizer_config.as_ref(), model.config.n_vocab)?;
-                let chat = Chat::read(&json.files(), &vocab)?;
+                let chat = ChatSetup::read(&json.files(), &vocab)?;
                 model.notes.extend(vocab.notes.iter().chain(&chat.notes).cloned());
                 // A card is for people: one that can not be read is none.
                 let card = checkpoint.file_start("README.md", CARD_BYTES).ok().flatten();
@@ -135,10 +135,12 @@ impl Model {
 
     /// The format of a tensor in a file of one preset, for rows of `cols` weights.
     fn format(&self, preset: Preset, options: &Options, target: &Target, cols: u64) -> Format {
-        let wishes = PresetOptions { imatrix: self.imatrix.is_some(), ..options.wishes };
+        let preset_options = PresetOptions { imatrix: self.imatrix.is_some(), ..options.preset_options };
         match plan::named(&options.tensor_types, target) {
             Some(format) => plan::fit(format, cols),
-            None => plan::format(preset, wishes, target.role, self.config.n_layer, cols, self.is_tied()),
+            None => {
+                plan::format(preset, preset_options, target.role, self.config.n_layer, cols, self.is_tied())
+            }
         }
     }
 
@@ -160,10 +162,10 @@ impl Model {
                 notes.push(format!("--tensor-type {}: there is no such matrix", wish.pattern));
             }
         }
-        let (embedding, tied) = (options.wishes.embedding, self.is_tied());
+        let (embedding, tied) = (options.preset_options.embedding, self.is_tied());
         let output = |t: &&Target| t.role == if tied { TensorRole::TokenEmbd } else { TensorRole::Output };
         let by_name = || matrices().find(output).and_then(|t| plan::named(&options.tensor_types, t));
-        if options.wishes.output.is_some() && ((tied && embedding.is_some()) || by_name().is_some()) {
+        if options.preset_options.output.is_some() && ((tied && embedding.is_some()) || by_name().is_some()) {
             notes.push(
                 "--output-tensor-type has no effect: the type of that matrix is given otherwise".into(),
             );
@@ -207,7 +209,7 @@ fn resolve_output(
     tensors: &mut Vec<(Target, usize)>,
     config: &Config,
     options: &Options,
-    work: &Work<'_>,
+    work: &Workers<'_>,
     notes: &mut Vec<String>,
 ) -> Result<bool, Error> {
     let embd = tensors.iter().find(|(t, _)| t.role == TensorRole::TokenEmbd).map(|(_, source)| *source);
@@ -259,14 +261,14 @@ fn name_of(source: &Source, given: Option<&str>) -> String {
 }
 
 /// The texts that say something about the chat.
-struct Json {
+struct ChatTexts {
     config: Option<Value>,
     tokenizer_config: Option<Value>,
     generation_config: Option<Value>,
     chat_template: Option<String>,
 }
 
-impl Json {
+impl ChatTexts {
     fn read(checkpoint: &Checkpoint) -> Result<Self, Error> {
         let json = |file: &'static str| -> Result<Option<Value>, Error> {
             let Some(text) = checkpoint.file(file)? else { return Ok(None) };
@@ -281,8 +283,8 @@ impl Json {
         })
     }
 
-    fn files(&self) -> chat::Files<'_> {
-        chat::Files {
+    fn files(&self) -> ChatFiles<'_> {
+        ChatFiles {
             config: self.config.as_ref(),
             tokenizer_config: self.tokenizer_config.as_ref(),
             generation_config: self.generation_config.as_ref(),
@@ -310,7 +312,7 @@ fn read_template(path: &Path, opened: &mut HashSet<Inode>) -> Result<String, Err
 
 fn gguf_reader(checkpoint: &Checkpoint) -> Option<&Reader> {
     match checkpoint.kind() {
-        Kind::Gguf(reader) => Some(reader),
+        CheckpointKind::Gguf(reader) => Some(reader),
         _ => None,
     }
 }

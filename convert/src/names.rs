@@ -85,7 +85,7 @@ pub fn targets(config: &Config, output: bool) -> Vec<Target> {
 
 /// What a Hugging Face name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum HfName {
     /// The tensor of this GGUF name.
     Tensor(String),
     /// A buffer that old versions of the library stored: a mask, or positions. No weights.
@@ -93,9 +93,9 @@ pub enum Known {
 }
 
 /// Translates a Hugging Face name; `None` for one that no BLOOM has.
-pub fn gguf_name(name: &str) -> Option<Known> {
+pub fn gguf_name(name: &str) -> Option<HfName> {
     if name == "lm_head.weight" {
-        return Some(Known::Tensor("output.weight".into()));
+        return Some(HfName::Tensor("output.weight".into()));
     }
     let name = name.strip_prefix("transformer.").unwrap_or(name);
     if let Some(rest) = name.strip_prefix("h.") {
@@ -110,14 +110,14 @@ pub fn gguf_name(name: &str) -> Option<Known> {
                 | "attn.bias"
                 | "self_attention.alibi"
         ) {
-            return Some(Known::Buffer);
+            return Some(HfName::Buffer);
         }
         let (module, part) = rest.rsplit_once('.')?;
         let (_, module) = IN_LAYERS.into_iter().find(|(theirs, _)| *theirs == module)?;
-        return matches!(part, "weight" | "bias").then(|| Known::Tensor(format!("blk.{i}.{module}.{part}")));
+        return matches!(part, "weight" | "bias").then(|| HfName::Tensor(format!("blk.{i}.{module}.{part}")));
     }
     let (_, known) = OUTSIDE.into_iter().find(|(theirs, _)| *theirs == name)?;
-    Some(Known::Tensor(known.into()))
+    Some(HfName::Tensor(known.into()))
 }
 
 /// The Hugging Face name of the tensor that a GGUF file calls `name`; `None` for one that no BLOOM has.
@@ -164,7 +164,7 @@ pub struct Assignment {
 
 /// A tensor of a checkpoint.
 #[derive(Clone, Copy, Debug)]
-pub struct Found<'a> {
+pub struct FoundTensor<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its shape, row-major.
@@ -181,18 +181,18 @@ pub struct Found<'a> {
 pub fn assign<'a>(
     config: &Config,
     spelling: Spelling,
-    sources: impl IntoIterator<Item = Found<'a>>,
+    sources: impl IntoIterator<Item = FoundTensor<'a>>,
 ) -> Result<Assignment, String> {
-    let mut found: HashMap<String, (usize, Found<'a>)> = HashMap::new();
+    let mut found: HashMap<String, (usize, FoundTensor<'a>)> = HashMap::new();
     let (mut ignored, mut unknown, mut doubled) = (Vec::new(), Vec::new(), Vec::new());
-    let in_file = |t: Found<'_>| format!("{} ({})", shown(t.name), shown(t.file));
+    let in_file = |t: FoundTensor<'_>| format!("{} ({})", shown(t.name), shown(t.file));
     for (index, source) in sources.into_iter().enumerate() {
         let name = source.name;
         let target = match spelling {
             Spelling::Gguf => name.to_owned(),
             Spelling::HuggingFace => match gguf_name(name) {
-                Some(Known::Tensor(target)) => target,
-                Some(Known::Buffer) => {
+                Some(HfName::Tensor(target)) => target,
+                Some(HfName::Buffer) => {
                     ignored.push(name.to_owned());
                     continue;
                 }
@@ -212,7 +212,7 @@ pub fn assign<'a>(
         match found.remove(&target.name) {
             None => missing.push(target.name),
             Some((_, source)) if source.shape != target.shape() => {
-                let Found { name, shape, file } = source;
+                let FoundTensor { name, shape, file } = source;
                 let expected = target.shape();
                 wrong.push(format!("{} is {shape:?}, expected {expected:?} ({})", shown(name), shown(file)));
             }
@@ -293,7 +293,7 @@ mod tests {
     }
 
     fn run(list: &[(String, Vec<u64>)]) -> Result<Assignment, String> {
-        let sources = list.iter().map(|(name, shape)| Found { name, shape, file: "m.bin" });
+        let sources = list.iter().map(|(name, shape)| FoundTensor { name, shape, file: "m.bin" });
         assign(&config(), Spelling::HuggingFace, sources)
     }
 
@@ -333,7 +333,7 @@ mod tests {
     fn names_go_there_and_back() {
         for target in targets(&config(), true) {
             let theirs = hf_name(&target.name).unwrap();
-            assert_eq!(gguf_name(&theirs), Some(Known::Tensor(target.name)));
+            assert_eq!(gguf_name(&theirs), Some(HfName::Tensor(target.name)));
         }
         assert_eq!(hf_name("blk.0.attn_q.weight"), None);
     }

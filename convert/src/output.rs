@@ -14,15 +14,15 @@ use huozi_quant::gguf::{Layout, TensorInfo, Writer};
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 use rustix::io::Errno;
 
-use crate::Error;
-use crate::journal::{Found, Loss, Record};
-use crate::partial::{Fate, JOURNAL, PARTIAL, Partial, beside, directory, lock, sync_directory};
-use crate::pipeline::Progress;
+use crate::error::Error;
+use crate::journal::{JournalState, Loss, Record};
+use crate::partial::{JOURNAL, PARTIAL, PartialOutput, RunOutcome, beside, directory, lock, sync_directory};
 use crate::plan::Preset;
+use crate::progress::Progress;
 use crate::source::Inode;
 
 /// What is to become a file.
-pub(crate) struct Plan {
+pub(crate) struct OutputPlan {
     pub preset: Preset,
     pub path: PathBuf,
     pub layout: Layout,
@@ -37,7 +37,7 @@ pub(crate) struct Output<'a> {
     preset: Preset,
     path: PathBuf,
     writer: Writer,
-    partial: Partial<'a>,
+    partial: PartialOutput<'a>,
     /// What the journal says is there, still to be looked at.
     found: Vec<Record>,
     /// Finished chunks that are not in the journal yet.
@@ -87,9 +87,9 @@ impl<'a> Output<'a> {
     /// `sources`: files that must survive this; `notes`: told what was found. Nothing is touched before every file is
     /// open and the disk known to have the room.
     pub(crate) fn create_all(
-        plans: Vec<Plan>,
+        plans: Vec<OutputPlan>,
         sources: &HashSet<Inode>,
-        fate: &'a Fate,
+        outcome: &'a RunOutcome,
         cancel: &AtomicBool,
         notes: &mut Vec<String>,
     ) -> Result<Vec<Self>, Error> {
@@ -98,7 +98,7 @@ impl<'a> Output<'a> {
             if fs::metadata(&plan.path).is_ok_and(|m| sources.contains(&(m.dev(), m.ino()))) {
                 return Err(Error::SameFile(plan.path));
             }
-            let (partial, found) = Partial::open(&plan.path, &plan.digest, sources, fate)?;
+            let (partial, found) = PartialOutput::open(&plan.path, &plan.digest, sources, outcome)?;
             opened.push((plan, partial, found));
         }
         refuse_full_disk(&opened)?;
@@ -111,21 +111,23 @@ impl<'a> Output<'a> {
     }
 
     fn create(
-        plan: Plan,
-        mut partial: Partial<'a>,
-        found: Found,
+        plan: OutputPlan,
+        mut partial: PartialOutput<'a>,
+        found: JournalState,
         notes: &mut Vec<String>,
     ) -> Result<Self, Error> {
-        let Plan { preset, path, layout, digest, chunks } = plan;
+        let OutputPlan { preset, path, layout, digest, chunks } = plan;
         let whole = partial.bytes()? == layout.file_bytes();
         let (writer, found) = match found {
-            Found::Same(records) if whole => {
+            JournalState::Same(records) if whole => {
                 (Writer::resume(partial.take()?, layout).map_err(gguf(&path))?, records)
             }
             found => {
                 let what = match found {
-                    Found::Foreign => Some("was begun with another source, other options or another version"),
-                    Found::Same(records) if !records.is_empty() => {
+                    JournalState::Foreign => {
+                        Some("was begun with another source, other options or another version")
+                    }
+                    JournalState::Same(records) if !records.is_empty() => {
                         Some("has another length than its journal says")
                     }
                     _ => None,
@@ -247,7 +249,7 @@ impl<'a> Output<'a> {
 /// A complete file under the name of a partial one.
 pub(crate) struct Sealed<'a> {
     path: PathBuf,
-    partial: Partial<'a>,
+    partial: PartialOutput<'a>,
 }
 
 impl Sealed<'_> {
@@ -308,13 +310,14 @@ fn rename(from: &Path, to: &Path, force: bool) -> Result<(), Error> {
 }
 
 /// Room that the partial files do not have yet, against what the file system still gives.
-fn refuse_full_disk(opened: &[(Plan, Partial<'_>, Found)]) -> Result<(), Error> {
+fn refuse_full_disk(opened: &[(OutputPlan, PartialOutput<'_>, JournalState)]) -> Result<(), Error> {
     for (plan, ..) in opened {
         let (Some(free), Some(disk)) = (free_bytes(&plan.path), device(&plan.path)) else { continue };
         let on_it = || opened.iter().filter(|(other, ..)| device(&other.path) == Some(disk));
         let whole: u64 = on_it().map(|(plan, ..)| plan.layout.file_bytes()).sum();
-        let has =
-            |partial: &Partial<'_>| partial.file().metadata().map_or(0, |m| m.blocks().saturating_mul(512));
+        let has = |partial: &PartialOutput<'_>| {
+            partial.file().metadata().map_or(0, |m| m.blocks().saturating_mul(512))
+        };
         let needed = whole.saturating_sub(on_it().map(|(_, partial, _)| has(partial)).sum());
         if needed > free {
             return Err(Error::DiskFull { path: plan.path.clone(), needed, free });
@@ -361,17 +364,17 @@ mod tests {
 
     static GO_ON: AtomicBool = AtomicBool::new(false);
 
-    fn outputs<'a>(dir: &Path, names: &[&str], fate: &'a Fate) -> Vec<Output<'a>> {
+    fn outputs<'a>(dir: &Path, names: &[&str], outcome: &'a RunOutcome) -> Vec<Output<'a>> {
         let one = |name: &&str| {
             let (layout, digest) = (Layout::new(&[], Vec::new()).unwrap(), "d".into());
-            Plan { preset: Preset::F16, path: dir.join(name), layout, digest, chunks: 0 }
+            OutputPlan { preset: Preset::F16, path: dir.join(name), layout, digest, chunks: 0 }
         };
         let plans = names.iter().map(one).collect();
-        Output::create_all(plans, &HashSet::new(), fate, &GO_ON, &mut Vec::new()).unwrap()
+        Output::create_all(plans, &HashSet::new(), outcome, &GO_ON, &mut Vec::new()).unwrap()
     }
 
-    fn sealed<'a>(dir: &Path, names: &[&str], fate: &'a Fate) -> Vec<Sealed<'a>> {
-        outputs(dir, names, fate).into_iter().map(|o| o.seal(&(), &GO_ON).unwrap()).collect()
+    fn sealed<'a>(dir: &Path, names: &[&str], outcome: &'a RunOutcome) -> Vec<Sealed<'a>> {
+        outputs(dir, names, outcome).into_iter().map(|o| o.seal(&(), &GO_ON).unwrap()).collect()
     }
 
     fn is_locked(path: &Path) -> bool {
@@ -382,8 +385,8 @@ mod tests {
     fn the_lock_ends_after_the_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.partial");
-        let fate = Fate::default();
-        let Output { writer, partial, .. } = outputs(dir.path(), &["a"], &fate).pop().unwrap();
+        let outcome = RunOutcome::default();
+        let Output { writer, partial, .. } = outputs(dir.path(), &["a"], &outcome).pop().unwrap();
         assert!(is_locked(&path));
         // As when `finish` fails and takes its file with it.
         drop(writer);
@@ -391,7 +394,7 @@ mod tests {
         drop(partial);
         assert!(!path.exists());
         // A file that took the name by force is not ours to remove, nor to be given the final name.
-        let own = sealed(dir.path(), &["a"], &fate);
+        let own = sealed(dir.path(), &["a"], &outcome);
         fs::remove_file(&path).unwrap();
         fs::write(&path, "other").unwrap();
         let error = Sealed::name_all(own, true, &GO_ON).unwrap_err();
@@ -417,15 +420,15 @@ mod tests {
     #[test]
     fn a_late_failure_says_what_is_there() {
         let dir = tempfile::tempdir().unwrap();
-        let fate = Fate::default();
-        let mut list = sealed(dir.path(), &["a", "b", "c"], &fate);
+        let outcome = RunOutcome::default();
+        let mut list = sealed(dir.path(), &["a", "b", "c"], &outcome);
         // Comes between the last look and the rename.
         fs::write(dir.path().join("b"), "mine").unwrap();
         let error = name_all(&mut list, false).unwrap_err();
         drop(list);
         let Error::Partly { named, .. } = &error else { panic!("{error}") };
         assert_eq!(*named, [dir.path().join("a")]);
-        assert_eq!(error.kind(), crate::Kind::Usage);
+        assert_eq!(error.kind(), crate::error::ErrorKind::Usage);
         let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["a", "b"]);
@@ -439,7 +442,7 @@ mod tests {
         take_room(Path::new("a"), &cancel, || answers.pop().unwrap()).unwrap();
         assert!(answers.is_empty());
         let full = take_room(Path::new("a"), &cancel, || Err(Errno::NOSPC)).unwrap_err();
-        assert_eq!(full.kind(), crate::Kind::NoRoom);
+        assert_eq!(full.kind(), crate::error::ErrorKind::NoRoom);
         cancel.store(true, Relaxed);
         let stopped = take_room(Path::new("a"), &cancel, || Err(Errno::INTR)).unwrap_err();
         assert!(matches!(stopped, Error::Interrupted), "{stopped}");

@@ -13,8 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::Error;
-use crate::journal::{Found, Journal, Record};
+use crate::error::Error;
+use crate::journal::{Journal, JournalState, Record};
 use crate::source::Inode;
 
 pub(crate) const PARTIAL: &str = ".partial";
@@ -44,12 +44,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What a run and its files tell each other about the end.
 #[derive(Debug, Default)]
-pub(crate) struct Fate {
+pub(crate) struct RunOutcome {
     worthless: AtomicBool,
     kept: AtomicBool,
 }
 
-impl Fate {
+impl RunOutcome {
     /// Nobody will want to go on with the files.
     pub(crate) fn set_worthless(&self) {
         self.worthless.store(true, Relaxed);
@@ -62,18 +62,18 @@ impl Fate {
 }
 
 /// An unfinished file and its journal.
-pub(crate) struct Partial<'a> {
+pub(crate) struct PartialOutput<'a> {
     /// Of the same opening as the writer's, so the lock lasts until this is dropped, wherever the writer went.
-    data: Own,
+    data: LockedFile,
     journal: Mutex<Journal>,
-    journal_file: Own,
-    fate: &'a Fate,
+    journal_file: LockedFile,
+    outcome: &'a RunOutcome,
     /// Whether this run has written to them.
     begun: bool,
     named: bool,
 }
 
-impl<'a> Partial<'a> {
+impl<'a> PartialOutput<'a> {
     /// Opens the files of the output `path` and makes sure that nobody else writes them. Their content stays as it is.
     ///
     /// `sources`: files that must survive this.
@@ -84,23 +84,23 @@ impl<'a> Partial<'a> {
         path: &Path,
         digest: &str,
         sources: &HashSet<Inode>,
-        fate: &'a Fate,
-    ) -> Result<(Self, Found), Error> {
-        let data = Own::open(path, PARTIAL, sources)?;
-        let journal_file = Own::open(path, JOURNAL, sources)?;
+        outcome: &'a RunOutcome,
+    ) -> Result<(Self, JournalState), Error> {
+        let data = LockedFile::open(path, PARTIAL, sources)?;
+        let journal_file = LockedFile::open(path, JOURNAL, sources)?;
         let opened = journal_file
             .handle()
             .and_then(|file| Journal::open(file, digest).map_err(Error::io(&journal_file.path, "read")));
         let (journal, found) = opened?;
         match found {
-            Found::Stranger => return Err(foreign(&journal_file.path, "no journal of a conversion")),
-            Found::Nothing if data.bytes()? > 0 => {
+            JournalState::Stranger => return Err(foreign(&journal_file.path, "no journal of a conversion")),
+            JournalState::Nothing if data.bytes()? > 0 => {
                 return Err(foreign(&data.path, "there without the journal of its conversion"));
             }
             _ => {}
         }
         let journal = Mutex::new(journal);
-        Ok((Self { data, journal, journal_file, fate, begun: false, named: false }, found))
+        Ok((Self { data, journal, journal_file, outcome, begun: false, named: false }, found))
     }
 
     /// Where the unfinished file is.
@@ -155,12 +155,12 @@ impl<'a> Partial<'a> {
     }
 }
 
-impl Drop for Partial<'_> {
+impl Drop for PartialOutput<'_> {
     fn drop(&mut self) {
         // Before the fields go, so under the locks: nobody can have taken the files over.
         let noted = lock(&self.journal).len() > 0;
-        if noted && !self.named && self.data.is_named() && !self.fate.worthless.load(Relaxed) {
-            self.fate.kept.store(true, Relaxed);
+        if noted && !self.named && self.data.is_named() && !self.outcome.worthless.load(Relaxed) {
+            self.outcome.kept.store(true, Relaxed);
         } else if self.begun {
             if !self.named {
                 self.data.remove();
@@ -171,13 +171,13 @@ impl Drop for Partial<'_> {
 }
 
 /// A locked file under a name that is this program's. Nobody misses an empty one: it is removed in the end.
-struct Own {
+struct LockedFile {
     path: PathBuf,
     file: File,
     inode: Inode,
 }
 
-impl Own {
+impl LockedFile {
     /// Opens or creates the file beside the output `path`, without touching its content.
     fn open(path: &Path, suffix: &str, sources: &HashSet<Inode>) -> Result<Self, Error> {
         let own = beside(path, suffix);
@@ -234,7 +234,7 @@ impl Own {
     }
 }
 
-impl Drop for Own {
+impl Drop for LockedFile {
     fn drop(&mut self) {
         if self.file.metadata().is_ok_and(|m| m.len() == 0) {
             self.remove();
@@ -251,8 +251,12 @@ mod tests {
     use super::*;
     use crate::journal::Loss;
 
-    fn open<'a>(dir: &Path, digest: &str, fate: &'a Fate) -> Result<(Partial<'a>, Found), Error> {
-        Partial::open(&dir.join("a"), digest, &HashSet::new(), fate)
+    fn open<'a>(
+        dir: &Path,
+        digest: &str,
+        outcome: &'a RunOutcome,
+    ) -> Result<(PartialOutput<'a>, JournalState), Error> {
+        PartialOutput::open(&dir.join("a"), digest, &HashSet::new(), outcome)
     }
 
     fn record(chunk: usize) -> Record {
@@ -268,13 +272,13 @@ mod tests {
 
     /// A file of an earlier run with one chunk.
     fn earlier(dir: &Path, digest: &str) {
-        let fate = Fate::default();
-        let (mut partial, _) = open(dir, digest, &fate).unwrap();
+        let outcome = RunOutcome::default();
+        let (mut partial, _) = open(dir, digest, &outcome).unwrap();
         partial.begin(digest).unwrap();
         fs::write(dir.join("a.partial"), "chunk").unwrap();
         partial.add(&[record(0)]).unwrap();
         drop(partial);
-        assert!(fate.is_kept());
+        assert!(outcome.is_kept());
         assert_eq!(names(dir), ["a.journal", "a.partial"]);
     }
 
@@ -285,39 +289,39 @@ mod tests {
         // Opened and nothing else: as it was, be it of this conversion or another.
         for digest in ["d", "e"] {
             earlier(dir, "d");
-            let fate = Fate::default();
-            drop(open(dir, digest, &fate).unwrap());
-            assert_eq!(fate.is_kept(), digest == "d");
+            let outcome = RunOutcome::default();
+            drop(open(dir, digest, &outcome).unwrap());
+            assert_eq!(outcome.is_kept(), digest == "d");
             assert_eq!(fs::read(dir.join("a.partial")).unwrap(), b"chunk");
-            let (_, found) = open(dir, "d", &fate).unwrap();
-            assert_eq!(found, Found::Same(vec![record(0)]));
+            let (_, found) = open(dir, "d", &outcome).unwrap();
+            assert_eq!(found, JournalState::Same(vec![record(0)]));
         }
         // Of no use to anybody.
-        let fate = Fate::default();
-        let (partial, _) = open(dir, "d", &fate).unwrap();
+        let outcome = RunOutcome::default();
+        let (partial, _) = open(dir, "d", &outcome).unwrap();
         let mut partial = partial;
         partial.take().unwrap();
-        fate.set_worthless();
+        outcome.set_worthless();
         drop(partial);
-        assert!(!fate.is_kept());
+        assert!(!outcome.is_kept());
         assert_eq!(names(dir), [""; 0]);
         // Begun, and nothing noted yet.
-        let fate = Fate::default();
-        let (mut partial, _) = open(dir, "d", &fate).unwrap();
+        let outcome = RunOutcome::default();
+        let (mut partial, _) = open(dir, "d", &outcome).unwrap();
         partial.begin("d").unwrap();
         fs::write(dir.join("a.partial"), "chunk").unwrap();
         drop(partial);
-        assert_eq!((names(dir), fate.is_kept()), (Vec::new(), false));
+        assert_eq!((names(dir), outcome.is_kept()), (Vec::new(), false));
         // In a panic as ever.
-        let fate = Fate::default();
+        let outcome = RunOutcome::default();
         let panicked = std::panic::catch_unwind(|| {
-            let (mut partial, _) = open(dir, "d", &fate).unwrap();
+            let (mut partial, _) = open(dir, "d", &outcome).unwrap();
             partial.begin("d").unwrap();
             fs::write(dir.join("a.partial"), "chunk").unwrap();
             partial.add(&[record(0)]).unwrap();
             panic!("planted");
         });
-        assert!(panicked.is_err() && fate.is_kept());
+        assert!(panicked.is_err() && outcome.is_kept());
         assert_eq!(names(dir), ["a.journal", "a.partial"]);
     }
 
@@ -325,9 +329,9 @@ mod tests {
     fn another_conversion_s_content_is_gone_before_the_journal_speaks() {
         let dir = tempfile::tempdir().unwrap();
         earlier(dir.path(), "d");
-        let fate = Fate::default();
-        let (mut partial, found) = open(dir.path(), "e", &fate).unwrap();
-        assert_eq!(found, Found::Foreign);
+        let outcome = RunOutcome::default();
+        let (mut partial, found) = open(dir.path(), "e", &outcome).unwrap();
+        assert_eq!(found, JournalState::Foreign);
         partial.begin("e").unwrap();
         assert_eq!(partial.bytes().unwrap(), 0);
     }
@@ -336,9 +340,9 @@ mod tests {
     fn strangers_are_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let (data, journal) = (dir.path().join("a.partial"), dir.path().join("a.journal"));
-        let fate = Fate::default();
+        let outcome = RunOutcome::default();
         let refused = || {
-            let error = open(dir.path(), "d", &fate).map(|_| ()).unwrap_err();
+            let error = open(dir.path(), "d", &outcome).map(|_| ()).unwrap_err();
             assert!(matches!(error, Error::Usage(_)), "{error}");
             error.to_string()
         };
@@ -354,7 +358,7 @@ mod tests {
         // A journal that can not be opened leaves no empty file either.
         fs::remove_file(&journal).unwrap();
         fs::create_dir(&journal).unwrap();
-        assert!(open(dir.path(), "d", &fate).is_err());
+        assert!(open(dir.path(), "d", &outcome).is_err());
         assert_eq!(names(dir.path()), ["a.journal"]);
     }
 
@@ -364,8 +368,8 @@ mod tests {
         // Another run has renamed its file and not yet removed its journal.
         let journal = File::create(dir.path().join("a.journal")).unwrap();
         journal.lock().unwrap();
-        let fate = Fate::default();
-        assert!(matches!(open(dir.path(), "d", &fate), Err(Error::Busy(_))));
+        let outcome = RunOutcome::default();
+        assert!(matches!(open(dir.path(), "d", &outcome), Err(Error::Busy(_))));
         assert_eq!(names(dir.path()), ["a.journal"]);
     }
 }

@@ -1,9 +1,8 @@
-//! A checkpoint and a list of (type, path) in; finished GGUF files out, each complete under its name or not there.
+//! From a checkpoint and a list of (type, path) to finished GGUF files, each complete under its name or absent.
 //!
-//! What is decided before the first weight is read is decided here; the rows stream in `work`, the files are `output`'s.
-//! The bytes written depend on the source and the options only, never on threads.
+//! This file makes the decisions that come before the first weight is read; `work` streams the rows,
+//! `output` owns the files. The bytes written depend on the source and the options only, never on threads.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -12,129 +11,35 @@ use huozi_quant::encode;
 use huozi_quant::gguf::Layout;
 use huozi_quant::kernels::Isa;
 
-use crate::Error;
+use crate::error::Error;
 use crate::forecast;
-pub use crate::forecast::{Forecast, Memory, Planned, Planning};
+use crate::forecast::Forecast;
 use crate::journal::digest;
-use crate::model::Model;
-use crate::output::{self, Output, Plan, Sealed};
-use crate::partial::Fate;
-use crate::plan::{Preset, PresetOptions, TensorType};
-pub use crate::report::{FormatCount, Report, Worst, Written};
+use crate::model::SourceModel;
+use crate::options::{Options, Source};
+use crate::output::{self, Output, OutputPlan, Sealed};
+use crate::partial::RunOutcome;
+use crate::plan::Preset;
+use crate::progress::Progress;
+use crate::report::{OutputReport, Report};
 use crate::source::Checkpoint;
 use crate::verify;
-use crate::work::{CHUNK, Chunk, How, Work, chunks};
-
-/// Where the weights come from.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// A directory, a GGUF file, or a name in the local Hugging Face cache.
-    Path(PathBuf),
-    /// Files in memory: names and contents.
-    Memory(Vec<(String, Cow<'static, [u8]>)>),
-}
-
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Read from here.
-    pub source: Source,
-    /// One file per entry, all written in one pass over the source.
-    pub outputs: Vec<(Preset, PathBuf)>,
-    /// Threads; `None`: as many as the machine gives.
-    pub threads: Option<usize>,
-    /// Replace outputs that exist.
-    pub force: bool,
-    /// `general.name`; `None`: taken from the source.
-    pub name: Option<String>,
-    /// `bloom.context_length`; `None`: taken from the source.
-    pub context_length: Option<u64>,
-    /// Write a tied embedding a second time as `output.weight`, for readers that need it.
-    pub duplicate_output: bool,
-    /// Formats that are not the presets' choice, for all outputs.
-    pub wishes: PresetOptions,
-    /// Formats of tensors by their names, before all other choices; the first that matches counts.
-    pub tensor_types: Vec<TensorType>,
-    /// Metadata by hand: keys and values.
-    pub metadata: Vec<(String, String)>,
-    /// A file that holds `tokenizer.chat_template`; `None`: taken from the source.
-    pub chat_template: Option<PathBuf>,
-    /// A file of llama-imatrix.
-    pub imatrix: Option<PathBuf>,
-    /// Read each finished file beside the source before it gets its name.
-    pub verify: bool,
-    /// Convert NaN and infinite weights instead of refusing: kept by the float formats, 0 in all others.
-    pub allow_nan: bool,
-}
-
-impl Options {
-    /// One output, everything else as usual.
-    pub fn new(source: Source, preset: Preset, path: impl Into<PathBuf>) -> Self {
-        Self {
-            source,
-            outputs: vec![(preset, path.into())],
-            threads: None,
-            force: false,
-            name: None,
-            context_length: None,
-            duplicate_output: false,
-            wishes: PresetOptions::default(),
-            tensor_types: Vec::new(),
-            metadata: Vec::new(),
-            chat_template: None,
-            imatrix: None,
-            verify: false,
-            allow_nan: false,
-        }
-    }
-}
-
-/// Told what happens, from any thread.
-pub trait Progress: Sync {
-    /// What is worth knowing before the work begins: the first notes of the report.
-    fn notes(&self, notes: &[String]) {
-        let _ = notes;
-    }
-    /// The conversion proper begins; `bytes` of source will be read.
-    fn start(&self, bytes: u64) {
-        let _ = bytes;
-    }
-    /// So many more bytes of source are done.
-    fn advance(&self, bytes: u64) {
-        let _ = bytes;
-    }
-    /// Everything is read and encoded; the files are being put on the disk, and `bytes` of them read back for their sums.
-    fn sync(&self, bytes: u64) {
-        let _ = bytes;
-    }
-    /// So many more of them are read back.
-    fn summed(&self, bytes: u64) {
-        let _ = bytes;
-    }
-    /// The files are being read again beside the source, `bytes` of it.
-    fn verify(&self, bytes: u64) {
-        let _ = bytes;
-    }
-}
-
-/// Silence.
-impl Progress for () {}
+use crate::work::{CHUNK, Chunk, EncodeOptions, Workers, chunks};
 
 /// Converts.
 ///
-/// `cancel` is looked at between chunks of 1 MiB. When it is set, and when anything fails that is not the fault of what
-/// is done, that stays in `OUT.partial`, and a later run with the same source and options goes on there.
+/// `cancel` is polled between chunks of 1 MiB. After a cancellation, and after any failure that does not make the finished
+/// chunks useless, they stay in `OUT.partial`, and a later run with the same source and options resumes there.
 ///
 /// # Errors
-/// See [`Error`]; [`Error::Unfinished`] says that there is something to go on with. No output gets its final name before
-/// all are complete on the disk; what can fail after that is the naming itself, and [`Error::Partly`] says which files
-/// have their names.
+/// See [`Error`]; [`Error::Unfinished`] says that a later run can resume. No output gets its final name before all are
+/// complete on the disk; after that only a rename can fail, and [`Error::Partly`] lists the files that have their names.
 pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Report, Error> {
-    let fate = Fate::default();
-    match convert(options, progress, cancel, &fate) {
-        // These say themselves how to go on.
+    let outcome = RunOutcome::default();
+    match convert(options, progress, cancel, &outcome) {
+        // The messages of these say how to resume.
         Err(error @ (Error::Interrupted | Error::Partly { .. })) => Err(error),
-        Err(error) if fate.is_kept() => Err(Error::Unfinished { source: Box::new(error) }),
+        Err(error) if outcome.is_kept() => Err(Error::Unfinished { source: Box::new(error) }),
         result => result,
     }
 }
@@ -143,7 +48,7 @@ fn convert(
     options: &Options,
     progress: &dyn Progress,
     cancel: &AtomicBool,
-    fate: &Fate,
+    outcome: &RunOutcome,
 ) -> Result<Report, Error> {
     let started = Instant::now();
     output::check_paths(&options.outputs, options.force)?;
@@ -151,31 +56,31 @@ fn convert(
         return Err(Error::Usage("no output: -t TYPE -o OUT.gguf".into()));
     }
     let Opened { checkpoint, pool, isa } = Opened::new(options)?;
-    let work = Work { checkpoint: &checkpoint, pool: &pool, cancel, isa };
-    let mut model = Model::read(options, &work)?;
+    let work = Workers { checkpoint: &checkpoint, pool: &pool, cancel, isa };
+    let mut model = SourceModel::read(options, &work)?;
     let chunks = chunks(model.tensors.iter().map(|(t, _)| t));
     let identity = checkpoint.identity()?;
     let plans = plans(options, &model, &work, &chunks, &identity)?;
     let mut sources = checkpoint.opened();
     sources.extend(&model.opened);
-    let outputs = Output::create_all(plans, &sources, fate, cancel, &mut model.notes)?;
+    let outputs = Output::create_all(plans, &sources, outcome, cancel, &mut model.notes)?;
     for output in &outputs {
         let there = work.resume(&model.tensors, &chunks, output)?;
         if there > 0 {
             let percent = there * 100 / chunks.len().max(1);
-            model.notes.push(format!("{}: went on at {percent} %", output.path().display()));
+            model.notes.push(format!("{}: resumed at {percent} %", output.path().display()));
         }
     }
     let spoils = |error: &Error| {
         if error.is_worthless() {
-            fate.set_worthless();
+            outcome.set_worthless();
         }
     };
     let source_bytes: u64 = model.tensors.iter().map(|(_, source)| checkpoint.tensors()[*source].bytes).sum();
     progress.notes(&model.notes);
     progress.start(source_bytes);
-    let how = How { allow_nan: options.allow_nan, imatrix: model.imatrix.as_ref() };
-    let converted = match work.convert(&model.tensors, &chunks, &outputs, how, progress) {
+    let encode_options = EncodeOptions { allow_nan: options.allow_nan, imatrix: model.imatrix.as_ref() };
+    let converted = match work.convert(&model.tensors, &chunks, &outputs, encode_options, progress) {
         Ok(()) | Err(Error::Source(_)) if checkpoint.identity()? != identity => {
             Err(Error::Changed(checkpoint.name().to_owned()))
         }
@@ -191,7 +96,8 @@ fn convert(
     }
     progress.sync(outputs.iter().flat_map(Output::tensors).map(|t| t.bytes).sum());
     let weights = model.weights();
-    let mut written: Vec<Written> = outputs.iter().map(|o| Written::new(o, &chunks, weights)).collect();
+    let mut written: Vec<OutputReport> =
+        outputs.iter().map(|o| OutputReport::new(o, &chunks, weights)).collect();
     let sealed = outputs.into_iter().map(|output| pool.install(|| output.seal(progress, cancel)));
     let sealed: Vec<Sealed<'_>> = sealed.collect::<Result<_, _>>()?;
     if options.verify {
@@ -219,19 +125,19 @@ fn convert(
 /// What [`run`] would do: nothing is written.
 ///
 /// # Errors
-/// Those that `run` would meet before it reads the first weight, but for an output that is one of its sources.
+/// Those of `run` before it reads the first weight, except an output that is one of its sources.
 pub fn forecast(options: &Options, cancel: &AtomicBool) -> Result<Forecast, Error> {
     output::check_paths(&options.outputs, options.force)?;
     let Opened { checkpoint, pool, isa } = Opened::new(options)?;
-    let work = Work { checkpoint: &checkpoint, pool: &pool, cancel, isa };
-    let model = Model::read(options, &work)?;
+    let work = Workers { checkpoint: &checkpoint, pool: &pool, cancel, isa };
+    let model = SourceModel::read(options, &work)?;
     let chunks = chunks(model.tensors.iter().map(|(t, _)| t));
     let plans = plans(options, &model, &work, &chunks, "")?;
-    let how = How { allow_nan: options.allow_nan, imatrix: model.imatrix.as_ref() };
-    forecast::forecast(&model, &work, &chunks, &plans, how)
+    let encode_options = EncodeOptions { allow_nan: options.allow_nan, imatrix: model.imatrix.as_ref() };
+    forecast::forecast(&model, &work, &chunks, &plans, encode_options)
 }
 
-/// What a run needs before anything else.
+/// The open source, the threads and the instruction set of a run.
 struct Opened {
     checkpoint: Checkpoint,
     pool: rayon::ThreadPool,
@@ -256,11 +162,11 @@ impl Opened {
 /// One plan per output. `identity`: of the source, as it is now.
 fn plans(
     options: &Options,
-    model: &Model,
-    work: &Work<'_>,
+    model: &SourceModel,
+    work: &Workers<'_>,
     chunks: &[Chunk],
     identity: &str,
-) -> Result<Vec<Plan>, Error> {
+) -> Result<Vec<OutputPlan>, Error> {
     let mapping = model.mapping(work.checkpoint);
     let version = format!("{} {} {CHUNK}", env!("CARGO_PKG_VERSION"), encode::VERSION);
     let one = |(preset, path): &(Preset, PathBuf)| {
@@ -271,7 +177,7 @@ fn plans(
         let nan = [u8::from(options.allow_nan)];
         let texts = [&version, identity, &mapping, importance].map(str::as_bytes);
         let digest = digest(texts.into_iter().chain([&nan[..], layout.header()]));
-        Ok(Plan { preset: *preset, path: path.clone(), layout, digest, chunks: chunks.len() })
+        Ok(OutputPlan { preset: *preset, path: path.clone(), layout, digest, chunks: chunks.len() })
     };
     options.outputs.iter().map(one).collect()
 }

@@ -9,14 +9,14 @@ use crate::names::{Target, TensorRole};
 
 /// A format for all matrices whose GGUF names a pattern finds, e.g. `ffn_down=q6_k` or `blk\.[0-3]\.=q8_0`.
 #[derive(Clone, Debug)]
-pub struct TensorType {
+pub struct NamedFormat {
     /// Found anywhere in the name.
     pub pattern: Regex,
     /// The format.
     pub format: Format,
 }
 
-impl std::str::FromStr for TensorType {
+impl std::str::FromStr for NamedFormat {
     type Err = String;
 
     /// Reads `REGEX=TYPE`.
@@ -42,7 +42,7 @@ pub fn named_format(name: &str) -> Result<Format, String> {
 }
 
 /// The format of the first that finds the target's name; none for vectors, which are always F32.
-pub(crate) fn named(types: &[TensorType], target: &Target) -> Option<Format> {
+pub(crate) fn named(types: &[NamedFormat], target: &Target) -> Option<Format> {
     let found = types.iter().find(|t| t.pattern.is_match(&target.name));
     found.filter(|_| target.role != TensorRole::Vector).map(|t| t.format)
 }

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use huozi_convert::pipeline::{Forecast, FormatCount, Progress, Report};
 use huozi_convert::source::shown;
+use huozi_convert::{Forecast, FormatCount, Progress, Report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -47,13 +47,13 @@ pub fn report(report: &Report, json: bool) -> io::Result<()> {
         writeln!(
             out,
             "{}: {} {}, {:.2} MiB, {:.2} bits per weight, {:.1} s ({} tensors)",
-            file.path.display(),
+            file.file.path.display(),
             shown(&report.name),
-            file.preset,
-            file.bytes as f64 / MIB,
-            file.bits_per_weight,
+            file.file.preset,
+            file.file.bytes as f64 / MIB,
+            file.file.bits_per_weight,
             report.seconds,
-            counts(&file.formats)
+            counts(&file.file.formats)
         )?;
         let worst: Vec<String> = file
             .worst
@@ -90,12 +90,12 @@ pub fn forecast(forecast: &Forecast, json: bool) -> io::Result<()> {
         writeln!(
             out,
             "{}: {} {}, {:.2} MiB, {:.2} bits per weight ({} tensors)",
-            file.path.display(),
+            file.file.path.display(),
             shown(&forecast.name),
-            file.preset,
-            file.bytes as f64 / MIB,
-            file.bits_per_weight,
-            counts(&file.formats)
+            file.file.preset,
+            file.file.bytes as f64 / MIB,
+            file.file.bits_per_weight,
+            counts(&file.file.formats)
         )?;
         let memory: Vec<String> = file
             .memory
@@ -118,7 +118,7 @@ pub fn forecast(forecast: &Forecast, json: bool) -> io::Result<()> {
 }
 
 /// Progress on standard error: a bar on a terminal, else a line every ten seconds.
-pub struct Shown {
+pub struct ProgressPrinter {
     bar: Option<ProgressBar>,
     lines: Mutex<Lines>,
     done: AtomicU64,
@@ -133,7 +133,7 @@ struct Lines {
 
 const EVERY: Duration = Duration::from_secs(10);
 
-impl Shown {
+impl ProgressPrinter {
     pub fn new() -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(5));
@@ -170,7 +170,7 @@ impl Shown {
     }
 }
 
-impl Progress for Shown {
+impl Progress for ProgressPrinter {
     fn notes(&self, notes: &[String]) {
         for text in notes {
             say(format_args!("note: {text}"));

@@ -1,4 +1,4 @@
-//! What was written, for people and programs.
+//! What a conversion did or would do, for people and programs.
 
 use std::path::{Path, PathBuf};
 
@@ -8,31 +8,36 @@ use serde::{Serialize, Serializer};
 
 use crate::journal::Loss;
 use crate::output::Output;
+use crate::plan::Preset;
 use crate::work::Chunk;
 
-/// How many of the worst tensors are told.
+/// How many of the worst tensors a report lists.
 const WORST: usize = 5;
 
-/// What was written.
+/// What a conversion did ([`Report`]) or would do ([`Forecast`](crate::forecast::Forecast)).
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct Summary<F> {
     /// `general.name`.
     pub name: String,
     /// Weights of the model, a duplicated output not counted.
     pub weights: u64,
-    /// Bytes of source tensors read.
+    /// Bytes of source tensors to read.
     pub source_bytes: u64,
-    /// From the first byte read to the last rename.
+    /// Of a report: from the first byte read to the last rename. Of a forecast: an estimate from a piece of each format
+    /// that is encoded now; without the time that the disk may need beyond that.
     pub seconds: f64,
-    /// One per output, in the order asked for.
-    pub outputs: Vec<Written>,
-    /// What a person may want to know.
+    /// One per output, in the order of the options.
+    pub outputs: Vec<F>,
+    /// What the person who converts may want to know.
     pub notes: Vec<String>,
 }
 
-/// One file written.
+/// What was written.
+pub type Report = Summary<OutputReport>;
+
+/// What a finished file and a planned one have in common.
 #[derive(Clone, Debug, Serialize)]
-pub struct Written {
+pub struct OutputFile {
     /// Its final name.
     #[serde(serialize_with = "displayed")]
     pub path: PathBuf,
@@ -45,9 +50,32 @@ pub struct Written {
     pub bits_per_weight: f64,
     /// How many tensors each format has, in the order of their GGUF ids.
     pub formats: Vec<FormatCount>,
-    /// The tensors that lost most, the worst first.
-    pub worst: Vec<Worst>,
-    /// Whether the file was read beside the source; the errors are then of all weights, else of every 16th row.
+}
+
+impl OutputFile {
+    /// A file of `bytes` that holds `tensors`; `weights`: those of the model.
+    pub(crate) fn new(path: &Path, preset: Preset, bytes: u64, tensors: &[TensorInfo], weights: u64) -> Self {
+        let formats = count(tensors);
+        let data: u64 = formats.iter().map(|f| f.bytes).sum();
+        Self {
+            path: path.to_owned(),
+            preset: preset.name().into(),
+            bytes,
+            bits_per_weight: data as f64 * 8.0 / weights as f64,
+            formats,
+        }
+    }
+}
+
+/// One file written.
+#[derive(Clone, Debug, Serialize)]
+pub struct OutputReport {
+    /// The file.
+    #[serde(flatten)]
+    pub file: OutputFile,
+    /// The tensors with the largest errors, the worst first.
+    pub worst: Vec<TensorLoss>,
+    /// Whether the file was compared with the source; the errors are then of all weights, else of every 16th row.
     pub verified: bool,
     #[serde(skip)]
     tensors: Vec<TensorInfo>,
@@ -64,9 +92,9 @@ pub struct FormatCount {
     pub bytes: u64,
 }
 
-/// A tensor and what it lost.
+/// A tensor and the error of its encoding.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Worst {
+pub struct TensorLoss {
     /// Its name.
     pub tensor: String,
     /// Its format.
@@ -81,7 +109,7 @@ pub(crate) fn displayed<S: Serializer>(path: &Path, serializer: S) -> Result<S::
 }
 
 /// How many tensors of each format there are.
-pub(crate) fn count(tensors: &[TensorInfo]) -> Vec<FormatCount> {
+fn count(tensors: &[TensorInfo]) -> Vec<FormatCount> {
     let one = |format: &Format| {
         let of = tensors.iter().filter(|t| t.format == *format);
         let (bytes, tensors) = (of.clone().map(|t| t.bytes).sum(), of.count());
@@ -97,27 +125,17 @@ pub(crate) fn per_tensor(chunks: &[Chunk], losses: &[Loss], tensors: usize) -> V
     sums
 }
 
-impl Written {
-    /// What `output` will be; `weights`: those of the model.
+impl OutputReport {
+    /// The report of `output`; `weights`: those of the model.
     pub(crate) fn new(output: &Output<'_>, chunks: &[Chunk], weights: u64) -> Self {
         let tensors = output.tensors().to_vec();
-        let formats = count(&tensors);
-        let bytes: u64 = formats.iter().map(|f| f.bytes).sum();
-        let mut written = Self {
-            path: output.path().to_owned(),
-            preset: output.preset().name().into(),
-            bytes: output.file_bytes(),
-            bits_per_weight: bytes as f64 * 8.0 / weights as f64,
-            formats,
-            worst: Vec::new(),
-            verified: false,
-            tensors,
-        };
+        let file = OutputFile::new(output.path(), output.preset(), output.file_bytes(), &tensors, weights);
+        let mut written = Self { file, worst: Vec::new(), verified: false, tensors };
         written.set_losses(chunks, &output.losses(), false);
         written
     }
 
-    /// Which tensors are the worst.
+    /// Finds the tensors with the largest errors.
     pub(crate) fn set_losses(&mut self, chunks: &[Chunk], losses: &[Loss], verified: bool) {
         let sums = per_tensor(chunks, losses, self.tensors.len());
         let mut all: Vec<(f64, &TensorInfo)> = sums
@@ -128,7 +146,7 @@ impl Written {
             .collect();
         // Stable: among equals the first in the file.
         all.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let worst = |(relative_error, t): &(f64, &TensorInfo)| Worst {
+        let worst = |(relative_error, t): &(f64, &TensorInfo)| TensorLoss {
             tensor: t.name.clone(),
             format: t.format.name(),
             relative_error: *relative_error,

@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use huozi_quant::Format;
 use huozi_quant::gguf::check;
 
-use crate::Error;
+use crate::error::Error;
 use crate::journal::Loss;
 use crate::names::Target;
-use crate::pipeline::Progress;
+use crate::progress::Progress;
 use crate::report::per_tensor;
 use crate::source::Checkpoint;
-use crate::work::{Chunk, Work};
+use crate::work::{Chunk, Workers};
 
 /// The relative error that a format may have: far above what any encoder leaves, below what wrong rows (1.4), missing
 /// ones (1) or another tensor give.
@@ -31,7 +31,7 @@ fn allowed(format: Format) -> f64 {
 /// [`Error::Verify`] for the first tensor whose bytes do not give their sum, that has NaN or infinity where the source has
 /// a number, or that is not what the source has to the precision of its format; also in a single chunk.
 pub(crate) fn verify(
-    work: &Work<'_>,
+    work: &Workers<'_>,
     tensors: &[(Target, usize)],
     chunks: &[Chunk],
     path: &Path,
@@ -76,7 +76,8 @@ mod tests {
 
     use super::*;
     use crate::names::{Spelling, assign};
-    use crate::pipeline::{Options, Source, run};
+    use crate::options::{Options, Source};
+    use crate::pipeline::run;
     use crate::plan::Preset;
     use crate::work::chunks;
 
@@ -110,12 +111,12 @@ mod tests {
         let json = checkpoint.file("config.json").unwrap().unwrap();
         let config = crate::config::Config::from_json(&json).unwrap();
         let list = checkpoint.tensors().iter();
-        let list = list.map(|t| crate::names::Found { name: &t.name, shape: &t.shape, file: &t.file });
+        let list = list.map(|t| crate::names::FoundTensor { name: &t.name, shape: &t.shape, file: &t.file });
         let tensors = assign(&config, Spelling::HuggingFace, list).unwrap().tensors;
         let chunks = chunks(tensors.iter().map(|(t, _)| t));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
         let never = AtomicBool::new(false);
-        let work = Work {
+        let work = Workers {
             checkpoint: &checkpoint,
             pool: &pool,
             cancel: &never,

@@ -7,20 +7,16 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use huozi_token::markers;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::Error;
+use crate::error::Error;
 use crate::source::{quoted, shown, shown_json};
 
 /// BLOOM's split, as `tokenizer.json` spells it; readers of GGUF know it as `tokenizer.ggml.pre = bloom`.
 pub(crate) const SPLIT: &str = r" ?[^(\s|[.,!?…。，、।۔،])]+";
-
-/// Starts a turn in Huozi's format.
-pub const BEGIN: &str = "<|beginofutterance|>";
-/// Ends a turn in Huozi's format.
-pub const END: &str = "<|endofutterance|>";
 
 /// `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,11 +56,11 @@ impl Vocabulary {
     /// listed twice, bytes without a token, added tokens with `lstrip`, `rstrip` or `single_word`.
     pub fn read(tokenizer: &[u8], tokenizer_config: Option<&Value>, n_vocab: u64) -> Result<Self, Error> {
         // First the type alone: other models' `vocab` does not even parse.
-        let kind: Kind = parse(tokenizer)?;
+        let kind: ModelHeader = parse(tokenizer)?;
         if let Some(kind) = kind.model.kind.filter(|k| k != "BPE") {
             return Err(bad(format!("model type {}, expected BPE", shown(&kind))));
         }
-        let json: Tokenizer = parse(tokenizer)?;
+        let json: TokenizerJson = parse(tokenizer)?;
         check_structure(&json, tokenizer_config)?;
 
         let mut notes = Vec::new();
@@ -78,7 +74,7 @@ impl Vocabulary {
         added.extend(from_config(tokenizer_config)?);
         let mut by_content = HashMap::new();
         for token in &added {
-            let marker = token.content == BEGIN || token.content == END;
+            let marker = [markers::BEGIN, markers::END].contains(&token.content.as_str());
             // The markers steer the model whatever the checkpoint calls them: as text they would be printed, and typed.
             let kind = if token.special || marker { TokenType::Control } else { TokenType::UserDefined };
             let id = slots.put(&token.content, token.id, kind)?;
@@ -178,7 +174,7 @@ impl Slots {
     }
 }
 
-fn merges(model: &Model) -> Result<Vec<String>, Error> {
+fn merges(model: &TokenizerModel) -> Result<Vec<String>, Error> {
     let known: HashSet<&str> = model.vocab.0.iter().map(|(t, _)| t.as_str()).collect();
     let mut joined = String::new();
     let mut ranks: HashMap<(&str, &str), usize> = HashMap::with_capacity(model.merges.len());
@@ -218,7 +214,7 @@ fn merges(model: &Model) -> Result<Vec<String>, Error> {
 }
 
 /// Everything that changes ids must be what GGUF readers do for `gpt2` + `bloom`.
-fn check_structure(json: &Tokenizer, config: Option<&Value>) -> Result<(), Error> {
+fn check_structure(json: &TokenizerJson, config: Option<&Value>) -> Result<(), Error> {
     let set = |v: &Value| !v.is_null();
     if set(&json.normalizer) {
         let normalizer = shown_json(&json.normalizer);
@@ -322,12 +318,12 @@ fn bad(what: String) -> Error {
 }
 
 #[derive(Deserialize)]
-struct Kind {
-    model: KindModel,
+struct ModelHeader {
+    model: ModelType,
 }
 
 #[derive(Deserialize)]
-struct KindModel {
+struct ModelType {
     /// Old files do not say; they are BPE if the rest parses.
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -336,7 +332,7 @@ struct KindModel {
 }
 
 #[derive(Deserialize)]
-struct Tokenizer {
+struct TokenizerJson {
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
     #[serde(default)]
@@ -345,7 +341,7 @@ struct Tokenizer {
     pre_tokenizer: Value,
     #[serde(default)]
     post_processor: Value,
-    model: Model,
+    model: TokenizerModel,
 }
 
 #[derive(Deserialize)]
@@ -363,7 +359,7 @@ struct AddedToken {
 }
 
 #[derive(Deserialize)]
-struct Model {
+struct TokenizerModel {
     dropout: Option<f64>,
     continuing_subword_prefix: Option<String>,
     end_of_word_suffix: Option<String>,
@@ -371,7 +367,7 @@ struct Model {
     byte_fallback: bool,
     #[serde(default)]
     ignore_merges: bool,
-    vocab: Pairs,
+    vocab: VocabularyEntries,
     merges: Vec<Merge>,
 }
 
@@ -383,24 +379,24 @@ enum Merge {
 }
 
 /// A JSON object as it is written: a map type would hide a key that comes twice.
-struct Pairs(Vec<(String, u64)>);
+struct VocabularyEntries(Vec<(String, u64)>);
 
-impl<'de> Deserialize<'de> for Pairs {
+impl<'de> Deserialize<'de> for VocabularyEntries {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Collect;
         impl<'de> Visitor<'de> for Collect {
-            type Value = Pairs;
+            type Value = VocabularyEntries;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of tokens and ids")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<VocabularyEntries, A::Error> {
                 let mut pairs = Vec::new();
                 while let Some(entry) = map.next_entry()? {
                     pairs.push(entry);
                 }
-                Ok(Pairs(pairs))
+                Ok(VocabularyEntries(pairs))
             }
         }
         deserializer.deserialize_map(Collect)

@@ -12,12 +12,12 @@ use huozi_quant::Format;
 use huozi_quant::encode::encode_rows;
 use huozi_quant::kernels::Isa;
 
-use crate::Error;
+use crate::error::Error;
 use crate::imatrix::Imatrix;
 use crate::journal::Loss;
 use crate::names::{Target, TensorRole};
 use crate::output::Output;
-use crate::pipeline::Progress;
+use crate::progress::Progress;
 use crate::source::{Checkpoint, Dtype};
 
 /// Weights per chunk: 1 MiB as `f32`.
@@ -62,6 +62,15 @@ pub(crate) fn chunks<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Vec<C
     chunks
 }
 
+/// A chunk with its number, its tensor and the index of that in the source.
+#[derive(Clone, Copy)]
+struct ChunkJob<'a> {
+    number: usize,
+    chunk: &'a Chunk,
+    target: &'a Target,
+    source: usize,
+}
+
 /// Buffers of one thread.
 #[derive(Default)]
 struct Scratch {
@@ -72,14 +81,14 @@ struct Scratch {
 }
 
 /// What the threads share.
-pub(crate) struct Work<'a> {
+pub(crate) struct Workers<'a> {
     pub checkpoint: &'a Checkpoint,
     pub pool: &'a rayon::ThreadPool,
     pub cancel: &'a AtomicBool,
     pub isa: Isa,
 }
 
-impl Work<'_> {
+impl Workers<'_> {
     /// Runs `job` for each number below `n`, claimed in order so that the source is read forward.
     ///
     /// The error is that of the lowest number that fails: everything before it was claimed before it.
@@ -144,7 +153,7 @@ impl Work<'_> {
         tensors: &[(Target, usize)],
         chunks: &[Chunk],
         outputs: &[Output<'_>],
-        how: How<'_>,
+        options: EncodeOptions<'_>,
         progress: &dyn Progress,
     ) -> Result<(), Error> {
         let broken = AtomicBool::new(false);
@@ -161,7 +170,8 @@ impl Work<'_> {
                     return Err(Error::Interrupted);
                 }
                 let (target, source) = &tensors[chunks[i].target];
-                self.chunk(target, *source, i, &chunks[i], outputs, how, scratch)?;
+                let job = ChunkJob { number: i, chunk: &chunks[i], target, source: *source };
+                self.chunk(job, outputs, options, scratch)?;
                 let bytes = self.checkpoint.tensors()[*source].bytes;
                 progress.advance(share(bytes, target.rows, &chunks[i].rows));
                 Ok(())
@@ -181,17 +191,14 @@ impl Work<'_> {
     }
 
     /// Encodes one chunk into the outputs that lack it.
-    #[allow(clippy::too_many_arguments, reason = "what a chunk is, where it goes, how, with what")]
     fn chunk(
         &self,
-        target: &Target,
-        source: usize,
-        number: usize,
-        chunk: &Chunk,
+        job: ChunkJob<'_>,
         outputs: &[Output<'_>],
-        how: How<'_>,
+        options: EncodeOptions<'_>,
         scratch: &mut Scratch,
     ) -> Result<(), Error> {
+        let ChunkJob { number, chunk, target, source } = job;
         let lacking = || outputs.iter().filter(|o| !o.is_done(number));
         if lacking().next().is_none() {
             return Ok(());
@@ -203,7 +210,7 @@ impl Work<'_> {
         let has = |p: fn(Format) -> bool| outputs.iter().any(|o| p(o.format(chunk.target)));
         // What goes into formats that keep NaN, and what goes into those whose scales it would spoil.
         let (mut clean, mut zeroed) = (weights, 0);
-        if !how.allow_nan {
+        if !options.allow_nan {
             self.refuse_unfit(target, source, weights, has(|f| f == Format::F16))?;
         } else if has(|f| f.block_weights() > 1) && weights.iter().any(|x| !x.is_finite()) {
             zeroed = weights.iter().filter(|x| !x.is_finite()).count() as u64;
@@ -229,7 +236,14 @@ impl Work<'_> {
                 } else {
                     weights
                 };
-                encode_rows(self.isa, format, weights, cols, how.imatrix.and_then(|m| m.of(target)), blocks);
+                encode_rows(
+                    self.isa,
+                    format,
+                    weights,
+                    cols,
+                    options.imatrix.and_then(|m| m.of(target)),
+                    blocks,
+                );
                 row.resize(cols, 0.0);
                 let all = weights.chunks_exact(cols).zip(blocks.chunks_exact(row_bytes));
                 for (_, (weights, blocks)) in
@@ -404,7 +418,7 @@ impl Work<'_> {
 
 /// How chunks are made.
 #[derive(Clone, Copy)]
-pub(crate) struct How<'a> {
+pub(crate) struct EncodeOptions<'a> {
     pub allow_nan: bool,
     pub imatrix: Option<&'a Imatrix>,
 }

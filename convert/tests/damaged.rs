@@ -11,20 +11,21 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use hostile_support::damage::{Random, Watch, count};
-use huozi_convert::Kind;
-use huozi_convert::pipeline::{Options, Source, run};
+use huozi_convert::ErrorKind;
+use huozi_convert::pipeline::run;
 use huozi_convert::plan::Preset;
-use huozi_convert::synth::{Layout, Recipe};
+use huozi_convert::synth::{CheckpointLayout, CheckpointRecipe};
+use huozi_convert::{Options, Source};
 use huozi_quant::bloom::shape::Shape;
 
 /// One test at a time: all watch the same process.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// A model small enough for thousands of conversions.
-fn checkpoint(dir: &Path, layout: Layout) -> PathBuf {
+fn checkpoint(dir: &Path, layout: CheckpointLayout) -> PathBuf {
     let folder = dir.join(format!("{layout:?}"));
     let shape = Shape::from_sizes("1x32x2x300").unwrap();
-    Recipe::new(shape, layout, 1).write(&folder, &(), &AtomicBool::new(false)).unwrap();
+    CheckpointRecipe::new(shape, layout, 1).write(&folder, &(), &AtomicBool::new(false)).unwrap();
     folder
 }
 
@@ -49,7 +50,7 @@ fn damage(what: &str, good: &[u8], out: &Path, source: impl Fn(Vec<u8>) -> Sourc
                 fs::remove_file(out).unwrap();
             }
             Err(error) => {
-                assert_eq!(error.kind(), Kind::BadInput, "{what}, seed {seed}: {error}");
+                assert_eq!(error.kind(), ErrorKind::BadInput, "{what}, seed {seed}: {error}");
                 said.insert(error.to_string());
                 assert!(!out.exists(), "{what}, seed {seed}");
             }
@@ -65,7 +66,7 @@ fn damage(what: &str, good: &[u8], out: &Path, source: impl Fn(Vec<u8>) -> Sourc
     assert!(whole > 0 && whole < count() / 2 && said.len() > 50, "{what}: the damage does not arrive");
 }
 
-fn in_memory(what: &str, layout: Layout, name: &'static str) {
+fn in_memory(what: &str, layout: CheckpointLayout, name: &'static str) {
     let dir = tempfile::tempdir().unwrap();
     let folder = checkpoint(dir.path(), layout);
     let read = |name: &str| fs::read(folder.join(name)).unwrap();
@@ -80,18 +81,18 @@ fn in_memory(what: &str, layout: Layout, name: &'static str) {
 
 #[test]
 fn safetensors() {
-    in_memory("safetensors", Layout::Safetensors, "model.safetensors");
+    in_memory("safetensors", CheckpointLayout::Safetensors, "model.safetensors");
 }
 
 #[test]
 fn bin() {
-    in_memory("bin", Layout::Bin, "pytorch_model.bin");
+    in_memory("bin", CheckpointLayout::Bin, "pytorch_model.bin");
 }
 
 #[test]
 fn gguf() {
     let dir = tempfile::tempdir().unwrap();
-    let folder = checkpoint(dir.path(), Layout::Safetensors);
+    let folder = checkpoint(dir.path(), CheckpointLayout::Safetensors);
     let good = dir.path().join("good.gguf");
     run(&Options::new(Source::Path(folder), Preset::F16, &good), &(), &AtomicBool::new(false)).unwrap();
     let good = fs::read(good).unwrap();

@@ -22,7 +22,7 @@ expected=$(sha256sum <kills.tmp/whole.gguf)
 rm kills.tmp/whole.gguf
 echo "in one go: $whole_ms ms, $expected"
 
-killed=0 finished=0 went_on=0
+killed=0 finished=0 resumed=0
 while ((killed < kills)); do
     # Some of the runs are let go to their end.
     limit_ms=$((RANDOM % 4 == 0 ? whole_ms * 100 : RANDOM % (whole_ms + 1)))
@@ -33,7 +33,7 @@ while ((killed < kills)); do
     timeout "$(printf '%d.%03d' $((limit_ms / 1000)) $((limit_ms % 1000)))" tail --pid=$pid -s 0.01 -f /dev/null || true
     if kill -KILL $pid 2>/dev/null; then killed=$((killed + 1)); fi
     wait $pid 2>/dev/null || true
-    if grep -q 'went on at' kills.tmp/log; then went_on=$((went_on + 1)); fi
+    if grep -q 'resumed at' kills.tmp/log; then resumed=$((resumed + 1)); fi
     if grep -q '^error' kills.tmp/log; then cat kills.tmp/log; exit 1; fi
     if [ -e $out ]; then
         [ "$(sha256sum <$out)" = "$expected" ] || { echo "other bytes after $killed kills"; exit 1; }
@@ -48,4 +48,4 @@ if [ -e $out.partial ]; then
     [ "$(sha256sum <$out)" = "$expected" ] || { echo "other bytes after $killed kills"; exit 1; }
     finished=$((finished + 1))
 fi
-echo "$killed kills, $went_on runs went on where another had stopped, $finished files, all the same"
+echo "$killed kills, $resumed runs went on where another had stopped, $finished files, all the same"

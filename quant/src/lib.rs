@@ -7,8 +7,8 @@
 //! ```text
 //! {formats, tile} <- kernels <- elementwise <- attention -> kv;   {formats, kernels} <- encode
 //! {buffer, formats, kernels, map, team} <- matmul;   tile <- team;   {kernels, team} <- floor
-//! {formats, map} <- gguf;   {formats, gguf, kv, map, random} <- bloom (shape <- plan <- synth)
-//! buffer, hub, kv, map, random, tile alone
+//! {formats, map} <- gguf;   {formats, gguf} <- imatrix;   {formats, gguf, kv, map, random} <- bloom
+//! (shape <- plan <- synth);   buffer, hub, kv, map, random, tile alone
 //! ```
 //!
 //! All `unsafe` of the workspace lives here, each use beside the fact it rests on.
@@ -22,6 +22,7 @@ pub mod floor;
 pub mod formats;
 pub mod gguf;
 pub mod hub;
+pub mod imatrix;
 pub mod kernels;
 pub mod kv;
 pub mod map;

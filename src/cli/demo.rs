@@ -9,7 +9,7 @@ use super::run::{Way, once};
 use super::settings::{self, Config};
 use super::show::Verbosity;
 use super::signal::Signals;
-use crate::demo::{self, Kind};
+use crate::demo::{self, ErrorKind};
 use crate::open::{self, Source};
 use anyhow::Result;
 use huozi_token::HistoryRule;
@@ -29,7 +29,7 @@ pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printe
     let watch = Watch::new(args.quiet);
     let progress = &|step, done, total| watch.set(step, done, total);
     let model = match signals.while_busy(|cancel| open::open(&Source::Demo, &options, progress, cancel)) {
-        Err(open::Error::Demo(demo::Error::Convert(error))) if error.kind() == Kind::Interrupted => {
+        Err(open::Error::Demo(demo::Error::Convert(error))) if error.kind() == ErrorKind::Interrupted => {
             signals.check()?;
             return Err(Interrupted(super::exit::INTERRUPTED).into());
         }
@@ -50,9 +50,9 @@ pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printe
                          ({}, {:.2} bits per weight), {:.1} s{path}",
                         report.weights,
                         bytes(report.source_bytes),
-                        bytes(output.bytes),
-                        output.preset,
-                        output.bits_per_weight,
+                        bytes(output.file.bytes),
+                        output.file.preset,
+                        output.file.bits_per_weight,
                         report.seconds
                     );
                 }

@@ -127,13 +127,13 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     #[cfg(feature = "demo")]
     if let Some(error) = cause.downcast_ref::<crate::demo::ConvertError>() {
-        use crate::demo::Kind;
+        use crate::demo::ErrorKind;
         return Some(match error.kind() {
-            Kind::Failed => FAILED,
-            Kind::Usage => USAGE,
-            Kind::BadInput => BAD_FILE,
-            Kind::NoRoom => NO_ROOM,
-            Kind::Interrupted => INTERRUPTED,
+            ErrorKind::Failed => FAILED,
+            ErrorKind::Usage => USAGE,
+            ErrorKind::BadInput => BAD_FILE,
+            ErrorKind::NoRoom => NO_ROOM,
+            ErrorKind::Interrupted => INTERRUPTED,
         });
     }
     // A full disk or too little memory below a file error has its own code.

@@ -11,7 +11,7 @@ use crate::demo;
 use crate::engine::ggml::{Ggml, GgmlOptions};
 use crate::engine::{Engine, EngineKind, Native, NativeOptions};
 use huozi_quant::bloom::plan::{Preset, tensor_bytes};
-use huozi_quant::bloom::shape::{Forecast, Shape};
+use huozi_quant::bloom::shape::{MemoryForecast, Shape};
 use huozi_quant::gguf::{Meta, Reader};
 use huozi_quant::map::How;
 use huozi_token::{ChatFormat, Tokenizer};
@@ -183,7 +183,7 @@ impl Loaded {
     }
 
     /// The memory that the model needs with room for `positions`.
-    pub fn forecast(&self, positions: usize) -> Forecast {
+    pub fn forecast(&self, positions: usize) -> MemoryForecast {
         let OpenOptions { engine, kv, .. } = self.options;
         memory::forecast(&self.shape, self.reader.file_bytes(), engine, kv, positions)
     }
@@ -201,7 +201,7 @@ impl Loaded {
     }
 
     /// The forecast without what is in memory already.
-    fn still_needed(&self, positions: usize) -> Forecast {
+    fn still_needed(&self, positions: usize) -> MemoryForecast {
         let mut forecast = self.forecast(positions);
         if self.in_memory {
             forecast.total -= std::mem::take(&mut forecast.file);

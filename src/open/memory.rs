@@ -1,7 +1,7 @@
 //! Memory: how much there is, how much a model needs.
 
 use crate::engine::{EngineKind, KvType, LOGIT_ROWS, MICRO_BATCH};
-use huozi_quant::bloom::shape::{Forecast, Shape};
+use huozi_quant::bloom::shape::{MemoryForecast, Shape};
 use std::fs;
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub fn forecast(
     engine: EngineKind,
     kv: KvType,
     positions: usize,
-) -> Forecast {
+) -> MemoryForecast {
     let (columns, rows) = match engine {
         EngineKind::Native => (MICRO_BATCH, LOGIT_ROWS),
         // llama.cpp keeps the logits of a whole batch twice: in the graph and for its caller.
@@ -30,8 +30,8 @@ pub fn forecast(
 }
 
 /// The memory of two models that are open at the same time.
-pub(super) fn both([a, b]: [Forecast; 2]) -> Forecast {
-    Forecast {
+pub(super) fn both([a, b]: [MemoryForecast; 2]) -> MemoryForecast {
+    MemoryForecast {
         file: a.file.saturating_add(b.file),
         kv: a.kv.saturating_add(b.kv),
         scratch: a.scratch.saturating_add(b.scratch),
@@ -131,7 +131,7 @@ pub struct NotEnoughMemory {
     /// The file.
     pub name: String,
     /// What it needs.
-    pub forecast: Forecast,
+    pub forecast: MemoryForecast,
     /// Positions of the KV cache.
     pub positions: usize,
     /// Bytes available.
@@ -144,7 +144,7 @@ pub struct NotEnoughMemory {
 /// [`NotEnoughMemory`] when it does not fit; never when `memory` is unknown.
 pub fn check_memory(
     name: &str,
-    forecast: Forecast,
+    forecast: MemoryForecast,
     positions: usize,
     memory: Option<Memory>,
 ) -> Result<(), NotEnoughMemory> {

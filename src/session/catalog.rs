@@ -7,7 +7,7 @@ pub use huozi_quant::gguf::{Error as FileError, Place, Rule};
 
 use crate::engine::{EngineKind, KvType};
 use crate::open::{forecast, hub_folder, locate};
-use huozi_quant::bloom::shape::{Forecast, Shape};
+use huozi_quant::bloom::shape::{MemoryForecast, Shape};
 use huozi_quant::gguf::Reader;
 use huozi_quant::map::How;
 use std::fs;
@@ -43,7 +43,7 @@ impl Found {
     }
 
     /// The memory that it needs with a context of `positions`, a KV cache of `f16` and the native engine.
-    pub fn forecast(&self, shape: &Shape, positions: usize) -> Forecast {
+    pub fn forecast(&self, shape: &Shape, positions: usize) -> MemoryForecast {
         forecast(shape, self.bytes, EngineKind::Native, KvType::F16, positions)
     }
 

@@ -16,8 +16,10 @@ pub use crate::schedule::Stop;
 
 use crate::engine::EngineError;
 use crate::schedule::{self, Refused, Request, Scheduler, Timings};
-use huozi_token::history::{Prompt, fit};
-use huozi_token::{ChatError, ChatFormat, DecodeStream, HistoryRule, Kind, Limits, Message, Role, Tokenizer};
+use huozi_token::history::{FittedPrompt, fit};
+use huozi_token::{
+    ChatError, ChatFormat, DecodeStream, HistoryRule, Message, PromptLimits, Role, TokenKind, Tokenizer,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -287,7 +289,7 @@ impl Session {
         let n_vocab = self.scheduler.info().n_vocab;
         let is_text = |id: u32| {
             let kind = vocab.kind(id);
-            (id as usize) < n_vocab && !kind.is_control() && kind != Kind::Unused
+            (id as usize) < n_vocab && !kind.is_control() && kind != TokenKind::Unused
         };
         for turn in &mut turns {
             turn.ids = turn.ids.take().filter(|ids| {
@@ -381,7 +383,7 @@ impl Session {
 
     /// The prompt of a question that nobody asked: all before its text is that of the next one, too. `None` while
     /// nothing was said.
-    fn warm_prompt(&self) -> Option<Result<Prompt, Error>> {
+    fn warm_prompt(&self) -> Option<Result<FittedPrompt, Error>> {
         // As in `ask`: an exchange without an answer is no part of a prompt.
         let turns =
             &self.turns[..self.turns.len() - usize::from(self.turns.last().is_some_and(Turn::is_empty))];
@@ -432,14 +434,14 @@ impl Session {
     }
 
     /// The prompt with `question` as the current message.
-    fn prompt(&self, question: &str) -> Result<Prompt, Error> {
+    fn prompt(&self, question: &str) -> Result<FittedPrompt, Error> {
         self.prompt_of(&self.turns, question)
     }
 
     /// The same after `turns` alone.
-    fn prompt_of(&self, turns: &[Turn], question: &str) -> Result<Prompt, Error> {
+    fn prompt_of(&self, turns: &[Turn], question: &str) -> Result<FittedPrompt, Error> {
         let Settings { n_ctx, history, .. } = self.settings;
-        let mut limits = Limits::of_context(n_ctx);
+        let mut limits = PromptLimits::of_context(n_ctx);
         // The rule "context - 248" is for contexts like the original's; a short one still needs room to ask.
         limits.prompt_tokens = limits.prompt_tokens.max(n_ctx / 2);
         let prompt = fit(&self.messages(turns, question), &self.format, &self.tokenizer, history, limits);

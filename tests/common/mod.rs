@@ -2,8 +2,9 @@
 #![allow(dead_code)] // every test binary uses a part of it
 
 use huozi::engine::{KvType, Native, NativeOptions};
-use huozi_convert::pipeline::{self, Options, Source};
+use huozi_convert::pipeline;
 use huozi_convert::plan::Preset;
+use huozi_convert::{Options, Source};
 use huozi_quant::gguf::Reader;
 use huozi_quant::map::How;
 use std::collections::HashMap;

@@ -4,9 +4,9 @@ use crate::common;
 use crate::common::TINY;
 use crate::token_support;
 use crate::token_support::{NANO, json, ours, theirs};
-use huozi_token::chat::DEFAULT_SYSTEM;
 use huozi_token::history::fit;
-use huozi_token::{ChatError, ChatFormat, HistoryRule, Limits, Message, Role, Specials, Tokenizer};
+use huozi_token::markers::DEFAULT_SYSTEM;
+use huozi_token::{ChatError, ChatFormat, HistoryRule, Message, PromptLimits, Role, Specials, Tokenizer};
 use proptest::prelude::*;
 
 /// The checkpoint that has a chat template.
@@ -325,17 +325,17 @@ fn talk(n: usize) -> Vec<Message> {
 
 #[test]
 fn limits_are_those_of_the_demo() {
-    let at = Limits::of_context(2048);
+    let at = PromptLimits::of_context(2048);
     assert_eq!((at.prompt_tokens, at.exchanges), (1800, 15));
-    assert_eq!(Limits::of_context(4096).prompt_tokens, 3848);
-    assert_eq!(Limits::of_context(100).prompt_tokens, 0);
+    assert_eq!(PromptLimits::of_context(4096).prompt_tokens, 3848);
+    assert_eq!(PromptLimits::of_context(100).prompt_tokens, 0);
 }
 
 #[test]
 fn at_most_fifteen_exchanges() {
     let t = ours(NANO);
     let f = ChatFormat::new(None, &t).unwrap();
-    let limits = Limits::of_context(1 << 20);
+    let limits = PromptLimits::of_context(1 << 20);
     for (rule, n, dropped) in [
         (HistoryRule::Demo, 15, 0),
         (HistoryRule::Demo, 16, 1),
@@ -360,7 +360,7 @@ fn past_the_token_limit_the_oldest_exchanges_go() {
     let m = talk(9);
     let whole = tokens(&m);
     let after = |dropped: usize| tokens(&[&m[..1], &m[1 + 2 * dropped..]].concat());
-    let limits = |prompt_tokens| Limits { prompt_tokens, exchanges: 15 };
+    let limits = |prompt_tokens| PromptLimits { prompt_tokens, exchanges: 15 };
     let run = |rule, limit| fit(&m, &f, &t, rule, limits(limit)).unwrap();
     // Exactly at the limit nothing goes; one below, one exchange, or a third.
     for rule in [HistoryRule::Demo, HistoryRule::TwoThirds] {
@@ -390,7 +390,7 @@ fn past_the_token_limit_the_oldest_exchanges_go() {
 fn a_long_query_is_an_error() {
     let t = ours(NANO);
     let f = ChatFormat::new(None, &t).unwrap();
-    let limits = Limits::of_context(2048);
+    let limits = PromptLimits::of_context(2048);
     let e = fit(&[user(&"龘".repeat(2000))], &f, &t, HistoryRule::Demo, limits).unwrap_err();
     assert!(matches!(e, ChatError::TooLong { tokens, limit: 1800 } if tokens > 1800));
 }
@@ -399,7 +399,7 @@ fn a_long_query_is_an_error() {
 fn odd_conversations() {
     let t = ours(NANO);
     let f = ChatFormat::new(None, &t).unwrap();
-    let limits = Limits { prompt_tokens: 1 << 20, exchanges: 1 };
+    let limits = PromptLimits { prompt_tokens: 1 << 20, exchanges: 1 };
     let run = |m: &[Message]| fit(m, &f, &t, HistoryRule::Demo, limits).unwrap();
     assert_eq!(run(&[]).dropped_exchanges, 0);
     assert_eq!(run(&[system("a")]).dropped_exchanges, 0);

@@ -4,8 +4,8 @@ use crate::common::{TINY, fixture};
 use crate::token_support::{NANO, Owned, converted, json, ours, owned, theirs, with_added_tokens};
 use huozi_quant::gguf::{Layout, MetaValue, Reader};
 use huozi_token::bpe::pieces;
-use huozi_token::vocabulary::Kind;
-use huozi_token::{Error, Part, Specials, Tokenizer, Vocabulary};
+use huozi_token::vocabulary::TokenKind;
+use huozi_token::{Error, Specials, TextPart, Tokenizer, Vocabulary};
 use proptest::prelude::*;
 
 const PATTERN: &str = " ?[^(\\s|[.,!?…。，、।۔،])]+";
@@ -277,15 +277,15 @@ fn a_gguf_gives_the_same_tokenizer_as_its_parts() {
 fn kinds_and_bytes() {
     let t = ours(TINY[0]);
     let v = t.vocab();
-    assert_eq!(v.kind(1000), Kind::Control);
+    assert_eq!(v.kind(1000), TokenKind::Control);
     assert_eq!(v.bytes(1000), b"<|beginofutterance|>");
     assert_eq!(v.control("<|endofutterance|>"), Some(1001));
     assert_eq!(v.control("a"), None);
-    assert_eq!(v.kind(1023), Kind::Unused);
+    assert_eq!(v.kind(1023), TokenKind::Unused);
     let never = v.never();
     assert_eq!(never.iter().filter(|&&n| n).count(), 22);
     assert!(never[1002] && never[1023] && !never[1001] && never.len() == 1024);
-    assert_eq!((v.bytes(1024), v.kind(u32::MAX)), (&[][..], Kind::Unused));
+    assert_eq!((v.bytes(1024), v.kind(u32::MAX)), (&[][..], TokenKind::Unused));
     // Either reason alone is enough.
     let mut o = owned(TINY[0]);
     o.suppress = vec![7];
@@ -310,10 +310,10 @@ fn kinds_and_bytes() {
     assert_eq!(
         parts,
         [
-            format!("{:?}", Part::Text("a")),
-            format!("{:?}", Part::Token(2)),
-            format!("{:?}", Part::Text("b")),
-            format!("{:?}", Part::Token(1))
+            format!("{:?}", TextPart::Text("a")),
+            format!("{:?}", TextPart::Token(2)),
+            format!("{:?}", TextPart::Text("b")),
+            format!("{:?}", TextPart::Token(1))
         ]
     );
 }

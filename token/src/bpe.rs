@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use crate::Error;
+use crate::error::Error;
 use crate::vocabulary::{Alphabet, Lookup, Vocabulary};
 
 /// The merges of a vocabulary.

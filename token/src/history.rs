@@ -4,8 +4,8 @@
 //! be left out: always the oldest. An exchange is a message of the person and what follows up to
 //! the next one; system messages in front stay.
 
-use crate::Tokenizer;
 use crate::chat::{ChatError, ChatFormat, Message, Role};
+use crate::tokenizer::Tokenizer;
 
 /// How much is dropped once a limit is passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum HistoryRule {
 
 /// The limits of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct PromptLimits {
     /// Tokens of a prompt.
     pub prompt_tokens: usize,
     /// Exchanges, the current one included.
@@ -31,7 +31,7 @@ pub struct Limits {
 const RESERVED_TOKENS: usize = 248;
 const EXCHANGES: usize = 15;
 
-impl Limits {
+impl PromptLimits {
     /// The limits of a context of `n_ctx` positions: `n_ctx - 248` tokens, 15 exchanges.
     #[must_use]
     pub fn of_context(n_ctx: usize) -> Self {
@@ -42,7 +42,7 @@ impl Limits {
 
 /// A prompt that fits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prompt {
+pub struct FittedPrompt {
     /// The ids, up to where the answer begins.
     pub ids: Vec<u32>,
     /// How many of the oldest exchanges were dropped. From now on the caller goes on without them:
@@ -60,8 +60,8 @@ pub fn fit(
     format: &ChatFormat,
     tokenizer: &Tokenizer,
     rule: HistoryRule,
-    limits: Limits,
-) -> Result<Prompt, ChatError> {
+    limits: PromptLimits,
+) -> Result<FittedPrompt, ChatError> {
     let head = messages.iter().take_while(|m| m.role == Role::System).count();
     // Where each exchange begins; what stands in front of the first question belongs to it.
     let mut begins: Vec<usize> = (head..messages.len()).filter(|&i| messages[i].role == Role::User).collect();
@@ -85,7 +85,7 @@ pub fn fit(
         let ids = format.prompt_ids(&kept, tokenizer)?;
         let fits = ids.len() <= allowed;
         if fits || (dropped == last && ids.len() <= limits.prompt_tokens) {
-            return Ok(Prompt { ids, dropped_exchanges: dropped });
+            return Ok(FittedPrompt { ids, dropped_exchanges: dropped });
         }
         if dropped == last {
             return Err(ChatError::TooLong { tokens: ids.len(), limit: limits.prompt_tokens });

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use huozi_quant::gguf::Meta;
 
-use crate::Error;
+use crate::error::Error;
+use crate::markers;
 
 /// What a token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TokenKind {
     /// Text.
     Normal,
     /// The token for what cannot be written; handled as a control token.
@@ -28,7 +29,7 @@ pub enum Kind {
     Byte,
 }
 
-impl Kind {
+impl TokenKind {
     /// Whether text must never become this token unless specials are parsed.
     #[must_use]
     pub fn is_control(self) -> bool {
@@ -38,7 +39,7 @@ impl Kind {
 
 /// A vocabulary as a GGUF file spells it, borrowed; the seam for tests and tools without a file.
 #[derive(Clone, Debug, Default)]
-pub struct Parts<'a> {
+pub struct VocabularyParts<'a> {
     /// `tokenizer.ggml.tokens`: normal tokens in GPT-2's printable alphabet, all others as they are.
     pub tokens: Vec<&'a str>,
     /// `tokenizer.ggml.token_type`, one per token.
@@ -72,7 +73,7 @@ const UNK: &str = "tokenizer.ggml.unknown_token_id";
 const PAD: &str = "tokenizer.ggml.padding_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 
-impl<'a> Parts<'a> {
+impl<'a> VocabularyParts<'a> {
     /// Reads the arrays; checks that the tokenizer is BLOOM's and nothing is absent.
     ///
     /// # Errors
@@ -109,7 +110,7 @@ pub struct Vocabulary {
     arena: Vec<u8>,
     /// Where each token begins in `arena`; one more at the end.
     starts: Vec<usize>,
-    kinds: Vec<Kind>,
+    kinds: Vec<TokenKind>,
     never: Arc<[bool]>,
     controls: Vec<u32>,
     user_defined: Vec<u32>,
@@ -121,7 +122,7 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    pub(crate) fn new(parts: &Parts<'_>) -> Result<Self, Error> {
+    pub(crate) fn new(parts: &VocabularyParts<'_>) -> Result<Self, Error> {
         let n = parts.tokens.len();
         if parts.types.len() != n {
             return Err(Error::Lengths { tokens: n, types: parts.types.len() });
@@ -137,27 +138,27 @@ impl Vocabulary {
         let (mut controls, mut user_defined) = (Vec::new(), Vec::new());
         for (id, (&text, &kind)) in (0..).zip(parts.tokens.iter().zip(&parts.types)) {
             let kind = match kind {
-                1 => Kind::Normal,
-                2 => Kind::Unknown,
-                3 => Kind::Control,
-                4 => Kind::UserDefined,
-                5 => Kind::Unused,
-                6 => Kind::Byte,
+                1 => TokenKind::Normal,
+                2 => TokenKind::Unknown,
+                3 => TokenKind::Control,
+                4 => TokenKind::UserDefined,
+                5 => TokenKind::Unused,
+                6 => TokenKind::Byte,
                 found => return Err(Error::TokenType { id, found }),
             };
             starts.push(arena.len());
             kinds.push(kind);
             match kind {
-                Kind::Normal => alphabet.decode(text, &mut arena),
-                Kind::Byte => arena
+                TokenKind::Normal => alphabet.decode(text, &mut arena),
+                TokenKind::Byte => arena
                     .push(byte_token(text).ok_or_else(|| Error::ByteToken { id, text: text.to_owned() })?),
                 _ => arena.extend_from_slice(text.as_bytes()),
             }
             match kind {
-                Kind::Control | Kind::Unknown => controls.push(id),
-                Kind::UserDefined => user_defined.push(id),
-                Kind::Unused => never[id as usize] = true,
-                Kind::Normal | Kind::Byte => {}
+                TokenKind::Control | TokenKind::Unknown => controls.push(id),
+                TokenKind::UserDefined => user_defined.push(id),
+                TokenKind::Unused => never[id as usize] = true,
+                TokenKind::Normal | TokenKind::Byte => {}
             }
         }
         starts.push(arena.len());
@@ -209,8 +210,8 @@ impl Vocabulary {
 
     /// What a token is for; an id outside the vocabulary is unused.
     #[must_use]
-    pub fn kind(&self, id: u32) -> Kind {
-        self.kinds.get(id as usize).copied().unwrap_or(Kind::Unused)
+    pub fn kind(&self, id: u32) -> TokenKind {
+        self.kinds.get(id as usize).copied().unwrap_or(TokenKind::Unused)
     }
 
     /// The control token with this spelling.
@@ -272,7 +273,7 @@ impl Vocabulary {
     /// where they are control tokens. In id order, each once.
     #[must_use]
     pub fn stop_ids(&self) -> Vec<u32> {
-        let spelled = [crate::chat::BEGIN, crate::chat::END, "</s>"];
+        let spelled = [markers::BEGIN, markers::END, "</s>"];
         let mut ids: Vec<u32> = spelled.iter().filter_map(|s| self.control(s)).collect();
         ids.extend(self.eos);
         ids.extend(self.eot);

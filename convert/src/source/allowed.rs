@@ -2,15 +2,15 @@
 
 /// The element types of `torch.*Storage`: name, type, bytes of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(super) struct StorageKind {
     pub class: &'static str,
     pub dtype: &'static str,
     pub bytes: u64,
 }
 
-const KINDS: [Kind; 10] = {
-    const fn kind(class: &'static str, dtype: &'static str, bytes: u64) -> Kind {
-        Kind { class, dtype, bytes }
+const KINDS: [StorageKind; 10] = {
+    const fn kind(class: &'static str, dtype: &'static str, bytes: u64) -> StorageKind {
+        StorageKind { class, dtype, bytes }
     }
     [
         kind("FloatStorage", "F32", 4),
@@ -33,7 +33,7 @@ pub(super) enum Global {
     OrderedDict,
     RebuildTensor,
     RebuildParameter,
-    Storage(Kind),
+    Storage(StorageKind),
 }
 
 impl Global {

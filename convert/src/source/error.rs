@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::Dtype;
 use huozi_quant::hub;
+
+use super::dtype::Dtype;
 
 /// Why a checkpoint could not be opened or read; every variant names its subject.
 #[derive(Debug, thiserror::Error)]

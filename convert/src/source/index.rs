@@ -5,9 +5,9 @@ use std::fmt;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-use super::MAX_TENSORS;
 use super::error::{Error, shown};
 use super::input::{Folder, Input, is_plain};
+use super::limits::MAX_TENSORS;
 
 /// An index of 72 shards and 1000 tensors has 100 KB.
 const MAX_INDEX_BYTES: u64 = 64 << 20;

@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 
-use super::allowed::{Global, Kind, opcode_name};
+use super::allowed::{Global, StorageKind, opcode_name};
 use super::error::{Error, shown};
+use super::limits::{MAX_DIMS, MAX_TENSORS};
 
 // A tensor takes some 40 opcodes, 6 objects and 10 memo entries. These caps hold the memory of the worst pickle near 200 MB, and a
 // small file cannot come near them.
@@ -34,7 +35,7 @@ pub(super) struct Tensor<'a> {
 pub(super) struct Storage<'a> {
     /// Offset of the opcode that names it.
     pub at: u64,
-    pub kind: Kind,
+    pub kind: StorageKind,
     pub key: &'a str,
     /// Elements.
     pub count: u64,
@@ -436,7 +437,7 @@ impl<'a> Machine<'a, '_> {
 
     /// A tuple of integers that are not negative, as many as a tensor may have dimensions.
     fn sizes(&self, value: Value<'a>) -> Option<Vec<u64>> {
-        let items = self.as_tuple(value).filter(|items| items.len() <= super::MAX_DIMS)?;
+        let items = self.as_tuple(value).filter(|items| items.len() <= MAX_DIMS)?;
         let size = |v: &Value<'_>| if let Value::Int(n) = v { u64::try_from(*n).ok() } else { None };
         items.iter().map(size).collect()
     }
@@ -484,8 +485,8 @@ impl<'a> Machine<'a, '_> {
             }
         }
         // Before anything is copied: one description may stand under any number of names.
-        if items.len() > super::MAX_TENSORS {
-            let expected = format!("at most {} tensors", super::MAX_TENSORS);
+        if items.len() > MAX_TENSORS {
+            let expected = format!("at most {} tensors", MAX_TENSORS);
             return Err(self.wrong(expected, items.len().to_string()));
         }
         let mut seen = std::collections::HashSet::new();

@@ -7,10 +7,12 @@ use std::fmt;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::dtype::Dtype;
 use super::error::{Error, shown};
 use super::input::Input;
+use super::limits::{MAX_DIMS, MAX_TENSORS};
 use super::rows::{Place, contiguous, product};
-use super::{Dtype, Entry, MAX_DIMS, MAX_TENSORS, SourceTensor};
+use super::tensor::{Entry, SourceTensor};
 
 /// The format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;

@@ -1,9 +1,11 @@
 //! `pytorch_model.bin`: a zip archive of one pickle, which describes tensors, and one member per storage.
 
+use super::dtype::Dtype;
 use super::error::{Error, shown};
 use super::input::Input;
 use super::rows::{Place, StoredSum, product};
-use super::{Dtype, Entry, SourceTensor, pickle, zip};
+use super::tensor::{Entry, SourceTensor};
+use super::{pickle, zip};
 
 /// The pickle of a shard of the largest BLOOM has some 100 KB.
 const MAX_PICKLE_BYTES: u64 = 32 << 20;

@@ -2,12 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{NewFile, Sink, Tensor};
-use crate::Error;
+use super::folder::NewFile;
+use super::weights::{CheckpointTensor, WeightSink};
+use crate::error::Error;
 
 /// Writes one shard. Inside it tensors lie in the order of their names, as that library sorts them.
-pub(super) fn write(file: &NewFile, tensors: &[Tensor], sink: &Sink<'_>) -> Result<(), Error> {
-    let mut tensors: Vec<&Tensor> = tensors.iter().collect();
+pub(super) fn write(
+    file: &NewFile,
+    tensors: &[CheckpointTensor],
+    sink: &WeightSink<'_>,
+) -> Result<(), Error> {
+    let mut tensors: Vec<&CheckpointTensor> = tensors.iter().collect();
     tensors.sort_by_key(|t| &t.name);
     let mut header = Map::new();
     header.insert("__metadata__".into(), json!({ "format": "pt" }));

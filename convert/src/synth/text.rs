@@ -2,13 +2,14 @@
 
 use huozi_quant::bloom::shape::Shape;
 use huozi_quant::bloom::synth::{self, SyntheticVocabulary};
+use huozi_token::markers;
 use serde_json::{Map, Value, json};
 
-use crate::Error;
-use crate::vocab::{BEGIN, END, SPLIT};
+use crate::error::Error;
+use crate::vocab::SPLIT;
 
 /// Huozi's markers: the last tokens, as a fine-tuned model adds them.
-pub(super) const MARKERS: [&str; 2] = [BEGIN, END];
+pub(super) const MARKERS: [&str; 2] = [markers::BEGIN, markers::END];
 /// Rows of the real embedding that have no token.
 const UNUSED: usize = 198;
 

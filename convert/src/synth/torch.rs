@@ -1,8 +1,9 @@
 //! A `.bin` shard as `torch.save` writes it: a zip archive of stored members, one of them a pickle that describes
 //! tensors, one for each storage.
 
-use super::{NewFile, Sink, Tensor};
-use crate::Error;
+use super::folder::NewFile;
+use super::weights::{CheckpointTensor, WeightSink};
+use crate::error::Error;
 
 /// Data begins at a multiple of this, so that it can be mapped; the gap is a field of the member's own header.
 const ALIGNMENT: u64 = 64;
@@ -12,7 +13,12 @@ const VERSION: u16 = 45;
 const WIDE: u32 = u32::MAX;
 
 /// Writes one shard; `name`: that of the file, whose stem the members' names begin with.
-pub(super) fn write(file: &NewFile, name: &str, tensors: &[Tensor], sink: &Sink<'_>) -> Result<(), Error> {
+pub(super) fn write(
+    file: &NewFile,
+    name: &str,
+    tensors: &[CheckpointTensor],
+    sink: &WeightSink<'_>,
+) -> Result<(), Error> {
     let stem = name.strip_suffix(".bin").unwrap_or(name);
     let mut zip = Zip { file, at: 0, directory: Vec::new(), members: 0 };
     zip.add(&format!("{stem}/data.pkl"), Content::Bytes(&pickle(tensors)))?;
@@ -25,7 +31,7 @@ pub(super) fn write(file: &NewFile, name: &str, tensors: &[Tensor], sink: &Sink<
 }
 
 /// A dict of tensors, each alone in the storage whose key is its number.
-fn pickle(tensors: &[Tensor]) -> Vec<u8> {
+fn pickle(tensors: &[CheckpointTensor]) -> Vec<u8> {
     // PROTO 2, EMPTY_DICT, MARK.
     let mut out = b"\x80\x02}(".to_vec();
     for (key, t) in tensors.iter().enumerate() {
@@ -75,7 +81,7 @@ fn tuple(out: &mut Vec<u8>, values: impl Iterator<Item = u64>) {
 /// What a member holds.
 enum Content<'a> {
     Bytes(&'a [u8]),
-    Tensor(&'a Sink<'a>, &'a Tensor),
+    Tensor(&'a WeightSink<'a>, &'a CheckpointTensor),
 }
 
 /// An archive as far as it is written.

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use huozi_convert::pipeline::{Options, Progress, Report, Source, forecast, run};
+use huozi_convert::pipeline::{forecast, run};
 use huozi_convert::plan::Preset;
 use huozi_convert::source::Checkpoint;
-use huozi_convert::synth::{Layout as RecipeLayout, Recipe};
-use huozi_convert::{Error, Kind};
+use huozi_convert::synth::{CheckpointLayout, CheckpointRecipe};
+use huozi_convert::{Error, ErrorKind};
+use huozi_convert::{Options, Progress, Report, Source};
 use huozi_quant::Format;
 use huozi_quant::bloom::shape::Shape;
 use huozi_quant::gguf::{Layout, MetaValue, Reader, Value, Writer};
@@ -128,7 +129,7 @@ fn every_checkpoint_to_f32_and_f16() {
         for preset in [Preset::F32, Preset::F16, Preset::BF16] {
             let out = dir.path().join(format!("{}.{preset}.gguf", shape.0));
             let report = go(&Options { verify: true, ..options(shape.0, preset, &out) }).unwrap();
-            assert_eq!(report.outputs[0].bytes, std::fs::metadata(&out).unwrap().len());
+            assert_eq!(report.outputs[0].file.bytes, std::fs::metadata(&out).unwrap().len());
             each_tensor(&out, shape, |name, format, got, expected, matrix| {
                 assert_eq!(format, if matrix { preset.plain() } else { Format::F32 }, "{} {name}", shape.0);
                 let rounded = |x: f32| match (matrix, preset) {
@@ -151,7 +152,7 @@ fn quantised_rows_are_the_encoder_s() {
             let out = dir.path().join(format!("{}.{preset}.gguf", shape.0));
             let report = go(&Options { verify: true, ..options(shape.0, preset, &out) }).unwrap();
             assert!(report.outputs[0].verified && !report.outputs[0].worst.is_empty());
-            let count: usize = report.outputs[0].formats.iter().map(|f| f.tensors).sum();
+            let count: usize = report.outputs[0].file.formats.iter().map(|f| f.tensors).sum();
             assert_eq!(count, open(&out).tensors().len());
             let mut used = BTreeMap::new();
             let reader = open(&out);
@@ -175,7 +176,7 @@ fn quantised_rows_are_the_encoder_s() {
                 assert!(error < 0.4 * norm(&mut expected.iter().copied()), "{} {preset} {name}", shape.0);
             });
             let listed: BTreeMap<_, _> =
-                report.outputs[0].formats.iter().map(|f| (f.format, f.tensors)).collect();
+                report.outputs[0].file.formats.iter().map(|f| (f.format, f.tensors)).collect();
             assert_eq!(listed, used, "{} {preset}", shape.0);
         }
     }
@@ -196,7 +197,7 @@ fn metadata_of_huozi_s_kind() {
         ("general.size_label", "6.3M"),
         ("tokenizer.ggml.model", "gpt2"),
         ("tokenizer.ggml.pre", "bloom"),
-        ("tokenizer.chat_template", huozi_convert::chat::HUOZI_TEMPLATE),
+        ("tokenizer.chat_template", huozi_token::markers::TEMPLATE),
     ] {
         assert_eq!(meta.str(key).unwrap(), Some(text), "{key}");
     }
@@ -284,7 +285,7 @@ fn metadata_from_old_keys_and_from_flags() {
         assert_eq!(open(&out).meta().uint("general.file_type").unwrap(), Some(7));
     }
     let wrong = Options { context_length: Some(0), force: true, ..given };
-    assert_eq!(go(&wrong).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(go(&wrong).unwrap_err().kind(), ErrorKind::Usage);
 }
 
 /// The files of a fixture, to be changed.
@@ -357,7 +358,7 @@ fn keys_of_a_gguf_source_are_checked() {
         meta.extend(value.map(|v| (key, v)));
         gguf(&path, &meta);
         let error = go(&Options::new(Source::Path(path.clone()), Preset::F16, &out)).unwrap_err();
-        assert_eq!(error.kind(), Kind::BadInput);
+        assert_eq!(error.kind(), ErrorKind::BadInput);
         error.to_string()
     };
     // Complete but for its tensors.
@@ -431,7 +432,7 @@ fn damaged_weights_are_counted() {
     };
     let bad: &[f32] = &[f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
     let error = go(&from_memory(spoil(bad), Preset::Q8_0, &out)).unwrap_err();
-    assert_eq!(error.kind(), Kind::BadInput);
+    assert_eq!(error.kind(), ErrorKind::BadInput);
     let text = error.to_string();
     assert!(text.contains("h.1.mlp.dense_h_to_4h.weight: 3 of 16384"), "{text}");
     assert!(text.starts_with("model.safetensors: tensor "), "{text}");
@@ -501,11 +502,11 @@ fn wishes_that_come_to_nothing_are_told() {
     let said = notes(&|o| o.tensor_types = types(&["ffn_up=q8_0", "ffn_gate=q8_0", "norm=f16"]));
     assert!(!has(&said, "ffn_up"), "{said:?}");
     assert!(has(&said, "--tensor-type ffn_gate: ") && has(&said, "--tensor-type norm: "), "{said:?}");
-    let output = |o: &mut Options| o.wishes.output = Some(Format::Q8_0);
+    let output = |o: &mut Options| o.preset_options.output = Some(Format::Q8_0);
     assert!(!has(&notes(&output), "--output-tensor-type"));
     let both = notes(&|o| {
         output(o);
-        o.wishes.embedding = Some(Format::F16);
+        o.preset_options.embedding = Some(Format::F16);
     });
     assert!(has(&both, "--output-tensor-type has no effect"), "{both:?}");
     let by_name = notes(&|o| {
@@ -539,7 +540,7 @@ fn numbers_of_an_unknown_type_are_found_before_the_first_is_read() {
     file.1 = Cow::Owned([&(header.len() as u64).to_le_bytes()[..], &header, &data].concat());
     let options = from_memory(files, Preset::F16, &dir.path().join("a.gguf"));
     let error = forecast(&options, &AtomicBool::new(false)).unwrap_err();
-    assert_eq!(error.kind(), Kind::BadInput);
+    assert_eq!(error.kind(), ErrorKind::BadInput);
     let text = error.to_string();
     assert!(
         text.contains("model.safetensors: tensor transformer.h.1.input_layernorm.bias has type U32"),
@@ -551,7 +552,7 @@ fn numbers_of_an_unknown_type_are_found_before_the_first_is_read() {
 fn sums_of_pickled_storages_are_checked_on_request() {
     let dir = tempfile::tempdir().unwrap();
     let (folder, out) = (dir.path().join("bin"), dir.path().join("a.gguf"));
-    let recipe = Recipe::new(Shape::from_sizes("1x32x2x300").unwrap(), RecipeLayout::Bin, 1);
+    let recipe = CheckpointRecipe::new(Shape::from_sizes("1x32x2x300").unwrap(), CheckpointLayout::Bin, 1);
     recipe.write(&folder, &(), &AtomicBool::new(false)).unwrap();
     let plain = Options::new(Source::Path(folder.clone()), Preset::F16, &out);
     let verified = Options { verify: true, force: true, ..plain.clone() };
@@ -565,7 +566,7 @@ fn sums_of_pickled_storages_are_checked_on_request() {
     go(&Options { force: true, ..plain }).unwrap();
     std::fs::remove_file(&out).unwrap();
     let error = go(&verified).unwrap_err();
-    assert_eq!(error.kind(), Kind::BadInput);
+    assert_eq!(error.kind(), ErrorKind::BadInput);
     assert!(
         error.to_string().contains("pytorch_model.bin: ") && error.to_string().contains("CRC-32"),
         "{error}"
@@ -584,13 +585,13 @@ fn texts_beside_the_weights_are_small() {
         let long = [content, vec![b' '; 4 << 20]].concat();
         files.push((name.into(), Cow::Owned(long)));
         let error = go(&from_memory(files, Preset::F16, &out)).unwrap_err();
-        assert_eq!(error.kind(), Kind::BadInput);
+        assert_eq!(error.kind(), ErrorKind::BadInput);
         assert!(error.to_string().contains(name) && error.to_string().contains("at most 4194304"), "{error}");
     }
     let endless =
         Options { chat_template: Some("/dev/zero".into()), ..options("tiny-f32", Preset::F16, &out) };
     let error = go(&endless).unwrap_err();
-    assert!(error.kind() == Kind::BadInput && error.to_string().contains("/dev/zero"), "{error}");
+    assert!(error.kind() == ErrorKind::BadInput && error.to_string().contains("/dev/zero"), "{error}");
 }
 
 #[test]
@@ -627,7 +628,7 @@ fn cancelling_gives_no_name_and_keeps_what_was_there() {
     // Before the first chunk: nothing is worth keeping.
     let cancel = AtomicBool::new(true);
     let result = run(&options("demo", Preset::F32, &out), &(), &cancel);
-    assert_eq!(result.unwrap_err().kind(), Kind::Interrupted);
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted);
     assert!(names().is_empty(), "{:?}", names());
     // The last moment: everything encoded, nothing renamed.
     struct AtSync<'a>(&'a AtomicBool);
@@ -639,7 +640,7 @@ fn cancelling_gives_no_name_and_keeps_what_was_there() {
     std::fs::write(&out, "mine").unwrap();
     let cancel = AtomicBool::new(false);
     let forced = Options { force: true, ..options("demo", Preset::Q8_0, &out) };
-    assert_eq!(run(&forced, &AtSync(&cancel), &cancel).unwrap_err().kind(), Kind::Interrupted);
+    assert_eq!(run(&forced, &AtSync(&cancel), &cancel).unwrap_err().kind(), ErrorKind::Interrupted);
     assert_eq!(names(), ["a.gguf", "a.gguf.journal", "a.gguf.partial"]);
     assert_eq!(std::fs::read(&out).unwrap(), b"mine");
     // The sums were not waited for: no header yet.
@@ -687,7 +688,7 @@ fn progress_tells_each_byte_once() {
     let (start, advance) = (start.into_inner(), advance.into_inner());
     assert!(start == advance && start > 3 * report.source_bytes, "{start} {advance} {}", report.source_bytes);
     let (sync, summed) = (sync.into_inner(), summed.into_inner());
-    let data = report.outputs.iter().flat_map(|o| &o.formats).map(|f| f.bytes).sum::<u64>();
+    let data = report.outputs.iter().flat_map(|o| &o.file.formats).map(|f| f.bytes).sum::<u64>();
     assert_eq!((sync, summed), (data, data));
 }
 
@@ -697,14 +698,14 @@ fn outputs_that_would_destroy_something_are_refused() {
     let out = dir.path().join("a.gguf");
     std::fs::write(&out, "mine").unwrap();
     let error = go(&options("tiny-f32", Preset::F16, &out)).unwrap_err();
-    assert!(matches!(error, Error::Exists(_)) && error.kind() == Kind::Usage, "{error}");
+    assert!(matches!(error, Error::Exists(_)) && error.kind() == ErrorKind::Usage, "{error}");
     assert_eq!(std::fs::read(&out).unwrap(), b"mine");
-    assert_eq!(go(&options("tiny-f32", Preset::F16, dir.path())).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(go(&options("tiny-f32", Preset::F16, dir.path())).unwrap_err().kind(), ErrorKind::Usage);
     let twice = Options {
         outputs: vec![(Preset::F16, dir.path().join("b")), (Preset::F32, dir.path().join("./b"))],
         ..options("tiny-f32", Preset::F16, &out)
     };
-    assert_eq!(go(&twice).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(go(&twice).unwrap_err().kind(), ErrorKind::Usage);
     assert!(go(&options("tiny-f32", Preset::F16, &dir.path().join("no/such/dir.gguf"))).is_err());
 
     // Its own input: by name, by hard link, by symbolic link, by the name of the partial file.
@@ -733,9 +734,9 @@ fn outputs_that_would_destroy_something_are_refused() {
     // Whatever else is read, by any name.
     use std::os::unix::ffi::OsStrExt;
     let odd = dir.path().join(std::ffi::OsStr::from_bytes(b"odd\xff"));
-    let recipe = Recipe {
+    let recipe = CheckpointRecipe {
         shard_bytes: 30_000,
-        ..Recipe::new(Shape::from_sizes("1x32x2x300").unwrap(), RecipeLayout::Safetensors, 1)
+        ..CheckpointRecipe::new(Shape::from_sizes("1x32x2x300").unwrap(), CheckpointLayout::Safetensors, 1)
     };
     recipe.write(&odd, &(), &AtomicBool::new(false)).unwrap();
     let (imatrix, template) = (dir.path().join("i.dat"), dir.path().join("t.partial"));
@@ -771,7 +772,7 @@ fn outputs_that_would_destroy_something_are_refused() {
     std::fs::hard_link(&other, dir.path().join("y.gguf.partial")).unwrap();
     for name in ["x.gguf", "y.gguf"] {
         let error = go(&options("tiny-f32", Preset::F16, &dir.path().join(name))).unwrap_err();
-        assert!(error.kind() == Kind::Usage && error.to_string().contains(".partial is a "), "{error}");
+        assert!(error.kind() == ErrorKind::Usage && error.to_string().contains(".partial is a "), "{error}");
         assert_eq!(std::fs::read(&other).unwrap(), b"mine");
         assert!(dir.path().join(format!("{name}.partial")).exists());
     }
@@ -780,7 +781,7 @@ fn outputs_that_would_destroy_something_are_refused() {
         outputs: vec![(Preset::F16, dir.path().join("z.partial")), (Preset::F32, dir.path().join("z"))],
         ..options("tiny-f32", Preset::F16, &out)
     };
-    assert_eq!(go(&crossed).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(go(&crossed).unwrap_err().kind(), ErrorKind::Usage);
     // Somebody else is at it.
     let busy = dir.path().join("busy.gguf");
     let lock = std::fs::File::create(dir.path().join("busy.gguf.partial")).unwrap();
@@ -884,9 +885,9 @@ fn types_by_name_metadata_and_template_by_hand() {
     go(&small).unwrap();
     assert_eq!(open(&out).tensor("blk.0.ffn_up.weight").unwrap().format, Format::Q5_0);
     let wrong = Options { metadata: vec![("bloom.block_count".into(), "1".into())], ..small };
-    assert_eq!(go(&wrong).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(go(&wrong).unwrap_err().kind(), ErrorKind::Usage);
     for bad in ["q4_0", "=q4_0", "a=q9", "(=q4_0"] {
-        assert!(bad.parse::<huozi_convert::plan::TensorType>().is_err(), "{bad}");
+        assert!(bad.parse::<huozi_convert::plan::NamedFormat>().is_err(), "{bad}");
     }
 }
 
@@ -898,17 +899,20 @@ fn missing_and_foreign_parts_are_bad_input() {
         |file: &str| in_memory("tiny-f32").into_iter().filter(|(n, _)| n != file).collect::<Vec<_>>();
     for file in ["config.json", "tokenizer.json"] {
         let error = go(&from_memory(without(file), Preset::F16, &out)).unwrap_err();
-        assert!(error.kind() == Kind::BadInput && error.to_string().contains(file), "{error}");
+        assert!(error.kind() == ErrorKind::BadInput && error.to_string().contains(file), "{error}");
     }
     let files = with_weights("tiny-f32", |list| {
         list.retain(|t| !t.0.ends_with("h.0.mlp.dense_4h_to_h.bias"));
     });
     let error = go(&from_memory(files, Preset::F16, &out)).unwrap_err();
-    assert!(error.kind() == Kind::BadInput && error.to_string().contains("blk.0.ffn_down.bias"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::BadInput && error.to_string().contains("blk.0.ffn_down.bias"),
+        "{error}"
+    );
     let mut files = without("config.json");
     files.push(("config.json".into(), Cow::Borrowed(b"{\"model_type\": \"gpt2\"}")));
     let error = go(&from_memory(files, Preset::F16, &out)).unwrap_err();
-    assert!(error.kind() == Kind::BadInput && error.to_string().contains("gpt2"), "{error}");
+    assert!(error.kind() == ErrorKind::BadInput && error.to_string().contains("gpt2"), "{error}");
     assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
 }
 
@@ -918,7 +922,7 @@ fn doubled_and_misshapen_tensors_are_named() {
     let out = dir.path().join("a.gguf");
     let refused = |files, says: &[&str]| {
         let error = go(&from_memory(files, Preset::F16, &out)).unwrap_err();
-        assert_eq!(error.kind(), Kind::BadInput, "{error}");
+        assert_eq!(error.kind(), ErrorKind::BadInput, "{error}");
         for part in says {
             assert!(error.to_string().contains(part), "{error}");
         }

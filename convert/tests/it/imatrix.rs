@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use huozi_convert::pipeline::{Options, Report, Source, run};
+use huozi_convert::pipeline::run;
 use huozi_convert::plan::Preset;
 use huozi_convert::source::Checkpoint;
-use huozi_convert::{Error, Kind};
+use huozi_convert::{Error, ErrorKind};
+use huozi_convert::{Options, Report, Source};
 use huozi_quant::Format;
 use huozi_quant::gguf::{Layout, MetaValue, Reader, TensorSpec, Writer};
 use huozi_quant::map::How;
@@ -141,7 +142,7 @@ fn what_is_missing_is_said_and_what_is_wrong_is_refused() {
     let refused = |bytes: &[u8], part: &str| {
         std::fs::remove_file(&out).ok();
         let error = go(bytes).unwrap_err();
-        assert!(error.kind() == Kind::BadInput && error.to_string().contains(part), "{error}");
+        assert!(error.kind() == ErrorKind::BadInput && error.to_string().contains(part), "{error}");
         assert!(error.to_string().contains("i.dat") && !out.exists(), "{error}");
     };
     let with = |values: Vec<f32>| {
@@ -167,12 +168,15 @@ fn what_is_missing_is_said_and_what_is_wrong_is_refused() {
     assert!(error.to_string().contains("no entries"), "{error}");
     // Nothing there, too large, endless.
     let none = convert(Preset::Q4_0, Some(&dir.path().join("none")), &out).unwrap_err();
-    assert_eq!(none.kind(), Kind::BadInput);
+    assert_eq!(none.kind(), ErrorKind::BadInput);
     assert!(none.to_string().contains("none"), "{none}");
     std::fs::File::create(&path).unwrap().set_len((64 << 20) + 1).unwrap();
     for path in [&path, Path::new("/dev/zero")] {
         let error = convert(Preset::Q4_0, Some(path), &out).unwrap_err();
-        assert!(error.kind() == Kind::BadInput && error.to_string().contains("at most 67108864"), "{error}");
+        assert!(
+            error.kind() == ErrorKind::BadInput && error.to_string().contains("at most 67108864"),
+            "{error}"
+        );
     }
     // What stands in the file may be anything.
     let mut all = entries();

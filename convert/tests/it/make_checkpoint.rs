@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use huozi_convert::Error;
-use huozi_convert::pipeline::{Options, Progress, Source, run};
+use huozi_convert::pipeline::run;
 use huozi_convert::plan::Preset;
 use huozi_convert::source::{Checkpoint, Dtype};
-use huozi_convert::synth::{Layout, Made, Recipe};
+use huozi_convert::synth::{CheckpointLayout, CheckpointRecipe, MadeCheckpoint};
+use huozi_convert::{Options, Progress, Source};
 use huozi_quant::bloom::shape::Shape;
 use huozi_quant::gguf::Reader;
 use huozi_quant::map::How;
@@ -18,11 +19,14 @@ use huozi_quant::map::How;
 const SIZES: &str = "2x256x4x2000";
 
 /// In shards of some tensors each.
-fn recipe(layout: Layout) -> Recipe {
-    Recipe { shard_bytes: 1_500_000, ..Recipe::new(Shape::from_sizes(SIZES).unwrap(), layout, 7) }
+fn recipe(layout: CheckpointLayout) -> CheckpointRecipe {
+    CheckpointRecipe {
+        shard_bytes: 1_500_000,
+        ..CheckpointRecipe::new(Shape::from_sizes(SIZES).unwrap(), layout, 7)
+    }
 }
 
-fn make(recipe: &Recipe, dir: &Path) -> Made {
+fn make(recipe: &CheckpointRecipe, dir: &Path) -> MadeCheckpoint {
     recipe.write(dir, &(), &AtomicBool::new(false)).unwrap()
 }
 
@@ -37,9 +41,10 @@ fn names(dir: &Path) -> Vec<String> {
 fn both_layouts_convert_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let mut files = Vec::new();
-    for (layout, stem, end) in
-        [(Layout::Safetensors, "model", "safetensors"), (Layout::Bin, "pytorch_model", "bin")]
-    {
+    for (layout, stem, end) in [
+        (CheckpointLayout::Safetensors, "model", "safetensors"),
+        (CheckpointLayout::Bin, "pytorch_model", "bin"),
+    ] {
         let (folder, out) = (dir.path().join(end), dir.path().join(format!("{end}.gguf")));
         let made = make(&recipe(layout), &folder);
         // The embedding fills one, two layers of 1.58 MB take two each or three.
@@ -80,7 +85,7 @@ fn weights_have_the_scale_of_a_trained_model_and_follow_the_seed() {
     let read = |seed: u64| {
         let folder = dir.path().join(seed.to_string());
         // One file: no index.
-        let whole = Recipe { seed, shard_bytes: u64::MAX, ..recipe(Layout::Bin) };
+        let whole = CheckpointRecipe { seed, shard_bytes: u64::MAX, ..recipe(CheckpointLayout::Bin) };
         assert_eq!(make(&whole, &folder).shards, 1);
         assert!(folder.join("pytorch_model.bin").exists() && names(&folder).len() == 5);
         let checkpoint = Checkpoint::open(&folder).unwrap();
@@ -101,15 +106,23 @@ fn weights_have_the_scale_of_a_trained_model_and_follow_the_seed() {
 fn nothing_is_replaced_and_nothing_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("made");
-    let write = |recipe: &Recipe| recipe.write(&folder, &(), &AtomicBool::new(false)).map(|made| made.shards);
-    let usage = |recipe: &Recipe, part: &str| match write(recipe) {
+    let write = |recipe: &CheckpointRecipe| {
+        recipe.write(&folder, &(), &AtomicBool::new(false)).map(|made| made.shards)
+    };
+    let usage = |recipe: &CheckpointRecipe, part: &str| match write(recipe) {
         Err(Error::Usage(what)) => assert!(what.contains(part), "{what}"),
         other => panic!("{other:?}"),
     };
-    let good = recipe(Layout::Safetensors);
-    usage(&Recipe { shape: Shape::from_sizes("1x64x4x261").unwrap(), ..good.clone() }, "at least 262");
+    let good = recipe(CheckpointLayout::Safetensors);
+    usage(
+        &CheckpointRecipe { shape: Shape::from_sizes("1x64x4x261").unwrap(), ..good.clone() },
+        "at least 262",
+    );
     // What the converter would not take.
-    usage(&Recipe { shape: Shape::from_sizes("1x8192x8192x300").unwrap(), ..good.clone() }, "n_head is 8192");
+    usage(
+        &CheckpointRecipe { shape: Shape::from_sizes("1x8192x8192x300").unwrap(), ..good.clone() },
+        "n_head is 8192",
+    );
     fs::write(&folder, "mine").unwrap();
     usage(&good, "is no directory");
     assert_eq!(fs::read(&folder).unwrap(), b"mine");

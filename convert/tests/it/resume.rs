@@ -8,9 +8,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use huozi_convert::pipeline::{Options, Progress, Report, Source, run};
+use huozi_convert::pipeline::run;
 use huozi_convert::plan::Preset;
-use huozi_convert::{Error, Kind};
+use huozi_convert::{Error, ErrorKind};
+use huozi_convert::{Options, Progress, Report, Source};
 use huozi_quant::gguf::check::check;
 
 /// 6.3 million weights: 47 chunks.
@@ -48,7 +49,7 @@ impl Progress for CancelAfter<'_> {
 fn stop_after(options: &Options, bytes: u64) -> Vec<String> {
     let cancel = AtomicBool::new(false);
     let result = run(options, &CancelAfter(bytes, AtomicU64::new(0), &cancel), &cancel);
-    assert_eq!(result.unwrap_err().kind(), Kind::Interrupted);
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted);
     names(options.outputs[0].1.parent().unwrap())
 }
 
@@ -69,7 +70,7 @@ fn whole(preset: Preset) -> Vec<u8> {
 }
 
 fn resumed_at(report: &Report) -> Option<u64> {
-    let note = report.notes.iter().find_map(|n| n.split_once(": went on at ")?.1.strip_suffix(" %"))?;
+    let note = report.notes.iter().find_map(|n| n.split_once(": resumed at ")?.1.strip_suffix(" %"))?;
     Some(note.parse().unwrap())
 }
 
@@ -171,7 +172,7 @@ fn damage_between_the_runs_is_found() {
         let before = fs::read(&partial).unwrap();
         let error = go(&wanted).unwrap_err();
         assert!(
-            error.kind() == Kind::Usage && error.to_string().contains("move it out of the way"),
+            error.kind() == ErrorKind::Usage && error.to_string().contains("move it out of the way"),
             "{error}"
         );
         assert!(fs::read(&partial).unwrap() == before);
@@ -373,7 +374,7 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
                 kills += 1;
             }
             let output = child.wait_with_output().unwrap();
-            resumed += u32::from(text(&output).contains("went on at"));
+            resumed += u32::from(text(&output).contains("resumed at"));
             if out.exists() || kills >= 8 {
                 break;
             }
@@ -381,7 +382,7 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
         }
         if !out.exists() {
             let output = program(&out, &SLOW).output().unwrap();
-            resumed += u32::from(text(&output).contains("went on at"));
+            resumed += u32::from(text(&output).contains("resumed at"));
             assert!(output.status.success(), "{}", text(&output));
             assert_eq!(names(dir.path()), ["a.gguf"]);
         }
@@ -410,7 +411,7 @@ fn signals_leave_what_the_next_run_goes_on_with() {
         assert!(text(&output).contains("the same command goes on"), "{}", text(&output));
         assert_eq!(names(dir.path()), ["a.gguf.journal", "a.gguf.partial"]);
         let output = program(&out, &SLOW).output().unwrap();
-        assert!(output.status.success() && text(&output).contains("went on at"), "{}", text(&output));
+        assert!(output.status.success() && text(&output).contains("resumed at"), "{}", text(&output));
         assert!(fs::read(&out).unwrap() == expected);
         assert_eq!(names(dir.path()), ["a.gguf"]);
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use huozi_convert::source::{Checkpoint, Dtype, Error, Kind};
+use huozi_convert::source::{Checkpoint, CheckpointKind, Dtype, Error};
 use huozi_quant::Format;
 use huozi_quant::gguf::{Layout, MetaValue, TensorSpec, Writer};
 
@@ -33,7 +33,7 @@ fn all_checkpoints_hold_what_numpy_reads() {
     for (dir, want) in sums.as_object().unwrap() {
         let dir = root().join(dir);
         let checkpoint = Checkpoint::open(&dir).unwrap();
-        assert!(matches!(checkpoint.kind(), Kind::Hf));
+        assert!(matches!(checkpoint.kind(), CheckpointKind::Hf));
         assert_eq!(checkpoint.quantised().count(), 0);
         let memory = in_memory(&dir);
         let want = want.as_object().unwrap();
@@ -124,7 +124,7 @@ fn gguf_rows_are_decoded() {
     }
     writer.finish().unwrap();
     let checkpoint = Checkpoint::open(&path).unwrap();
-    let Kind::Gguf(reader) = checkpoint.kind() else { panic!() };
+    let CheckpointKind::Gguf(reader) = checkpoint.kind() else { panic!() };
     assert_eq!(reader.meta().str("general.architecture").unwrap(), Some("bloom"));
     let warned: Vec<_> = checkpoint.quantised().map(|t| t.dtype.clone()).collect();
     assert_eq!(warned, [Dtype::Quantised(Format::Q8_0), Dtype::Quantised(Format::Q4_K)]);

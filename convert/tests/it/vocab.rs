@@ -1,7 +1,8 @@
 //! Vocabulary, special ids and templates: from the fixtures' tokenizers, and from broken copies of them.
 
-use huozi_convert::chat::{self, Chat, HUOZI_SYSTEM, HUOZI_TEMPLATE};
+use huozi_convert::chat::{ChatFiles, ChatSetup, SamplingDefaults};
 use huozi_convert::vocab::{TokenType, Vocabulary};
+use huozi_token::markers;
 use minijinja::{Environment, ErrorKind, context};
 use serde_json::{Value, json};
 
@@ -177,23 +178,26 @@ fn everything_that_would_change_ids_is_refused_by_name() {
 fn huozi_ids_template_and_sampling() {
     let vocab = read(&tiny()).unwrap();
     let config = json!({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3});
-    let files = chat::Files { config: Some(&config), ..Default::default() };
-    let c = Chat::read(&files, &vocab).unwrap();
+    let files = ChatFiles { config: Some(&config), ..Default::default() };
+    let c = ChatSetup::read(&files, &vocab).unwrap();
     assert_eq!((c.bos, c.eos, c.eot, c.unk, c.pad), (Some(1), Some(2), Some(1001), Some(0), Some(3)));
-    assert_eq!(c.template.as_deref(), Some(HUOZI_TEMPLATE));
-    assert_eq!(c.sampling, Some(chat::Sampling { temp: 0.5, top_k: 50, top_p: 0.95, penalty_repeat: 1.03 }));
+    assert_eq!(c.template.as_deref(), Some(markers::TEMPLATE));
+    assert_eq!(
+        c.sampling,
+        Some(SamplingDefaults { temp: 0.5, top_k: 50, top_p: 0.95, penalty_repeat: 1.03 })
+    );
     // A file that names the marker as its end: </s> must not be lost.
     let spelled = json!({"eos_token": {"content": "<|endofutterance|>"}, "pad_token": "nothing"});
     let generation = json!({"temperature": 0.8, "top_k": 20, "top_p": 7.0, "repetition_penalty": 1.1});
-    let files = chat::Files {
+    let files = ChatFiles {
         tokenizer_config: Some(&spelled),
         generation_config: Some(&generation),
         ..Default::default()
     };
-    let c = Chat::read(&files, &vocab).unwrap();
+    let c = ChatSetup::read(&files, &vocab).unwrap();
     assert_eq!((c.eos, c.eot, c.pad), (Some(2), Some(1001), Some(3)));
     assert!(c.notes.iter().any(|n| n.contains("\"nothing\"")), "{:?}", c.notes);
-    assert_eq!(c.sampling, Some(chat::Sampling { temp: 0.8, top_k: 20, top_p: 0.95, penalty_repeat: 1.1 }));
+    assert_eq!(c.sampling, Some(SamplingDefaults { temp: 0.8, top_k: 20, top_p: 0.95, penalty_repeat: 1.1 }));
     // Greedy, but only where the file says so itself.
     for (generation, temp) in [
         (json!({"do_sample": false, "temperature": 0.8}), 0.0),
@@ -203,23 +207,23 @@ fn huozi_ids_template_and_sampling() {
         (json!({"do_sample": null, "temperature": -1}), 0.5),
         (json!({}), 0.5),
     ] {
-        let files = chat::Files { generation_config: Some(&generation), ..Default::default() };
-        assert_eq!(Chat::read(&files, &vocab).unwrap().sampling.unwrap().temp, temp, "{generation}");
+        let files = ChatFiles { generation_config: Some(&generation), ..Default::default() };
+        assert_eq!(ChatSetup::read(&files, &vocab).unwrap().sampling.unwrap().temp, temp, "{generation}");
     }
-    let files = chat::Files { config: Some(&json!({"eos_token_id": 1024})), ..Default::default() };
-    assert!(Chat::read(&files, &vocab).unwrap_err().to_string().contains("1024"));
+    let files = ChatFiles { config: Some(&json!({"eos_token_id": 1024})), ..Default::default() };
+    assert!(ChatSetup::read(&files, &vocab).unwrap_err().to_string().contains("1024"));
 }
 
 #[test]
 fn own_templates_win_and_plain_models_have_none() {
     let vocab = read(&tiny()).unwrap();
     let read = |tokenizer_config: Value, jinja: Option<&str>| {
-        let files = chat::Files {
+        let files = ChatFiles {
             tokenizer_config: Some(&tokenizer_config),
             chat_template: jinja,
             ..Default::default()
         };
-        Chat::read(&files, &vocab).map(|c| c.template.unwrap()).map_err(|e| e.to_string())
+        ChatSetup::read(&files, &vocab).map(|c| c.template.unwrap()).map_err(|e| e.to_string())
     };
     let list = json!([{"name": "rag", "template": "R"}, {"name": "default", "template": "D"}]);
     assert_eq!(read(json!({"chat_template": "T"}), Some("J")).unwrap(), "J");
@@ -238,12 +242,12 @@ fn own_templates_win_and_plain_models_have_none() {
     let mut t = tiny();
     t["added_tokens"].as_array_mut().unwrap().truncate(4);
     let plain = Vocabulary::read(&serde_json::to_vec(&t).unwrap(), None, 1024).unwrap();
-    let c = Chat::read(&chat::Files::default(), &plain).unwrap();
+    let c = ChatSetup::read(&ChatFiles::default(), &plain).unwrap();
     assert_eq!((c.template, c.sampling, c.eot, c.eos), (None, None, None, Some(2)));
     // Another model's list of ends.
     let generation = json!({"eos_token_id": [2, 77]});
-    let files = chat::Files { generation_config: Some(&generation), ..Default::default() };
-    let c = Chat::read(&files, &plain).unwrap();
+    let files = ChatFiles { generation_config: Some(&generation), ..Default::default() };
+    let c = ChatSetup::read(&files, &plain).unwrap();
     assert_eq!((c.eos, c.eot), (Some(2), Some(77)));
 }
 
@@ -254,7 +258,7 @@ fn render(messages: Value, add_generation_prompt: bool, trim: bool) -> Result<St
     env.add_function("raise_exception", |text: String| -> Result<String, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, text))
     });
-    env.add_template("chat", HUOZI_TEMPLATE)?;
+    env.add_template("chat", markers::TEMPLATE)?;
     let messages = minijinja::value::Serde(messages);
     env.get_template("chat")?.render(context! { messages, add_generation_prompt })
 }
@@ -262,7 +266,7 @@ fn render(messages: Value, add_generation_prompt: bool, trim: bool) -> Result<St
 #[test]
 fn huozi_template_renders_the_format_byte_for_byte() {
     let system = "你是“活字”，由哈尔滨工业大学自然语言处理研究所训练的人工智能助手。请用自然、准确、有条理的语言回答用户的问题，并帮助用户完成任务。";
-    assert_eq!(HUOZI_SYSTEM, system);
+    assert_eq!(markers::DEFAULT_SYSTEM, system);
     let turns = json!([
         {"role": "user", "content": "你好\n "},
         {"role": "assistant", "content": " 好。"},

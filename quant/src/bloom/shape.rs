@@ -213,10 +213,10 @@ impl Shape {
         kv: KvType,
         columns: usize,
         rows: usize,
-    ) -> Forecast {
+    ) -> MemoryForecast {
         let kv = self.kv_bytes(positions, kv);
         let scratch = self.scratch_bytes(columns, rows);
-        Forecast { file, kv, scratch, total: file.saturating_add(kv).saturating_add(scratch) }
+        MemoryForecast { file, kv, scratch, total: file.saturating_add(kv).saturating_add(scratch) }
     }
 }
 
@@ -231,7 +231,7 @@ fn size(meta: Meta<'_>, key: &str, max: usize) -> Result<Option<usize>, Error> {
 
 /// Bytes of memory that a model takes while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forecast {
+pub struct MemoryForecast {
     /// The model file, mapped: pages that other processes share and the system may drop and read again.
     pub file: u64,
     /// Keys and values.
@@ -242,7 +242,7 @@ pub struct Forecast {
     pub total: u64,
 }
 
-impl fmt::Display for Forecast {
+impl fmt::Display for MemoryForecast {
     /// In MiB, e.g. `4500 MiB = 4000 model + 480 KV + 20 scratch`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);

@@ -7,11 +7,12 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use huozi_convert::pipeline::{self, Options, Source};
+use huozi_convert::pipeline;
 use huozi_convert::plan::Preset;
+use huozi_convert::{Options, Source};
 use huozi_quant::gguf::Reader;
 use huozi_quant::map::How;
-use huozi_token::{Parts, Tokenizer};
+use huozi_token::{Tokenizer, VocabularyParts};
 use serde_json::Value;
 
 pub const NANO: &str = "nano";
@@ -75,8 +76,8 @@ impl Owned {
         Self { tokens, types, merges, special, suppress }
     }
 
-    pub fn parts(&self) -> Parts<'_> {
-        Parts {
+    pub fn parts(&self) -> VocabularyParts<'_> {
+        VocabularyParts {
             tokens: self.tokens.iter().map(String::as_str).collect(),
             types: self.types.clone(),
             merges: self.merges.iter().map(String::as_str).collect(),

@@ -21,8 +21,9 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
 use minijinja::{Environment, Error as JinjaError, ErrorKind, Value, context};
 
-use crate::chat::{ChatError, Content, Message};
-use crate::{Part, Specials, Tokenizer};
+use super::error::ChatError;
+use super::message::{Content, Message};
+use crate::tokenizer::{Specials, TextPart, Tokenizer};
 
 /// What one rendering may cost besides what its messages are worth: one unit is an instruction or
 /// 64 bytes of memory, so at most 64 MB.
@@ -52,7 +53,7 @@ impl std::fmt::Debug for Template {
 impl Template {
     /// # Errors
     /// [`ChatError::Template`] if `source` does not parse.
-    pub(crate) fn new(source: &str, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
+    pub(super) fn new(source: &str, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
         let mut env = Environment::new();
         // As transformers sets up Jinja.
         let mut syntax = SyntaxConfig::builder();
@@ -89,7 +90,7 @@ impl Template {
         Ok(Self { env, source: source.to_owned(), special, control_chars })
     }
 
-    pub(crate) fn prompt_ids(
+    pub(super) fn prompt_ids(
         &self,
         messages: &[Message],
         tokenizer: &Tokenizer,
@@ -108,8 +109,8 @@ impl Template {
                 Content::Text(text) => {
                     let mut failed = Ok(());
                     tokenizer.split_controls(text, |part| match part {
-                        Part::Text(text) => a.push_str(text),
-                        Part::Token(id) => {
+                        TextPart::Text(text) => a.push_str(text),
+                        TextPart::Token(id) => {
                             let spelled = String::from_utf8_lossy(tokenizer.vocab().bytes(id));
                             match stand_ins.take(Meaning::Text(spelled.into_owned())) {
                                 Ok(c) => a.push(c),
@@ -135,7 +136,7 @@ impl Template {
         let controls = |text: &str| {
             let mut ids = Vec::new();
             tokenizer.split_controls(text, |part| {
-                if let Part::Token(id) = part {
+                if let TextPart::Token(id) = part {
                     ids.push(id);
                 }
             });
@@ -145,7 +146,7 @@ impl Template {
         Ok(stand_ins.restore(&safe, tokenizer))
     }
 
-    pub(crate) fn prompt_text(
+    pub(super) fn prompt_text(
         &self,
         messages: &[Message],
         tokenizer: &Tokenizer,
@@ -303,8 +304,8 @@ impl<'a> StandIns<'a> {
         let mut ids = Vec::new();
         let mut plain = String::new();
         tokenizer.split_controls(rendered, |part| match part {
-            Part::Token(id) => ids.push(id),
-            Part::Text(text) => {
+            TextPart::Token(id) => ids.push(id),
+            TextPart::Text(text) => {
                 for c in text.chars() {
                     match self.meanings.get(&c) {
                         None => plain.push(c),

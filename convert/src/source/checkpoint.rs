@@ -1,0 +1,351 @@
+//! An open checkpoint, of any layout.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use huozi_quant::Format;
+use huozi_quant::gguf::Reader;
+use huozi_quant::hub::{self, CacheEnv};
+use huozi_quant::map::How;
+
+use super::dtype::Dtype;
+use super::error::{Error, shown};
+use super::input::{self, Folder, Inode, Input};
+use super::limits::{MAX_TENSORS, MAX_TEXT_BYTES};
+use super::rows::{self, Place};
+use super::tensor::{Entry, SourceTensor};
+use super::{index, safetensors, torch};
+
+/// What kind of source a checkpoint is.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub enum CheckpointKind<'a> {
+    /// Hugging Face files: names and row order are Hugging Face's.
+    Hf,
+    /// A GGUF file, with its metadata: names and row order are GGUF's.
+    Gguf(&'a Reader),
+}
+
+/// Where a checkpoint comes from.
+enum Origin {
+    Folder(Folder),
+    Gguf(Reader),
+}
+
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checkpoint")
+            .field("name", &self.name)
+            .field("tensors", &self.tensors.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An open checkpoint. Reading takes `&self` and may be done from many threads.
+pub struct Checkpoint {
+    name: String,
+    origin: Origin,
+    inputs: Vec<Input>,
+    tensors: Vec<SourceTensor>,
+    places: Vec<Place>,
+    names: HashMap<String, usize>,
+}
+
+impl Checkpoint {
+    /// Opens a directory, a GGUF file, or a model by its name in the local Hugging Face cache (`ORG/NAME`, where no such path exists).
+    ///
+    /// Reads headers only. Shards must be complete and no tensor may be in two of them.
+    ///
+    /// # Errors
+    /// Nothing there, files missing or broken: see [`Error`].
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_with(path, &CacheEnv::from_process())
+    }
+
+    /// As [`open`](Self::open), with the place of the cache given.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_with(path: &Path, env: &CacheEnv) -> Result<Self, Error> {
+        let path = if path.exists() { Cow::Borrowed(path) } else { hub::find(path, env)?.into() };
+        if path.is_dir() {
+            return Self::from_folder(Folder::Dir(path.into_owned(), Mutex::default()));
+        }
+        Self::from_gguf(&path)
+    }
+
+    /// A checkpoint of files in memory: (name, content) as they would be in a directory.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); also a name twice or with a path in it.
+    pub fn from_memory(files: Vec<(String, Cow<'static, [u8]>)>) -> Result<Self, Error> {
+        let mut seen = HashSet::new();
+        for (name, _) in &files {
+            if !input::is_plain(name) || !seen.insert(name.clone()) {
+                return Err(Error::layout("(in memory)", "plain file names, each once", shown(name)));
+            }
+        }
+        let files = files.into_iter().map(|(name, bytes)| (name, Arc::new(bytes))).collect();
+        Self::from_folder(Folder::Memory(files))
+    }
+
+    fn from_gguf(path: &Path) -> Result<Self, Error> {
+        let input = Input::open(path)?;
+        let mut magic = [0; 4];
+        if input.len() < 4 || input.read_at(0, &mut magic).is_err() || &magic != b"GGUF" {
+            let expected = "a GGUF file, or the directory that holds a checkpoint and its config.json";
+            return Err(Error::layout(input.name(), expected, "another file"));
+        }
+        // Mapped for its header only; rows are read by range like everything else here.
+        let reader = Reader::open(path, How::Map)?;
+        let (mut tensors, mut places) = (Vec::new(), Vec::new());
+        for t in reader.tensors() {
+            let shape: Vec<u64> = t.dims.iter().rev().copied().collect();
+            let dtype = match t.format {
+                Format::F32 => Dtype::F32,
+                Format::F16 => Dtype::F16,
+                Format::BF16 => Dtype::BF16,
+                quantised => Dtype::Quantised(quantised),
+            };
+            // The reader has checked that shape and bytes agree and lie in the file.
+            let storage = rows::product(&shape).unwrap_or(0);
+            let strides = rows::contiguous(&shape);
+            places.push(Place { input: 0, base: t.offset, storage, first: 0, strides, sum: None });
+            tensors.push(SourceTensor {
+                name: t.name.clone(),
+                shape,
+                dtype,
+                file: reader.name().into(),
+                bytes: t.bytes,
+            });
+        }
+        let names = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        Ok(Self {
+            name: reader.name().into(),
+            origin: Origin::Gguf(reader),
+            inputs: vec![input],
+            tensors,
+            places,
+            names,
+        })
+    }
+
+    fn from_folder(folder: Folder) -> Result<Self, Error> {
+        let shards = index::find(&folder)?;
+        let (mut inputs, mut tensors, mut places) = (Vec::new(), Vec::<SourceTensor>::new(), Vec::new());
+        let mut names: HashMap<String, usize> = HashMap::new();
+        for (number, file) in shards.files.iter().enumerate() {
+            let Some(input) = folder.open(file)? else {
+                let by = shards.index.as_ref().map_or(folder.name(), |index| index.file.clone());
+                return Err(Error::layout(by, format!("shard {} beside it", shown(file)), "no such file"));
+            };
+            let list = if shards.torch { torch::list } else { safetensors::list };
+            for Entry { tensor, place } in list(&input, number)? {
+                if let Some(first) = names.insert(tensor.name.clone(), tensors.len()) {
+                    let expected = format!("tensor {} in one shard", shown(&tensor.name));
+                    return Err(Error::layout(
+                        tensor.file,
+                        expected,
+                        format!("it also in {}", tensors[first].file),
+                    ));
+                }
+                tensors.push(tensor);
+                places.push(place);
+            }
+            if tensors.len() > MAX_TENSORS {
+                let found = format!("{} up to {}", tensors.len(), shown(file));
+                return Err(Error::layout(folder.name(), format!("at most {MAX_TENSORS} tensors"), found));
+            }
+            inputs.push(input);
+        }
+        if let Some(index) = shards.index {
+            for (tensor, file) in &index.map {
+                let found = names.get(tensor).map(|&i: &usize| &shards.files[places[i].input]);
+                if found != Some(file) {
+                    let expected = format!("tensor {} in {}", shown(tensor), shown(file));
+                    let found = found.map_or("it in no shard".into(), |f| format!("it in {}", shown(f)));
+                    return Err(Error::layout(index.file, expected, found));
+                }
+            }
+        }
+        Ok(Self { name: folder.name(), origin: Origin::Folder(folder), inputs, tensors, places, names })
+    }
+
+    /// The directory or file, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the names and the row order of the tensors are.
+    pub fn kind(&self) -> CheckpointKind<'_> {
+        match &self.origin {
+            Origin::Folder(_) => CheckpointKind::Hf,
+            Origin::Gguf(reader) => CheckpointKind::Gguf(reader),
+        }
+    }
+
+    /// Every tensor, shard by shard, in the order of the file.
+    pub fn tensors(&self) -> &[SourceTensor] {
+        &self.tensors
+    }
+
+    /// The number of the tensor with this name.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.names.get(name).copied()
+    }
+
+    /// Tensors whose numbers were rounded to a block format already: converting them again adds error to error.
+    pub fn quantised(&self) -> impl Iterator<Item = &SourceTensor> {
+        self.tensors.iter().filter(|t| matches!(t.dtype, Dtype::Quantised(_)))
+    }
+
+    /// Reads rows of tensor number `tensor` as `f32`.
+    ///
+    /// `rows`: which of its [`SourceTensor::rows`]; `out`: (rows, [`SourceTensor::cols`]), row-major. Takes at most a few MiB besides.
+    ///
+    /// # Errors
+    /// No such tensor or rows, another length of `out`, a type other than F32, F16 and BF16, or the file cannot be read.
+    pub fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [f32]) -> Result<(), Error> {
+        let Some(t) = self.tensors.get(tensor) else {
+            return Err(Error::Rows {
+                tensor: format!("number {tensor}"),
+                expected: format!("a number below {}", self.tensors.len()),
+                found: tensor.to_string(),
+            });
+        };
+        let wrong = |expected, found| Err(Error::Rows { tensor: shown(&t.name), expected, found });
+        if rows.start > rows.end || rows.end > t.rows() {
+            return wrong(format!("rows inside 0..{}", t.rows()), format!("{rows:?}"));
+        }
+        let want = (rows.end - rows.start).checked_mul(t.cols());
+        if want != Some(out.len() as u64) {
+            let expected = format!("a buffer of {} rows of {}", rows.end - rows.start, t.cols());
+            return wrong(expected, format!("{} values", out.len()));
+        }
+        let Some(format) = t.dtype.format() else {
+            return Err(t.unreadable());
+        };
+        let place = &self.places[tensor];
+        place.read(&self.inputs[place.input], format, &t.shape, rows, out)
+    }
+
+    /// Reads rows of tensor number `tensor`, whose type is [`Dtype::Quantised`], as they are stored.
+    ///
+    /// `out`: whole rows of the format's blocks.
+    ///
+    /// # Errors
+    /// As [`read_rows`](Self::read_rows).
+    pub fn read_blocks(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<(), Error> {
+        let row_bytes = self.tensors.get(tensor).and_then(|t| match t.dtype {
+            Dtype::Quantised(format) => format.row_bytes(usize::try_from(t.cols()).ok()?),
+            _ => None,
+        });
+        let whole = row_bytes.filter(|bytes| {
+            let rows_there = rows.start <= rows.end && rows.end <= self.tensors[tensor].rows();
+            rows_there && (rows.end - rows.start).checked_mul(*bytes as u64) == Some(out.len() as u64)
+        });
+        let Some(row_bytes) = whole else {
+            let tensor = self.tensors.get(tensor).map_or("unknown".into(), |t| shown(&t.name));
+            let (expected, found) =
+                ("rows of blocks that it has".into(), format!("{rows:?} in {} bytes", out.len()));
+            return Err(Error::Rows { tensor, expected, found });
+        };
+        let place = &self.places[tensor];
+        self.inputs[place.input].read_at(place.base + rows.start * row_bytes as u64, out)
+    }
+
+    /// What tells this source from another, and from itself at another time: each file with its size and its time of
+    /// change, each tensor with its type and place. One line each; asked of the system at every call.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn identity(&self) -> Result<String, Error> {
+        use std::fmt::Write;
+        let mut text = String::new();
+        for input in &self.inputs {
+            text.push_str(&input.identity()?);
+        }
+        for (t, place) in self.tensors.iter().zip(&self.places) {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{:?} {} {:?} {place:?}", t.name, t.dtype.name(), t.shape);
+        }
+        Ok(text)
+    }
+
+    /// Every file that was opened so far: none of them may be written.
+    pub(crate) fn opened(&self) -> HashSet<Inode> {
+        match &self.origin {
+            Origin::Folder(folder) => folder.opened(),
+            Origin::Gguf(_) => self.inputs.iter().filter_map(Input::inode).collect(),
+        }
+    }
+
+    /// The storages whose file says what their bytes sum up to, each once: number of a tensor in it, and bytes.
+    pub(crate) fn summed(&self) -> Vec<(usize, u64)> {
+        let mut seen = HashSet::new();
+        let of = |(i, place): (usize, &Place)| Some((i, place.sum?.bytes));
+        let first = |(_, place): &(usize, &Place)| seen.insert((place.input, place.base));
+        self.places.iter().enumerate().filter(first).filter_map(of).collect()
+    }
+
+    /// Reads the storage of tensor number `tensor`, of [`summed`](Self::summed), and compares its sum with the file's.
+    /// `on` is told of each piece and may end it with an error.
+    pub(crate) fn check_sum<E: From<Error>>(
+        &self,
+        tensor: usize,
+        on: &dyn Fn(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (t, place) = (&self.tensors[tensor], &self.places[tensor]);
+        let Some(sum) = place.sum else { return Ok(()) };
+        let found = self.inputs[place.input].crc32(place.base, sum.bytes, on)?;
+        if found == sum.crc {
+            return Ok(());
+        }
+        let expected = format!("CRC-32 {:08x} for the data of tensor {}", sum.crc, shown(&t.name));
+        Err(Error::format(&t.file, place.base, expected, format!("{found:08x}")).into())
+    }
+
+    /// The content of a small file beside the weights, e.g. `config.json`; `None` when there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, has more than 4 MiB, or `name` is not a plain file name.
+    pub fn file(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.file_of(name, MAX_TEXT_BYTES)
+    }
+
+    /// As [`file`](Self::file), of at most `most` bytes.
+    ///
+    /// # Errors
+    /// As `file`.
+    pub(crate) fn file_of(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, Error> {
+        let Origin::Folder(folder) = &self.origin else { return Ok(None) };
+        let Some(input) = folder.open(name)? else { return Ok(None) };
+        input.read_vec(0, input.len(), most, "a file").map(Some)
+    }
+
+    /// The first `most` bytes of a file beside the weights, or all of it; `None` when there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or `name` is not a plain file name.
+    pub fn file_start(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, Error> {
+        let Origin::Folder(folder) = &self.origin else { return Ok(None) };
+        let Some(input) = folder.open(name)? else { return Ok(None) };
+        input.read_vec(0, input.len().min(most), most, "a file").map(Some)
+    }
+
+    /// As [`file`](Self::file), for text.
+    ///
+    /// # Errors
+    /// As `file`; also content that is not UTF-8.
+    pub fn text(&self, name: &str) -> Result<Option<String>, Error> {
+        let Some(bytes) = self.file(name)? else { return Ok(None) };
+        String::from_utf8(bytes).map(Some).map_err(|e| {
+            let at = e.utf8_error().valid_up_to();
+            let found = format!("byte {:#04x}", e.as_bytes()[at]);
+            Error::format(&format!("{}/{name}", self.name), at as u64, "UTF-8 text", found)
+        })
+    }
+}

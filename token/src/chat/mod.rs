@@ -1,0 +1,106 @@
+//! Messages to the ids of a prompt.
+//!
+//! In: messages of a conversation. Out: ids that end where the assistant's next answer begins.
+//! Three formats: Huozi's own, built from ids directly; a model's own template; none, for models
+//! that only continue text.
+//!
+//! Whatever a message spells, its text never becomes a control token: the markers are put in as
+//! ids, the text between them is tokenised plain. An answer may be given as the ids that the
+//! model generated; they are put in as they are.
+
+mod error;
+mod huozi;
+mod message;
+mod template;
+
+use huozi_quant::gguf::Meta;
+
+pub use error::ChatError;
+pub use message::{Content, Message, Role};
+pub use template::Template;
+
+use crate::markers;
+use crate::tokenizer::Tokenizer;
+
+/// The format in which a model takes conversations.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ChatFormat {
+    /// Huozi's format, with the ids of its markers.
+    Huozi {
+        /// The id of [`markers::BEGIN`].
+        begin: u32,
+        /// The id of [`markers::END`].
+        end: u32,
+    },
+    /// The model's own template.
+    Template(Box<Template>),
+    /// None: the model only continues text.
+    None,
+}
+
+impl ChatFormat {
+    /// The format of a GGUF file: Huozi's if both markers are control tokens and the file's
+    /// template, if any, uses them; else the file's template; else none.
+    ///
+    /// # Errors
+    /// A template that does not parse.
+    pub fn from_gguf(meta: Meta<'_>, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
+        Self::new(meta.str("tokenizer.chat_template")?, tokenizer)
+    }
+
+    /// As [`ChatFormat::from_gguf`], with the template as text.
+    ///
+    /// # Errors
+    /// A template that does not parse.
+    pub fn new(template: Option<&str>, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
+        let template = template.filter(|t| !t.trim().is_empty());
+        let markers = markers::find(|text| tokenizer.vocab().control(text));
+        match (markers, template) {
+            (Some([begin, end]), t) if t.is_none_or(|t| t.contains(markers::BEGIN)) => {
+                Ok(Self::Huozi { begin, end })
+            }
+            (_, Some(template)) => Ok(Self::Template(Box::new(Template::new(template, tokenizer)?))),
+            (_, None) => Ok(Self::None),
+        }
+    }
+
+    /// The ids of a conversation up to where the next answer begins.
+    ///
+    /// # Errors
+    /// [`ChatError::NoFormat`] if there is none, an unknown id, a template that fails.
+    pub fn prompt_ids(&self, messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>, ChatError> {
+        check_ids(messages, tokenizer)?;
+        match self {
+            Self::Huozi { begin, end } => Ok(huozi::prompt_ids(*begin, *end, messages, tokenizer)),
+            Self::Template(template) => template.prompt_ids(messages, tokenizer),
+            Self::None => Err(ChatError::NoFormat),
+        }
+    }
+
+    /// The same prompt as text, control tokens spelled out: for people to read. Do not tokenise
+    /// it, or what a message spells becomes real.
+    ///
+    /// # Errors
+    /// As [`ChatFormat::prompt_ids`].
+    pub fn prompt_text(&self, messages: &[Message], tokenizer: &Tokenizer) -> Result<String, ChatError> {
+        check_ids(messages, tokenizer)?;
+        match self {
+            Self::Huozi { .. } => Ok(huozi::prompt_text(messages, tokenizer)),
+            Self::Template(template) => template.prompt_text(messages, tokenizer),
+            Self::None => Err(ChatError::NoFormat),
+        }
+    }
+}
+
+fn check_ids(messages: &[Message], tokenizer: &Tokenizer) -> Result<(), ChatError> {
+    let n_vocab = tokenizer.vocab().n_vocab();
+    for message in messages {
+        if let Content::Ids(ids) = &message.content
+            && let Some(&id) = ids.iter().find(|&&id| id as usize >= n_vocab)
+        {
+            return Err(ChatError::UnknownId { id, n_vocab });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! Why the vocabulary of a file is refused.
+
+use huozi_quant::gguf;
+
+/// Why a vocabulary was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The metadata could not be read.
+    #[error(transparent)]
+    Gguf(#[from] gguf::Error),
+    /// A key that every vocabulary needs is absent.
+    #[error("the file has no `{key}`: it holds no tokenizer")]
+    Missing {
+        /// The metadata key.
+        key: &'static str,
+    },
+    /// A tokenizer of another kind.
+    #[error("`{key}` is \"{found}\"; this program has the tokenizer of BLOOM (\"{wanted}\") only")]
+    Unsupported {
+        /// The metadata key.
+        key: &'static str,
+        /// What the file says.
+        found: String,
+        /// What it should say.
+        wanted: &'static str,
+    },
+    /// Two arrays that go together differ in length.
+    #[error("{tokens} tokens, but {types} token types")]
+    Lengths {
+        /// Entries of `tokenizer.ggml.tokens`.
+        tokens: usize,
+        /// Entries of `tokenizer.ggml.token_type`.
+        types: usize,
+    },
+    /// More tokens than ids can name, or none.
+    #[error("a vocabulary of {n} tokens")]
+    Size {
+        /// Entries of `tokenizer.ggml.tokens`.
+        n: usize,
+    },
+    /// A token type that does not exist.
+    #[error("token {id} has the unknown type {found}")]
+    TokenType {
+        /// The token.
+        id: u32,
+        /// Its entry in `tokenizer.ggml.token_type`.
+        found: i64,
+    },
+    /// A byte token whose text is not `<0x00>` to `<0xFF>`.
+    #[error("token {id} is a byte token, but its text is {text:?}")]
+    ByteToken {
+        /// The token.
+        id: u32,
+        /// Its text.
+        text: String,
+    },
+    /// Two tokens with one text.
+    #[error("tokens {first} and {second} are both {text:?}")]
+    Duplicate {
+        /// The text.
+        text: String,
+        /// The smaller id.
+        first: u32,
+        /// The larger id.
+        second: u32,
+    },
+    /// A merge that is not two tokens with one space between.
+    #[error("merge {index} is not two tokens: {merge:?}")]
+    BadMerge {
+        /// Its place in `tokenizer.ggml.merges`.
+        index: usize,
+        /// Its text.
+        merge: String,
+    },
+    /// A merge of, or into, something the vocabulary does not hold.
+    #[error("merge {index} ({merge:?}) needs the token {token:?}, which does not exist")]
+    MergeToken {
+        /// Its place in `tokenizer.ggml.merges`.
+        index: usize,
+        /// Its text.
+        merge: String,
+        /// What is missing.
+        token: String,
+    },
+    /// An id of the metadata is outside the vocabulary.
+    #[error("`{key}` is {id}, but there are {n_vocab} tokens")]
+    SpecialId {
+        /// The metadata key.
+        key: &'static str,
+        /// What it says.
+        id: i64,
+        /// Number of tokens.
+        n_vocab: usize,
+    },
+    /// Some text could not be tokenised at all.
+    #[error("no token stands for the byte 0x{byte:02X} alone, so some text could not be written")]
+    NoByte {
+        /// The byte.
+        byte: u8,
+    },
+    /// The added tokens are too many or too long to search for.
+    #[error("the added tokens cannot be searched for: {0}")]
+    Added(#[from] aho_corasick::BuildError),
+}
