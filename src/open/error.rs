@@ -137,7 +137,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The cancel flag was set.
-    #[error("{}: cancelled while it was opened", path.display())]
+    #[error("{}: stopped while it was opened", path.display())]
     Cancelled {
         /// The file.
         path: PathBuf,

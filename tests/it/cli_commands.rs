@@ -162,7 +162,7 @@ fn tokenize_both_ways() {
     assert_eq!(json[0]["tokens"][0]["bytes"], "e698a5");
     let spaced = run(&["tokenize", "-m", &m, "--ids", &ids.join(" ")], "");
     assert_eq!(spaced.ok(), back.out());
-    run(&["tokenize", "-m", &m, "--ids", "99999"], "").fails(2, "id 99999 does not exist");
+    run(&["tokenize", "-m", &m, "--ids", "99999"], "").fails(2, "id 99999 is out of range");
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn every_command_takes_a_name_from_the_hugging_face_cache() {
     // A path that exists wins over a name.
     fs::create_dir(home.path().join("org")).unwrap();
     fs::write(home.path().join("org/tiny"), "not a model").unwrap();
-    cached(home.path(), &["run", "-p", "春", "-m", "org/tiny"]).fails(4, "expected \"GGUF\"");
+    cached(home.path(), &["run", "-p", "春", "-m", "org/tiny"]).fails(4, "expected a GGUF file");
 }
 
 #[test]
