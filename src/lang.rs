@@ -12,7 +12,8 @@ pub enum Lang {
 }
 
 impl Lang {
-    /// The language that the values of `LC_ALL`, `LC_MESSAGES` and `LANG` ask for; the first that is not empty counts.
+    /// The language that the values of `LC_ALL`, `LC_MESSAGES` and `LANG` ask for; the first that is not
+    /// empty counts.
     pub fn from_locale(values: [Option<&str>; 3]) -> Self {
         let first = values.into_iter().flatten().find(|value| !value.is_empty()).unwrap_or_default();
         if first.starts_with("zh") { Self::Zh } else { Self::En }

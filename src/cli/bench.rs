@@ -4,7 +4,7 @@ mod compare;
 mod subject;
 mod table;
 
-use super::args::{self, LoadArgs};
+use super::args;
 use super::exit::Usage;
 use super::load::Watch;
 use super::printer::{Printer, bytes};
@@ -14,6 +14,7 @@ use super::signal::Signals;
 use crate::bench::{self, BenchRow, BenchTest};
 use crate::engine::EngineError;
 use crate::open::Room;
+use crate::settings::Patch;
 use anyhow::Result;
 use huozi_quant::bloom::plan;
 use huozi_quant::bloom::shape::Shape;
@@ -37,7 +38,7 @@ pub fn run(args: &args::Bench, config: &Config, signals: &Signals, printer: &mut
         return Err(Usage("nothing to measure: -p and -n are 0, and there is no --pg".into()).into());
     }
     let threads = match &args.threads[..] {
-        [] => vec![config.threads(&LoadArgs::default())?],
+        [] => vec![config.settings(Patch::default())?.threads],
         typed => typed.iter().copied().map(Some).collect(),
     };
     if args.compare {

@@ -4,12 +4,14 @@ use super::args::Chat;
 use super::exit::Usage;
 use super::load;
 use super::printer::{Printer, visible};
-use super::settings::Config;
+use super::settings::{Config, show_notes};
 use super::show::{Show, Verbosity, stats_line};
 use super::signal::Signals;
+use crate::lang::Lang;
 use crate::open::Loaded;
 use crate::session::store::{self, Conversation};
-use crate::session::{Answer, Error, Session, Stats};
+use crate::session::{Answer, Error, Session, Settings, Stats};
+use crate::settings::{self, GivenValue, Patch, Setting, SettingGroup, SettingName};
 use anyhow::{Result, anyhow};
 use huozi_token::ChatError;
 use std::io::{self, BufRead, IsTerminal};
@@ -20,12 +22,12 @@ const HELP: &str = "\
 /clear          forget everything said
 /undo           take the last exchange back
 /retry          another answer to the last question
-/set [KEY VAL]  show or change: temperature top_k top_p repetition_penalty
-                greedy max_new_tokens seed system
+/set [KEY VAL]  show or change: max_new_tokens temperature repetition_penalty
+                top_k top_p do_sample (or greedy) system seed
 /stats          what the last answer cost
-/save [NAME]    keep this conversation; /save! NAME puts it over another one
-/load NAME      go on with a kept one: its messages and system text, the other
-                settings stay; an unsaved conversation is kept under a new name
+/save [NAME]    save this conversation; /save! NAME replaces another one
+/load NAME      continue a saved conversation: its messages and system prompt;
+                the other settings stay; an unsaved one is saved first
 /quit           leave (also Ctrl+D)
 A line that ends in \\ goes on in the next; \"\"\" opens and closes a block, which
 is always a message; // sends a line that begins with /. Ctrl+C drops what is
@@ -41,10 +43,13 @@ pub fn run(args: &Chat, config: &Config, signals: &Signals, printer: &mut Printe
     let mut session = load::session(&model, config, &args.chat, &args.sampling, args.history)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     if let Some(name) = &args.load {
-        // What is typed wins over what is stored.
-        let typed = session.settings().system.clone();
-        put(&mut session, store::load(&directory()?, name, &model.fingerprint()?)?);
-        if typed.is_some() {
+        // A typed flag comes before the saved conversation.
+        let typed = (args.chat.system.is_some() || args.chat.system_file.is_some())
+            .then(|| session.settings().system.clone());
+        let conversation = store::load(&directory()?, name, &model.fingerprint()?)?;
+        show_notes(name, &conversation.invalid, args.quiet);
+        put(&mut session, conversation);
+        if let Some(typed) = typed {
             session.settings_mut().system = typed;
         }
     }
@@ -213,7 +218,7 @@ fn command(
             }
             None => "there is nothing to take back".into(),
         },
-        "set" => set(session, rest)?,
+        "set" => set(session.settings_mut(), rest)?,
         "stats" => match &state.last {
             Some(stats) => format!(
                 "{}\n[{}, {} of them no longer in the prompt]",
@@ -235,6 +240,7 @@ fn command(
                 write(session, model, &kept, None)?;
                 said = format!("the unsaved conversation is kept as {kept}\n");
             }
+            show_notes(rest, &loaded.invalid, false);
             put(session, loaded);
             *state = State { name: Some(rest.to_owned()), ..State::default() };
             said + &format!("loaded {rest}: {}", exchanges(session.turns().len()))
@@ -292,51 +298,51 @@ fn directory() -> Result<PathBuf> {
         .ok_or_else(|| Usage("neither XDG_DATA_HOME nor HOME says where to keep it".into()).into())
 }
 
-/// What `/set` knows.
-const KEYS: [&str; 8] =
-    ["temperature", "top_k", "top_p", "repetition_penalty", "greedy", "max_new_tokens", "seed", "system"];
+/// The settings that `/set` changes: the others are fixed when the model is opened.
+fn settable() -> impl Iterator<Item = Setting> {
+    Setting::ALL.into_iter().filter(|setting| setting.row().group != SettingGroup::Engine)
+}
 
-fn set(session: &mut Session, rest: &str) -> Result<String> {
-    use super::args::{penalty, positive, seed, temperature, top_k, top_p};
-    let s = session.settings_mut();
+pub(super) fn set(settings: &mut Settings, rest: &str) -> Result<String> {
     let (key, value) = rest.split_once(|c: char| c.is_whitespace() || c == '=').unwrap_or((rest, ""));
     let value = value.trim().trim_start_matches('=').trim();
-    let key = key.replace('-', "_");
-    let bad = |what: String| Usage(format!("{key} {value:?}: {what}"));
-    match (key.as_str(), value) {
-        ("", _) => {}
-        ("system", "") => {
-            return Err(Usage("/set system TEXT; /set system default takes the model's own".into()).into());
-        }
-        (key, "") if KEYS.contains(&key) => return Err(Usage(format!("/set {key} VALUE")).into()),
-        ("temperature" | "temp", _) => s.sampling.temperature = temperature(value).map_err(bad)?,
-        ("top_p", _) => s.sampling.top_p = top_p(value).map_err(bad)?,
-        ("repetition_penalty", _) => s.sampling.repetition_penalty = penalty(value).map_err(bad)?,
-        ("top_k", _) => s.sampling.top_k = top_k(value).map_err(bad)?,
-        ("seed", _) => s.seed = seed(value).map_err(bad)?,
-        ("max_new_tokens", _) => s.max_new = positive(value).map_err(bad)?,
-        ("greedy", "on" | "true" | "1") => s.sampling.do_sample = false,
-        ("greedy", "off" | "false" | "0") => s.sampling.do_sample = true,
-        ("greedy", _) => return Err(bad("on or off is needed".into()).into()),
-        ("system", "default") => s.system = None,
-        ("system", text) => s.system = Some(text.to_owned()),
-        (other, _) => {
-            let keys = KEYS.join(" ");
-            return Err(Usage(format!("{other:?} is no setting; there are {keys}")).into());
-        }
+    if !key.is_empty() {
+        set_one(settings, key, value).map_err(Usage)?;
     }
-    let sampling = s.sampling;
-    Ok(format!(
-        "temperature {} | top_k {} | top_p {} | repetition_penalty {} | greedy {} | max_new_tokens {} | seed {} | system {}",
-        sampling.temperature,
-        sampling.top_k,
-        sampling.top_p,
-        sampling.repetition_penalty,
-        if sampling.do_sample { "off" } else { "on" },
-        s.max_new,
-        s.seed,
-        s.system.as_deref().unwrap_or("(the model's own)"),
-    ))
+    let patch = settings.patch();
+    let shown = settable().map(|setting| {
+        let default = || format!("({})", setting.default_text(Lang::En));
+        let value = patch.get(setting).map_or_else(default, |value| value.show(Lang::En));
+        format!("{} {value}", setting.name())
+    });
+    Ok(Vec::from_iter(shown).join(" | "))
+}
+
+fn set_one(settings: &mut Settings, key: &str, text: &str) -> Result<(), String> {
+    let Some(name) = SettingName::find(key) else {
+        return Err(settings::unknown(key, settable().map(Setting::name), Lang::En));
+    };
+    match (name.setting, text) {
+        (Setting::System, "") => {
+            return Err("/set system TEXT; /set system default takes the model's own".into());
+        }
+        (_, "") => return Err(format!("/set {} VALUE", name.name())),
+        (Setting::System, "default") => {
+            settings.system = None;
+            return Ok(());
+        }
+        _ => {}
+    }
+    let reading = Patch::read([(key, GivenValue::Typed(text))]);
+    let patch = reading
+        .strict()
+        .map_err(|invalid| format!("{} {}: {}", name.name(), invalid.given, invalid.needed(Lang::En)))?;
+    if name.setting.row().group == SettingGroup::Engine {
+        let flag = name.name().replace('_', "-");
+        return Err(format!("{} is fixed while the model is open; start with --{flag} {text}", name.name()));
+    }
+    settings.apply(&patch);
+    Ok(())
 }
 
 /// What to do about [`Error::QueryTooLong`].

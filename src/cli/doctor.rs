@@ -38,8 +38,10 @@ pub fn run(args: &Doctor, config: &Config, signals: &Signals, printer: &mut Prin
     let isa = Isa::from_env().map_err(|e| Usage(e.to_string()))?;
     let available: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads =
-        config.threads(&super::args::LoadArgs::default())?.unwrap_or_else(crate::engine::default_threads);
+    let threads = config
+        .settings(crate::settings::Patch::default())?
+        .threads
+        .unwrap_or_else(crate::engine::default_threads);
     let memory = Memory::now();
     let features = cpu_features();
     // At most an eighth of the available memory: there may be little of it.

@@ -2,7 +2,7 @@
 
 use super::args::{ChatArgs, LoadArgs, SamplingArgs};
 use super::exit;
-use super::settings::{self, Config};
+use super::settings::{self, Config, typed_load};
 use super::show::Counter;
 use crate::engine::{Engine, EngineKind, KvType};
 use crate::open::{self, Loaded, OpenOptions, OpenStep, Room, Source};
@@ -16,15 +16,16 @@ use std::sync::{Arc, Mutex};
 /// Never set: while a model is opened, a signal ends the process at once.
 static NEVER: AtomicBool = AtomicBool::new(false);
 
-/// The options that were typed, with a KV cache of type `kv`.
+/// The options for talking, typed or configured.
 ///
 /// # Errors
 /// [`exit::Usage`] for a number of threads that the environment spells wrongly.
-pub fn options(config: &Config, load: &LoadArgs, kv: KvType) -> Result<OpenOptions> {
+pub fn talking(config: &Config, load: &LoadArgs) -> Result<OpenOptions> {
+    let settings = config.settings(typed_load(load))?;
     Ok(OpenOptions {
-        engine: load.engine.unwrap_or_default(),
-        threads: config.threads(load)?,
-        kv,
+        engine: settings.engine.unwrap_or_default(),
+        threads: settings.threads,
+        kv: settings.kv.unwrap_or(KvType::F16),
         flash_attention: load.flash_attn,
         mmap: !load.no_mmap,
         mlock: load.mlock,
@@ -33,21 +34,14 @@ pub fn options(config: &Config, load: &LoadArgs, kv: KvType) -> Result<OpenOptio
     })
 }
 
-/// The options for talking: the KV cache is of the type typed or configured, else `f16`.
+/// The options for measuring: the engine is native and the KV cache exact unless others were typed; those of the
+/// configuration are meant for talking.
 ///
 /// # Errors
-/// As [`options`].
-pub fn talking(config: &Config, load: &LoadArgs) -> Result<OpenOptions> {
-    options(config, load, config.kv(load, KvType::F16))
-}
-
-/// The options for measuring: the KV cache is exact unless another type was typed; the configured type is
-/// meant for talking.
-///
-/// # Errors
-/// As [`options`].
+/// As [`talking`].
 pub fn measuring(config: &Config, load: &LoadArgs) -> Result<OpenOptions> {
-    options(config, load, load.kv_type.unwrap_or(KvType::F32))
+    let (engine, kv) = (load.engine.unwrap_or_default(), load.kv_type.unwrap_or(KvType::F32));
+    Ok(OpenOptions { engine, kv, ..talking(config, load)? })
 }
 
 /// Opens a model as far as its header.
@@ -72,7 +66,7 @@ pub fn engine(model: &Loaded, room: Room, quiet: bool) -> Result<Box<dyn Engine>
 /// that llama.cpp runs.
 ///
 /// # Errors
-/// As [`options`].
+/// As [`talking`].
 pub fn sides(
     config: &Config,
     load: &LoadArgs,
@@ -112,14 +106,16 @@ pub fn session(
 ) -> Result<Session> {
     let tokenizer = Arc::new(model.tokenizer()?);
     let format = model.chat_format(&tokenizer)?;
-    let (sampling_settings, max_new) = config.sampling(sampling, model.meta())?;
+    let (of_file, invalid) = model.settings();
+    settings::show_notes(&model.path().display().to_string(), &invalid, config.quiet);
+    let patch = config.settings(settings::typed_chat(chat, sampling)?)?.or(of_file);
     let settings = Settings {
-        sampling: sampling_settings,
-        max_new,
-        n_ctx: chat.ctx_size.unwrap_or(model.shape().n_ctx_train),
-        system: settings::system(chat)?,
+        sampling: patch.sampling(),
+        max_new: patch.max_new(),
+        n_ctx: patch.n_ctx.unwrap_or(model.shape().n_ctx_train),
+        system: patch.system,
         history,
-        seed: sampling.seed.unwrap_or_else(crate::session::open::random_seed),
+        seed: patch.seed.unwrap_or_else(crate::session::open::random_seed),
     };
     let watch = Watch::new(config.quiet);
     let progress = &|step, done, total| watch.set(step, done, total);

@@ -9,6 +9,8 @@ mod chat;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+#[cfg(test)]
+mod doors;
 mod eval;
 pub mod exit;
 mod inspect;

@@ -1,28 +1,25 @@
-//! What holds where nothing was typed: flag, then environment, then the configuration file, then what the model file
-//! says, then the default.
+//! Settings from flags, the environment and the configuration file, in this order of precedence; the settings
+//! of the model file and the defaults come after them.
 
-use super::args::{self, ChatArgs, LoadArgs, SamplingArgs};
+use super::args::{ChatArgs, LoadArgs, SamplingArgs};
 use super::exit::{BadFile, Usage};
-use crate::engine::KvType;
-use crate::sample::Sampling;
+use super::printer::visible;
+use crate::lang::Lang;
 use crate::session::catalog::xdg;
-use crate::session::open::Wanted;
+use crate::settings::{GivenValue, InvalidSetting, Patch, Setting, SettingGroup, SettingName};
 use anyhow::{Context, Result};
-use huozi_quant::gguf::Meta;
 use std::path::{Path, PathBuf};
 
-/// The configuration file.
+/// The configuration file. Beside `model` and `kv_cache_gib` it takes every setting of the table, sampling in
+/// a table of its own:
 ///
 /// ```toml
 /// model = "/models/huozi.gguf"   # a relative path counts from this file's folder
+/// kv_cache_gib = 4               # disk space for keys and values of conversations in huozi-tui; 0 = none
 /// threads = 4
-/// kv_type = "f16"                # of run, chat and demo; eval and logits measure in f32 unless --kv-type is typed
-/// kv_cache_gib = 4               # what huozi-tui may keep on disk to go on with long conversations at once; 0 = nothing
+/// kv_type = "f16"                # of conversations; eval and logits measure in f32 unless typed
 /// [sampling]
 /// temperature = 0.8
-/// top_k = 50
-/// top_p = 0.95
-/// repetition_penalty = 1.03
 /// max_new_tokens = 512
 /// greedy = false                 # overridden by a typed --temperature, --top-k or --top-p
 /// ```
@@ -32,23 +29,16 @@ pub struct Config {
     pub quiet: bool,
     /// Model file.
     pub model: Option<PathBuf>,
-    /// Threads.
-    pub threads: Option<usize>,
-    /// KV type of conversations; `eval` and `logits` take it from the flag only.
-    pub kv: Option<KvType>,
     /// GiB of keys and values of conversations on disk.
     pub kv_cache_gib: Option<u32>,
-    temperature: Option<f32>,
-    top_k: Option<u32>,
-    top_p: Option<f32>,
-    repetition_penalty: Option<f32>,
-    greedy: Option<bool>,
-    max_new: Option<usize>,
+    /// The settings. The KV type and the engine are those of conversations; `eval` and `logits` take the
+    /// flags only.
+    pub settings: Patch,
 }
 
 impl Config {
-    /// `$XDG_CONFIG_HOME/huozi/config.toml`; defaults when there is none. Unknown keys are warned about on stderr
-    /// unless `quiet`.
+    /// `$XDG_CONFIG_HOME/huozi/config.toml`; defaults when there is none. Unknown keys are warned about on
+    /// stderr unless `quiet`.
     ///
     /// # Errors
     /// A file that cannot be read, is no TOML, or holds a value of the wrong kind.
@@ -72,7 +62,7 @@ impl Config {
     }
 
     /// The configuration and the keys that mean nothing.
-    fn parse(path: &Path, text: &str) -> Result<(Self, Vec<String>)> {
+    pub(super) fn parse(path: &Path, text: &str) -> Result<(Self, Vec<String>)> {
         let bad = |what: String| BadFile(format!("{}: {what}", path.display()));
         let table: toml::Table = toml::from_str(text).map_err(|e| bad(e.to_string()))?;
         let mut config = Self::default();
@@ -84,65 +74,49 @@ impl Config {
                     let folder = path.parent().unwrap_or(Path::new(""));
                     config.model = Some(folder.join(name));
                 }
-                "threads" => {
-                    let n = value.as_integer().and_then(|n| args::threads(&n.to_string()).ok());
-                    // How many may be typed is usage, wherever it is typed.
-                    let Some(n) = n else {
-                        let what = needs(key, "a whole number from 1 to 1024");
-                        return Err(Usage(format!("{}: {what}", path.display())).into());
-                    };
-                    config.threads = Some(n);
-                }
-                "kv_type" => {
-                    let kv = value.as_str().and_then(|text| args::kv_type(text).ok());
-                    config.kv = Some(kv.ok_or_else(|| bad(needs(key, "\"f32\", \"f16\" or \"q8\"")))?);
-                }
                 "kv_cache_gib" => {
                     let gib = value.as_integer().and_then(|n| u32::try_from(n).ok());
-                    config.kv_cache_gib = Some(gib.ok_or_else(|| bad(needs(key, "0 or more")))?);
+                    let what = "kv_cache_gib: a whole number from 0 to 4294967295 is needed";
+                    config.kv_cache_gib = Some(gib.ok_or_else(|| bad(what.into()))?);
                 }
                 "sampling" => {
                     let table = value.as_table().ok_or_else(|| bad("sampling is a table".into()))?;
                     for (key, value) in table {
-                        if !config.sampling_key(key, value).map_err(&bad)? {
+                        if !config.set(path, key, value, true)? {
                             unknown.push(format!("sampling.{key}"));
                         }
                     }
                 }
+                _ if config.set(path, key, value, false)? => {}
                 _ => unknown.push(key.clone()),
             }
         }
         Ok((config, unknown))
     }
 
-    fn sampling_key(&mut self, key: &str, value: &toml::Value) -> Result<bool, String> {
-        let number = || match value {
-            toml::Value::Float(x) => Ok(*x as f32),
-            toml::Value::Integer(n) => Ok(*n as f32),
-            _ => Err(needs(key, "a number")),
-        };
-        let within = |x: f32, good: bool, what: &str| if good { Ok(x) } else { Err(needs(key, what)) };
-        match key {
-            "temperature" => {
-                let x = number()?;
-                self.temperature = Some(within(x, x.is_finite() && x >= 0.0, "0 or more")?);
-            }
-            "top_p" => {
-                let x = number()?;
-                self.top_p = Some(within(x, x > 0.0 && x <= 1.0, "above 0 and at most 1")?);
-            }
-            "repetition_penalty" => {
-                let x = number()?;
-                self.repetition_penalty = Some(within(x, x.is_finite() && x > 0.0, "above 0")?);
-            }
-            "top_k" => {
-                let k = value.as_integer().and_then(|k| u32::try_from(k).ok());
-                self.top_k = Some(k.ok_or_else(|| needs(key, "0 or more"))?);
-            }
-            "max_new_tokens" => self.max_new = Some(count(value).ok_or_else(|| needs(key, "1 or more"))?),
-            "greedy" => self.greedy = Some(value.as_bool().ok_or_else(|| needs(key, "true or false"))?),
-            _ => return Ok(false),
+    /// Sets the setting called `key`; `false` if there is none, or if it belongs to the other part of the
+    /// file.
+    fn set(&mut self, path: &Path, key: &str, value: &toml::Value, sampling: bool) -> Result<bool> {
+        let Some(name) = SettingName::find(key) else { return Ok(false) };
+        if sampling != (name.setting.row().group == SettingGroup::Sampling) {
+            return Ok(false);
         }
+        let given = match value {
+            toml::Value::Integer(n) => GivenValue::Whole((*n).into()),
+            toml::Value::Float(x) => GivenValue::Number(*x),
+            toml::Value::Boolean(on) => GivenValue::Switch(*on),
+            toml::Value::String(text) => GivenValue::Text(text),
+            _ => GivenValue::Other,
+        };
+        let value = name.read(given).map_err(|invalid| {
+            let what = format!("{}: {invalid}", path.display());
+            // A number of threads is usage, wherever it is typed.
+            match name.setting {
+                Setting::Threads => anyhow::Error::from(Usage(what)),
+                _ => BadFile(what).into(),
+            }
+        })?;
+        self.settings.set(name.setting, Some(value));
         Ok(true)
     }
 
@@ -162,64 +136,51 @@ impl Config {
         })
     }
 
-    /// Threads: what was typed, `HUOZI_THREADS`, this file; `None` is all.
+    /// The settings that were typed, else those of the environment, else those of this file.
     ///
     /// # Errors
-    /// [`Usage`] when `HUOZI_THREADS` is no number.
-    pub fn threads(&self, typed: &LoadArgs) -> Result<Option<usize>> {
-        if typed.threads.is_some() {
-            return Ok(typed.threads);
+    /// [`Usage`] when `HUOZI_THREADS` is not valid.
+    pub fn settings(&self, typed: Patch) -> Result<Patch> {
+        let mut env = Patch::default();
+        if typed.threads.is_none()
+            && let Ok(text) = std::env::var("HUOZI_THREADS")
+            && !text.is_empty()
+        {
+            let value = SettingName::from(Setting::Threads).read(GivenValue::Typed(&text));
+            let failed = |invalid: InvalidSetting| {
+                Usage(format!("HUOZI_THREADS={text:?}: {}", invalid.needed(Lang::En)))
+            };
+            env.set(Setting::Threads, Some(value.map_err(failed)?));
         }
-        match std::env::var("HUOZI_THREADS") {
-            Ok(text) if !text.is_empty() => match args::threads(&text) {
-                Ok(n) => Ok(Some(n)),
-                Err(what) => Err(Usage(format!("HUOZI_THREADS={text:?}: {what}")).into()),
-            },
-            _ => Ok(self.threads),
-        }
-    }
-
-    /// The type of the KV cache.
-    pub fn kv(&self, typed: &LoadArgs, default: KvType) -> KvType {
-        typed.kv_type.or(self.kv).unwrap_or(default)
-    }
-
-    /// Sampling, tokens of an answer at most.
-    ///
-    /// # Errors
-    /// The model file's own settings are of the wrong kind.
-    pub fn sampling(&self, typed: &SamplingArgs, meta: Meta<'_>) -> Result<(Sampling, usize)> {
-        Ok(self.wanted(typed).over(meta)?)
-    }
-
-    /// Sampling that was typed or configured.
-    pub fn wanted(&self, typed: &SamplingArgs) -> Wanted {
-        // Who types how to draw wants to draw, whatever the configuration prefers.
-        let drawn = typed.temperature.is_some() || typed.top_k.is_some() || typed.top_p.is_some();
-        Wanted {
-            greedy: typed.greedy || !drawn && self.greedy.unwrap_or(false),
-            temperature: typed.temperature.or(self.temperature),
-            top_k: typed.top_k.or(self.top_k),
-            top_p: typed.top_p.or(self.top_p),
-            repetition_penalty: typed.repetition_penalty.or(self.repetition_penalty),
-            max_new: typed.max_new_tokens.or(self.max_new),
-        }
+        Ok(typed.or(env).or(self.settings.clone()))
     }
 }
 
-fn needs(key: &str, what: &str) -> String {
-    format!("{key} must be {what}")
+/// The typed settings of the engine.
+pub fn typed_load(load: &LoadArgs) -> Patch {
+    Patch { threads: load.threads, kv: load.kv_type, engine: load.engine, ..Patch::default() }
 }
 
-fn count(value: &toml::Value) -> Option<usize> {
-    value.as_integer().and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0)
+/// The typed settings of the conversation and of sampling.
+///
+/// # Errors
+/// The file with the system prompt cannot be read.
+pub fn typed_chat(chat: &ChatArgs, sampling: &SamplingArgs) -> Result<Patch> {
+    Ok(Patch { n_ctx: chat.ctx_size, system: system(chat)?, ..sampling.patch.clone() })
 }
 
-/// The system text that was typed.
+/// Shows the notes about settings of a file that are not used.
+pub fn show_notes(of: &str, invalid: &[InvalidSetting], quiet: bool) {
+    for invalid in invalid.iter().filter(|_| !quiet) {
+        eprintln!("huozi: {}", visible(&format!("{of}: {}", invalid.note(Lang::En))));
+    }
+}
+
+/// The typed system prompt.
 ///
 /// # Errors
 /// Its file cannot be read.
-pub fn system(args: &ChatArgs) -> Result<Option<String>> {
+fn system(args: &ChatArgs) -> Result<Option<String>> {
     match (&args.system, &args.system_file) {
         (Some(text), _) => Ok(Some(text.clone())),
         (None, Some(path)) => Ok(Some(read_text(path)?.trim_end_matches(['\r', '\n']).to_owned())),
@@ -249,11 +210,11 @@ fn read_stdin() -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A text from `-p`, `-f` or standard input; the last line break of a file or of standard input is taken off when
-/// `trim`.
+/// A text from `-p`, `-f` or standard input; the last line break of a file or of standard input is taken off
+/// when `trim`.
 ///
 /// # Errors
-/// As [`read_text`]; [`Usage`] when standard input is a terminal that nobody was told to type into.
+/// As [`read_text`]; [`Usage`] when standard input is a terminal.
 pub fn text(prompt: Option<&str>, file: Option<&Path>, trim: bool) -> Result<String> {
     use std::io::IsTerminal;
     if let Some(text) = prompt {
@@ -274,6 +235,7 @@ pub fn text(prompt: Option<&str>, file: Option<&Path>, trim: bool) -> Result<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::KvType;
 
     fn parse(text: &str) -> Result<(Config, Vec<String>)> {
         Config::parse(Path::new("/c/huozi/config.toml"), text)
@@ -282,26 +244,40 @@ mod tests {
     #[test]
     fn a_whole_file() {
         let (config, unknown) = parse(
-            "model = \"m.gguf\"\nthreads = 3\nkv_type = \"f32\"\ncolour = 1\n[sampling]\ntemperature = 1\ntop_k = 0\n\
-             max_new_tokens = 9\ngreedy = true\nfoo = 2\n",
+            "model = \"m.gguf\"\nthreads = 3\nkv_type = \"f32\"\ncolour = 1\n\
+             [sampling]\ntemperature = 1\ntop_k = 0\nmax_new_tokens = 9\ngreedy = true\nfoo = 2\n",
         )
         .unwrap();
         assert_eq!(config.model.as_deref(), Some(Path::new("/c/huozi/m.gguf")));
-        assert_eq!((config.threads, config.kv), (Some(3), Some(KvType::F32)));
-        assert_eq!((config.temperature, config.top_k, config.max_new), (Some(1.0), Some(0), Some(9)));
-        assert_eq!(config.greedy, Some(true));
+        let expected = Patch {
+            threads: Some(3),
+            kv: Some(KvType::F32),
+            temperature: Some(1.0),
+            top_k: Some(0),
+            max_new: Some(9),
+            do_sample: Some(false),
+            ..Patch::default()
+        };
+        assert_eq!(config.settings, expected);
         assert_eq!(unknown, ["colour", "sampling.foo"]);
+        let (config, unknown) = parse(
+            "system = \"s\"\nengine = \"native\"\nctx_size = 99\ntop_k = 1\n\
+             [sampling]\nseed = 7\nthreads = 2\n",
+        )
+        .unwrap();
+        assert_eq!(unknown, ["sampling.threads", "top_k"], "each has one place");
+        assert_eq!((config.settings.seed, config.settings.n_ctx), (Some(7), Some(99)));
     }
 
     #[test]
     fn wrong_values_are_named() {
         for (text, what) in [
-            ("threads = 0", "threads must be"),
-            ("threads = \"2\"", "threads must be"),
-            ("kv_type = \"q4\"", "kv_type must be"),
+            ("threads = 0", "threads: "),
+            ("threads = \"2\"", "threads: "),
+            ("kv_type = \"q4\"", "kv_type: "),
             ("model = 1", "model is a path"),
-            ("[sampling]\ntop_p = 2.0", "top_p must be"),
-            ("[sampling]\ntemperature = nan", "temperature must be"),
+            ("[sampling]\ntop_p = 2.0", "top_p: "),
+            ("[sampling]\ntemperature = nan", "temperature: "),
             ("sampling = 1", "sampling is a table"),
             ("threads = ", "config.toml"),
         ] {
@@ -328,21 +304,19 @@ mod tests {
             ("fp16", KvType::F16),
             ("q8", KvType::Q8),
         ] {
-            assert_eq!(parse(&format!("kv_type = \"{text}\"")).unwrap().0.kv, Some(kv));
+            assert_eq!(parse(&format!("kv_type = \"{text}\"")).unwrap().0.settings.kv, Some(kv));
         }
     }
 
     #[test]
     fn what_is_typed_beats_greedy_in_the_file() {
         let (config, _) = parse("[sampling]\ngreedy = true\n").unwrap();
-        let layout = huozi_quant::gguf::Layout::new(&[], Vec::new()).unwrap();
-        let reader = huozi_quant::gguf::Reader::from_bytes("m", layout.header().to_vec()).unwrap();
-        let draws = |typed: SamplingArgs| config.sampling(&typed, reader.meta()).unwrap().0.do_sample;
-        assert!(!draws(SamplingArgs::default()));
-        assert!(draws(SamplingArgs { temperature: Some(0.8), ..Default::default() }));
-        assert!(draws(SamplingArgs { top_k: Some(5), ..Default::default() }));
-        assert!(draws(SamplingArgs { top_p: Some(0.5), ..Default::default() }));
-        assert!(!draws(SamplingArgs { temperature: Some(0.8), greedy: true, ..Default::default() }));
-        assert!(!draws(SamplingArgs { repetition_penalty: Some(1.1), ..Default::default() }));
+        let draws = |typed: Patch| config.settings(typed).unwrap().sampling().do_sample;
+        assert!(!draws(Patch::default()));
+        assert!(draws(Patch { temperature: Some(0.8), ..Default::default() }));
+        assert!(draws(Patch { top_k: Some(5), ..Default::default() }));
+        assert!(draws(Patch { top_p: Some(0.5), ..Default::default() }));
+        assert!(!draws(Patch { temperature: Some(0.8), do_sample: Some(false), ..Default::default() }));
+        assert!(!draws(Patch { repetition_penalty: Some(1.1), ..Default::default() }));
     }
 }

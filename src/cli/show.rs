@@ -34,7 +34,7 @@ impl Verbosity {
             stats,
             progress: !quiet && terminal,
             notes: !quiet,
-            seed: !quiet && !stats && draws && typed.seed.is_none(),
+            seed: !quiet && !stats && draws && typed.patch.seed.is_none(),
         }
     }
 }

@@ -1,16 +1,18 @@
 //! `huozi-tui`: what was typed and configured, before the screen is taken.
 
-use super::args::{ChatArgs, LoadArgs, SamplingArgs, engine, kv_type, threads};
+use super::args::{ChatArgs, SamplingArgs, aliases, engine, help, kv_type, threads};
 use super::exit::{self, Usage};
 use super::settings::{self, Config};
 use crate::engine::{EngineKind, KvType};
+use crate::lang::Lang;
 use crate::open::OpenOptions;
 use crate::session::catalog::xdg;
 use crate::session::open::{SessionOptions, Source};
 use crate::session::store;
+use crate::settings::{Patch, Setting};
 use crate::tui::app::{Prefs, Start};
-use crate::tui::look::{Lang, Theme};
-use crate::tui::worker::{Setup, Typed};
+use crate::tui::look::Theme;
+use crate::tui::worker::Setup;
 use anyhow::Result;
 use clap::Parser;
 use std::io::IsTerminal;
@@ -42,14 +44,17 @@ struct Args {
     /// Begin a new conversation instead of going on with the last
     #[arg(long)]
     new: bool,
-    /// Threads [default: fast physical cores; env HUOZI_THREADS]
-    #[arg(short, long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
+    #[arg(
+        short, long, value_name = "N", value_parser = threads, allow_negative_numbers = true,
+        help = help(Setting::Threads, "; env HUOZI_THREADS"),
+    )]
     threads: Option<usize>,
-    /// What runs it: native, or llama.cpp as ggml [default: native]
-    #[arg(long, value_name = "ENGINE", value_parser = engine)]
+    #[arg(long, value_name = "ENGINE", value_parser = engine, help = help(Setting::Engine, ""))]
     engine: Option<EngineKind>,
-    /// Type of the KV cache: f32, f16, q8 [default: f16]
-    #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_type)]
+    #[arg(
+        long, aliases = aliases(Setting::Kv), value_name = "TYPE", value_parser = kv_type,
+        help = help(Setting::Kv, ""),
+    )]
     kv_type: Option<KvType>,
     /// Load even if memory looks too small
     #[arg(long, alias = "no_memory_check")]
@@ -97,15 +102,16 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
         return Err(Usage(what.into()).into());
     }
     let config = Config::load(false)?;
-    let load = LoadArgs { threads: args.threads, engine: args.engine, ..LoadArgs::default() };
-    OpenOptions { engine: args.engine.unwrap_or_default(), ..OpenOptions::default() }.check()?;
-    let options = SessionOptions {
-        threads: config.threads(&load)?,
-        kv: args.kv_type.or(config.kv),
-        engine: args.engine.unwrap_or_default(),
-        n_ctx: args.chat.ctx_size,
-        no_memory_check: args.no_memory_check,
+    let typed = Patch {
+        threads: args.threads,
+        kv: args.kv_type,
+        engine: args.engine,
+        ..settings::typed_chat(&args.chat, &args.sampling)?
     };
+    let wanted = config.settings(typed.clone())?;
+    let mut options = SessionOptions { no_memory_check: args.no_memory_check, ..SessionOptions::default() };
+    options.apply(&wanted);
+    OpenOptions { engine: options.engine, ..OpenOptions::default() }.check()?;
     let source = args.model.map(Source::File);
     #[cfg(feature = "demo")]
     let source = if args.demo { Some(Source::Demo) } else { source };
@@ -133,17 +139,9 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
         typed_lang: args.lang,
         no_color,
     };
-    let typed = Typed {
-        sampling: Config::default().wanted(&args.sampling),
-        threads: args.threads.is_some(),
-        kv: args.kv_type.is_some(),
-        engine: args.engine.is_some(),
-    };
     let setup = Setup {
-        wanted: config.wanted(&args.sampling),
+        wanted,
         typed,
-        system: settings::system(&args.chat)?,
-        seed: args.sampling.seed,
         folder: store::directory(),
         kv_folder: xdg("XDG_CACHE_HOME", ".cache").map(|base| base.join("huozi").join("kv")),
         kv_bytes: u64::from(config.kv_cache_gib.unwrap_or(DEFAULT_KV_CACHE_GIB)) << 30,

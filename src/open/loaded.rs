@@ -10,6 +10,7 @@ use crate::demo;
 #[cfg(feature = "ggml")]
 use crate::engine::ggml::{Ggml, GgmlOptions};
 use crate::engine::{Engine, EngineKind, Native, NativeOptions};
+use crate::settings::{self, InvalidSetting, Patch};
 use huozi_quant::bloom::plan::{Preset, tensor_bytes};
 use huozi_quant::bloom::shape::{MemoryForecast, Shape};
 use huozi_quant::gguf::{Meta, Reader};
@@ -171,6 +172,11 @@ impl Loaded {
     pub fn chat_format(&self, tokenizer: &Tokenizer) -> Result<ChatFormat, Error> {
         let failed = |source| Error::Chat { path: self.path.clone(), source };
         ChatFormat::from_gguf(self.meta(), tokenizer).map_err(failed)
+    }
+
+    /// The settings that the file says about itself, and those of them that are not valid.
+    pub fn settings(&self) -> (Patch, Vec<InvalidSetting>) {
+        settings::from_model_file(self.meta())
     }
 
     /// A fingerprint of the file, see [`fingerprint()`](super::fingerprint).

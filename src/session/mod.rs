@@ -8,6 +8,7 @@
 pub mod catalog;
 pub mod kv_cache;
 pub mod open;
+mod patched;
 pub mod store;
 
 pub use crate::engine::{EngineKind, KvType};

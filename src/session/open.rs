@@ -7,82 +7,14 @@ pub use crate::open::{Error, Loaded, OpenStep as Step, Source};
 use super::{Session, Settings};
 use crate::engine::{EngineKind, KvType};
 use crate::open::{OpenOptions, OpenProgress, Room};
-use crate::sample::Sampling;
 use crate::schedule::Scheduler;
-use huozi_quant::gguf::{self, Meta, Value};
+use crate::settings::{InvalidSetting, Patch};
 use huozi_token::{ChatFormat, HistoryRule, Tokenizer};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Tokens of an answer at most, unless something else is said.
-pub const DEFAULT_MAX_NEW: usize = 512;
-
-/// Sampling settings that somebody chose; what is `None` comes from the model file, then from the defaults.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Wanted {
-    /// Take the likeliest token.
-    pub greedy: bool,
-    /// See [`Sampling::temperature`].
-    pub temperature: Option<f32>,
-    /// See [`Sampling::top_k`].
-    pub top_k: Option<u32>,
-    /// See [`Sampling::top_p`].
-    pub top_p: Option<f32>,
-    /// See [`Sampling::repetition_penalty`].
-    pub repetition_penalty: Option<f32>,
-    /// See [`Settings::max_new`].
-    pub max_new: Option<usize>,
-}
-
-impl Wanted {
-    /// Sampling and tokens of an answer at most, over what the file with `meta` says.
-    ///
-    /// # Errors
-    /// The file's own settings are of the wrong kind.
-    pub fn over(&self, meta: Meta<'_>) -> Result<(Sampling, usize), gguf::Error> {
-        let of_file = |key: &str| meta.float(key).map(|x| x.map(|x| x as f32));
-        let valid = |x: Option<f32>, good: fn(f32) -> bool| x.filter(|&x| x.is_finite() && good(x));
-        let default = Sampling::default();
-        let sampling = Sampling {
-            do_sample: !self.greedy,
-            temperature: self
-                .temperature
-                .or(valid(of_file("general.sampling.temp")?, |x| x >= 0.0))
-                .unwrap_or(default.temperature),
-            top_k: match self.top_k {
-                Some(k) => k,
-                // llama.cpp writes -1 for off.
-                None => match meta.get("general.sampling.top_k") {
-                    Some(_) => signed(meta, "general.sampling.top_k")?,
-                    None => default.top_k,
-                },
-            },
-            top_p: self
-                .top_p
-                .or(valid(of_file("general.sampling.top_p")?, |x| x > 0.0 && x <= 1.0))
-                .unwrap_or(default.top_p),
-            repetition_penalty: self
-                .repetition_penalty
-                .or(valid(of_file("general.sampling.penalty_repeat")?, |x| x > 0.0))
-                .unwrap_or(default.repetition_penalty),
-        };
-        Ok((sampling, self.max_new.unwrap_or(DEFAULT_MAX_NEW)))
-    }
-}
-
-fn signed(meta: Meta<'_>, key: &str) -> Result<u32, gguf::Error> {
-    let n = match meta.get(key) {
-        Some(Value::I8(n)) => i64::from(n),
-        Some(Value::I16(n)) => i64::from(n),
-        Some(Value::I32(n)) => i64::from(n),
-        Some(Value::I64(n)) => n,
-        _ => return Ok(meta.uint(key)?.map_or(0, |n| u32::try_from(n).unwrap_or(0))),
-    };
-    Ok(u32::try_from(n).unwrap_or(0))
-}
-
-/// A seed nobody chose, short enough to be typed again.
+/// A random seed, short enough to be typed again.
 pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish() >> 32
@@ -130,19 +62,21 @@ pub struct Opened {
     pub session: Session,
     /// The model.
     pub about: About,
+    /// Settings of the model file that are not valid: the session has the defaults instead.
+    pub invalid: Vec<InvalidSetting>,
     /// The model's file. That of a demo model that could not be cached goes away with this.
     pub file: Loaded,
 }
 
-/// Opens a model for a conversation; `cancel` ends the conversion of the demo model and the reading of a
-/// file.
+/// Opens a model for a conversation with the settings `wanted` over those of the file; `cancel` ends the
+/// conversion of the demo model and the reading of a file.
 ///
 /// # Errors
 /// Everything that can go wrong from the file to the first prompt; also a model without a chat format.
 pub fn open(
     source: &Source,
     options: &SessionOptions,
-    wanted: &Wanted,
+    wanted: &Patch,
     progress: &OpenProgress<'_>,
     cancel: &AtomicBool,
 ) -> Result<Opened, Error> {
@@ -164,14 +98,15 @@ pub fn open(
     if matches!(format, ChatFormat::None) {
         return Err(Error::NoChat { path: model.path().to_owned() });
     }
-    let (sampling, max_new) = wanted.over(model.meta())?;
+    let (of_file, invalid) = model.settings();
+    let patch = wanted.clone().or(of_file);
     let settings = Settings {
-        sampling,
-        max_new,
+        sampling: patch.sampling(),
+        max_new: patch.max_new(),
         n_ctx,
-        system: None,
+        system: patch.system,
         history: HistoryRule::TwoThirds,
-        seed: random_seed(),
+        seed: patch.seed.unwrap_or_else(random_seed),
     };
     let session = start(&model, tokenizer, format, settings, progress, cancel)?;
     let info = session.scheduler().info();
@@ -185,7 +120,7 @@ pub fn open(
         n_ctx_train: info.n_ctx_train,
         forecast_bytes: model.forecast(n_ctx).total,
     };
-    Ok(Opened { session, about, file: model })
+    Ok(Opened { session, about, invalid, file: model })
 }
 
 /// An empty session on an engine of `model` with room for `settings.n_ctx` positions.

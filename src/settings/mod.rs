@@ -1,11 +1,13 @@
-//! The one table of settings: what can be set, under which names, within which range, explained in both languages.
+//! The one table of settings: what can be set, under which names, within which range, explained in both
+//! languages.
 //!
-//! Every door reads through this table: command-line flags, `config.toml`, `/set`, the settings pane of `huozi-tui`,
-//! the metadata of a model file, conversation files, and JSON objects. So a value is accepted at every door or at none.
+//! Every door reads through this table: command-line flags, `config.toml`, `/set`, the settings pane of
+//! `huozi-tui`, the metadata of a model file, conversation files, and JSON objects. So a value is accepted at
+//! every door or at none.
 //!
-//! In: names and values as a door has them ([`GivenValue`]). Out: a [`Patch`], or an [`InvalidSetting`] that names the
-//! range. A door where a person types or sends a value refuses an invalid one; a conversation or a model file opens
-//! all the same, without that value, and the front end shows a note.
+//! In: names and values as a door has them ([`GivenValue`]). Out: a [`Patch`], or an [`InvalidSetting`] that
+//! names the range. A door where a person types or sends a value refuses an invalid one; a conversation or a
+//! model file opens all the same, without that value, and the front end shows a note.
 //!
 //! A new setting is a row in [`table`](Setting::row), a field of [`Patch`], and the place that acts on it.
 

@@ -6,7 +6,8 @@ use super::table::{Setting, SettingName};
 use super::value::SettingValue;
 use huozi_quant::gguf::{Meta, Value};
 
-/// The settings of the model file with this metadata, and those that are not valid: the file opens without them.
+/// The settings of the model file with this metadata, and those that are not valid: the file opens without
+/// them.
 pub fn from_model_file(meta: Meta<'_>) -> (Patch, Vec<InvalidSetting>) {
     let (mut patch, mut invalid) = (Patch::default(), Vec::new());
     for setting in Setting::ALL {

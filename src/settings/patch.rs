@@ -30,8 +30,10 @@ macro_rules! patch {
                 }
             }
 
-            /// Every field of this patch, or else that of `lower`.
-            fn fields_or(self, lower: Self) -> Self {
+            /// Every field of this patch, or else that of `lower`; unlike [`Patch::or`] without any
+            /// exception.
+            #[must_use]
+            pub fn over(self, lower: Self) -> Self {
                 Self { $($field: self.$field.or(lower.$field),)* }
             }
         }
@@ -66,14 +68,14 @@ patch! {
 }
 
 impl Patch {
-    /// These settings, and where they say nothing those of `lower`. A patch that says how to draw (temperature, top-k
-    /// or top-p) draws, whatever `lower` says about greedy.
+    /// These settings, and where they say nothing those of `lower`. A patch that says how to draw
+    /// (temperature, top-k or top-p) draws, whatever `lower` says about greedy.
     #[must_use]
     pub fn or(mut self, lower: Self) -> Self {
         if self.temperature.is_some() || self.top_k.is_some() || self.top_p.is_some() {
             self.do_sample = self.do_sample.or(Some(true));
         }
-        self.fields_or(lower)
+        self.over(lower)
     }
 
     /// All settings of `sampling`, and nothing else.

@@ -23,6 +23,13 @@ pub enum GivenValue<'a> {
     Other,
 }
 
+/// What a build without llama.cpp says about another engine.
+const NATIVE_ONLY: [&str; 2] = [
+    "native is needed: this build has no llama.cpp; \
+     `env $(.ci/ggml-env) cargo build --release --features ggml` makes one that has (see README.md)",
+    "需要 native：此程序不含 llama.cpp；用 `env $(.ci/ggml-env) cargo build --release --features ggml` 编译的才有\
+     （见 README.zh.md）",
+];
 /// Characters of a refused value that are shown.
 const SHOWN_CHARS: usize = 40;
 
@@ -110,12 +117,7 @@ impl InvalidSetting {
             SettingKind::Engine if EngineKind::Ggml.is_built() => {
                 lang.of("native or ggml is needed", "需要 native 或 ggml").to_owned()
             }
-            SettingKind::Engine => lang
-                .of(
-                    "native is needed: this build has no llama.cpp (it comes with the cargo feature ggml, see README.md)",
-                    "需要 native：此程序不含 llama.cpp（编译时启用 ggml 特性，见 README.zh.md）",
-                )
-                .to_owned(),
+            SettingKind::Engine => lang.of(NATIVE_ONLY[0], NATIVE_ONLY[1]).to_owned(),
             SettingKind::Text => lang.of("a text is needed", "需要文字").to_owned(),
         }
     }

@@ -149,7 +149,7 @@ static ROWS: [SettingRow; 12] = [
         kind: SettingKind::Number(PENALTY_RANGE),
         default: SettingDefault::Value(SettingValue::Number(Sampling::DEFAULT.repetition_penalty)),
         model_key: Some("general.sampling.penalty_repeat"),
-        help: ["Penalty on tokens already seen; 1 = off", "抑制重复；1 为关闭"],
+        help: ["Penalty on repeated tokens; 1 = off", "抑制重复；1 为关闭"],
         ..PLAIN
     },
     SettingRow {
@@ -159,7 +159,7 @@ static ROWS: [SettingRow; 12] = [
         kind: SettingKind::Whole(0, MAX_U32),
         default: SettingDefault::Value(SettingValue::Whole(Sampling::DEFAULT.top_k as u64)),
         model_key: Some("general.sampling.top_k"),
-        help: ["Keep the K most likely tokens; 0 = off", "只保留前 K 个；0 为关闭"],
+        help: ["Keep the K likeliest tokens; 0 = off", "只保留前 K 个；0 为关闭"],
         ..PLAIN
     },
     SettingRow {
@@ -169,7 +169,7 @@ static ROWS: [SettingRow; 12] = [
         kind: SettingKind::Number(TOP_P_RANGE),
         default: SettingDefault::Value(SettingValue::Number(Sampling::DEFAULT.top_p)),
         model_key: Some("general.sampling.top_p"),
-        help: ["Keep the most likely tokens up to P; 1 = off", "只保留累计概率 P；1 为关闭"],
+        help: ["Keep the likeliest up to P; 1 = off", "只保留累计概率 P；1 为关闭"],
         ..PLAIN
     },
     SettingRow {
@@ -282,7 +282,7 @@ impl Setting {
         match &self.row().default {
             SettingDefault::Value(value) if self.row().model_key.is_some() => {
                 let value = value.show(lang);
-                lang.of(format!("the model file's, or {value}"), format!("模型文件的值，或 {value}"))
+                lang.of(format!("the file's or {value}"), format!("模型文件的值，或 {value}"))
             }
             SettingDefault::Value(value) => value.show(lang),
             SettingDefault::Described([en, zh]) => lang.of(*en, *zh).to_owned(),

@@ -6,7 +6,7 @@ use super::event::Effect;
 use super::export;
 use super::keys::Action;
 use super::panels::Panel;
-use super::settings::{ITEMS, Item, put};
+use super::settings::{Item, put, unknown};
 use super::update::{act, is_switching, quit};
 use super::worker::ModelTask;
 use std::borrow::Cow;
@@ -74,8 +74,8 @@ pub fn run(app: &mut App, name: &str, rest: &str, now: Instant) -> Vec<Effect> {
             let (key, value) = rest.split_once([' ', '=']).unwrap_or((rest, ""));
             app.input.take();
             let value = value.trim_start_matches(['=', ' ']);
-            return match ITEMS.iter().find(|item| item.name() == key) {
-                Some(&item) if !value.is_empty() => {
+            return match Item::find(key) {
+                Some(item) if !value.is_empty() => {
                     let effects = put(app, item, value, now);
                     if !effects.is_empty() {
                         app.flash(format!("{key} = {value}"), Tone::Note, now);
@@ -83,11 +83,7 @@ pub fn run(app: &mut App, name: &str, rest: &str, now: Instant) -> Vec<Effect> {
                     effects
                 }
                 None if !key.is_empty() => {
-                    let said = format!(
-                        "{key}: {}",
-                        app.say("no such setting; F2 shows all", "没有这项设置；F2 查看全部")
-                    );
-                    app.flash(said, Tone::Error, now);
+                    app.flash(unknown(key, app.lang()), Tone::Error, now);
                     Vec::new()
                 }
                 _ => act(app, Action::Settings, now),

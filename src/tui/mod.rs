@@ -18,7 +18,7 @@ pub mod look;
 pub mod markdown;
 mod panels;
 mod reports;
-mod settings;
+pub(crate) mod settings;
 mod status;
 mod talks;
 pub mod text;

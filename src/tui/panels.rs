@@ -5,7 +5,7 @@ use super::event::Effect;
 use super::failure::Failure;
 use super::input::Input;
 use super::look::Look;
-use super::settings::Settings;
+use super::settings::SettingsPane;
 use super::talks::Talks;
 use super::text::{cells, fit, pad, width};
 use super::{ask, chooser, help, settings, status, talks};
@@ -33,7 +33,7 @@ pub enum Panel {
     /// Keys and what they do; the first row shown.
     Help(usize),
     /// Settings.
-    Settings(Settings),
+    Settings(SettingsPane),
     /// Conversations.
     Talks(Talks),
     /// A line to type, or a question to answer.

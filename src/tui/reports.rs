@@ -102,6 +102,10 @@ pub fn take(app: &mut App, report: Report, now: Instant) -> Vec<Effect> {
                 app.flash(said, Tone::Note, now);
             }
         }
+        Report::InvalidSettings(invalid) => {
+            let notes = Vec::from_iter(invalid.iter().map(|invalid| invalid.note(app.lang())));
+            app.flash(notes.join(app.say("; ", "；")), Tone::Note, now);
+        }
         Report::Moved => {
             let said = app.say(
                 "another program removed or changed the conversation's file: it is kept in a new one",

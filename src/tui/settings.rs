@@ -8,52 +8,35 @@ use super::panels::{Panel, both_ends, edit, line, list, place, window};
 use super::text::{one_line, pad, width};
 use super::update::is_switching;
 use super::worker::{Chosen, DeskTask, ModelTask};
-use crate::session::EngineKind;
-use crate::session::KvType;
+use crate::session::{EngineKind, KvType};
+use crate::settings::{
+    self, GivenValue, InvalidSetting, Patch, Setting, SettingKind, SettingName, SettingValue,
+};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
+use std::borrow::Cow;
 use std::time::Instant;
 
 /// The pane.
 #[derive(Default)]
-pub struct Settings {
+pub struct SettingsPane {
     /// The row that is chosen.
     pub at: usize,
     /// The first row shown.
     pub first: usize,
     /// Its new value, while it is typed.
     pub editing: Option<Input>,
-    /// What is typed next takes the place of the value that stands there.
+    /// The text typed next replaces the present value.
     replaces: bool,
 }
 
-/// What can be set.
+/// A row of the pane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item {
-    /// `max_new_tokens`.
-    MaxNew,
-    /// `temperature`.
-    Temperature,
-    /// `repetition_penalty`.
-    Penalty,
-    /// `top_k`.
-    TopK,
-    /// `top_p`.
-    TopP,
-    /// `do_sample`.
-    DoSample,
-    /// The system prompt.
-    System,
-    /// The seed.
-    Seed,
-    /// Threads.
-    Threads,
-    /// Type of the KV cache.
-    Kv,
-    /// The engine.
-    Engine,
+    /// A setting of the conversation.
+    Setting(SettingName),
     /// Language of the interface.
     Language,
     /// Colours.
@@ -64,40 +47,47 @@ pub enum Item {
     Mouse,
 }
 
-/// All of them, in the order of the pane.
+const fn setting(setting: Setting) -> Item {
+    Item::Setting(SettingName { setting, inverse: false })
+}
+
+/// All rows, in the order of the pane.
 pub const ITEMS: [Item; 15] = [
-    Item::MaxNew,
-    Item::Temperature,
-    Item::Penalty,
-    Item::TopK,
-    Item::TopP,
-    Item::DoSample,
-    Item::System,
-    Item::Seed,
-    Item::Threads,
-    Item::Kv,
-    Item::Engine,
+    setting(Setting::MaxNew),
+    setting(Setting::Temperature),
+    setting(Setting::Penalty),
+    setting(Setting::TopK),
+    setting(Setting::TopP),
+    setting(Setting::DoSample),
+    setting(Setting::System),
+    setting(Setting::Seed),
+    setting(Setting::Threads),
+    setting(Setting::Kv),
+    setting(Setting::Engine),
     Item::Language,
     Item::Colours,
     Item::SendKey,
     Item::Mouse,
 ];
 
+/// Below this width a row has no explanation, and in Chinese one name only.
+const WIDE: usize = 60;
+
 impl Item {
+    /// The row with this name.
+    pub fn find(name: &str) -> Option<Self> {
+        match SettingName::find(name) {
+            // The context is fixed when the model is opened.
+            Some(SettingName { setting: Setting::CtxSize, .. }) => None,
+            Some(name) => Some(Self::Setting(name)),
+            None => ITEMS.into_iter().find(|item| item.name() == name.replace('-', "_")),
+        }
+    }
+
     /// The name, as flags and files have it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::MaxNew => "max_new_tokens",
-            Self::Temperature => "temperature",
-            Self::Penalty => "repetition_penalty",
-            Self::TopK => "top_k",
-            Self::TopP => "top_p",
-            Self::DoSample => "do_sample",
-            Self::System => "system",
-            Self::Seed => "seed",
-            Self::Threads => "threads",
-            Self::Kv => "kv_type",
-            Self::Engine => "engine",
+            Self::Setting(name) => name.name(),
             Self::Language => "language",
             Self::Colours => "colours",
             Self::SendKey => "send_key",
@@ -105,117 +95,94 @@ impl Item {
         }
     }
 
-    fn explained(self, lang: Lang) -> &'static str {
-        match self {
-            Self::MaxNew => lang.of("tokens of an answer at most", "回答最多的词元数"),
-            Self::Temperature => lang.of("sharpness; 0 takes the likeliest", "随机程度；0 取最可能的"),
-            Self::Penalty => lang.of("against repetition; 1 is off", "抑制重复；1 为关闭"),
-            Self::TopK => lang.of("keep the K likeliest; 0 is off", "只留前 K 个；0 为关闭"),
-            Self::TopP => lang.of("keep the likeliest up to P; 1 is off", "只留累计概率 P；1 为关闭"),
-            Self::DoSample => lang.of("draw, or take the likeliest", "随机抽取，或取最可能的"),
-            Self::System => lang.of("system prompt; empty: the model's own", "系统提示；空为模型自带"),
-            Self::Seed => lang.of("the same seed gives the same text", "相同的种子得到相同的文本"),
-            Self::Threads => lang.of("threads that compute", "计算线程数"),
-            Self::Kv => lang.of("memory of the context: f32 f16 q8", "上下文缓存：f32 f16 q8"),
-            Self::Engine => lang.of("who computes", "计算引擎"),
-            Self::Language => lang.of("of the interface", "界面语言"),
-            Self::Colours => lang.of("of the interface", "界面颜色"),
-            Self::SendKey => lang.of("the key that sends", "发送键"),
-            Self::Mouse => lang.of("off: the terminal has it", "关闭：由终端处理"),
+    /// The name in the pane; the Chinese one comes first in the Chinese interface.
+    fn label(self, lang: Lang, cells: usize) -> Cow<'static, str> {
+        let zh = match self {
+            Self::Setting(name) => name.setting.row().name_zh,
+            Self::Language => "界面语言",
+            Self::Colours => "颜色",
+            Self::SendKey => "发送键",
+            Self::Mouse => "鼠标",
+        };
+        match lang {
+            Lang::En => self.name().into(),
+            Lang::Zh if cells < WIDE => zh.into(),
+            Lang::Zh => format!("{zh} {}", self.name()).into(),
         }
     }
 
-    /// Whether it belongs to the conversation, not to the interface.
-    fn of_talk(self) -> bool {
-        !matches!(self, Self::Language | Self::Colours | Self::SendKey | Self::Mouse)
+    fn explained(self, lang: Lang) -> &'static str {
+        match self {
+            Self::Setting(name) => name.setting.help(lang),
+            Self::Language => lang.of("Interface language", "中文 或 English"),
+            Self::Colours => lang.of("Interface colours", "深色 浅色 单色"),
+            Self::SendKey => lang.of("Key that sends a message", "Enter 或 Alt+Enter"),
+            Self::Mouse => lang.of("On: wheel scrolls; off: terminal selects", "开：滚轮翻页，关：终端选字"),
+        }
     }
+
+    /// Whether the row has a few values to choose from.
+    fn is_choice(self) -> bool {
+        match self {
+            Self::Setting(name) => {
+                matches!(name.setting.row().kind, SettingKind::Switch | SettingKind::Kv | SettingKind::Engine)
+            }
+            Self::Language | Self::Colours | Self::SendKey | Self::Mouse => true,
+        }
+    }
+
+    fn is_system(self) -> bool {
+        self == setting(Setting::System)
+    }
+}
+
+/// The settings of an answer as a patch.
+fn patch_of(chosen: &Chosen) -> Patch {
+    chosen.options.patch().over(chosen.settings.patch())
 }
 
 /// The value that is shown, and edited.
 pub fn value(app: &App, item: Item) -> String {
-    let on = |on: bool| if on { app.say("on", "开") } else { app.say("off", "关") }.to_owned();
     match item {
         Item::Language => app.lang().of("English", "中文").to_owned(),
         Item::Colours => app.look().theme.name(app.lang()).to_owned(),
         Item::SendKey => if app.prefs.enter_sends { "Enter" } else { "Alt+Enter" }.to_owned(),
-        Item::Mouse => on(app.prefs.mouse),
-        item => app.chosen.as_ref().map_or_else(|| "-".to_owned(), |chosen| of(chosen, item, on)),
+        Item::Mouse => SettingValue::Switch(app.prefs.mouse).show(app.lang()),
+        Item::Setting(name) => {
+            let value = app.chosen.as_ref().and_then(|chosen| patch_of(chosen).get(name.setting));
+            let missing = if item.is_system() && app.chosen.is_some() { "" } else { "-" };
+            value.map_or_else(|| missing.to_owned(), |value| value.show(app.lang()))
+        }
     }
 }
 
-fn of(chosen: &Chosen, item: Item, on: impl Fn(bool) -> String) -> String {
-    let (settings, options) = (&chosen.settings, &chosen.options);
-    let sampling = &settings.sampling;
-    match item {
-        Item::MaxNew => settings.max_new.to_string(),
-        Item::Temperature => sampling.temperature.to_string(),
-        Item::Penalty => sampling.repetition_penalty.to_string(),
-        Item::TopK => sampling.top_k.to_string(),
-        Item::TopP => sampling.top_p.to_string(),
-        Item::DoSample => on(sampling.do_sample),
-        Item::System => settings.system.clone().unwrap_or_default(),
-        Item::Seed => settings.seed.to_string(),
-        Item::Threads => options.threads.map_or_else(|| "-".into(), |n| n.to_string()),
-        Item::Kv => options.kv.map_or("f16", KvType::name).to_owned(),
-        Item::Engine => options.engine.name().to_owned(),
-        Item::Language | Item::Colours | Item::SendKey | Item::Mouse => String::new(),
-    }
-}
-
-/// Sets a value that was typed.
+/// Sets a value that was typed. An empty system prompt is the model's own.
 ///
 /// # Errors
-/// What the value must be.
-pub fn set(chosen: &mut Chosen, item: Item, text: &str, lang: Lang) -> Result<(), String> {
-    let text = if item == Item::System { text } else { text.trim() };
-    let (settings, options) = (&mut chosen.settings, &mut chosen.options);
-    let whole = |least: u64, most: u64| {
-        let n = text.parse::<u64>().ok().filter(|n| (least..=most).contains(n));
-        n.ok_or_else(|| match lang {
-            Lang::En if most == u64::MAX => format!("a whole number from {least} is needed"),
-            Lang::En => format!("a whole number from {least} to {most} is needed"),
-            Lang::Zh if most == u64::MAX => format!("需要不小于 {least} 的整数"),
-            Lang::Zh => format!("需要 {least} 到 {most} 的整数"),
-        })
-    };
-    let number = || text.parse::<f32>().map_err(|_| lang.of("a number is needed", "需要数字").to_owned());
-    let mut sampling = settings.sampling;
-    match item {
-        Item::MaxNew => settings.max_new = whole(1, u64::from(u32::MAX))? as usize,
-        Item::Temperature => sampling.temperature = number()?,
-        Item::Penalty => sampling.repetition_penalty = number()?,
-        Item::TopP => sampling.top_p = number()?,
-        Item::TopK => sampling.top_k = whole(0, u64::from(u32::MAX))? as u32,
-        Item::DoSample => sampling.do_sample = switch(text, lang)?,
-        Item::System => settings.system = (!text.trim().is_empty()).then(|| text.to_owned()),
-        Item::Seed => settings.seed = whole(0, u64::MAX)?,
-        Item::Threads => options.threads = Some(whole(1, 1024)? as usize),
-        Item::Kv => {
-            options.kv = Some(
-                KvType::named(text)
-                    .ok_or_else(|| lang.of("f32, f16 or q8 is needed", "需要 f32、f16 或 q8").to_owned())?,
-            );
-        }
-        Item::Engine => {
-            let engine = EngineKind::BUILT.iter().find(|engine| engine.name() == text);
-            options.engine = *engine.ok_or_else(|| {
-                let names: Vec<&str> = EngineKind::BUILT.iter().map(|engine| engine.name()).collect();
-                format!("{}: {}", lang.of("this build has", "可用引擎"), names.join(" "))
-            })?;
-        }
-        Item::Language | Item::Colours | Item::SendKey | Item::Mouse => {}
+/// A value that the setting does not take.
+pub fn set(chosen: &mut Chosen, name: SettingName, text: &str) -> Result<(), InvalidSetting> {
+    let value = name.read(GivenValue::Typed(text))?;
+    if name.setting == Setting::System && text.trim().is_empty() {
+        chosen.settings.system = None;
+        return Ok(());
     }
-    sampling.check().map_err(|error| error.to_string())?;
-    settings.sampling = sampling;
+    put_value(chosen, name.setting, value);
     Ok(())
+}
+
+fn put_value(chosen: &mut Chosen, setting: Setting, value: SettingValue) {
+    let mut patch = Patch::default();
+    patch.set(setting, Some(value));
+    chosen.settings.apply(&patch);
+    chosen.options.apply(&patch);
 }
 
 /// Whether on or off is meant.
 fn switch(text: &str, lang: Lang) -> Result<bool, String> {
-    match text {
-        "on" | "true" | "1" | "yes" | "开" => Ok(true),
-        "off" | "false" | "0" | "no" | "关" => Ok(false),
-        _ => Err(lang.of("on or off is needed", "需要 on 或 off").to_owned()),
+    match SettingName::from(Setting::DoSample).read(GivenValue::Typed(text)) {
+        Ok(SettingValue::Switch(on)) => Ok(on),
+        Ok(_) => Ok(false),
+        Err(invalid) => Err(invalid.needed(lang)),
     }
 }
 
@@ -229,7 +196,9 @@ fn set_pref(app: &mut App, item: Item, text: &str) -> Result<(), String> {
         (Item::Language, _) => return Err(one_of("zh en")),
         (Item::Colours, "dark" | "深色") => app.set_theme(Theme::Dark),
         (Item::Colours, "light" | "浅色") => app.set_theme(Theme::Light),
-        (Item::Colours, "none" | "plain" | "no colour" | "无颜色") => app.set_theme(Theme::Plain),
+        (Item::Colours, "none" | "plain" | "no colour" | "单色" | "无颜色") => {
+            app.set_theme(Theme::Plain)
+        }
         (Item::Colours, _) => return Err(one_of("dark light none")),
         (Item::SendKey, "enter") => app.prefs.enter_sends = true,
         (Item::SendKey, "alt+enter") => app.prefs.enter_sends = false,
@@ -249,48 +218,50 @@ fn step(app: &mut App, item: Item, up: bool, now: Instant) -> Vec<Effect> {
         }
         Item::SendKey => app.prefs.enter_sends = !app.prefs.enter_sends,
         Item::Mouse => app.prefs.mouse = !app.prefs.mouse,
-        _ if is_switching(app, now) => return Vec::new(),
-        item => {
+        Item::Setting(_) if is_switching(app, now) => return Vec::new(),
+        Item::Setting(name) => {
             let Some(mut chosen) = app.chosen.clone() else { return Vec::new() };
-            let (settings, options) = (&mut chosen.settings, &mut chosen.options);
-            let sampling = &mut settings.sampling;
-            let by = |value: f32, step: f32, least: f32, most: f32| {
-                let next = if up { value + step } else { value - step };
-                ((next.clamp(least, most)) * 100.0).round() / 100.0
+            let Some(value) = next_value(name.setting, patch_of(&chosen).get(name.setting), up) else {
+                return Vec::new();
             };
-            let count = |value: usize, step: usize, least: usize, most: usize| {
-                (if up { value.saturating_add(step) } else { value.saturating_sub(step) }).clamp(least, most)
-            };
-            match item {
-                Item::MaxNew => settings.max_new = count(settings.max_new, 64, 1, 1 << 20),
-                Item::Temperature => sampling.temperature = by(sampling.temperature, 0.05, 0.0, 5.0),
-                Item::Penalty => {
-                    sampling.repetition_penalty = by(sampling.repetition_penalty, 0.01, 0.01, 5.0);
-                }
-                Item::TopK => sampling.top_k = count(sampling.top_k as usize, 5, 0, 1000) as u32,
-                Item::TopP => sampling.top_p = by(sampling.top_p, 0.05, 0.0, 1.0),
-                Item::DoSample => sampling.do_sample = !sampling.do_sample,
-                Item::Seed => settings.seed = count(settings.seed as usize, 1, 0, usize::MAX) as u64,
-                Item::Threads => options.threads = Some(count(options.threads.unwrap_or(1), 1, 1, 1024)),
-                Item::Kv => {
-                    options.kv = Some(match (options.kv.unwrap_or(KvType::F16), up) {
-                        (KvType::F32, true) | (KvType::Q8, false) => KvType::F16,
-                        (KvType::F16, true) | (KvType::F32, false) => KvType::Q8,
-                        (KvType::Q8, true) | (KvType::F16, false) => KvType::F32,
-                    });
-                }
-                Item::Engine => {
-                    let at =
-                        EngineKind::BUILT.iter().position(|&engine| engine == options.engine).unwrap_or(0);
-                    options.engine = EngineKind::BUILT[(at + 1) % EngineKind::BUILT.len()];
-                }
-                _ => {}
-            }
+            put_value(&mut chosen, name.setting, value);
             app.chosen = Some(chosen.clone());
             return vec![Effect::Work(ModelTask::Keep(chosen))];
         }
     }
     changed(app, item)
+}
+
+/// The value that follows `now` in a direction; `None` for texts.
+fn next_value(setting: Setting, now: Option<SettingValue>, up: bool) -> Option<SettingValue> {
+    fn around<T: Copy + PartialEq>(all: &[T], now: T, up: bool) -> T {
+        let at = all.iter().position(|&one| one == now).unwrap_or(0);
+        all[(at + if up { 1 } else { all.len() - 1 }) % all.len()]
+    }
+    Some(match (setting.row().kind, now) {
+        (SettingKind::Whole(least, most), now) => {
+            // Beyond these a value is typed.
+            let (step, most) = match setting {
+                Setting::MaxNew => (64, 1 << 20),
+                Setting::TopK => (5, 1000),
+                _ => (1, most),
+            };
+            let now = if let Some(SettingValue::Whole(now)) = now { now } else { least };
+            let next = if up { now.saturating_add(step) } else { now.saturating_sub(step) };
+            SettingValue::Whole(next.clamp(least, most))
+        }
+        (SettingKind::Number(range), Some(SettingValue::Number(now))) => {
+            let step = if setting == Setting::Penalty { 0.01 } else { 0.05 };
+            let next = if up { now + step } else { now - step };
+            SettingValue::Number((next.clamp(range.least, range.most) * 100.0).round() / 100.0)
+        }
+        (SettingKind::Switch, Some(SettingValue::Switch(on))) => SettingValue::Switch(!on),
+        (SettingKind::Kv, Some(SettingValue::Kv(kv))) => SettingValue::Kv(around(&KvType::ALL, kv, up)),
+        (SettingKind::Engine, Some(SettingValue::Engine(engine))) => {
+            SettingValue::Engine(around(EngineKind::BUILT, engine, up))
+        }
+        _ => return None,
+    })
 }
 
 /// Keeps what was chosen for the interface.
@@ -323,7 +294,7 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         }
         match key.code {
             KeyCode::Esc => state.editing = None,
-            KeyCode::Enter if newline && item == Item::System => input.insert("\n"),
+            KeyCode::Enter if newline && item.is_system() => input.insert("\n"),
             KeyCode::Enter => {
                 let text = input.text().to_owned();
                 state.editing = None;
@@ -335,7 +306,7 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         }
         return Vec::new();
     }
-    let choice = matches!(item, Item::DoSample | Item::Kv | Item::Engine) || !item.of_talk();
+    let choice = item.is_choice();
     match key.code {
         KeyCode::Esc | KeyCode::F(2) | KeyCode::Char('q') => app.panel = None,
         KeyCode::Up | KeyCode::Char('k') => state.at = state.at.saturating_sub(1),
@@ -345,22 +316,25 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
         KeyCode::Left | KeyCode::Char('-' | 'h') => return step(app, item, false, now),
         KeyCode::Right | KeyCode::Char('+' | '=' | 'l' | ' ') => return step(app, item, true, now),
         // The first digit of another number.
-        KeyCode::Char(c @ ('0'..='9' | '.')) if !choice && item != Item::System => {
+        KeyCode::Char(c @ ('0'..='9' | '.')) if !choice && !item.is_system() => {
             state.editing = Some(Input::of(c.encode_utf8(&mut [0; 4])));
         }
-        KeyCode::Delete | KeyCode::Backspace if item.of_talk() && !is_switching(app, now) => {
-            if let (Some(fresh), Some(chosen)) = (app.fresh.clone(), app.chosen.as_mut()) {
-                let text = of(&fresh, item, |on| if on { "on" } else { "off" }.to_owned());
-                if set(chosen, item, &text, Lang::En).is_ok() {
-                    return vec![Effect::Work(ModelTask::Keep(chosen.clone()))];
+        KeyCode::Delete | KeyCode::Backspace if !is_switching(app, now) => {
+            if let (Item::Setting(name), Some(fresh), Some(chosen)) = (item, &app.fresh, app.chosen.as_mut())
+            {
+                match patch_of(fresh).get(name.setting) {
+                    Some(value) => put_value(chosen, name.setting, value),
+                    None if item.is_system() => chosen.settings.system = None,
+                    None => return Vec::new(),
                 }
+                return vec![Effect::Work(ModelTask::Keep(chosen.clone()))];
             }
         }
         KeyCode::Enter if choice => return step(app, item, true, now),
         KeyCode::Enter => {
             let text = value(app, item);
             if let Some(Panel::Settings(state)) = &mut app.panel {
-                (state.editing, state.replaces) = (Some(Input::of(&text)), item != Item::System);
+                (state.editing, state.replaces) = (Some(Input::of(&text)), !item.is_system());
             }
         }
         _ => {}
@@ -371,21 +345,27 @@ pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
 /// Sets what was typed, or says what it must be.
 pub fn put(app: &mut App, item: Item, text: &str, now: Instant) -> Vec<Effect> {
     let lang = app.lang();
-    let done = match item.of_talk() {
-        false => set_pref(app, item, text.trim()).map(|()| changed(app, item)),
-        true if is_switching(app, now) => return Vec::new(),
-        true => {
+    let done = match item {
+        Item::Setting(_) if is_switching(app, now) => return Vec::new(),
+        Item::Setting(name) => {
             let Some(chosen) = &mut app.chosen else { return Vec::new() };
-            set(chosen, item, text, lang).map(|()| vec![Effect::Work(ModelTask::Keep(chosen.clone()))])
+            let done = set(chosen, name, text).map(|()| vec![Effect::Work(ModelTask::Keep(chosen.clone()))]);
+            done.map_err(|invalid| invalid.needed(lang))
         }
+        item => set_pref(app, item, text.trim()).map(|()| changed(app, item)),
     };
     match done {
         Ok(effects) => effects,
         Err(what) => {
-            app.flash(format!("{}: {what}", item.name()), Tone::Error, now);
+            app.flash(format!("{}{}{what}", item.name(), lang.of(": ", "：")), Tone::Error, now);
             Vec::new()
         }
     }
+}
+
+/// What is said about a name that no row has.
+pub fn unknown(name: &str, lang: Lang) -> String {
+    settings::unknown(name, ITEMS.iter().map(|item| item.name()), lang)
 }
 
 /// The window's place.
@@ -394,7 +374,7 @@ pub fn window_place(screen: Rect) -> Rect {
 }
 
 /// Shows the pane.
-pub fn render(app: &App, state: &Settings, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
+pub fn render(app: &App, state: &SettingsPane, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
     let look = app.look();
     let area = window_place(screen);
     let hint = match state.editing {
@@ -412,18 +392,20 @@ pub fn render(app: &App, state: &Settings, screen: Rect, buffer: &mut Buffer) ->
         buffer,
     );
     let cells = usize::from(inner.width);
-    let names = ITEMS.iter().map(|item| item.name().len()).max().unwrap_or(0) + 2;
+    let label = |item: Item| item.label(app.lang(), cells);
+    let names = ITEMS.iter().map(|&item| width(&label(item))).max().unwrap_or(0) + 2;
     let rows: Vec<_> = ITEMS
         .iter()
         .map(|&item| {
             let mut shown = one_line(&value(app, item));
-            if item == Item::System && shown.is_empty() {
-                shown = app.say("(the model's own)", "（模型自带）").to_owned();
+            if item.is_system() && shown.is_empty() {
+                let default = Setting::System.default_text(app.lang());
+                shown = app.lang().of(format!("({default})"), format!("（{default}）"));
             }
-            let explained = if cells >= 60 { item.explained(app.lang()) } else { "" };
+            let explained = if cells >= WIDE { item.explained(app.lang()) } else { "" };
             let room =
                 cells.saturating_sub(names + if explained.is_empty() { 0 } else { width(explained) + 2 });
-            let left = format!("{}{}", pad(item.name(), names), super::text::fit(&shown, room));
+            let left = format!("{}{}", pad(&label(item), names), super::text::fit(&shown, room));
             both_ends(&left, explained, cells, [Style::new(), look.dim()])
         })
         .collect();
@@ -442,11 +424,11 @@ pub fn render(app: &App, state: &Settings, screen: Rect, buffer: &mut Buffer) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Settings as Session;
+    use crate::session::Settings;
     use crate::session::open::SessionOptions;
 
     fn chosen() -> Chosen {
-        let settings = Session {
+        let settings = Settings {
             sampling: Default::default(),
             max_new: 512,
             n_ctx: 2048,
@@ -460,34 +442,60 @@ mod tests {
         }
     }
 
+    fn find(name: &str) -> SettingName {
+        let Some(Item::Setting(name)) = Item::find(name) else { panic!("{name}") };
+        name
+    }
+
     #[test]
     fn values_are_checked() {
-        for (item, good, bad) in [
-            (Item::MaxNew, "64", "0"),
-            (Item::Temperature, "1.5", "-1"),
-            (Item::Penalty, "1.1", "0"),
-            (Item::TopK, "0", "-1"),
-            (Item::TopP, "0.5", "2"),
-            (Item::DoSample, "off", "maybe"),
-            (Item::Seed, "18446744073709551615", "x"),
-            (Item::Threads, "3", "0"),
-            (Item::Kv, "q8", "q4"),
-            (Item::Engine, "native", "magic"),
+        for (name, good, bad) in [
+            ("max_new_tokens", "64", "0"),
+            ("temperature", "1.5", "-1"),
+            ("repetition_penalty", "1.1", "0"),
+            ("top_k", "0", "-1"),
+            ("top_p", "0.5", "2"),
+            ("do_sample", "off", "maybe"),
+            ("seed", "18446744073709551615", "x"),
+            ("threads", "3", "0"),
+            ("kv_type", "q8", "q4"),
+            ("engine", "native", "magic"),
         ] {
-            let mut c = chosen();
+            let (mut c, name) = (chosen(), find(name));
             let before = c.clone();
-            assert!(set(&mut c, item, bad, Lang::En).is_err(), "{item:?} {bad}");
-            assert_eq!(c, before, "{item:?}: a refused value changes nothing");
-            set(&mut c, item, good, Lang::Zh).unwrap();
-            assert_eq!(of(&c, item, |on| if on { "on" } else { "off" }.into()), good, "{item:?}");
+            assert!(set(&mut c, name, bad).is_err(), "{name:?} {bad}");
+            assert_eq!(c, before, "{name:?}: a refused value changes nothing");
+            set(&mut c, name, good).unwrap();
+            assert_eq!(patch_of(&c).get(name.setting).unwrap().show(Lang::En), good, "{name:?}");
         }
         let mut c = chosen();
-        set(&mut c, Item::System, "你是诗人\n", Lang::En).unwrap();
+        set(&mut c, find("greedy"), "on").unwrap();
+        assert!(!c.settings.sampling.do_sample);
+        set(&mut c, find("system"), "你是诗人\n").unwrap();
         assert_eq!(c.settings.system.as_deref(), Some("你是诗人\n"));
-        set(&mut c, Item::System, "  ", Lang::En).unwrap();
+        set(&mut c, find("system"), "  ").unwrap();
         assert_eq!(c.settings.system, None);
-        for bad in ["nan", "inf"] {
-            assert!(set(&mut c, Item::Temperature, bad, Lang::En).is_err(), "{bad}");
-        }
+        assert_eq!((Item::find("ctx_size"), Item::find("send-key")), (None, Some(Item::SendKey)));
+    }
+
+    #[test]
+    fn rows_are_the_settings_that_can_change() {
+        let listed = ITEMS.into_iter().filter_map(|item| match item {
+            Item::Setting(name) => Some(name.setting),
+            _ => None,
+        });
+        let expected = Setting::ALL.into_iter().filter(|&setting| setting != Setting::CtxSize);
+        assert_eq!(Vec::from_iter(listed), Vec::from_iter(expected));
+    }
+
+    #[test]
+    fn arrows_stay_within_the_range() {
+        let next = |setting, now, up| next_value(setting, Some(now), up).unwrap();
+        assert_eq!(next(Setting::TopP, SettingValue::Number(1.0), true), SettingValue::Number(1.0));
+        assert_eq!(next(Setting::Temperature, SettingValue::Number(0.5), true), SettingValue::Number(0.55));
+        assert_eq!(next(Setting::Penalty, SettingValue::Number(0.01), false), SettingValue::Number(0.01));
+        assert_eq!(next(Setting::MaxNew, SettingValue::Whole(64), false), SettingValue::Whole(1));
+        assert_eq!(next(Setting::Kv, SettingValue::Kv(KvType::Q8), true), SettingValue::Kv(KvType::F32));
+        assert_eq!(next(Setting::Kv, SettingValue::Kv(KvType::F32), false), SettingValue::Kv(KvType::Q8));
     }
 }

@@ -228,7 +228,7 @@ pub fn act(app: &mut App, what: Action, now: Instant) -> Vec<Effect> {
         Action::EndOfInput if app.input.is_empty() => return quit(app, now),
         Action::EndOfInput => app.input.delete(),
         Action::Help => app.panel = Some(Panel::Help(0)),
-        Action::Settings => app.panel = Some(Panel::Settings(settings::Settings::default())),
+        Action::Settings => app.panel = Some(Panel::Settings(settings::SettingsPane::default())),
         Action::Talks => return talks::open(app),
         Action::Models => {
             if is_free(app, now) {

@@ -78,13 +78,13 @@ fn settings_and_statistics_say_what_is_wrong() {
     assert_eq!(talk.code, Some(1), "{}", talk.stderr);
     assert!(!talk.out().trim().is_empty(), "the block is a message");
     for said in [
-        "\"foo\" is no setting; there are temperature top_k",
+        "unknown setting \"foo\"; valid: max_new_tokens, temperature",
         "from 0 to 18446744073709551615",
         "from 0 to 4294967295",
         "/set system TEXT; /set system default",
         "huozi: /set top_p VALUE",
-        "system 系统\n",
-        "system (the model's own)\n",
+        "system 系统 | ",
+        "system (the model's own) | ",
         "[1 exchange, 0 of them",
         "there is no answer in this conversation yet",
         "huozi: 5 of the lines failed\n",

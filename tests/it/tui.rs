@@ -219,7 +219,7 @@ fn settings_are_changed_typed_refused_and_reset() {
     world.write("-3");
     assert!(world.key(KeyCode::Enter).is_empty());
     assert_eq!(world.app.chosen.as_ref().unwrap().settings.sampling.temperature, 1.25);
-    assert!(world.screen().contains("temperature is -3"));
+    assert!(world.screen().contains("temperature: a number from 0 to 5 is needed"));
     assert!(kept(&world.key(KeyCode::Delete)));
     assert_eq!(world.app.chosen.as_ref().unwrap().settings.sampling.temperature, 0.5);
     // The next answer has them.

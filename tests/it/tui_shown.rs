@@ -335,9 +335,11 @@ fn another_model_that_goes_on_with_a_conversation_says_so() {
 #[test]
 fn set_says_what_it_did() {
     let mut world = World::chat((80, 24), Lang::En, conversation());
-    for (typed, said) in
-        [("/set top_k 7", "top_k = 7"), ("/set foo 3", "foo: no such setting"), ("/set top_p 9", "top_p: ")]
-    {
+    for (typed, said) in [
+        ("/set top_k 7", "top_k = 7"),
+        ("/set foo 3", "unknown setting \"foo\"; valid: max_new_tokens"),
+        ("/set top_p 9", "top_p: "),
+    ] {
         world.write(typed);
         world.key(KeyCode::Enter);
         assert!(world.screen().contains(said) && world.app.panel.is_none(), "{typed}: {}", world.screen());

@@ -2,11 +2,12 @@
 
 use crate::common;
 use crate::worker_support::{Threads, choices, nothing, options, saved, setup, short, talked};
-use huozi::session::open::{SessionOptions, Source, Step, Wanted};
-use huozi::session::store::{self, Choices};
+use huozi::session::open::{SessionOptions, Source, Step};
+use huozi::session::store;
 use huozi::session::{Event, KvType};
+use huozi::settings::Patch;
 use huozi::tui::look::Lang;
-use huozi::tui::worker::{AskKind, DeskTask, ModelTask, Report, Setup, Typed};
+use huozi::tui::worker::{AskKind, DeskTask, ModelTask, Report, Setup};
 use huozi_convert::plan::Preset;
 use std::fs;
 use std::path::PathBuf;
@@ -59,13 +60,13 @@ fn options_that_were_chosen_wait_for_the_next_answer() {
 fn what_was_typed_holds_and_what_differs_is_kept() {
     let home = tempfile::tempdir().unwrap();
     saved(home.path(), choices());
-    let typed = Wanted { temperature: Some(0.2), ..Wanted::default() };
-    let setup = Setup {
-        wanted: typed.clone(),
-        typed: Typed { sampling: typed, kv: true, ..Typed::default() },
+    let typed = Patch {
+        temperature: Some(0.2),
+        kv: Some(KvType::F32),
         system: Some("简短。".into()),
-        ..setup(home.path())
+        ..Patch::default()
     };
+    let setup = Setup { wanted: typed.clone(), typed, ..setup(home.path()) };
     let threads = Threads::start(setup);
     let (fresh, _) = threads.load(SessionOptions { kv: Some(KvType::F32), ..options() });
     let old = threads.opened(ModelTask::Open("old".into()));
@@ -83,7 +84,7 @@ fn what_was_typed_holds_and_what_differs_is_kept() {
     );
     let Some(Report::Named(name, _)) = named.map(|at| &reports[at]) else { panic!() };
     let kept = store::load(&home.path().join("sessions"), name, "").unwrap().choices.unwrap();
-    let expected = Choices { max_new: Some(3), seed: Some(new.settings.seed), ..Choices::default() };
+    let expected = Patch { max_new: Some(3), seed: Some(new.settings.seed), ..Patch::default() };
     assert_eq!(kept, expected);
 }
 

@@ -1,9 +1,9 @@
 //! What was typed to measure: `huozi eval` and `huozi bench`.
 
-use super::ModelArgs;
+use super::model::ModelArgs;
 use super::values::{
-    batch, chunk_2, chunk_4, engine, flash_attention, kv_type, output, pair, phase, position, positive,
-    repetitions, shape, threads,
+    Output, batch, chunk_2, chunk_4, engine, flash_attention, kv_type, output, pair, phase, position,
+    positive, repetitions, shape, threads,
 };
 use crate::engine::{EngineKind, FlashAttention, KvType, Phase};
 use clap::{Args, Subcommand};
@@ -47,7 +47,10 @@ pub struct Ppl {
     #[arg(value_name = "TEXT_FILE")]
     pub text: PathBuf,
     /// Tokens of a chunk
-    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256, value_parser = chunk_2, allow_negative_numbers = true)]
+    #[arg(
+        short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256,
+        value_parser = chunk_2, allow_negative_numbers = true,
+    )]
     pub chunk: usize,
     /// Tokens from one chunk to the next; a token is scored once [default: the chunk]
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
@@ -97,7 +100,10 @@ pub struct Kl {
     #[arg(value_name = "TEXT_FILE")]
     pub text: PathBuf,
     /// Tokens of a chunk
-    #[arg(short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256, value_parser = chunk_4, allow_negative_numbers = true)]
+    #[arg(
+        short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256,
+        value_parser = chunk_4, allow_negative_numbers = true,
+    )]
     pub chunk: usize,
     /// Chunks at most
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
@@ -140,16 +146,25 @@ pub struct Bench {
     #[arg(long, value_name = "FILE", requires = "shape", conflicts_with = "compare")]
     pub write: Option<PathBuf>,
     /// Prompt tokens; 0 is none
-    #[arg(short = 'p', long, alias = "n_prompt", value_name = "N", value_delimiter = ',', default_value = "512", value_parser = position)]
+    #[arg(
+        short = 'p', long, alias = "n_prompt", value_name = "N", value_delimiter = ',',
+        default_value = "512", value_parser = position,
+    )]
     pub n_prompt: Vec<usize>,
     /// Generated tokens; 0 is none
-    #[arg(short = 'n', long, alias = "n_gen", value_name = "N", value_delimiter = ',', default_value = "128", value_parser = position)]
+    #[arg(
+        short = 'n', long, alias = "n_gen", value_name = "N", value_delimiter = ',',
+        default_value = "128", value_parser = position,
+    )]
     pub n_gen: Vec<usize>,
     /// A prompt and an answer measured together, e.g. 32,64
     #[arg(long, value_name = "P,N", value_parser = pair)]
     pub pg: Vec<(usize, usize)>,
     /// Tokens before the measured ones
-    #[arg(short = 'd', long, alias = "n_depth", value_name = "N", value_delimiter = ',', default_value = "0", value_parser = position)]
+    #[arg(
+        short = 'd', long, alias = "n_depth", value_name = "N", value_delimiter = ',',
+        default_value = "0", value_parser = position,
+    )]
     pub n_depth: Vec<usize>,
     /// Sequences generated together
     #[arg(short, long, value_name = "N", value_delimiter = ',', default_value = "1", value_parser = batch)]
@@ -190,17 +205,4 @@ pub struct Bench {
     /// No progress
     #[arg(short, long)]
     pub quiet: bool,
-}
-
-/// How rows are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// A Markdown table.
-    Markdown,
-    /// One JSON array.
-    Json,
-    /// One JSON object per line.
-    JsonLines,
-    /// Comma-separated values with a header.
-    Csv,
 }

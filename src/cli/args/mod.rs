@@ -1,19 +1,27 @@
 //! What was typed: the commands and flags of `huozi`, as `clap` reads them. No input or output happens here.
 //!
-//! The spellings of the original Python program (`--max_new_tokens`, `--top_k`, ...) are hidden aliases. A value that
-//! is `None` was not typed; `settings` decides what it is then.
+//! The spellings of the original Python program (`--max_new_tokens`, `--top_k`, ...) are hidden aliases. A
+//! value that is `None` was not typed; `settings` decides what it is then.
 
+mod flags;
 mod measure;
+mod model;
 mod values;
 
-pub use measure::{Bench, Eval, EvalWhat, Kl, Output, Ppl};
-pub use values::{engine, kv_type, penalty, positive, seed, temperature, threads, top_k, top_p};
+pub use flags::SamplingArgs;
+#[cfg(feature = "tui")]
+pub(super) use flags::{aliases, help};
+pub use measure::{Bench, Eval, EvalWhat, Kl, Ppl};
+pub use model::{ChatArgs, LoadArgs, ModelArgs};
+pub use values::{Ids, Output};
+#[cfg(feature = "tui")]
+pub(super) use values::{engine, kv_type, threads};
 
-use crate::engine::{EngineKind, FlashAttention, KvType, Phase};
+use crate::engine::Phase;
 use clap::{Args, Parser, Subcommand};
 use huozi_token::HistoryRule;
 use std::path::PathBuf;
-use values::{context, flash_attention, history, ids, not_positional, phase};
+use values::{context, history, ids, not_positional, phase};
 
 /// Runs BLOOM-family language models (Huozi, BLOOM, BLOOMZ) on this machine's CPU
 #[derive(Debug, Parser)]
@@ -79,83 +87,6 @@ impl Command {
     }
 }
 
-/// Which model, and how it is loaded.
-#[derive(Clone, Debug, Default, Args)]
-pub struct ModelArgs {
-    /// GGUF file [env HUOZI_MODEL]
-    #[arg(short, long, value_name = "FILE")]
-    pub model: Option<PathBuf>,
-    #[command(flatten)]
-    /// How it is run.
-    pub load: LoadArgs,
-}
-
-/// How a model is loaded and run.
-#[derive(Clone, Debug, Default, Args)]
-pub struct LoadArgs {
-    /// Threads [default: fast physical cores; env HUOZI_THREADS]
-    #[arg(short, long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
-    pub threads: Option<usize>,
-    /// What runs it: native, or llama.cpp as ggml [default: native]
-    #[arg(long, value_name = "ENGINE", value_parser = engine)]
-    pub engine: Option<EngineKind>,
-    /// Flash attention of llama.cpp: auto, on or off [default: auto]
-    #[arg(long, alias = "flash_attn", value_name = "HOW", value_parser = flash_attention)]
-    pub flash_attn: Option<FlashAttention>,
-    /// Type of the KV cache: f32, f16, q8 [default: f16; logits, eval: f32]
-    #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_type)]
-    pub kv_type: Option<KvType>,
-    /// Read the file into memory instead of mapping it
-    #[arg(long, alias = "no_mmap")]
-    pub no_mmap: bool,
-    /// Lock the weights in memory: nothing else pushes them out
-    #[arg(long)]
-    pub mlock: bool,
-    /// Load even if memory looks too small
-    #[arg(long, alias = "no_memory_check")]
-    pub no_memory_check: bool,
-}
-
-/// How the next token is chosen.
-#[derive(Clone, Debug, Default, Args)]
-pub struct SamplingArgs {
-    /// Tokens of an answer at most [default: 512]
-    #[arg(short = 'n', long, aliases = ["max_new_tokens", "predict", "n-predict"], value_name = "N", value_parser = positive, allow_negative_numbers = true)]
-    pub max_new_tokens: Option<usize>,
-    /// Seed of the draws [default: random, and shown]
-    #[arg(short, long, value_name = "N", value_parser = seed, allow_negative_numbers = true)]
-    pub seed: Option<u64>,
-    /// Sharpness; 0 is greedy [default: the file's or 0.5]
-    #[arg(long, alias = "temp", value_name = "X", value_parser = temperature, allow_negative_numbers = true)]
-    pub temperature: Option<f32>,
-    /// Keep the K likeliest; 0 is off [default: the file's or 50]
-    #[arg(long, alias = "top_k", value_name = "K", value_parser = top_k, allow_negative_numbers = true)]
-    pub top_k: Option<u32>,
-    /// Keep the likeliest up to P; 1 is off [default: the file's or 0.95]
-    #[arg(long, alias = "top_p", value_name = "P", value_parser = top_p, allow_negative_numbers = true)]
-    pub top_p: Option<f32>,
-    /// Penalty of tokens seen; 1 is off [default: the file's or 1.03]
-    #[arg(long, aliases = ["repetition_penalty", "repeat-penalty"], value_name = "X", value_parser = penalty, allow_negative_numbers = true)]
-    pub repetition_penalty: Option<f32>,
-    /// Always take the likeliest token
-    #[arg(long)]
-    pub greedy: bool,
-}
-
-/// What stands before the first message and which messages are kept.
-#[derive(Clone, Debug, Default, Args)]
-pub struct ChatArgs {
-    /// Context in tokens, prompt and answer together [default: as trained]
-    #[arg(short, long, alias = "ctx_size", value_name = "N", value_parser = context, allow_negative_numbers = true)]
-    pub ctx_size: Option<usize>,
-    /// System text instead of the default one
-    #[arg(long, value_name = "TEXT", conflicts_with = "system_file")]
-    pub system: Option<String>,
-    /// File with the system text
-    #[arg(long, alias = "system_file", value_name = "FILE")]
-    pub system_file: Option<PathBuf>,
-}
-
 /// `huozi run`
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -171,7 +102,7 @@ pub struct Run {
     #[command(flatten)]
     /// The model.
     pub model: ModelArgs,
-    /// The prompt, also one that begins with -
+    /// Prompt text (may begin with -)
     #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
     pub prompt: Option<String>,
     /// File with the prompt; - is standard input
@@ -237,10 +168,6 @@ pub struct Chat {
     #[arg(short, long, overrides_with = "quiet")]
     pub verbose: bool,
 }
-
-/// Token ids. A type of its own, or clap would take `--ids` several times.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Ids(pub Vec<u32>);
 
 /// A text, or ids.
 #[derive(Clone, Debug, Default, Args)]
@@ -348,7 +275,7 @@ pub struct Inspect {
 Example:
   huozi verify huozi.gguf
 A file of huozi-convert carries the SHA-256 of each tensor. Of other files the
-structure is checked. Exit code 4 when something is not what it was.")]
+structure is checked. Exit code 4 if a checksum does not match.")]
 pub struct Verify {
     /// GGUF file [env HUOZI_MODEL]
     #[arg(value_name = "FILE", conflicts_with = "model")]
@@ -373,7 +300,10 @@ Example:
 Looks for models in HUOZI_MODEL, $XDG_DATA_HOME/huozi and the current folder.")]
 pub struct Doctor {
     /// Context in tokens that the forecast counts with
-    #[arg(short, long, alias = "ctx_size", value_name = "N", default_value_t = 2048, value_parser = context, allow_negative_numbers = true)]
+    #[arg(
+        short, long, alias = "ctx_size", value_name = "N", default_value_t = 2048, value_parser = context,
+        allow_negative_numbers = true,
+    )]
     pub ctx_size: usize,
     /// One JSON object instead
     #[arg(long)]
@@ -412,6 +342,7 @@ pub struct Demo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::KvType;
     use clap::CommandFactory;
 
     #[test]
@@ -439,10 +370,10 @@ mod tests {
         ])
         .unwrap();
         let Command::Run(run) = cli.command else { panic!() };
-        assert_eq!(run.sampling.max_new_tokens, Some(7));
-        assert_eq!(run.sampling.top_k, Some(3));
-        assert_eq!(run.sampling.top_p, Some(0.5));
-        assert_eq!(run.sampling.repetition_penalty, Some(1.1));
+        assert_eq!(run.sampling.patch.max_new, Some(7));
+        assert_eq!(run.sampling.patch.top_k, Some(3));
+        assert_eq!(run.sampling.patch.top_p, Some(0.5));
+        assert_eq!(run.sampling.patch.repetition_penalty, Some(1.1));
         assert_eq!(run.chat.ctx_size, Some(99));
         assert_eq!(run.model.load.kv_type, Some(KvType::F32));
     }
@@ -453,9 +384,11 @@ mod tests {
             ["--temperature", "-1"],
             ["--temperature", "NaN"],
             ["--temperature", "inf"],
-            ["--top-p", "0"],
+            ["--temperature", "5.1"],
             ["--top-p", "1.5"],
             ["--repetition-penalty", "0"],
+            ["--repetition-penalty", "5.1"],
+            ["--max-new-tokens", "4294967296"],
             ["-n", "0"],
             ["-t", "0"],
             ["-t", "1025"],

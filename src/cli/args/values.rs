@@ -1,27 +1,37 @@
 //! What a typed value may be. The messages say what is needed; clap says where.
 
-use super::{Ids, Output};
+use super::flags::parse;
 use crate::engine::{EngineKind, FlashAttention, KvType, Phase};
+use crate::settings::Setting;
 use huozi_quant::bloom::shape::Shape;
 use huozi_token::HistoryRule;
 
-// Not `ValueEnum`: documented values would turn every help into clap's long form, two lines and more per flag.
-/// Parses a type of the KV cache; also for the configuration file.
-pub fn kv_type(text: &str) -> Result<KvType, String> {
-    match text {
-        "f32" | "fp32" => Ok(KvType::F32),
-        "f16" | "fp16" => Ok(KvType::F16),
-        "q8" => Ok(KvType::Q8),
-        _ => Err("f32, f16 or q8 is needed".to_owned()),
-    }
+/// Token ids. A type of its own, or clap would take `--ids` several times.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ids(pub Vec<u32>);
+
+/// How rows are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A Markdown table.
+    Markdown,
+    /// One JSON array.
+    Json,
+    /// One JSON object per line.
+    JsonLines,
+    /// Comma-separated values with a header.
+    Csv,
 }
 
-/// Parses the name of an inference engine.
-///
-/// # Errors
-/// No engine has this name.
-pub fn engine(text: &str) -> Result<EngineKind, String> {
-    EngineKind::named(text).ok_or_else(|| "native or ggml is needed".to_owned())
+// Not `ValueEnum`: documented values would turn every help into clap's long form, two lines and more per
+// flag.
+pub(in crate::cli) fn kv_type(text: &str) -> Result<KvType, String> {
+    parse(Setting::Kv, text, |patch| patch.kv)
+}
+
+pub(in crate::cli) fn engine(text: &str) -> Result<EngineKind, String> {
+    // One that this build does not have is refused when the model is opened, with the way to get it.
+    EngineKind::named(text).map_or_else(|| parse(Setting::Engine, text, |patch| patch.engine), Ok)
 }
 
 pub(super) fn flash_attention(text: &str) -> Result<FlashAttention, String> {
@@ -49,21 +59,18 @@ pub(super) fn history(text: &str) -> Result<HistoryRule, String> {
     }
 }
 
-/// Threads at most: more than any machine has, fewer than the system refuses.
-const MAX_THREADS: usize = 1024;
 /// Sequences measured together at most: llama.cpp's own bound.
 const MAX_BATCH: usize = 256;
 const MAX_REPETITIONS: usize = 10_000;
 /// Positions of a context at most, as in a model file.
 const MAX_CTX: usize = 1 << 24;
 
-/// Parses a number of threads; also for the environment and the configuration file.
-pub fn threads(text: &str) -> Result<usize, String> {
-    between(text, 1, MAX_THREADS)
+pub(in crate::cli) fn threads(text: &str) -> Result<usize, String> {
+    parse(Setting::Threads, text, |patch| patch.threads)
 }
 
 pub(super) fn context(text: &str) -> Result<usize, String> {
-    between(text, 1, MAX_CTX)
+    parse(Setting::CtxSize, text, |patch| patch.n_ctx)
 }
 
 pub(super) fn position(text: &str) -> Result<usize, String> {
@@ -130,42 +137,9 @@ pub(super) fn ids(text: &str) -> Result<Ids, String> {
         .map(Ids)
 }
 
-/// Parses a top-k: 0 is off.
-pub fn top_k(text: &str) -> Result<u32, String> {
-    text.parse().map_err(|_| format!("a whole number from 0 to {} is needed", u32::MAX))
-}
-
-/// Parses a seed.
-pub fn seed(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("a whole number from 0 to {} is needed", u64::MAX))
-}
-
-/// Parses a count: 1 or more.
-pub fn positive(text: &str) -> Result<usize, String> {
+pub(super) fn positive(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(n) if n > 0 => Ok(n),
         _ => Err("a whole number of at least 1 is needed".to_owned()),
-    }
-}
-
-/// Parses a temperature: finite, 0 or more.
-pub fn temperature(text: &str) -> Result<f32, String> {
-    in_range(text, |x| x >= 0.0, "a number of at least 0 is needed")
-}
-
-/// Parses a top-p: above 0, 1 at most.
-pub fn top_p(text: &str) -> Result<f32, String> {
-    in_range(text, |x| x > 0.0 && x <= 1.0, "a number above 0 and at most 1 is needed")
-}
-
-/// Parses a repetition penalty: above 0.
-pub fn penalty(text: &str) -> Result<f32, String> {
-    in_range(text, |x| x > 0.0, "a number above 0 is needed")
-}
-
-fn in_range(text: &str, good: impl Fn(f32) -> bool, otherwise: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
-        Ok(x) if x.is_finite() && good(x) => Ok(x),
-        _ => Err(otherwise.to_owned()),
     }
 }

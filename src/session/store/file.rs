@@ -1,8 +1,7 @@
 //! What every part of the store shares: the conversation as it is stored, errors, and how its files are opened.
 
-use crate::sample::Sampling;
 use crate::session::Turn;
-use serde::{Deserialize, Serialize};
+use crate::settings::{InvalidSetting, Patch};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -102,40 +101,12 @@ pub struct Conversation {
     pub title: Option<String>,
     /// The system text; `None` is the format's own.
     pub system: Option<String>,
-    /// Settings that were chosen for it; `None` leaves what stands there.
-    pub choices: Option<Choices>,
+    /// Settings that were chosen for it; `None` leaves those of the file. The system text is not among them.
+    pub choices: Option<Patch>,
+    /// Settings of the file that are not valid: the conversation was read without them.
+    pub invalid: Vec<InvalidSetting>,
     /// The turns, oldest first.
     pub turns: Vec<Turn>,
-}
-
-/// Settings that a conversation keeps. What is absent is as it is wherever the conversation goes on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Choices {
-    /// How to choose each token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sampling: Option<Sampling>,
-    /// Maximum tokens per answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_new: Option<usize>,
-    /// Seed of the conversation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-    /// Threads that compute.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub threads: Option<usize>,
-    /// Type of the KV cache by its name: `f32`, `f16`, `q8`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kv: Option<String>,
-    /// The engine by its name: `native`, `ggml`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub engine: Option<String>,
-}
-
-impl Choices {
-    pub(super) fn check(&self) -> Result<(), String> {
-        self.sampling.map_or(Ok(()), |sampling| sampling.check()).map_err(|error| error.to_string())
-    }
 }
 
 /// The file of the conversation called `name`.

@@ -1,6 +1,7 @@
 //! What a conversation file holds, line by line; the lines are described in [`super`].
 
-use super::file::{Choices, Conversation, Error, MAX_NUMBER, SCHEMA};
+use super::choices::SavedSettings;
+use super::file::{Conversation, Error, MAX_NUMBER, SCHEMA};
 use crate::schedule::Stop;
 use crate::session::{Turn, stop_name};
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,7 @@ pub(super) struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) system: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) choices: Option<Choices>,
+    pub(super) choices: Option<SavedSettings>,
 }
 
 impl Line {
@@ -67,7 +68,7 @@ pub(super) struct Log {
     pub(super) head: Option<u64>,
     /// What the last `settings` said; `None` when there was none.
     pub(super) system: Option<Option<String>>,
-    pub(super) choices: Option<Choices>,
+    pub(super) choices: Option<SavedSettings>,
     pub(super) title: Option<String>,
     deleted: bool,
     pub(super) last_id: u64,
@@ -157,9 +158,6 @@ impl Log {
                 self.head = line.parent;
             }
             "settings" => {
-                if let Some(choices) = &line.choices {
-                    choices.check()?;
-                }
                 self.system = Some(line.system);
                 self.choices = line.choices.or(self.choices.take());
             }
@@ -193,7 +191,8 @@ impl Log {
         Conversation {
             title: self.title.clone(),
             system: self.system.clone().flatten(),
-            choices: self.choices.clone(),
+            choices: self.choices.as_ref().map(|saved| saved.patch.clone()),
+            invalid: self.choices.as_ref().map_or_else(Vec::new, |saved| saved.invalid.clone()),
             turns: self.turns(model),
         }
     }
@@ -299,9 +298,12 @@ impl Log {
             }
             None => {}
         }
-        let chosen = conversation.choices.as_ref().is_some_and(|c| self.choices.as_ref() != Some(c));
+        let saved = self.choices.as_ref().map(|saved| &saved.patch);
+        let chosen = conversation.choices.as_ref().is_some_and(|chosen| saved != Some(chosen));
         if chosen || self.system.as_ref() != Some(&conversation.system) {
-            let (system, choices) = (conversation.system.clone(), conversation.choices.clone());
+            let system = conversation.system.clone();
+            let choices = conversation.choices.clone();
+            let choices = choices.map(|patch| SavedSettings { patch, invalid: Vec::new() });
             self.push(Line { system, choices, ..Line::of("settings") }, out)?;
         }
         let mut parent = None;

@@ -7,7 +7,7 @@
 //! | `message` | the message before it, or null | `role` (`user`, `assistant`), `text`; an answer also `ids`, `model` (fingerprint), `attempt` |
 //! | `part` | the message it goes on | `text`, of an answer also `ids`: what is appended to those of the message |
 //! | `end` | an answer | `stop`: `end`, `length`, `context`, `cancelled` |
-//! | `settings` | null | `system` (null: the format's own), `choices` (see [`Choices`]; absent: as before) |
+//! | `settings` | null | `system` (null: the format's own), `choices`: some of the settings (absent: as before) |
 //! | `title` | null | `text`; empty: none again |
 //! | `head` | the last message of the conversation, or null | |
 //! | `deleted` | null | the conversation was thrown away: it is neither read nor added to |
@@ -16,6 +16,7 @@
 //! is new as a branch and moves the head. A last line without its line break is a torn write; it is skipped when read
 //! and cut before the next append.
 
+mod choices;
 mod draft;
 mod file;
 mod log;
@@ -23,7 +24,7 @@ mod shelf;
 mod writer;
 
 pub use draft::Draft;
-pub use file::{Choices, Conversation, Error, SCHEMA, fresh_name, path};
+pub use file::{Conversation, Error, SCHEMA, fresh_name, path};
 pub use log::title_of;
 pub use shelf::{
     Entry, delete, empty_trash, erase, export, latest, list, rename, search, trashed_last, undelete,

@@ -479,22 +479,33 @@ mod tests {
 
     #[test]
     fn choices_are_kept_and_checked() {
-        use super::super::Choices;
+        use crate::engine::KvType;
         use crate::sample::Sampling;
+        use crate::settings::Patch;
         let dir = tempfile::tempdir().unwrap();
         let mut writer = Writer::create(dir.path(), "m").unwrap();
         let name = writer.name().to_owned();
-        let sampling = Some(Sampling { temperature: 0.7, ..Sampling::default() });
-        let choices = Choices { sampling, max_new: Some(64), kv: Some("q8".into()), ..Choices::default() };
-        let chosen = Conversation { choices: Some(choices.clone()), ..talk(&[]) };
-        writer.finish(&chosen, None).unwrap();
-        // Who saves without choices leaves them.
+        let sampling = Sampling { temperature: 0.7, ..Sampling::default() };
+        let chosen = Patch { max_new: Some(64), kv: Some(KvType::Q8), ..Patch::of_sampling(&sampling) };
+        writer.finish(&Conversation { choices: Some(chosen.clone()), ..talk(&[]) }, None).unwrap();
+        // Saving without choices leaves them.
         writer.finish(&Conversation { system: Some("s".into()), ..talk(&[]) }, None).unwrap();
-        assert_eq!(load(dir.path(), &name, "m").unwrap().choices, Some(choices));
+        assert_eq!(load(dir.path(), &name, "m").unwrap().choices, Some(chosen.clone()));
         drop(writer);
         let path = dir.path().join(format!("{name}.jsonl"));
-        let bad = std::fs::read_to_string(&path).unwrap().replace("0.7", "-1.0");
-        std::fs::write(&path, bad).unwrap();
-        assert!(load(dir.path(), &name, "m").unwrap_err().to_string().contains("temperature"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        // As every version has written it.
+        let written = r#""choices":{"sampling":{"do_sample":true,"temperature":0.7,"top_k":50,"top_p":0.95,"#;
+        assert!(
+            text.contains(&format!("{written}\"repetition_penalty\":1.03}},\"max_new\":64,\"kv\":\"q8\"}}"))
+        );
+        // What is not valid has its default, and the file still opens.
+        for bad in ["-1.0", "5.01", "1e300", "\"hot\"", "[]"] {
+            std::fs::write(&path, text.replace("0.7", bad)).unwrap();
+            let read = load(dir.path(), &name, "m").unwrap();
+            let default = Some(Sampling::DEFAULT.temperature);
+            assert_eq!(read.choices, Some(Patch { temperature: default, ..chosen.clone() }), "{bad}");
+            assert_eq!(read.invalid.len(), 1, "{bad}");
+        }
     }
 }

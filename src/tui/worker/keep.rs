@@ -22,7 +22,8 @@ impl ModelWorker {
             turns.pop();
         }
         let system = settings.system.clone();
-        Conversation { title: self.talk.title.clone(), system, choices: self.talk.choices.clone(), turns }
+        let (title, choices) = (self.talk.title.clone(), self.talk.choices.clone());
+        Conversation { title, system, choices, turns, ..Conversation::default() }
     }
 
     /// Writes to the conversation's file, which is made if there is none; what fails is told.

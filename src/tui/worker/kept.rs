@@ -3,7 +3,8 @@
 use super::part::Part;
 use super::task::{Report, ReportSink};
 use crate::session::open::SessionOptions;
-use crate::session::store::{Choices, Error, Writer};
+use crate::session::store::{Error, Writer};
+use crate::settings::Patch;
 use crate::tui::failure::Failure;
 use std::path::Path;
 use std::time::Instant;
@@ -17,7 +18,7 @@ pub(super) struct Kept {
     pub(super) copy: bool,
     /// Not all of it is on disk, though it should be.
     pub(super) unsaved: bool,
-    pub(super) choices: Option<Choices>,
+    pub(super) choices: Option<Patch>,
     /// The engine that its next answer is to come from; `None` is the one that is open.
     pub(super) options: Option<SessionOptions>,
     /// Name and title that the screen was told.

@@ -11,7 +11,7 @@ mod state;
 mod task;
 
 pub use paths::{Completed, path_of};
-pub use task::{AskKind, Chosen, DeskTask, ModelEntry, ModelTask, Report, ReportSink, Setup, Talk, Typed};
+pub use task::{AskKind, Chosen, DeskTask, ModelEntry, ModelTask, Report, ReportSink, Setup, Talk};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -3,12 +3,12 @@
 use super::kept::{Kept, Shelf, homeless};
 use super::part::{AGAIN, Part};
 use super::state::{Left, Loaded, ModelWorker};
-use super::task::{AskKind, Chosen, ModelTask, Pending, Report, Setup, Typed};
-use crate::session::EngineKind;
+use super::task::{AskKind, Chosen, ModelTask, Pending, Report};
 use crate::session::catalog;
 use crate::session::open::{self, About, SessionOptions, Source, Step};
-use crate::session::store::{self, Choices, Conversation, Writer};
-use crate::session::{Answer, Event, KvType, Sampling, Settings, Stop, Turn};
+use crate::session::store::{self, Conversation, Writer};
+use crate::session::{Answer, Event, Settings, Stop, Turn};
+use crate::settings::{InvalidSetting, Patch};
 use crate::tui::failure::Failure;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -144,12 +144,8 @@ impl ModelWorker {
         match open::open(&source, &options, &self.setup.wanted, &progress, cancel) {
             Err(error) => (self.send)(Report::LoadFailed(error.into())),
             Ok(opened) => {
-                let open::Opened { mut session, about, file } = opened;
+                let open::Opened { mut session, about, invalid, file } = opened;
                 let settings = session.settings_mut();
-                settings.system.clone_from(&self.setup.system);
-                if let Some(seed) = self.setup.seed {
-                    settings.seed = seed;
-                }
                 let options = SessionOptions { threads: Some(about.threads), kv: Some(about.kv), ..options };
                 let start = self.start.get_or_insert_with(|| options.clone()).clone();
                 let fresh = Chosen { settings: settings.clone(), options: start };
@@ -172,7 +168,14 @@ impl ModelWorker {
                 (self.send)(Report::Ready { about: told, fresh: usual, chosen });
                 self.memory();
                 self.tell();
+                self.tell_invalid(invalid);
             }
+        }
+    }
+
+    fn tell_invalid(&self, invalid: Vec<InvalidSetting>) {
+        if !invalid.is_empty() {
+            (self.send)(Report::InvalidSettings(invalid));
         }
     }
 
@@ -258,24 +261,19 @@ impl ModelWorker {
     fn put(&mut self, conversation: Conversation, writer: Option<Writer>, copy: bool) {
         self.begin();
         let Some(model) = &mut self.model else { return };
-        let Setup { typed, system, seed, .. } = &self.setup;
+        let typed = &self.setup.typed;
+        let patch = typed.clone().or(conversation.choices.clone().unwrap_or_default());
         let settings = model.session.settings_mut();
-        settings.system = system.clone().or(conversation.system);
+        settings.apply(&patch);
+        settings.system = typed.system.clone().or(conversation.system);
         let mut options = model.fresh.options.clone();
-        if let Some(choices) = &conversation.choices {
-            settings.sampling = choices.sampling.map_or(settings.sampling, |saved| sampling(saved, typed));
-            settings.max_new = typed.sampling.max_new.or(choices.max_new).unwrap_or(settings.max_new);
-            settings.seed = seed.or(choices.seed).unwrap_or(settings.seed);
-            options.threads = choices.threads.filter(|_| !typed.threads).or(options.threads);
-            options.kv = choices.kv.as_deref().and_then(KvType::named).filter(|_| !typed.kv).or(options.kv);
-            let engine = choices.engine.as_deref().and_then(EngineKind::named).filter(|kind| kind.is_built());
-            options.engine = engine.filter(|_| !typed.engine).unwrap_or(options.engine);
-        }
+        options.apply(&patch);
         model.session.restore(conversation.turns);
         let (title, choices) = (conversation.title, conversation.choices);
         let options = Some(options);
         self.talk = Kept { writer, title, copy, choices, options, ..Kept::default() };
         self.tell_with(true);
+        self.tell_invalid(conversation.invalid);
     }
 
     /// Has the conversation read; gives the positions filled.
@@ -315,13 +313,14 @@ impl ModelWorker {
         *model.session.settings_mut() = chosen.settings.clone();
         let (settings, options) = (&chosen.settings, &chosen.options);
         let Chosen { settings: usual, options: start } = &model.fresh;
-        self.talk.choices = Some(Choices {
-            sampling: Some(settings.sampling).filter(|&sampling| sampling != usual.sampling),
+        let sampling = Some(settings.sampling).filter(|&sampling| sampling != usual.sampling);
+        self.talk.choices = Some(Patch {
             max_new: Some(settings.max_new).filter(|&n| n != usual.max_new),
             seed: Some(settings.seed),
             threads: options.threads.filter(|_| options.threads != start.threads),
-            kv: options.kv.filter(|_| options.kv != start.kv).map(|kv| kv.name().to_owned()),
-            engine: Some(options.engine.name().to_owned()).filter(|_| options.engine != start.engine),
+            kv: options.kv.filter(|_| options.kv != start.kv),
+            engine: Some(options.engine).filter(|&engine| engine != start.engine),
+            ..sampling.as_ref().map_or_else(Patch::default, Patch::of_sampling)
         });
         self.talk.options = Some(options.clone());
     }
@@ -431,7 +430,7 @@ impl ModelWorker {
         let stopped = matches!(error, Some(open::Error::Cancelled { .. }));
         let error = error.map(Failure::from);
         match opened {
-            Ok(open::Opened { mut session, about, file }) => {
+            Ok(open::Opened { mut session, about, file, .. }) => {
                 if let Some(left) = self.left.take() {
                     let n_ctx = session.settings().n_ctx;
                     *session.settings_mut() = Settings { n_ctx, ..left.settings };
@@ -449,17 +448,5 @@ impl ModelWorker {
                 Some(error)
             }
         }
-    }
-}
-
-/// Saved sampling, with what was typed in the place of it.
-fn sampling(saved: Sampling, Typed { sampling: typed, .. }: &Typed) -> Sampling {
-    let drawn = typed.temperature.is_some() || typed.top_k.is_some() || typed.top_p.is_some();
-    Sampling {
-        do_sample: !typed.greedy && (drawn || saved.do_sample),
-        temperature: typed.temperature.unwrap_or(saved.temperature),
-        top_k: typed.top_k.unwrap_or(saved.top_k),
-        top_p: typed.top_p.unwrap_or(saved.top_p),
-        repetition_penalty: typed.repetition_penalty.unwrap_or(saved.repetition_penalty),
     }
 }

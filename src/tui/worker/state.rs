@@ -77,7 +77,7 @@ impl ModelWorker {
         self.talk = Kept::default();
         if let Some(model) = &mut self.model {
             model.session.clear();
-            let seed = self.setup.seed.unwrap_or_else(open::random_seed);
+            let seed = self.setup.wanted.seed.unwrap_or_else(open::random_seed);
             *model.session.settings_mut() = Settings { seed, ..model.fresh.settings.clone() };
             self.talk.options = Some(model.fresh.options.clone());
         }

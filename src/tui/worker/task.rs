@@ -2,9 +2,10 @@
 
 use super::paths::Completed;
 use crate::session::kv_cache::KvCache;
-use crate::session::open::{About, SessionOptions, Source, Step, Wanted};
+use crate::session::open::{About, SessionOptions, Source, Step};
 use crate::session::store;
 use crate::session::{Event, Settings, Turn};
+use crate::settings::{InvalidSetting, Patch};
 use crate::tui::failure::Failure;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -126,6 +127,8 @@ pub enum Report {
     Answered(Option<Failure>),
     /// The conversation as it is now.
     Talk(Box<Talk>),
+    /// Settings of a model or a conversation that are not valid: it has the defaults instead.
+    InvalidSettings(Vec<InvalidSetting>),
     /// The conversation has a file from now on: its name on disk, and its title.
     Named(String, Option<String>),
     /// No other conversation is open than before, and why, if that was asked for.
@@ -207,30 +210,13 @@ pub struct Talk {
     pub chosen: Option<Chosen>,
 }
 
-/// What was typed at the start: it holds whatever a conversation was saved with.
-#[derive(Clone, Debug, Default)]
-pub struct Typed {
-    /// Sampling.
-    pub sampling: Wanted,
-    /// Whether a number of threads.
-    pub threads: bool,
-    /// Whether a type of the KV cache.
-    pub kv: bool,
-    /// Whether an engine.
-    pub engine: bool,
-}
-
 /// What the threads are started with.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
-    /// Sampling that was asked for, typed or configured.
-    pub wanted: Wanted,
-    /// What was typed.
-    pub typed: Typed,
-    /// System text of new conversations.
-    pub system: Option<String>,
-    /// Seed of new conversations.
-    pub seed: Option<u64>,
+    /// Settings of new conversations, typed or configured; the others come from the model file.
+    pub wanted: Patch,
+    /// Settings that were typed: they come before those that a conversation was saved with.
+    pub typed: Patch,
     /// Where conversations are kept.
     pub folder: Option<PathBuf>,
     /// Where keys and values of conversations are kept.

@@ -3,8 +3,9 @@
 
 use crate::common;
 use huozi::session::open::{SessionOptions, Source};
-use huozi::session::store::{self, Choices, Conversation};
+use huozi::session::store::{self, Conversation};
 use huozi::session::{KvType, Sampling, Stop, Turn};
+use huozi::settings::Patch;
 use huozi::tui::failure::Failure;
 use huozi::tui::worker::{AskKind, Chosen, ModelTask, Report, Setup, Talk, Workers};
 use huozi_convert::plan::Preset;
@@ -121,7 +122,7 @@ pub fn talked(home: &Path) -> (Threads, Chosen) {
 }
 
 /// A conversation on disk that somebody chose settings for.
-pub fn saved(home: &Path, choices: Choices) {
+pub fn saved(home: &Path, choices: Patch) {
     let turn = Turn {
         question: "写一首关于月的诗。".into(),
         answer: "床前明月光".into(),
@@ -134,18 +135,18 @@ pub fn saved(home: &Path, choices: Choices) {
         system: Some("你是诗人。".into()),
         choices: Some(choices),
         turns: vec![turn],
+        ..Conversation::default()
     };
     store::save(&home.join("sessions"), "old", &conversation, "").unwrap();
 }
 
-pub fn choices() -> Choices {
-    let sampling = Some(Sampling { temperature: 0.9, top_k: 3, ..Sampling::default() });
-    Choices {
-        sampling,
+pub fn choices() -> Patch {
+    let sampling = Sampling { temperature: 0.9, top_k: 3, ..Sampling::default() };
+    Patch {
         max_new: Some(5),
         seed: Some(77),
         threads: Some(2),
-        kv: Some("q8".into()),
-        engine: None,
+        kv: Some(KvType::Q8),
+        ..Patch::of_sampling(&sampling)
     }
 }
