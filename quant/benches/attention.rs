@@ -1,11 +1,13 @@
 #![allow(clippy::print_stdout)] // what it is for
 
-//! Attention over a cache of the 7B1 shape (32 heads of 128): GMAC/s of a prompt, GB/s of one token at depth 2048.
+//! Attention over a cache of the 7B1 shape (32 heads of 128): GMAC/s of a prompt, GB/s of one token at depth
+//! 2048.
 //!
 //!     cargo bench -p huozi-quant --bench attention -- [THREADS]
 //!
-//! MACs are those of the causal triangle, bytes those of keys and values at all earlier positions, blocks that ALiBi
-//! rules out included; "all read" has blocks that no slope rules out. Medians; the layers' caches lie apart.
+//! MACs are those of the causal triangle, bytes those of keys and values at all earlier positions, blocks
+//! that ALiBi rules out included; "all read" has blocks that no slope rules out. Medians; the layers' caches
+//! lie apart.
 
 use huozi_quant::attention::{
     HeadBlock, HeadBlockMut, KvValue, Queries, Rows, alibi_slopes, attend, group, store,
@@ -73,13 +75,11 @@ impl<T: KvValue> Cache<T> {
     }
 
     /// Queries at `position ..` of one layer, in micro-batches of 512.
-    #[allow(clippy::too_many_arguments)]
     fn run(
         &self,
         crew: &Crew<'_>,
         isa: Isa,
-        layer: usize,
-        position: usize,
+        (layer, position): (usize, usize),
         qkv: &[f32],
         all: bool,
         out: &mut [f32],
@@ -129,7 +129,7 @@ fn bench<T: KvValue>(team: &Team, isa: Isa, qkv: &[f32]) {
                 let seconds = (0..runs)
                     .map(|i| {
                         let began = Instant::now();
-                        cache.run(crew, isa, i % LAYERS, 0, qkv, all, &mut out[..n * EMBD]);
+                        cache.run(crew, isa, (i % LAYERS, 0), qkv, all, &mut out[..n * EMBD]);
                         began.elapsed().as_secs_f64()
                     })
                     .collect();
@@ -154,7 +154,7 @@ fn bench<T: KvValue>(team: &Team, isa: Isa, qkv: &[f32]) {
                 .map(|_| {
                     let began = Instant::now();
                     for layer in 0..LAYERS {
-                        cache.run(crew, isa, layer, position, qkv, all, &mut out[..EMBD]);
+                        cache.run(crew, isa, (layer, position), qkv, all, &mut out[..EMBD]);
                     }
                     began.elapsed().as_secs_f64() / LAYERS as f64
                 })
@@ -174,7 +174,8 @@ fn bench<T: KvValue>(team: &Team, isa: Isa, qkv: &[f32]) {
 }
 
 fn main() {
-    // `cargo bench` adds `--bench`; `cargo test --benches` does not, and only checks that this builds and starts.
+    // `cargo bench` adds `--bench`; `cargo test --benches` does not, and only checks that this builds and
+    // starts.
     let args: Vec<String> = std::env::args().skip(1).collect();
     if !args.iter().any(|arg| arg == "--bench") {
         return;

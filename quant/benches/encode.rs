@@ -30,7 +30,8 @@ fn median(mut seconds: Vec<f64>) -> f64 {
 }
 
 fn main() {
-    // `cargo bench` adds `--bench`; `cargo test --benches` does not, and only checks that this builds and starts.
+    // `cargo bench` adds `--bench`; `cargo test --benches` does not, and only checks that this builds and
+    // starts.
     let args: Vec<String> = std::env::args().skip(1).collect();
     if !args.iter().any(|arg| arg == "--bench") {
         return;

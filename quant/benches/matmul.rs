@@ -1,13 +1,13 @@
 #![allow(clippy::print_stdout)] // what it is for
 
-//! Products with rows of 4096 weights, every cell of the kernels table: one column as a token is generated, 16 as
-//! several sequences are, 510 as a prompt is read, in both arithmetics.
+//! Products with rows of 4096 weights, every cell of the kernels table: one column as a token is generated,
+//! 16 as several sequences are, 510 as a prompt is read, in both arithmetics.
 //!
 //!     cargo bench -p huozi-quant --bench matmul -- [THREADS] [FORMAT...]
 //!
-//! GB/s are bytes of weights, GMAC/s multiply-adds. "cached" rows fit the second-level cache: what the arithmetic could do
-//! were memory free. Best of some runs; the floors of the machine stand above. Every result is compared with the portable
-//! code: integer formats to the bit.
+//! GB/s are bytes of weights, GMAC/s multiply-adds. "cached" rows fit the second-level cache: what the
+//! arithmetic could do were memory free. Best of some runs; the floors of the machine stand above. Every
+//! result is compared with the portable code: integer formats to the bit.
 
 use huozi_quant::bloom::synth::RandomPage;
 use huozi_quant::buffer::Buffer;
@@ -15,7 +15,7 @@ use huozi_quant::floor;
 use huozi_quant::formats::{Activation, Format};
 use huozi_quant::kernels::Isa;
 use huozi_quant::map::Bytes;
-use huozi_quant::matmul::{Activations, Arithmetic, QMatrix, matmul};
+use huozi_quant::matmul::{Activations, Arithmetic, QMatrix, Step, matmul};
 use huozi_quant::random::Random;
 use huozi_quant::team::Team;
 use std::sync::atomic::AtomicBool;
@@ -60,11 +60,12 @@ fn run(
     let mut y = Buffer::zeroed(m * w.rows());
     let mut a = Activations::default();
     let best = team.enter(&AtomicBool::new(false), |crew| {
-        a.fill(crew, isa, w.format(), arithmetic, (m, K), |i, row| row.copy_from_slice(&x[i * K..][..K]));
+        let step = Step { crew, isa, arithmetic };
+        a.fill(step, w.format(), (m, K), |i, row| row.copy_from_slice(&x[i * K..][..K]));
         let (mut best, began) = (f64::INFINITY, Instant::now());
         loop {
             let start = Instant::now();
-            matmul(crew, isa, w, &a, &mut y, |_, _, _| {});
+            matmul(step, w, &a, &mut y, |_, _, _| {});
             best = best.min(start.elapsed().as_secs_f64());
             if began.elapsed() >= time {
                 return best;
@@ -87,7 +88,8 @@ fn check(team: &Team, isa: Isa, w: &QMatrix, x: &[f32], arithmetic: Arithmetic, 
 }
 
 fn main() {
-    // `cargo bench` adds `--bench`; `cargo test --benches` does not, and only checks that this builds and starts.
+    // `cargo bench` adds `--bench`; `cargo test --benches` does not, and only checks that this builds and
+    // starts.
     let args: Vec<String> = std::env::args().skip(1).collect();
     if !args.iter().any(|arg| arg == "--bench") {
         return;

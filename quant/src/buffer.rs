@@ -1,7 +1,7 @@
 //! Large working memory that lives long: on huge pages where the system has them.
 //!
-//! Outputs of a product lie a row apart for each column: without huge pages every store needs another entry of the
-//! translation buffer.
+//! Outputs of a product lie a row apart for each column: without huge pages every store needs another entry
+//! of the translation buffer.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::ops::{Deref, DerefMut};

@@ -3,11 +3,12 @@
 use crate::formats::lanes;
 use crate::kernels::multiversion;
 
-/// `e^x` to about 1 unit in the last place for `x` in -87.3..=88.7; below, 0 or a subnormal is given as the smallest
-/// normal's neighbourhood (clamped at `x = -87.3`, 1.2e-38); above, clamped at 88.7. NaN stays NaN.
+/// `e^x` to about 1 unit in the last place for `x` in -87.3..=88.7; below, 0 or a subnormal is given as the
+/// smallest normal's neighbourhood (clamped at `x = -87.3`, 1.2e-38); above, clamped at 88.7. NaN stays NaN.
 ///
-/// `e^x = 2^n e^r`, `n = round(x / ln 2)`, `|r| <= ln 2 / 2`; ln 2 in two parts so that `r` is exact, `e^r` by its
-/// Taylor polynomial of degree 7 (remainder below 2^-31 of the value). No table, no branch: loops over it vectorise.
+/// `e^x = 2^n e^r`, `n = round(x / ln 2)`, `|r| <= ln 2 / 2`; ln 2 in two parts so that `r` is exact, `e^r`
+/// by its Taylor polynomial of degree 7 (remainder below 2^-31 of the value). No table, no branch: loops over
+/// it vectorise.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
@@ -34,7 +35,8 @@ pub fn exp(x: f32) -> f32 {
     p * scale(half) * scale(n.wrapping_sub(half))
 }
 
-/// BLOOM's GELU: `x / 2 (1 + tanh(0.79788456 x (1 + 0.044715 x^2)))`, the constant rounded as in the original.
+/// BLOOM's GELU: `x / 2 (1 + tanh(0.79788456 x (1 + 0.044715 x^2)))`, the constant rounded as in the
+/// original.
 #[inline(always)]
 pub fn gelu(x: f32) -> f32 {
     const SQRT_2_OVER_PI: f32 = 0.797_884_6; // the f32 nearest to 0.79788456
@@ -133,7 +135,7 @@ mod tests {
         let mean = scalar.iter().sum::<f32>() / 103.0;
         let deviation = (scalar.iter().map(|y| (y - mean) * (y - mean)).sum::<f32>() / 103.0).sqrt();
         assert!((mean - 0.5).abs() < 1e-5 && (deviation - 2.0).abs() < 1e-5, "{mean} {deviation}");
-        for isa in Isa::available() {
+        for isa in Isa::all() {
             let mut y = vec![0.0; 103];
             layer_norm(isa, &x, &w, &b, 0.0, &mut y);
             assert_eq!(y, scalar, "{isa}");

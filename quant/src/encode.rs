@@ -1,7 +1,7 @@
 //! Rows of `f32` to blocks.
 //!
-//! The encoders are the portable ones of `formats`, compiled for each vector width: they give the same bytes on every
-//! ISA and thread count.
+//! The encoders are the portable ones of `formats`, compiled for each vector width: they give the same bytes
+//! on every ISA and thread count.
 
 use crate::formats::{self, Format};
 use crate::kernels::{Isa, multiversion};
@@ -39,14 +39,14 @@ encoders! {
     BF16 bf16::BlockBf16;
 }
 
-/// Number of the encoders: another one wherever some rows give other bytes than before, so that a conversion begun by
-/// another program is not gone on with.
+/// Number of the encoders: another one wherever some rows give other bytes than before, so that a conversion
+/// begun by another program is not gone on with.
 pub const VERSION: u32 = 2;
 
 /// Encodes rows; the bytes are those of [`Format::encode`] on every ISA.
 ///
-/// `x`: `(n, cols)` row-major. `importance`: one non-negative weight per column, the expected square of that column's
-/// activation. `out`: `n` rows of `format.row_bytes(cols)` bytes.
+/// `x`: `(n, cols)` row-major. `importance`: one non-negative weight per column, the expected square of that
+/// column's activation. `out`: `n` rows of `format.row_bytes(cols)` bytes.
 ///
 /// # Panics
 /// When a length does not fit, or `cols` is no whole number of blocks.
@@ -96,8 +96,8 @@ mod tests {
         }
     }
 
-    /// Rows of `cols` of every kind: whole and half batches of good blocks, blocks that are nothing, flat, huge, tiny,
-    /// not finite, or any bits at all, beside each other.
+    /// Rows of `cols` of every kind: whole and half batches of good blocks, blocks that are nothing, flat,
+    /// huge, tiny, not finite, or any bits at all, beside each other.
     fn rows(r: &mut Random, n: usize, cols: usize) -> Vec<f32> {
         let mut x = Vec::new();
         for i in 0..n * cols / 32 {
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn every_isa_writes_the_bytes_of_scalar() {
-        eprintln!("ISAs: {:?}", Isa::available());
+        eprintln!("ISAs: {:?}", Isa::all());
         let mut r = Random(1);
         // Half a batch, one, one and a half, some and a bit.
         for (cols, n) in [(256, 40), (512, 20), (768, 20), (2304, 8)] {
@@ -146,7 +146,7 @@ mod tests {
                         format.encode(x, importance, &mut own);
                         assert!(own == blocks, "{format}: another row matters");
                     }
-                    for isa in Isa::available() {
+                    for isa in Isa::all() {
                         let bytes = encode(isa, format, &x, cols, importance);
                         let same = bytes == scalar;
                         let at = bytes.iter().zip(&scalar).position(|(a, b)| a != b);

@@ -1,9 +1,10 @@
 //! Quantised matrix times activations: the part that one step of a team does.
 
 use crate::buffer::Buffer;
-use crate::formats::{Activation, Format, q8_a, q8_k};
-use crate::kernels::table::{self, Columns, Rows};
-use crate::kernels::{Isa, line, multiversion, tile};
+use crate::formats::{Format, q8_k};
+use crate::kernels::packing::{Packing, Quantised};
+use crate::kernels::unit::{Product, Rows};
+use crate::kernels::{Isa, table};
 use crate::map::Bytes;
 use crate::team::Crew;
 
@@ -72,13 +73,6 @@ impl QMatrix {
     }
 }
 
-multiversion! {
-    fn quantize_q8_a(x: &[f32], out: &mut [q8_a::BlockQ8A]) = q8_a::quantize;
-}
-multiversion! {
-    fn quantize_q8_k(x: &[f32], out: &mut [q8_k::BlockQ8K]) = q8_k::quantize;
-}
-
 /// Which arithmetic a product uses: chosen by what a token is, never by how many there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Arithmetic {
@@ -95,143 +89,71 @@ impl Arithmetic {
     }
 }
 
+/// What all products of a step have in common.
+#[derive(Clone, Copy)]
+pub struct Step<'a> {
+    /// The team that works through it.
+    pub crew: &'a Crew<'a>,
+    /// Whose kernels it runs.
+    pub isa: Isa,
+    /// What its tokens get.
+    pub arithmetic: Arithmetic,
+}
+
 /// Activations `(m, k)` in the form a format multiplies with. Keeps its memory from use to use.
 #[derive(Default)]
 pub struct Activations {
+    made: Option<Made>,
+    data: Buffer<i32>,
+}
+
+/// What the memory of [`Activations`] holds.
+#[derive(Clone, Copy)]
+struct Made {
     /// The format they were made to multiply with, and on which ISA.
-    made_for: Option<(Format, Isa)>,
+    made_for: (Format, Isa),
     /// Whether that format's weights are rescaled.
     rescaled: bool,
     m: usize,
     k: usize,
-    f32: Buffer<f32>,
-    /// Row-major blocks, where the ISA takes them so.
-    q8_a: Buffer<q8_a::BlockQ8A>,
-    q8_k: Buffer<q8_k::BlockQ8K>,
-    /// Packed columns: groups of `width` for a tile, or single ones for a line (`width` 0).
-    packed: Buffer<i32>,
-    width: usize,
+    packing: Packing,
 }
 
 impl Activations {
-    /// Makes `m` rows of `k` values to multiply with weights of `format`: one phase in which `produce(row, values)`
-    /// fills each row, which is quantised at once where the format wants it so.
+    /// Makes `m` rows of `k` values to multiply with weights of `format`: one phase in which `produce(row,
+    /// values)` fills each row, which is quantised at once where the format wants it so.
     ///
     /// # Panics
     /// When `k` is not a whole number of blocks.
     pub fn fill(
         &mut self,
-        crew: &Crew<'_>,
-        isa: Isa,
+        step: Step<'_>,
         format: Format,
-        arithmetic: Arithmetic,
         (m, k): (usize, usize),
         produce: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        (self.made_for, self.m, self.k) = (Some((format, isa)), m, k);
-        self.rescaled = arithmetic.rescales(format, k);
-        let kind = if self.rescaled { Activation::Q8K } else { format.activation() };
-        let block = match kind {
-            Activation::F32 => {
-                self.f32.resize(m * k);
-                return crew.rows(&mut self.f32, k, produce);
-            }
-            Activation::Q8A => q8_a::N,
-            Activation::Q8K => q8_k::N,
-        };
-        assert!(k.is_multiple_of(block), "k = {k}");
-        let blocks = k / block;
-        if m <= LINE_COLUMNS
-            && !self.rescaled
-            && let Some(layout) = table::line(isa, format)
-        {
-            self.width = 0;
-            let len = line::column_len(blocks, block, layout.sums);
-            self.packed.resize(m * len);
-            return crew.rows(&mut self.packed, len, |i, out| {
-                let mut x = vec![0.0; k];
-                produce(i, &mut x);
-                if kind == Activation::Q8K {
-                    let mut q = vec![bytemuck::Zeroable::zeroed(); blocks];
-                    quantize_q8_k(isa, &x, &mut q);
-                    line::pack_k(&q, layout, out);
-                } else {
-                    let mut q = vec![bytemuck::Zeroable::zeroed(); blocks];
-                    quantize_q8_a(isa, &x, &mut q);
-                    line::pack_a(&q, layout, out);
-                }
-            });
+        let Step { crew, isa, arithmetic } = step;
+        let rescaled = arithmetic.rescales(format, k);
+        let packing = table::packing(isa, format, rescaled, m);
+        self.made = Some(Made { made_for: (format, isa), rescaled, m, k, packing });
+        let (columns, len) = (packing.columns(), packing.len(k));
+        self.data.resize(m.div_ceil(columns) * len);
+        if packing == Packing::F32 {
+            return crew.rows(&mut self.data, len, |i, out| produce(i, bytemuck::cast_slice_mut(out)));
         }
-        match (table::columns(isa), kind) {
-            (Some(columns), _) => {
-                let width = tile::group_width(m, columns);
-                self.width = width;
-                let rescaled = self.rescaled;
-                let per_column = match kind {
-                    _ if rescaled => blocks * tile::r::ACT,
-                    Activation::Q8K => blocks * tile::k::ACT,
-                    _ => blocks * tile::b::ACT,
-                };
-                self.packed.resize(m.div_ceil(width) * width * per_column);
-                crew.rows(&mut self.packed, width * per_column, |group, out| {
-                    let first = group * width;
-                    let w = width.min(m - first);
-                    let out = &mut out[..w * per_column];
-                    let mut x = vec![0.0; k];
-                    if kind == Activation::Q8K {
-                        let mut q = vec![bytemuck::Zeroable::zeroed(); blocks];
-                        for j in 0..w {
-                            produce(first + j, &mut x);
-                            quantize_q8_k(isa, &x, &mut q);
-                            let pack = if rescaled { tile::pack_r } else { tile::pack_k };
-                            pack(&q, j, w, out);
-                        }
-                    } else {
-                        let mut q = vec![bytemuck::Zeroable::zeroed(); blocks];
-                        for j in 0..w {
-                            produce(first + j, &mut x);
-                            quantize_q8_a(isa, &x, &mut q);
-                            tile::pack_a(&q, j, w, out);
-                        }
-                    }
-                });
+        crew.rows(&mut self.data, len, |group, out| {
+            let first = group * columns;
+            let w = columns.min(m - first);
+            let (mut x, mut q) = (vec![0.0; k], Quantised::new(format, rescaled, k));
+            for j in 0..w {
+                produce(first + j, &mut x);
+                table::quantise(isa, &x, &mut q);
+                packing.pack(&q, (j, w), out);
             }
-            (None, Activation::Q8K) => {
-                self.q8_k.resize(m * blocks);
-                crew.rows(&mut self.q8_k, blocks, |i, row| {
-                    let mut x = vec![0.0; k];
-                    produce(i, &mut x);
-                    quantize_q8_k(isa, &x, row);
-                });
-            }
-            (None, _) => {
-                self.q8_a.resize(m * blocks);
-                crew.rows(&mut self.q8_a, blocks, |i, row| {
-                    let mut x = vec![0.0; k];
-                    produce(i, &mut x);
-                    quantize_q8_a(isa, &x, row);
-                });
-            }
-        }
-    }
-
-    fn columns(&self) -> Columns<'_> {
-        let Some((format, isa)) = self.made_for else { return Columns::F32(&[]) };
-        match format.activation() {
-            Activation::F32 => Columns::F32(&self.f32),
-            _ if table::columns(isa).is_some() => match self.width {
-                0 => Columns::Lines(&self.packed),
-                width => Columns::Packed { data: &self.packed, width, rescaled: self.rescaled },
-            },
-            _ if self.rescaled => Columns::Rescaled(&self.q8_k),
-            Activation::Q8A => Columns::Q8A(&self.q8_a),
-            Activation::Q8K => Columns::Q8K(&self.q8_k),
-        }
+        });
     }
 }
 
-/// Most columns for which a row is streamed instead of unpacked.
-const LINE_COLUMNS: usize = 1;
 /// Most multiply-adds in one claim: with scalar code some 20 ms, the time in which a cancel must be seen.
 pub const CLAIM_MACS: usize = 1 << 24;
 /// Bytes of weights in one claim, where the number of columns allows it.
@@ -246,30 +168,34 @@ const CLAIM_BYTES: usize = 64 << 10;
 /// # Panics
 /// When a length does not fit.
 pub fn matmul(
-    crew: &Crew<'_>,
-    isa: Isa,
+    step: Step<'_>,
     w: &QMatrix,
     a: &Activations,
     y: &mut [f32],
     finish: impl Fn(usize, usize, &mut [f32]) + Sync,
 ) {
-    assert_eq!(a.made_for, Some((w.format, isa)), "activations for {}", w.format);
-    assert_eq!(a.k, w.cols, "summed dimension");
-    assert_eq!(y.len(), a.m * w.rows, "outputs");
-    let columns = a.columns();
+    let Step { crew, isa, .. } = step;
+    let Some(Made { made_for, rescaled, m, k, packing }) = a.made else {
+        panic!("activations are filled first")
+    };
+    assert_eq!(made_for, (w.format, isa), "activations for {}", w.format);
+    assert_eq!(k, w.cols, "summed dimension");
+    assert_eq!(y.len(), m * w.rows, "outputs");
     // Whole tiles, so that none is computed twice.
-    let tile = table::rows(isa, a.rescaled);
-    let most = (CLAIM_BYTES / w.row_bytes).min(CLAIM_MACS / (w.cols * a.m.max(1)));
+    let tile = table::rows(isa, rescaled);
+    let most = (CLAIM_BYTES / w.row_bytes).min(CLAIM_MACS / (w.cols * m.max(1)));
     let chunk = most.next_multiple_of(tile).clamp(tile, w.rows.max(tile));
     crew.strips(y, w.rows, chunk, |first, mut out| {
         let rows = Rows { data: &w.data, row_bytes: w.row_bytes, rows: w.rows, first };
-        table::multiply(isa, w.format, rows, columns, w.cols, &mut out, &finish);
+        let product = Product { format: w.format, w: rows, packing, a: &a.data, k };
+        table::multiply(isa, product, &mut out, &finish);
     });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::Activation;
     use crate::team::Team;
     use std::sync::atomic::AtomicBool;
 
@@ -295,10 +221,11 @@ mod tests {
         let mut y = vec![f32::NAN; m * w.rows()];
         let mut a = Activations::default();
         Team::new(threads).unwrap().enter(&AtomicBool::new(false), |crew| {
-            a.fill(crew, isa, w.format(), arithmetic, (m, w.cols()), |i, row| {
+            let step = Step { crew, isa, arithmetic };
+            a.fill(step, w.format(), (m, w.cols()), |i, row| {
                 row.copy_from_slice(&x[i * w.cols()..][..w.cols()]);
             });
-            matmul(crew, isa, w, &a, &mut y, |_, _, _| {});
+            matmul(step, w, &a, &mut y, |_, _, _| {});
         });
         y
     }
@@ -308,7 +235,7 @@ mod tests {
     #[test]
     fn every_format_multiplies_what_it_decodes_and_alike_on_every_isa_width_and_team() {
         let (cols, m) = (512, 19);
-        eprintln!("formats on {:?}", Isa::available());
+        eprintln!("formats on {:?}", Isa::all());
         let x = values(m * cols, 3);
         for (&format, arithmetic) in Format::ALL.iter().flat_map(|f| BOTH.map(|a| (f, a))) {
             // Odd, and more than two claims in every format.
@@ -321,7 +248,8 @@ mod tests {
                 for c in 0..m {
                     let exact: f64 =
                         row.iter().zip(&x[c * cols..]).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
-                    // int8 activations: an error of half a step (1/254 of the largest) per product, random in sign.
+                    // int8 activations: an error of half a step (1/254 of the largest) per product, random in
+                    // sign.
                     assert!(
                         (f64::from(y[c * rows + r]) - exact).abs() < 0.25,
                         "{format} {arithmetic:?}: {} {exact}",
@@ -329,10 +257,11 @@ mod tests {
                     );
                 }
             }
-            for isa in Isa::available() {
+            for isa in Isa::all() {
                 let z = run(1, isa, arithmetic, &w, &x);
                 match format.activation() {
-                    // Lanes are summed in another order, by FMA: n roundings of the largest partial sum at most.
+                    // Lanes are summed in another order, by FMA: n roundings of the largest partial sum at
+                    // most.
                     Activation::F32 => {
                         for (z, y) in z.iter().zip(&y) {
                             assert!((z - y).abs() < 1e-4, "{format} {arithmetic:?} on {isa}: {z} {y}");
@@ -370,7 +299,7 @@ mod tests {
                     let w = matrix(format, rows, cols);
                     let x = values(3 * cols, 5);
                     let y = run(1, Isa::SCALAR, arithmetic, &w, &x);
-                    for isa in Isa::available() {
+                    for isa in Isa::all() {
                         let z = run(1, isa, arithmetic, &w, &x);
                         if format.activation() == Activation::F32 {
                             assert!(
@@ -411,7 +340,7 @@ mod tests {
                 x[2 * cols] = f32::INFINITY;
                 x[3 * cols + 300] = f32::NAN;
                 let y = run(1, Isa::SCALAR, arithmetic, &w, &x);
-                for isa in Isa::available() {
+                for isa in Isa::all() {
                     assert!(
                         same(&run(1, isa, arithmetic, &w, &x), &y),
                         "{format} {arithmetic:?} on {isa}, bytes {fill:?}"

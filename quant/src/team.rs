@@ -1,12 +1,12 @@
 //! Threads that work through the phases of one step together.
 //!
-//! A [`Team`] is entered once per step. Inside, the calling thread leads: it runs ordinary sequential code and hands
-//! out phases; in a phase all members claim pieces of work from one atomic counter. Between phases the others wait
-//! in a bounded spin, then park, so a phase costs two cache-line trips instead of a wake-up of every thread. The
-//! threads are a rayon pool used for nothing else.
+//! A [`Team`] is entered once per step. Inside, the calling thread leads: it runs ordinary sequential code
+//! and hands out phases; in a phase all members claim pieces of work from one atomic counter. Between phases
+//! the others wait in a bounded spin, then park, so a phase costs two cache-line trips instead of a wake-up
+//! of every thread. The threads are a rayon pool used for nothing else.
 //!
-//! The one idea that needs `unsafe` here: a claim counter hands out every index once, so pieces of a slice cut by
-//! index can be given out as `&mut` to different threads.
+//! The one idea that needs `unsafe` here: a claim counter hands out every index once, so pieces of a slice
+//! cut by index can be given out as `&mut` to different threads.
 
 use crate::tile::Tile;
 use std::any::Any;
@@ -16,8 +16,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Spins before a waiting thread parks: some 20 to 50 microseconds, a little more than the leader's work between two
-/// phases of a decode step takes.
+/// Spins before a waiting thread parks: some 20 to 50 microseconds, a little more than the leader's work
+/// between two phases of a decode step takes.
 const SPINS: u32 = 4000;
 
 /// A persistent team of threads.
@@ -26,7 +26,7 @@ pub struct Team {
     threads: usize,
     /// Spins before a wait parks.
     spins: u32,
-    /// Somebody is inside: a second entry would wait for ever behind the first.
+    /// A leader is inside: a second entry would wait forever behind the first.
     entered: AtomicBool,
 }
 
@@ -48,7 +48,7 @@ impl Team {
         };
         // The pool may have fewer than asked for: rayon has a limit of its own.
         let threads = 1 + pool.as_ref().map_or(0, rayon::ThreadPool::current_num_threads);
-        // With more threads than processors whoever spins keeps somebody from his work.
+        // With more threads than processors a thread that spins keeps another from its work.
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let spins = if threads > processors { 0 } else { SPINS };
         Ok(Self { pool, threads, spins, entered: AtomicBool::new(false) })
@@ -59,8 +59,8 @@ impl Team {
         self.threads
     }
 
-    /// Runs `lead` on this thread with the other members ready for phases. Once `cancel` is set no further piece of
-    /// work is claimed: what a phase has written is then incomplete.
+    /// Runs `lead` on this thread with the other members ready for phases. Once `cancel` is set no further
+    /// piece of work is claimed: what a phase has written is then incomplete.
     ///
     /// A phase is handed out by the leader alone, never from inside a piece of work:
     ///
@@ -71,7 +71,7 @@ impl Team {
     /// ```
     ///
     /// # Panics
-    /// When `lead` or a piece of work panics, or when somebody is inside already.
+    /// When `lead` or a piece of work panics, or when the team is entered already.
     pub fn enter<R>(&self, cancel: &AtomicBool, lead: impl FnOnce(&Crew<'_>) -> R) -> R {
         assert!(!self.entered.swap(true, Ordering::Acquire), "a team is entered once at a time");
         let _leave = Leave(&self.entered);
@@ -110,8 +110,9 @@ struct Phases {
     /// Members that finished a phase, over all phases.
     finished: AtomicUsize,
     closed: AtomicBool,
-    /// Threads that gave up spinning. Sequentially consistent with the three above: a thread counts itself here and
-    /// then looks at them, a change is stored in them before this is looked at, so one of the two sees the other.
+    /// Threads that gave up spinning. Sequentially consistent with the three above: a thread counts itself
+    /// here and then looks at them, a change is stored in them before this is looked at, so one of the two
+    /// sees the other.
     parked: AtomicUsize,
     /// The job; also what parked threads wait on.
     job: Mutex<Option<Job>>,
@@ -163,7 +164,8 @@ impl Phases {
             seen += 1;
             let job = *self.job.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(Job(job)) = job {
-                // SAFETY: `Crew::run` published this job and does not return before `finished` counts this member.
+                // SAFETY: `Crew::run` published this job and does not return before `finished` counts this
+                // member.
                 let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { (*job)() }));
                 if let Err(panic) = outcome {
                     self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
@@ -206,16 +208,17 @@ impl Crew<'_> {
                 work(i);
             }
         };
-        // A single piece needs no company.
+        // A single piece is done by the leader alone.
         if self.workers == 0 || n <= 1 { claim() } else { self.run(&claim) }
     }
 
     /// Publishes `job` to every member, takes part, and waits for all.
     fn run(&self, job: &(dyn Fn() + Sync)) {
         let phases = self.phases;
-        // SAFETY: only the lifetime changes. Phases never overlap, since a `Crew` stays with its leader (`!Sync`) and
-        // a team is entered once at a time. The pointer is dereferenced between the store to `published` below and
-        // the count of `finished` that this function waits for before it returns or unwinds.
+        // SAFETY: only the lifetime changes. Phases never overlap, since a `Crew` stays with its leader
+        // (`!Sync`) and a team is entered once at a time. The pointer is dereferenced between the store to
+        // `published` below and the count of `finished` that this function waits for before it returns or
+        // unwinds.
         let job_static: &'static (dyn Fn() + Sync) = unsafe { std::mem::transmute(job) };
         *phases.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(Job(job_static));
         let phase = phases.published.load(Ordering::Relaxed) + 1;
@@ -243,15 +246,15 @@ impl Crew<'_> {
         let base = Base(data.as_mut_ptr());
         self.each(n, |i| {
             assert!(i < n);
-            // SAFETY: row `i < n` lies inside `data`, which is borrowed mutably for the whole phase; the counter in
-            // `each` gives every `i` to one member only, so rows never overlap.
+            // SAFETY: row `i < n` lies inside `data`, which is borrowed mutably for the whole phase; the
+            // counter in `each` gives every `i` to one member only, so rows never overlap.
             let row = unsafe { std::slice::from_raw_parts_mut(base.at(i * row_len), row_len) };
             work(i, row);
         });
     }
 
-    /// One phase over vertical strips of `data`, `(m, width)` row-major: strips of `chunk` columns (the last may be
-    /// narrower), `work(first column, strip)`.
+    /// One phase over vertical strips of `data`, `(m, width)` row-major: strips of `chunk` columns (the last
+    /// may be narrower), `work(first column, strip)`.
     ///
     /// # Panics
     /// When `data` is not whole rows, or `work` panics.
@@ -279,11 +282,13 @@ impl Crew<'_> {
         );
     }
 
-    /// One phase over pieces of `data`, `(m, width)` row-major: for each group of rows its strips of `chunk` columns (the
-    /// last may be narrower), `work(group, first column, piece)`. Claimed from the last group and strip to the first.
+    /// One phase over pieces of `data`, `(m, width)` row-major: for each group of rows its strips of `chunk`
+    /// columns (the last may be narrower), `work(group, first column, piece)`. Claimed from the last group
+    /// and strip to the first.
     ///
     /// # Panics
-    /// When `data` is not whole rows, `groups` are not ascending ranges of rows without overlap, or `work` panics.
+    /// When `data` is not whole rows, `groups` are not ascending ranges of rows without overlap, or `work`
+    /// panics.
     pub fn grid(
         &self,
         data: &mut [f32],
@@ -322,9 +327,9 @@ impl Crew<'_> {
             let (group, first) = (i / strips, i % strips * chunk);
             let Range { start, end } = groups[group];
             assert!(first < width);
-            // SAFETY: `start <= rows` and `first < width`; a group without rows at the very end is not read. The
-            // rows of the groups do not overlap, nor do the strips of a row, and each piece is claimed once; `data`
-            // is borrowed mutably for the whole phase.
+            // SAFETY: `start <= rows` and `first < width`; a group without rows at the very end is not read.
+            // The rows of the groups do not overlap, nor do the strips of a row, and each piece is claimed
+            // once; `data` is borrowed mutably for the whole phase.
             let tile = unsafe {
                 let corner = base.at((start * width + first).min(rows * width));
                 Tile::new(corner, end - start, width, chunk.min(width - first))
@@ -336,7 +341,8 @@ impl Crew<'_> {
 
 /// The start of a slice that members cut disjoint pieces from.
 struct Base<T>(*mut T);
-// SAFETY: pieces are disjoint (see `rows` and `strips`) and `T: Send`, so handing them to threads is sending `T`s.
+// SAFETY: pieces are disjoint (see `rows` and `strips`) and `T: Send`, so handing them to threads is sending
+// `T`s.
 unsafe impl<T: Send> Sync for Base<T> {}
 impl<T> Base<T> {
     /// # Safety
@@ -354,7 +360,7 @@ mod tests {
     const RUNS: [usize; 4] = [1, 2, 3, 8];
 
     #[test]
-    fn every_row_is_visited_once_by_somebody() {
+    fn every_row_is_visited_once() {
         for threads in RUNS {
             let team = Team::new(threads).unwrap();
             let mut data = vec![0u32; 7 * 1001];

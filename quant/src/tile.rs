@@ -2,7 +2,8 @@
 
 use std::marker::PhantomData;
 
-/// Some consecutive columns of some consecutive rows of a row-major matrix; no other piece of the phase has any of them.
+/// Some consecutive columns of some consecutive rows of a row-major matrix; no other piece of the phase has
+/// any of them.
 pub struct Tile<'a> {
     start: *mut f32,
     rows: usize,
@@ -12,7 +13,8 @@ pub struct Tile<'a> {
 }
 
 impl Tile<'_> {
-    /// The tile of `rows` rows of `width` values, the first at `start`, each `stride` values after the one before.
+    /// The tile of `rows` rows of `width` values, the first at `start`, each `stride` values after the one
+    /// before.
     ///
     /// # Safety
     /// All of its values can be written while the tile lives, and nothing else reads or writes them.
@@ -39,8 +41,8 @@ impl Tile<'_> {
     #[inline(always)]
     pub fn row(&mut self, r: usize) -> &mut [f32] {
         assert!(r < self.rows);
-        // SAFETY: `new` was promised that the rows can be written and belong to this tile; `&mut self` lends one row
-        // at a time.
+        // SAFETY: `new` was promised that the rows can be written and belong to this tile; `&mut self` lends
+        // one row at a time.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(r * self.stride), self.width) }
     }
 }

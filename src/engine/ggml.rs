@@ -12,7 +12,7 @@ mod raw;
 
 pub use raw::{dequantize, quantize};
 
-use super::{Engine, EngineError, FlashAttention, Info, Item, KvType, Phase, Seq, Sink, StepStats, Want};
+use super::{Engine, EngineError, FlashAttention, Info, Item, KvType, Phase, Seq, Sink, StepStats, items};
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
 use llama_cpp_2::llama_backend::LlamaBackend;
@@ -257,21 +257,11 @@ impl Ggml {
 
     /// Everything that can be wrong with a step, before it changes anything.
     fn check(&self, items: &[Item<'_>]) -> Result<(), EngineError> {
+        items::check(items, self.info.n_vocab, |seq| self.sequences.contains_key(&seq))?;
         let (mut needed, mut new) = (0, 0);
-        for (i, item) in items.iter().enumerate() {
-            let sequence = self.sequence(item.seq)?;
-            if items[..i].iter().any(|other| other.seq == item.seq) {
-                return Err(EngineError::SeqTwice(item.seq));
-            }
-            if item.tokens.is_empty() {
-                return Err(EngineError::NoTokens);
-            }
-            let n_vocab = self.info.n_vocab;
-            if let Some(&token) = item.tokens.iter().find(|&&t| t as usize >= n_vocab) {
-                return Err(EngineError::TokenOutOfRange { token, n_vocab });
-            }
+        for item in items {
             needed += item.tokens.len();
-            new += usize::from(sequence.id.is_none());
+            new += usize::from(self.sequence(item.seq)?.id.is_none());
         }
         let free = self.cells.free.len();
         if needed > free {
@@ -316,13 +306,12 @@ impl Ggml {
             let sequence = &self.sequences[&item.seq];
             let old = sequence.cells.len() - item.tokens.len();
             let id = sequence.id.expect("given before");
-            item.tokens.iter().enumerate().map(move |(j, &token)| {
-                let wanted = match item.want {
-                    Want::None => false,
-                    Want::Last => j + 1 == item.tokens.len(),
-                    Want::All => true,
-                };
-                Column { item: i, token, position: old + j, id, wanted }
+            items::tokens(item).map(move |(j, token, wanted)| Column {
+                item: i,
+                token,
+                position: old + j,
+                id,
+                wanted,
             })
         };
         let of_phase = |phase| (0..items.len()).filter(move |&i| items[i].phase == phase);

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "ggml")]
 pub mod ggml;
+mod items;
 mod kind;
 mod native;
 mod threads;

@@ -1,14 +1,14 @@
 //! The native engine: the forward pass of `model` over mapped weights, a team of threads, a pool of KV
 //! blocks.
 
-use super::{Engine, EngineError, Info, Item, KvState, Phase, Seq, Sink, StepStats, Want};
+use super::{Engine, EngineError, Info, Item, KvState, Phase, Seq, Sink, StepStats, items};
 use crate::model::bloom::{Column, Scratch, forward};
 use crate::model::kv::{KvType, Pool, Table};
 use crate::model::{Error, Weights};
 use huozi_quant::gguf::Reader;
 use huozi_quant::kernels::Isa;
 use huozi_quant::kv::BLOCK;
-use huozi_quant::matmul::Arithmetic;
+use huozi_quant::matmul::{Arithmetic, Step};
 use huozi_quant::team::Team;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,20 +98,11 @@ impl Native {
 
     /// Checks a step before it changes anything.
     fn check(&self, items: &[Item<'_>]) -> Result<(), EngineError> {
+        items::check(items, self.info.n_vocab, |seq| self.tables.contains_key(&seq))?;
         let mut needed = 0;
         let mut tails = BTreeMap::new();
-        for (i, item) in items.iter().enumerate() {
+        for item in items {
             let table = self.table(item.seq)?;
-            if items[..i].iter().any(|other| other.seq == item.seq) {
-                return Err(EngineError::SeqTwice(item.seq));
-            }
-            if item.tokens.is_empty() {
-                return Err(EngineError::NoTokens);
-            }
-            let n_vocab = self.info.n_vocab;
-            if let Some(&token) = item.tokens.iter().find(|&&t| t as usize >= n_vocab) {
-                return Err(EngineError::TokenOutOfRange { token, n_vocab });
-            }
             needed += self.pool.needed(table, item.tokens.len());
             if let Some((tail, owners)) = self.pool.shared_tail(table) {
                 let appending = tails.entry(tail).or_insert(0);
@@ -187,13 +178,12 @@ impl Engine for Native {
             of_phase
                 .flat_map(|(index, item)| {
                     let table = &tables[&item.seq];
-                    item.tokens.iter().enumerate().map(move |(j, &token)| {
-                        let wanted = match item.want {
-                            Want::None => false,
-                            Want::Last => j + 1 == item.tokens.len(),
-                            Want::All => true,
-                        };
-                        Column { item: index, token, position: table.len + j, blocks: &table.blocks, wanted }
+                    items::tokens(item).map(move |(j, token, wanted)| Column {
+                        item: index,
+                        token,
+                        position: table.len + j,
+                        blocks: &table.blocks,
+                        wanted,
                     })
                 })
                 .collect()
@@ -212,7 +202,8 @@ impl Engine for Native {
                 let mut watch = |share: f64| {
                     progress((done as f64 + share * batch.len() as f64) / tokens as f64);
                 };
-                forward(crew, *isa, weights, pool, arithmetic, batch, scratch, &mut watch, sink);
+                let step = Step { crew, isa: *isa, arithmetic };
+                forward(step, weights, pool, batch, scratch, &mut watch, sink);
                 done += batch.len();
             }
         });

@@ -1,7 +1,7 @@
 //! One micro-batch of columns through the layers.
 //!
-//! Phases of a layer: LayerNorm -> quantise; QKV + bias; store keys and values; attention; quantise; output + bias +
-//! residual; LayerNorm -> quantise; up + bias + GELU; quantise; down + bias + residual.
+//! Phases of a layer: LayerNorm -> quantise; QKV + bias; store keys and values; attention; quantise; output +
+//! bias + residual; LayerNorm -> quantise; up + bias + GELU; quantise; down + bias + residual.
 
 use super::kv::{Blocks, Pool, Run};
 use super::sink::Sink;
@@ -9,10 +9,8 @@ use super::weights::{Linear, Weights};
 use huozi_quant::attention::{self, KvValue, Queries, alibi_slopes, attend};
 use huozi_quant::buffer::Buffer;
 use huozi_quant::elementwise::{bias_gelu, layer_norm};
-use huozi_quant::kernels::Isa;
 use huozi_quant::kv::BLOCK;
-use huozi_quant::matmul::{Activations, Arithmetic, QMatrix, matmul};
-use huozi_quant::team::Crew;
+use huozi_quant::matmul::{Activations, QMatrix, Step, matmul};
 use std::ops::Range;
 
 /// Rows of logits alive at a time: 16 of 250,880 floats are 16 MB.
@@ -49,45 +47,40 @@ pub struct Scratch {
     logits: Buffer<f32>,
 }
 
-/// Runs `columns` in `arithmetic` and gives each wanted column's logits to `sink`.
+/// Runs `columns` as one part of a step and gives each wanted column's logits to `sink`.
 ///
-/// The keys and values of every column's earlier positions must be in `pool` or among the columns before it. Gives up
-/// as soon as the crew is cancelled; what `pool` holds for these columns is then undefined. `progress` hears after each
-/// matrix of a layer which share of the layers is done, from 0 to 1.
-#[allow(clippy::too_many_arguments, reason = "what a step consists of")]
+/// The keys and values of every column's earlier positions must be in `pool` or among the columns before it.
+/// Gives up as soon as the crew is cancelled; what `pool` holds for these columns is then undefined.
+/// `progress` hears after each matrix of a layer which share of the layers is done, from 0 to 1.
 pub fn forward(
-    crew: &Crew<'_>,
-    isa: Isa,
+    step: Step<'_>,
     weights: &Weights,
     pool: &mut Pool,
-    arithmetic: Arithmetic,
     columns: &[Column<'_>],
     scratch: &mut Scratch,
     progress: &mut dyn FnMut(f64),
     sink: &mut Sink<'_>,
 ) {
     match pool {
-        Pool::F32(blocks) => run(crew, isa, weights, blocks, arithmetic, columns, scratch, progress, sink),
-        Pool::F16(blocks) => run(crew, isa, weights, blocks, arithmetic, columns, scratch, progress, sink),
-        Pool::Q8(blocks) => run(crew, isa, weights, blocks, arithmetic, columns, scratch, progress, sink),
+        Pool::F32(blocks) => run(step, weights, blocks, columns, scratch, progress, sink),
+        Pool::F16(blocks) => run(step, weights, blocks, columns, scratch, progress, sink),
+        Pool::Q8(blocks) => run(step, weights, blocks, columns, scratch, progress, sink),
     }
 }
 
 /// Matrices of a layer.
 const MATRICES: usize = 4;
 
-#[allow(clippy::too_many_arguments, reason = "what a step consists of")]
 fn run<T: KvValue>(
-    crew: &Crew<'_>,
-    isa: Isa,
+    step: Step<'_>,
     w: &Weights,
     kv: &mut Blocks<T>,
-    arithmetic: Arithmetic,
     columns: &[Column<'_>],
     scratch: &mut Scratch,
     progress: &mut dyn FnMut(f64),
     sink: &mut Sink<'_>,
 ) {
+    let Step { crew, isa, .. } = step;
     let m = columns.len();
     let (n_embd, n_ff, d) = (w.shape.n_embd, w.shape.n_ff, w.shape.head_dim());
     let slopes = alibi_slopes(w.shape.n_head);
@@ -114,10 +107,10 @@ fn run<T: KvValue>(
             progress((i * MATRICES + matrix) as f64 / (w.layers.len() * MATRICES) as f64);
         };
         let format = layer.attn_qkv.weight.format();
-        activations.fill(crew, isa, format, arithmetic, (m, n_embd), |c, y| {
+        activations.fill(step, format, (m, n_embd), |c, y| {
             layer_norm(isa, row(x, c, n_embd), &layer.attn_norm.weight, &layer.attn_norm.bias, w.eps, y);
         });
-        linear(crew, isa, &layer.attn_qkv, activations, qkv, add);
+        linear(step, &layer.attn_qkv, activations, qkv, add);
         matrix_done();
         kv.store(crew, isa, i, &runs, qkv);
         let kv = &*kv;
@@ -135,33 +128,30 @@ fn run<T: KvValue>(
             attend(isa, &queries, &mut |c, values| tile.row(c).copy_from_slice(values));
         });
         let format = layer.attn_output.weight.format();
-        activations.fill(crew, isa, format, arithmetic, (m, n_embd), |c, y| {
-            y.copy_from_slice(row(context, c, n_embd))
-        });
-        residual(crew, isa, &layer.attn_output, activations, context, x);
+        activations.fill(step, format, (m, n_embd), |c, y| y.copy_from_slice(row(context, c, n_embd)));
+        residual(step, &layer.attn_output, activations, context, x);
         matrix_done();
 
         let format = layer.ffn_up.weight.format();
-        activations.fill(crew, isa, format, arithmetic, (m, n_embd), |c, y| {
+        activations.fill(step, format, (m, n_embd), |c, y| {
             layer_norm(isa, row(x, c, n_embd), &layer.ffn_norm.weight, &layer.ffn_norm.bias, w.eps, y);
         });
-        linear(crew, isa, &layer.ffn_up, activations, ff, |y, bias| bias_gelu(isa, y, bias));
+        linear(step, &layer.ffn_up, activations, ff, |y, bias| bias_gelu(isa, y, bias));
         matrix_done();
         let format = layer.ffn_down.weight.format();
-        activations
-            .fill(crew, isa, format, arithmetic, (m, n_ff), |c, y| y.copy_from_slice(row(ff, c, n_ff)));
-        residual(crew, isa, &layer.ffn_down, activations, context, x);
+        activations.fill(step, format, (m, n_ff), |c, y| y.copy_from_slice(row(ff, c, n_ff)));
+        residual(step, &layer.ffn_down, activations, context, x);
         matrix_done();
     }
 
     let head: &QMatrix = w.head();
     let wanted: Vec<usize> = (0..m).filter(|&c| columns[c].wanted).collect();
     for group in wanted.chunks(LOGIT_ROWS) {
-        activations.fill(crew, isa, head.format(), arithmetic, (group.len(), n_embd), |i, y| {
+        activations.fill(step, head.format(), (group.len(), n_embd), |i, y| {
             layer_norm(isa, row(x, group[i], n_embd), &w.output_norm.weight, &w.output_norm.bias, w.eps, y);
         });
         logits.resize(group.len() * head.rows());
-        matmul(crew, isa, head, activations, logits, |_, _, _| {});
+        matmul(step, head, activations, logits, |_, _, _| {});
         if crew.cancelled() {
             return;
         }
@@ -220,21 +210,20 @@ fn add(y: &mut [f32], x: &[f32]) {
 
 /// `y = finish(w a, bias)`, one phase.
 fn linear(
-    crew: &Crew<'_>,
-    isa: Isa,
+    step: Step<'_>,
     linear: &Linear,
     a: &Activations,
     y: &mut [f32],
     finish: impl Fn(&mut [f32], &[f32]) + Sync,
 ) {
-    matmul(crew, isa, &linear.weight, a, y, |_, first, piece| {
+    matmul(step, &linear.weight, a, y, |_, first, piece| {
         finish(piece, &linear.bias[first..first + piece.len()]);
     });
 }
 
 /// `x += w a + bias`, with `y` as scratch of the same shape.
-fn residual(crew: &Crew<'_>, isa: Isa, layer: &Linear, a: &Activations, y: &mut [f32], x: &mut [f32]) {
-    linear(crew, isa, layer, a, y, add);
+fn residual(step: Step<'_>, layer: &Linear, a: &Activations, y: &mut [f32], x: &mut [f32]) {
+    linear(step, layer, a, y, add);
     let n_embd = layer.weight.rows();
-    crew.rows(x, n_embd, |c, x| add(x, row(y, c, n_embd)));
+    step.crew.rows(x, n_embd, |c, x| add(x, row(y, c, n_embd)));
 }

@@ -1,8 +1,9 @@
 //! The KV cache: a pool of reference-counted blocks of 64 positions.
 //!
-//! Inside a block: `[layer][head]` of keys `[head_dim][64]` and values `[64][head_dim]`, and for types that have them
-//! `[layer][head][k|v][64]` scales. A sequence is a table of blocks; forks share them, and whoever appends to a shared
-//! block gets a copy of his own first. Memory of a block is taken on its first use and then kept.
+//! Inside a block: `[layer][head]` of keys `[head_dim][64]` and values `[64][head_dim]`, and for types that
+//! have them `[layer][head][k|v][64]` scales. A sequence is a table of blocks; forks share them, and whoever
+//! appends to a shared block gets a copy of his own first. Memory of a block is taken on its first use and
+//! then kept.
 
 use huozi_quant::attention::{HeadBlock, HeadBlockMut, KvValue, Rows, store};
 use huozi_quant::bloom::shape::Shape;
@@ -113,7 +114,8 @@ impl<T: KvValue> Blocks<T> {
         HeadBlock { keys, values, key_scales, value_scales, bound: block.bounds[head] }
     }
 
-    /// Stores the keys and values of a step's columns: one phase over the heads of the blocks that are written to.
+    /// Stores the keys and values of a step's columns: one phase over the heads of the blocks that are
+    /// written to.
     ///
     /// `runs`: by ascending block. `qkv`: `(columns, 3 n_embd)` row-major, each row queries, keys, values.
     ///
@@ -171,8 +173,8 @@ impl<T: KvValue> Blocks<T> {
         heads * (self.head_len() * size_of::<T>() + 4 * self.head_scales() + 4)
     }
 
-    /// Appends the first `n` positions of a block to `out`: values, scales and bounds as they lie in memory, numbers
-    /// little-endian. Zeros stand for the other positions: what is there may be somebody else's.
+    /// Appends the first `n` positions of a block to `out`: values, scales and bounds as they lie in memory,
+    /// numbers little-endian. Zeros stand for the other positions: what is there may be somebody else's.
     fn export(&self, id: BlockId, n: usize, out: &mut Vec<u8>) {
         let block = &self.blocks[id];
         let start = out.len();
@@ -302,8 +304,8 @@ impl Pool {
         with!(self, b => b.export_bytes())
     }
 
-    /// Appends the first `n` positions of block `block` of `table` to `out`, as they lie in memory: for each layer and
-    /// head keys and values, then all scales, then all bounds; zeros for positions from `n` on.
+    /// Appends the first `n` positions of block `block` of `table` to `out`, as they lie in memory: for each
+    /// layer and head keys and values, then all scales, then all bounds; zeros for positions from `n` on.
     ///
     /// # Panics
     /// When the table has no such block.
@@ -323,8 +325,8 @@ impl Pool {
         table.len += n;
     }
 
-    /// A table that shares the blocks of the first `len` positions of `table`; a partly filled last block is copied
-    /// when somebody appends to it.
+    /// A table that shares the blocks of the first `len` positions of `table`; a partly filled last block is
+    /// copied when somebody appends to it.
     pub fn fork(&mut self, table: &Table, len: usize) -> Table {
         let blocks = table.blocks[..len.div_ceil(BLOCK)].to_vec();
         with!(self, b => blocks.iter().for_each(|&id| b.blocks[id].owners += 1));

@@ -1,5 +1,10 @@
+use super::head::{TILE, seen};
 use super::*;
 use crate::formats::F16;
+use crate::kernels::unit::Unit;
+use crate::kernels::vector::Vector;
+use crate::kernels::{Isa, with_vectors};
+use crate::kv::BLOCK;
 
 #[test]
 fn slopes_on_and_off_the_power_of_two() {
@@ -34,7 +39,7 @@ impl<T: KvValue> Cache<T> {
     fn new(d: usize, positions: usize) -> Self {
         let n = positions.div_ceil(BLOCK);
         let scales = if T::SCALED { n * BLOCK } else { 0 };
-        // What was there before must not matter: every byte of it is all ones, NaN in the float types.
+        // The old content must not matter: every byte is all ones, NaN in the float types.
         let mut junk = vec![T::zeroed(); n * BLOCK * d];
         bytemuck::cast_slice_mut::<T, u8>(&mut junk).fill(0xff);
         Self {
@@ -136,7 +141,7 @@ fn is_close_to_f64<T: KvValue>() {
         for slope in [0.84, 0.25, 0.0039] {
             // Of keys and queries three times as long, a few keys have most of the weight.
             let (cache, q) = filled::<T>(d, n, 3.0);
-            for isa in Isa::available() {
+            for isa in Isa::all() {
                 let out = cache.attend(isa, slope, 0, &q, false);
                 for position in [0, 1, 2, 62, 63, 64, 65, n - 1].into_iter().filter(|&p| p < n) {
                     let at = position * d..(position + 1) * d;
@@ -151,7 +156,7 @@ fn is_close_to_f64<T: KvValue>() {
             }
         }
     }
-    eprintln!("{:?} on {:?}: off by {worst:.2e} at most", T::TYPE, Isa::available());
+    eprintln!("{:?} on {:?}: off by {worst:.2e} at most", T::TYPE, Isa::all());
 }
 
 #[test]
@@ -161,12 +166,12 @@ fn every_isa_and_type_is_close_to_softmax_in_f64() {
     is_close_to_f64::<i8>();
 }
 
-fn has_the_same_bits_in_any_company<T: KvValue>() {
+fn has_the_same_bits_beside_others<T: KvValue>() {
     for (d, n) in [(16, 150), (80, 200), (128, 330)] {
         let (cache, q) = filled::<T>(d, n, 2.0);
         for slope in [0.7, 0.02] {
             let mut fused = None;
-            for isa in Isa::available() {
+            for isa in Isa::all() {
                 let all = cache.attend(isa, slope, 0, &q, false);
                 for piece in [1, 2, 5, 7, 48, 64] {
                     let pieces: Vec<f32> = (0..n)
@@ -178,7 +183,7 @@ fn has_the_same_bits_in_any_company<T: KvValue>() {
                         .collect();
                     assert!(pieces == all, "{:?} {isa} d {d}: by {piece}", T::TYPE);
                 }
-                if isa > Isa::SCALAR {
+                if with_vectors!(isa, U => <<U as Unit>::V as Vector>::FUSED) {
                     assert_eq!(*fused.get_or_insert(all.clone()), all, "{isa}: other bits");
                 }
             }
@@ -188,9 +193,9 @@ fn has_the_same_bits_in_any_company<T: KvValue>() {
 
 #[test]
 fn one_query_gets_the_bits_it_gets_among_many() {
-    has_the_same_bits_in_any_company::<f32>();
-    has_the_same_bits_in_any_company::<F16>();
-    has_the_same_bits_in_any_company::<i8>();
+    has_the_same_bits_beside_others::<f32>();
+    has_the_same_bits_beside_others::<F16>();
+    has_the_same_bits_beside_others::<i8>();
 }
 
 fn stores_alike<T: KvValue>() {
@@ -198,7 +203,7 @@ fn stores_alike<T: KvValue>() {
     let (k, v) = (values(n * d, 5), values(n * d, 6));
     let mut whole = Cache::<T>::new(d, n);
     whole.store(Isa::SCALAR, 0, &k, &v, n);
-    for isa in Isa::available() {
+    for isa in Isa::all() {
         for chunk in [1, 7, 64] {
             let mut pieces = Cache::<T>::new(d, n);
             // Larger ones first, cut off at 100 and written anew: nothing of them stays.
@@ -254,7 +259,7 @@ fn passes_over_nothing_that_matters<T: KvValue>() {
         let rows: Vec<f32> = (0..BLOCK).flat_map(|_| v.iter().copied()).collect();
         cache.store(Isa::SCALAR, 2 * BLOCK, &rewritten, &rows, BLOCK);
         for slope in [0.84, 0.2, 0.05] {
-            for isa in Isa::available() {
+            for isa in Isa::all() {
                 let all = cache.attend(isa, slope, 0, &q, true);
                 let some = cache.attend(isa, slope, 0, &q, false);
                 for (i, (a, b)) in all.iter().zip(&some).enumerate() {
@@ -298,7 +303,7 @@ fn keeps_bad_rows_to_those_that_see_them<T: KvValue>() {
         let rest = (bad + 1) * d..128 * d;
         cache.store(Isa::SCALAR, bad + 1, &after_k[rest.clone()], &after_v[rest], 64);
         assert_eq!(cache.bounds[1], f32::INFINITY);
-        for isa in Isa::available() {
+        for isa in Isa::all() {
             for slope in [0.8, 0.01] {
                 let (got, want) =
                     (cache.attend(isa, slope, 0, &q, false), good.attend(isa, slope, 0, &q, false));
@@ -334,8 +339,8 @@ fn groups_are_whole_tiles_of_bounded_work() {
         let n = group(80, n_keys);
         assert!(
             n == 1
-                || n * n_keys * 160 <= GROUP_MACS
-                    && n * n_keys <= GROUP_SCORES
+                || n * n_keys * 160 <= super::attend::GROUP_MACS
+                    && n * n_keys <= super::attend::GROUP_SCORES
                     && (n < TILE || n.is_multiple_of(TILE))
         );
     }

@@ -1,11 +1,12 @@
 //! How each type of the KV cache stores its values.
 
-use super::simd::{Simd, Vector};
 use crate::formats::F16;
 use crate::formats::lanes::Widen;
+use crate::kernels::vector::Vector;
 use crate::kv::KvType;
 
-/// A value in the KV cache. What a stored row means is `value * scale`, the scale being 1 where there is none.
+/// A value in the KV cache. What a stored row means is `value * scale`, the scale being 1 where there is
+/// none.
 pub trait KvValue: bytemuck::Pod + Send + Sync {
     /// The type by name.
     const TYPE: KvType;
@@ -15,23 +16,23 @@ pub trait KvValue: bytemuck::Pod + Send + Sync {
     /// The stored number, without the scale.
     fn widen(self) -> f32;
 
-    /// The scale for a row: 1 for unscaled types; NaN when a value of the row is not finite, so that this row alone
-    /// becomes NaN.
+    /// The scale for a row: 1 for unscaled types; NaN when a value of the row is not finite, so that this row
+    /// alone becomes NaN.
     fn scale(row: &[f32]) -> f32;
 
     /// `x / scale`, rounded to nearest, ties to even; `scale` as [`Self::scale`] gave it.
     ///
     /// # Safety
-    /// The CPU has the features of `S`.
+    /// The CPU has the features of `V`.
     #[doc(hidden)]
-    unsafe fn encode<S: Simd>(x: &[f32], scale: f32, to: &mut [Self]);
+    unsafe fn encode<V: Vector>(x: &[f32], scale: f32, to: &mut [Self]);
 
     /// Widens `V::LANES` stored numbers.
     ///
     /// # Safety
     /// They can be read at `from`, and the CPU has the features of `V`.
     #[doc(hidden)]
-    unsafe fn load<V: Vector>(from: *const Self) -> V;
+    unsafe fn load<V: Vector>(from: *const Self) -> V::F;
 }
 
 impl KvValue for f32 {
@@ -46,13 +47,13 @@ impl KvValue for f32 {
         1.0
     }
     #[inline(always)]
-    unsafe fn encode<S: Simd>(x: &[f32], _: f32, to: &mut [Self]) {
+    unsafe fn encode<V: Vector>(x: &[f32], _: f32, to: &mut [Self]) {
         to.copy_from_slice(x);
     }
     #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const Self) -> V {
+    unsafe fn load<V: Vector>(from: *const Self) -> V::F {
         // SAFETY: the caller's duty.
-        unsafe { V::load(from) }
+        unsafe { V::fload(from) }
     }
 }
 
@@ -68,21 +69,21 @@ impl KvValue for F16 {
         1.0
     }
     #[inline(always)]
-    unsafe fn encode<S: Simd>(x: &[f32], _: f32, to: &mut [Self]) {
+    unsafe fn encode<V: Vector>(x: &[f32], _: f32, to: &mut [Self]) {
         assert_eq!(x.len(), to.len());
-        let whole = x.len() - x.len() % S::One::LANES;
-        for i in (0..whole).step_by(S::One::LANES) {
+        let whole = x.len() - x.len() % V::LANES;
+        for i in (0..whole).step_by(V::LANES) {
             // SAFETY: `i + LANES <= whole`, which is within both slices; the caller vouches for the features.
-            unsafe { S::One::load(x.as_ptr().add(i)).store_f16(to.as_mut_ptr().add(i)) }
+            unsafe { V::fstore_f16(to.as_mut_ptr().add(i).cast(), V::fload(x.as_ptr().add(i))) }
         }
         for (to, &x) in to[whole..].iter_mut().zip(&x[whole..]) {
             *to = F16::from_f32(x);
         }
     }
     #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const Self) -> V {
+    unsafe fn load<V: Vector>(from: *const Self) -> V::F {
         // SAFETY: the caller's duty.
-        unsafe { V::load_f16(from) }
+        unsafe { V::fload_f16(from.cast()) }
     }
 }
 
@@ -101,33 +102,34 @@ impl KvValue for i8 {
         max / 127.0 + finite
     }
     #[inline(always)]
-    unsafe fn encode<S: Simd>(x: &[f32], scale: f32, to: &mut [Self]) {
+    unsafe fn encode<V: Vector>(x: &[f32], scale: f32, to: &mut [Self]) {
         let inverse = 1.0 / scale;
         // Of a row too small for the inverse to be finite, or not finite itself, only the scale is kept.
         let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-        // Adding 1.5 * 2^23 rounds |y| <= 127.5 to the nearest integer, ties to even, and leaves it in the low bits.
+        // Adding 1.5 * 2^23 rounds |y| <= 127.5 to the nearest integer, ties to even, and leaves it in the
+        // low bits.
         const ROUND: f32 = 12_582_912.0;
         for (to, &x) in to.iter_mut().zip(x) {
             *to = (x * inverse + ROUND).to_bits() as i8;
         }
     }
     #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const Self) -> V {
+    unsafe fn load<V: Vector>(from: *const Self) -> V::F {
         // SAFETY: the caller's duty.
-        unsafe { V::load_i8(from) }
+        unsafe { V::fload_i8(from) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::Portable;
     use super::*;
+    use crate::kernels::portable::Portable;
 
     fn q8(x: &[f32]) -> (Vec<i8>, f32) {
         let scale = i8::scale(x);
         let mut to = vec![99i8; x.len()];
         // SAFETY: portable code needs no feature.
-        unsafe { i8::encode::<Portable>(x, scale, &mut to) };
+        unsafe { i8::encode::<Portable<4>>(x, scale, &mut to) };
         (to, scale)
     }
 

@@ -49,12 +49,12 @@ impl Levels for Integers {
     }
 }
 
-/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
-/// `d` = NaN.
+/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite
+/// gets `d` = NaN.
 ///
 /// With 127 levels a clipped weight costs more than finer steps gain, but the 32 rounding errors of one block
-/// differ from scale to scale as if drawn anew: a walk over the f16 scales from `amax / 127.5` upwards finds a
-/// lucky one.
+/// differ from scale to scale as if drawn anew: a walk over the f16 scales from `amax / 127.5` upwards finds
+/// a lucky one.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ8_0]) {
     let row = Row::new(x, importance);

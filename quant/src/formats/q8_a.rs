@@ -8,10 +8,10 @@
 //!       | d f32| sum  | qs: i8 x 32        |
 //! ```
 //!
-//! The arithmetic, the same on every ISA: `d = amax / 127`, `q = x / d` rounded to the nearest integer, ties to
-//! even, held inside ±127; both divisions are IEEE divisions in f32. `amax` is taken over the bit patterns without
-//! their sign, so a NaN or an infinity is never lost: such a block has `d` = NaN and `q` = 0, and every product
-//! with it is NaN.
+//! The arithmetic, the same on every ISA: `d = amax / 127`, `q = x / d` rounded to the nearest integer, ties
+//! to even, held inside ±127; both divisions are IEEE divisions in f32. `amax` is taken over the bit patterns
+//! without their sign, so a NaN or an infinity is never lost: such a block has `d` = NaN and `q` = 0, and
+//! every product with it is NaN.
 
 /// Values in a block.
 pub const N: usize = 32;
@@ -34,13 +34,15 @@ const _: () = assert!(size_of::<BlockQ8A>() == 40);
 /// SSE2 has no rounding instruction, and a call of `rintf` would keep the loop from being vectorised.
 const MAGIC: f32 = 12_582_912.0;
 
-/// The scale of `x` and the value to divide by: `(0, inf)` when everything is zero (or `amax / 127` underflows to
-/// zero), `(NaN, inf)` when something is not finite; dividing a finite value by `inf` then gives 0.
+/// The scale of `x` and the value to divide by: `(0, inf)` when everything is zero (or `amax / 127`
+/// underflows to zero), `(NaN, inf)` when something is not finite; dividing a finite value by `inf` then
+/// gives 0.
 #[inline(always)]
 pub(super) fn scale(x: &[f32]) -> (f32, f32) {
     let mut amax = 0u32;
     for v in x {
-        // As signed integers, which every SIMD unit compares; without their sign the patterns are not negative.
+        // As signed integers, which every SIMD unit compares; without their sign the patterns are not
+        // negative.
         let bits = (v.to_bits() & 0x7fff_ffff) as i32;
         amax = if bits > amax as i32 { bits as u32 } else { amax };
     }

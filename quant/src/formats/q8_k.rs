@@ -8,9 +8,10 @@
 //!       | d f32| qs: i8 x 256        | bsums: i16 x 16   |
 //! ```
 //!
-//! The arithmetic is that of [Q8_A](super::q8_a) over 256 values: `d = amax / 127`, `q = x / d` to the nearest
-//! integer, ties to even, inside ±127; a value that is not finite gives `d` = NaN and `q` = 0. (ggml's Q8_K lets the
-//! largest magnitude be -128 and so may have a negative `d`; the two never meet in a file.)
+//! The arithmetic is that of [Q8_A](super::q8_a) over 256 values: `d = amax / 127`, `q = x / d` to the
+//! nearest integer, ties to even, inside ±127; a value that is not finite gives `d` = NaN and `q` = 0.
+//! (ggml's Q8_K lets the largest magnitude be -128 and so may have a negative `d`; the two never meet in a
+//! file.)
 
 use super::q8_a::{quantum, scale};
 

@@ -371,7 +371,7 @@ pub(super) fn affine<const S: usize, const L: usize>(
             break;
         }
         // Step 4: the two super-scales by least squares given everything else.
-        let (d1, dmin1) = refit_affine::<S, L>(&b, &d, &dmin, &ls, &lm, &sw, &sx, levels);
+        let (d1, dmin1) = refit_affine::<S, L>(&b, (&d, &dmin), (&ls, &lm), (&sw, &sx), levels);
         for s in 0..WIDE {
             let same = d1[s] == d[s] && dmin1[s] == dmin[s];
             active[s] = pick(same, 0.0, active[s]);
@@ -402,16 +402,12 @@ pub(super) fn affine<const S: usize, const L: usize>(
 }
 
 /// Step 4 with mins: `d` and `dmin`, as f16 can hold them.
-#[allow(clippy::too_many_arguments, reason = "what the search has at hand, in one place only")]
 #[inline(always)]
 fn refit_affine<const S: usize, const L: usize>(
     b: &Lanes<L>,
-    d: &Lane,
-    dmin: &Lane,
-    ls: &Lane,
-    lm: &Lane,
-    sw: &Lane,
-    sx: &Lane,
+    (d, dmin): (&Lane, &Lane),
+    (ls, lm): (&Lane, &Lane),
+    (sw, sx): (&Lane, &Lane),
     levels: f32,
 ) -> (Lane, Lane) {
     let [sq, sqq, sxq] = b.fit(&inverses(&product(d, ls)), &product(dmin, lm), 0.0, levels);

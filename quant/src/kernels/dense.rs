@@ -1,42 +1,43 @@
 //! Rows of F32, F16 or BF16 weights times rows of f32 activations, the summed dimension along the lanes.
 //!
-//! Element `i` goes to lane `i mod LANES` by fused multiply-add; the lanes are folded at the end and what is left past
-//! the last whole vector is added one by one. So an output's bits depend on its row and its column alone.
+//! Element `i` goes to lane `i mod LANES` by fused multiply-add; the lanes are folded at the end and what is
+//! left past the last whole vector is added one by one. So an output's bits depend on its row and its column
+//! alone.
 
 #![allow(
     clippy::undocumented_unsafe_blocks,
-    reason = "every block here is the body of an unsafe function and rests on what that function asks of its callers"
+    reason = "every block here is the body of an unsafe function and rests on the promises of its callers"
 )]
 #![allow(clippy::needless_range_loop, reason = "an index runs over registers, memory and constants alike")]
 
-use super::simd::Simd;
+use super::vector::Vector;
 use crate::formats::lanes::Widen;
 use crate::formats::{bf16::BlockBf16, f16::BlockF16, f32::BlockF32};
 
 /// A weight that a vector unit widens to f32 as it loads it.
-pub(super) trait Stored: bytemuck::Pod + Widen {
+pub(crate) trait Stored: bytemuck::Pod + Widen {
     /// `LANES` weights from `p` on.
     ///
     /// # Safety
     /// The CPU has what `V` needs, and the weights can be read.
-    unsafe fn load<V: Simd>(p: *const Self) -> V::F;
+    unsafe fn load<V: Vector>(p: *const Self) -> V::F;
 }
 
 impl Stored for BlockF32 {
     #[inline(always)]
-    unsafe fn load<V: Simd>(p: *const Self) -> V::F {
+    unsafe fn load<V: Vector>(p: *const Self) -> V::F {
         unsafe { V::fload(p.cast()) }
     }
 }
 impl Stored for BlockF16 {
     #[inline(always)]
-    unsafe fn load<V: Simd>(p: *const Self) -> V::F {
+    unsafe fn load<V: Vector>(p: *const Self) -> V::F {
         unsafe { V::fload_f16(p.cast()) }
     }
 }
 impl Stored for BlockBf16 {
     #[inline(always)]
-    unsafe fn load<V: Simd>(p: *const Self) -> V::F {
+    unsafe fn load<V: Vector>(p: *const Self) -> V::F {
         unsafe { V::fload_bf16(p.cast()) }
     }
 }
@@ -48,7 +49,7 @@ impl Stored for BlockBf16 {
 /// # Safety
 /// The CPU has what `V` needs; `w` holds `R` rows, `a` holds `W` columns of `k`.
 #[inline(always)]
-pub(super) unsafe fn micro<V: Simd, S: Stored, const R: usize, const W: usize>(
+pub(crate) unsafe fn micro<V: Vector, S: Stored, const R: usize, const W: usize>(
     w: *const S,
     a: *const f32,
     k: usize,

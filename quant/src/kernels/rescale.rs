@@ -1,9 +1,10 @@
-//! Weights of any integer format as one byte each and one scale for 256: what the wide arithmetic multiplies with.
+//! Weights of any integer format as one byte each and one scale for 256: what the wide arithmetic multiplies
+//! with.
 //!
-//! Scales of 16 or 32 weights cost a micro-kernel a third of its time. A long prompt uses every weight hundreds of
-//! times, so it pays to bring a slab to one scale first. Weight `q` of sub-block `s` is `a_s q + b_s`; with
-//! `max` = the greatest magnitude that any `q` of these sub-blocks could have (a zero for a sub-block of zeros, and
-//! NaN or infinity where there is one), its byte is
+//! Scales of 16 or 32 weights cost a micro-kernel a third of its time. A long prompt uses every weight
+//! hundreds of times, so it pays to bring a slab to one scale first. Weight `q` of sub-block `s` is `a_s q +
+//! b_s`; with `max` = the greatest magnitude that any `q` of these sub-blocks could have (a zero for a
+//! sub-block of zeros, and NaN or infinity where there is one), its byte is
 //!
 //! ```text
 //! d = max / 127
@@ -11,18 +12,18 @@
 //! v = (mulhrs(q * 2^(15 - BITS), S) + B) >> 6     weight = d * (v - 128), within 0.52 d of `a_s q + b_s`
 //! ```
 //!
-//! in i16, rounded to nearest even where it says `round`, and `mulhrs(x, y) = (x y + 2^14) >> 15`. Every step is exact
-//! or rounded in one way only, so all ISAs make the same bytes.
+//! in i16, rounded to nearest even where it says `round`, and `mulhrs(x, y) = (x y + 2^14) >> 15`. Every step
+//! is exact or rounded in one way only, so all ISAs make the same bytes.
 
 #![allow(
     clippy::undocumented_unsafe_blocks,
-    reason = "every block here is the body of an unsafe function and rests on what that function asks of its callers"
+    reason = "every block here is the body of an unsafe function and rests on the promises of its callers"
 )]
 
-use super::simd::Unit;
-use super::tile::{self, Kind, b, k, r};
+use super::layout::{self, Kind, b, k, r};
+use super::portable::Portable;
 use super::unpack::{Out, Unpack};
-use crate::formats::F16;
+use super::vector::Vector;
 use crate::formats::q8_k::{self, BlockQ8K};
 
 /// Bits below the point of the sums that become bytes.
@@ -30,7 +31,7 @@ const FRACTION: u32 = 6;
 
 /// `a` and `b` of sub-block `s` of an unpacked slab.
 #[inline(always)]
-unsafe fn affine<V: Unit, F: Unpack>(panel: *const i32, rows: usize, s: usize) -> (V::F, V::F) {
+unsafe fn affine<V: Vector, F: Unpack>(panel: *const i32, rows: usize, s: usize) -> (V::F, V::F) {
     unsafe {
         let mins = <F::Kind as Kind>::MINS;
         let (a, min) = if <F::Kind as Kind>::BLOCK == 256 {
@@ -53,17 +54,17 @@ unsafe fn affine<V: Unit, F: Unpack>(panel: *const i32, rows: usize, s: usize) -
     }
 }
 
-/// One slab of `LANES` rows: `panel` as `F` unpacked it (`ceil(256 / BLOCK)` blocks), `rows` rows to an entry, into the
-/// block at `out`. Lanes are the first rows of both.
+/// One slab of `LANES` rows: `panel` as `F` unpacked it (`ceil(256 / BLOCK)` blocks), `rows` rows to an
+/// entry, into the block at `out`. Lanes are the first rows of both.
 ///
 /// # Safety
-/// The CPU has what `V` needs; both panels are as long as `tile` says.
+/// The CPU has what `V` needs; both panels are as long as `layout` says.
 #[inline(always)]
-pub(super) unsafe fn rescale<V: Unit, F: Unpack>(panel: *const i32, rows: usize, out: Out) {
+pub(crate) unsafe fn rescale<V: Vector, F: Unpack>(panel: *const i32, rows: usize, out: Out) {
     unsafe {
         let small = <F::Kind as Kind>::BLOCK == 32;
         let sub = <F::Kind as Kind>::SUB;
-        let subs = tile::SLAB / sub;
+        let subs = layout::SLAB / sub;
         let mut ab = [(V::fsplat(0.0), V::fsplat(0.0)); 16];
         let mut max = V::splat(0);
         let top = V::fsplat(((1u32 << F::BITS) - 1) as f32);
@@ -100,171 +101,28 @@ pub(super) unsafe fn rescale<V: Unit, F: Unpack>(panel: *const i32, rows: usize,
     }
 }
 
-/// One lane, portable: rows one by one.
-#[derive(Clone, Copy)]
-struct Portable;
-
-/// Each i16 half of a lane.
-#[inline(always)]
-fn halves(a: i32, b: i32, f: impl Fn(i16, i16) -> i16) -> i32 {
-    let half = |n: u32| i32::from(f((a >> n) as i16, (b >> n) as i16) as u16) << n;
-    half(0) | half(16)
-}
-
-impl Unit for Portable {
-    const LANES: usize = 1;
-    type I = i32;
-    type F = f32;
-
-    #[inline(always)]
-    unsafe fn splat(x: i32) -> i32 {
-        x
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const i32) -> i32 {
-        unsafe { p.read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut i32, x: i32) {
-        unsafe { p.write_unaligned(x) }
-    }
-    #[inline(always)]
-    unsafe fn and(a: i32, b: i32) -> i32 {
-        a & b
-    }
-    #[inline(always)]
-    unsafe fn or(a: i32, b: i32) -> i32 {
-        a | b
-    }
-    #[inline(always)]
-    unsafe fn xor(a: i32, b: i32) -> i32 {
-        a ^ b
-    }
-    #[inline(always)]
-    unsafe fn add(a: i32, b: i32) -> i32 {
-        a.wrapping_add(b)
-    }
-    #[inline(always)]
-    unsafe fn sub(a: i32, b: i32) -> i32 {
-        a.wrapping_sub(b)
-    }
-    #[inline(always)]
-    unsafe fn mul(a: i32, b: i32) -> i32 {
-        a.wrapping_mul(b)
-    }
-    #[inline(always)]
-    unsafe fn shl(a: i32, n: u32) -> i32 {
-        a << n
-    }
-    #[inline(always)]
-    unsafe fn shr(a: i32, n: u32) -> i32 {
-        (a as u32 >> n) as i32
-    }
-    #[inline(always)]
-    unsafe fn sra(a: i32, n: u32) -> i32 {
-        a >> n
-    }
-    #[inline(always)]
-    unsafe fn lookup(table: &[u8; 16], index: i32) -> i32 {
-        i32::from_le_bytes(index.to_le_bytes().map(|i| table[usize::from(i & 15)]))
-    }
-    #[inline(always)]
-    unsafe fn columns(p: *const u8, _: usize) -> [i32; 4] {
-        unsafe { p.cast::<[[u8; 4]; 4]>().read().map(i32::from_le_bytes) }
-    }
-    #[inline(always)]
-    unsafe fn column_u16(p: *const u8, _: usize) -> i32 {
-        unsafe { i32::from(u16::from_le_bytes(p.cast::<[u8; 2]>().read())) }
-    }
-    #[inline(always)]
-    unsafe fn column_u32(p: *const u8, _: usize) -> i32 {
-        unsafe { i32::from_le_bytes(p.cast::<[u8; 4]>().read()) }
-    }
-    #[inline(always)]
-    unsafe fn halves(a: i32) -> f32 {
-        bytemuck::cast::<_, F16>((a as u16).to_le_bytes()).to_f32()
-    }
-    #[inline(always)]
-    unsafe fn as_f32(a: i32) -> f32 {
-        f32::from_bits(a as u32)
-    }
-    #[inline(always)]
-    unsafe fn from_i32(a: i32) -> f32 {
-        a as f32
-    }
-    #[inline(always)]
-    unsafe fn fsplat(x: f32) -> f32 {
-        x
-    }
-    #[inline(always)]
-    unsafe fn fload(p: *const f32) -> f32 {
-        unsafe { p.read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn fstore(p: *mut f32, x: f32) {
-        unsafe { p.write_unaligned(x) }
-    }
-    #[inline(always)]
-    unsafe fn fadd(a: f32, b: f32) -> f32 {
-        a + b
-    }
-    #[inline(always)]
-    unsafe fn fsub(a: f32, b: f32) -> f32 {
-        a - b
-    }
-    #[inline(always)]
-    unsafe fn fmul(a: f32, b: f32) -> f32 {
-        a * b
-    }
-    #[inline(always)]
-    unsafe fn add16(a: i32, b: i32) -> i32 {
-        halves(a, b, i16::wrapping_add)
-    }
-    #[inline(always)]
-    unsafe fn mulhrs(a: i32, b: i32) -> i32 {
-        halves(a, b, |a, b| ((i32::from(a) * i32::from(b) + (1 << 14)) >> 15) as i16)
-    }
-    #[inline(always)]
-    unsafe fn max(a: i32, b: i32) -> i32 {
-        a.max(b)
-    }
-    #[inline(always)]
-    unsafe fn as_i32(a: f32) -> i32 {
-        a.to_bits() as i32
-    }
-    #[inline(always)]
-    unsafe fn to_i32(a: f32) -> i32 {
-        // 2^31 is a float.
-        if a.abs() < 2_147_483_648.0 { a.round_ties_even() as i32 } else { i32::MIN }
-    }
-    #[inline(always)]
-    unsafe fn fdiv(a: f32, b: f32) -> f32 {
-        a / b
-    }
-}
-
 /// A row of blocks of 256 weights: `qs` has their bytes less 128 in order, `d` their scales.
 ///
 /// # Panics
 /// When `row` is not `d.len()` slabs of `F`'s blocks, or `qs` is not as many blocks.
-pub(super) fn row<F: Unpack>(row: &[u8], qs: &mut [[i8; q8_k::N]], d: &mut [f32]) {
-    let blocks = tile::SLAB / <F::Kind as Kind>::BLOCK;
+pub(crate) fn row<F: Unpack>(row: &[u8], qs: &mut [[i8; q8_k::N]], d: &mut [f32]) {
+    let blocks = layout::SLAB / <F::Kind as Kind>::BLOCK;
     assert!(row.len() == d.len() * blocks * F::BYTES && qs.len() == d.len(), "{} slabs", d.len());
     for (i, (qs, d)) in qs.iter_mut().zip(d).enumerate() {
-        let mut unpacked = [0i32; tile::PANEL];
+        let mut unpacked = [0i32; layout::PANEL];
         let mut panel = [0i32; r::PANEL];
-        // SAFETY: `row` has the blocks, asserted above; a row's panels are as long as `tile` says. `Portable` needs
-        // nothing of the CPU.
+        // SAFETY: `row` has the blocks, asserted above; a row's panels are as long as `layout` says. portable
+        // code needs nothing of the CPU.
         unsafe {
             for j in 0..blocks {
-                let first = unpacked.as_mut_ptr().add(j * tile::panel_entries::<F::Kind>());
-                F::unpack::<Portable>(
+                let first = unpacked.as_mut_ptr().add(j * layout::panel_entries::<F::Kind>());
+                F::unpack::<Portable<1>>(
                     row.as_ptr().add((i * blocks + j) * F::BYTES),
                     0,
                     Out { first, rows: 1 },
                 );
             }
-            rescale::<Portable, F>(unpacked.as_ptr(), 1, Out { first: panel.as_mut_ptr(), rows: 1 });
+            rescale::<Portable<1>, F>(unpacked.as_ptr(), 1, Out { first: panel.as_mut_ptr(), rows: 1 });
         }
         for (qs, v) in qs.as_chunks_mut::<4>().0.iter_mut().zip(panel) {
             *qs = v.to_le_bytes().map(|v| (v ^ 0x80) as i8);
@@ -275,7 +133,7 @@ pub(super) fn row<F: Unpack>(row: &[u8], qs: &mut [[i8; q8_k::N]], d: &mut [f32]
 
 /// A row with a column of activations, as a tile multiplies them: the same bits.
 #[inline]
-pub(super) fn dot(qs: &[[i8; q8_k::N]], d: &[f32], a: &[BlockQ8K]) -> f32 {
+pub(crate) fn dot(qs: &[[i8; q8_k::N]], d: &[f32], a: &[BlockQ8K]) -> f32 {
     let mut sum = 0.0;
     for ((qs, d), a) in qs.iter().zip(d).zip(a) {
         let total: i32 = qs.iter().zip(&a.qs).map(|(&q, &a)| i32::from(q) * i32::from(a)).sum();
@@ -314,7 +172,8 @@ mod tests {
         macro_rules! each {
             ($($format:ident $unpack:ident),*) => {
                 $(for scale in [1e-6, 1.0, 1e3, 0.0] {
-                    let x: Vec<f32> = (0..8 * 256).map(|i| random() * scale * (1 + i / 32 % 9) as f32).collect();
+                    let x: Vec<f32> =
+                        (0..8 * 256).map(|i| random() * scale * (1 + i / 32 % 9) as f32).collect();
                     let format = Format::$format;
                     let mut blocks = vec![0; format.row_bytes(x.len()).unwrap()];
                     format.encode(&x, None, &mut blocks);

@@ -2,16 +2,37 @@
 
 #![allow(
     clippy::undocumented_unsafe_blocks,
-    reason = "every block here is the body of an unsafe function and rests on what that function asks of its callers"
+    reason = "every block here is the body of an unsafe function and rests on the promises of its callers"
 )]
 #![allow(clippy::needless_range_loop, reason = "an index runs over registers, memory and constants alike")]
 
-use super::simd::Unit;
-use super::tile::{self, Kind, b, k};
+use super::layout::{self, Kind, b, k};
+use super::vector::Vector;
 use crate::formats::iq4_nl;
 
+/// `$body` with `$f` as the type of unpack that stands for a format of integers.
+macro_rules! with_unpack {
+    ($format:expr, $f:ident => $body:expr) => {
+        with_unpack!(@ $format, $f, $body;
+            Q4_0 Q4_0, Q4_1 Q4_1, Q5_0 Q5_0, Q5_1 Q5_1, Q8_0 Q8_0, IQ4_NL Iq4Nl,
+            Q2_K Q2K, Q3_K Q3K, Q4_K Q4K, Q5_K Q5K, Q6_K Q6K, IQ4_XS Iq4Xs)
+    };
+    (@ $format:expr, $f:ident, $body:expr; $($name:ident $unpack:ident),*) => {
+        match $format {
+            $($crate::Format::$name => {
+                type $f = unpack::$unpack;
+                $body
+            })*
+            $crate::Format::F32 | $crate::Format::F16 | $crate::Format::BF16 => {
+                unreachable!("floats are not unpacked")
+            }
+        }
+    };
+}
+pub(crate) use with_unpack;
+
 /// A format whose rows a tile can take.
-pub(super) trait Unpack {
+pub(crate) trait Unpack {
     /// The family of its micro-kernel.
     type Kind: Kind;
     /// Bytes of a block.
@@ -27,12 +48,12 @@ pub(super) trait Unpack {
     ///
     /// # Safety
     /// The CPU has what `V` needs, every row's block can be read, and the panel has room.
-    unsafe fn unpack<V: Unit>(p: *const u8, stride: usize, out: Out);
+    unsafe fn unpack<V: Vector>(p: *const u8, stride: usize, out: Out);
 }
 
 /// Where the lanes of one vector of rows go in a panel.
 #[derive(Clone, Copy)]
-pub(super) struct Out {
+pub(crate) struct Out {
     /// Entry 0.
     pub first: *mut i32,
     /// Rows to an entry.
@@ -41,36 +62,36 @@ pub(super) struct Out {
 
 impl Out {
     #[inline(always)]
-    pub(super) unsafe fn set<V: Unit>(self, entry: usize, x: V::I) {
+    pub(crate) unsafe fn set<V: Vector>(self, entry: usize, x: V::I) {
         unsafe { V::store(self.first.add(entry * self.rows), x) }
     }
     #[inline(always)]
-    pub(super) unsafe fn fset<V: Unit>(self, entry: usize, x: V::F) {
+    pub(crate) unsafe fn fset<V: Vector>(self, entry: usize, x: V::F) {
         unsafe { V::fstore(self.first.add(entry * self.rows).cast(), x) }
     }
 }
 
 /// `x` in every byte.
 #[inline(always)]
-pub(super) unsafe fn bytes<V: Unit>(x: u8) -> V::I {
+pub(crate) unsafe fn bytes<V: Vector>(x: u8) -> V::I {
     unsafe { V::splat(i32::from_le_bytes([x; 4])) }
 }
 
 /// The low nibble of each byte.
 #[inline(always)]
-pub(super) unsafe fn low<V: Unit>(x: V::I) -> V::I {
+pub(crate) unsafe fn low<V: Vector>(x: V::I) -> V::I {
     unsafe { V::and(x, bytes::<V>(15)) }
 }
 
 /// The high nibble of each byte.
 #[inline(always)]
-pub(super) unsafe fn high<V: Unit>(x: V::I) -> V::I {
+pub(crate) unsafe fn high<V: Vector>(x: V::I) -> V::I {
     unsafe { V::and(V::shr(x, 4), bytes::<V>(15)) }
 }
 
 /// Bits `from..` of each byte, those that `mask` keeps, moved to bit `to`.
 #[inline(always)]
-unsafe fn bits<V: Unit>(x: V::I, from: u32, to: u32, mask: u8) -> V::I {
+unsafe fn bits<V: Vector>(x: V::I, from: u32, to: u32, mask: u8) -> V::I {
     unsafe {
         let moved = if from >= to { V::shr(x, from - to) } else { V::shl(x, to - from) };
         V::and(moved, bytes::<V>(mask << to))
@@ -79,13 +100,13 @@ unsafe fn bits<V: Unit>(x: V::I, from: u32, to: u32, mask: u8) -> V::I {
 
 /// Byte `j` of each lane.
 #[inline(always)]
-unsafe fn byte<V: Unit>(x: V::I, j: u32) -> V::I {
+unsafe fn byte<V: Vector>(x: V::I, j: u32) -> V::I {
     unsafe { V::and(V::shr(x, 8 * j), V::splat(255)) }
 }
 
 /// `(byte 0, byte 2)` and `(byte 1, byte 3)` of each lane as pairs of i16.
 #[inline(always)]
-unsafe fn pairs<V: Unit>(x: V::I) -> [V::I; 2] {
+unsafe fn pairs<V: Vector>(x: V::I) -> [V::I; 2] {
     unsafe {
         let even = V::splat(0x00ff_00ff);
         [V::and(x, even), V::and(V::shr(x, 8), even)]
@@ -94,7 +115,7 @@ unsafe fn pairs<V: Unit>(x: V::I) -> [V::I; 2] {
 
 /// The first 16 bytes of Q4_K and Q5_K: d, dmin, eight scales, eight mins.
 #[inline(always)]
-unsafe fn six_bit_header<V: Unit>(p: *const u8, stride: usize, out: Out) {
+unsafe fn six_bit_header<V: Vector>(p: *const u8, stride: usize, out: Out) {
     unsafe {
         let [d, scales, mins, rest] = V::columns(p, stride);
         out.fset::<V>(k::D, V::halves(d));
@@ -113,15 +134,15 @@ unsafe fn six_bit_header<V: Unit>(p: *const u8, stride: usize, out: Out) {
     }
 }
 
-pub(super) struct Q4K;
+pub(crate) struct Q4K;
 impl Unpack for Q4K {
-    type Kind = tile::Sub32Mins;
+    type Kind = layout::Sub32Mins;
     const BYTES: usize = 144;
     const BITS: u32 = 4;
     const ZERO: u32 = 0;
 
     #[inline(always)]
-    unsafe fn unpack<V: Unit>(p: *const u8, stride: usize, out: Out) {
+    unsafe fn unpack<V: Vector>(p: *const u8, stride: usize, out: Out) {
         unsafe {
             six_bit_header::<V>(p, stride, out);
             for g in 0..8 {
@@ -136,15 +157,15 @@ impl Unpack for Q4K {
     }
 }
 
-pub(super) struct Q5K;
+pub(crate) struct Q5K;
 impl Unpack for Q5K {
-    type Kind = tile::Sub32Mins;
+    type Kind = layout::Sub32Mins;
     const BYTES: usize = 176;
     const BITS: u32 = 5;
     const ZERO: u32 = 0;
 
     #[inline(always)]
-    unsafe fn unpack<V: Unit>(p: *const u8, stride: usize, out: Out) {
+    unsafe fn unpack<V: Vector>(p: *const u8, stride: usize, out: Out) {
         unsafe {
             six_bit_header::<V>(p, stride, out);
             for half in 0..2 {
@@ -163,15 +184,15 @@ impl Unpack for Q5K {
     }
 }
 
-pub(super) struct Q6K;
+pub(crate) struct Q6K;
 impl Unpack for Q6K {
-    type Kind = tile::Sub16;
+    type Kind = layout::Sub16;
     const BYTES: usize = 210;
     const BITS: u32 = 6;
     const ZERO: u32 = 5;
 
     #[inline(always)]
-    unsafe fn unpack<V: Unit>(p: *const u8, stride: usize, out: Out) {
+    unsafe fn unpack<V: Vector>(p: *const u8, stride: usize, out: Out) {
         unsafe {
             for h in 0..2 {
                 for part in 0..2 {
@@ -199,15 +220,15 @@ impl Unpack for Q6K {
     }
 }
 
-pub(super) struct Q3K;
+pub(crate) struct Q3K;
 impl Unpack for Q3K {
-    type Kind = tile::Sub16;
+    type Kind = layout::Sub16;
     const BYTES: usize = 110;
     const BITS: u32 = 3;
     const ZERO: u32 = 2;
 
     #[inline(always)]
-    unsafe fn unpack<V: Unit>(p: *const u8, stride: usize, out: Out) {
+    unsafe fn unpack<V: Vector>(p: *const u8, stride: usize, out: Out) {
         unsafe {
             for part in 0..2 {
                 let third = V::columns(p.add(16 * part), stride);
@@ -239,15 +260,15 @@ impl Unpack for Q3K {
     }
 }
 
-pub(super) struct Q2K;
+pub(crate) struct Q2K;
 impl Unpack for Q2K {
-    type Kind = tile::Sub16Mins;
+    type Kind = layout::Sub16Mins;
     const BYTES: usize = 84;
     const BITS: u32 = 2;
     const ZERO: u32 = 0;
 
     #[inline(always)]
-    unsafe fn unpack<V: Unit>(p: *const u8, stride: usize, out: Out) {
+    unsafe fn unpack<V: Vector>(p: *const u8, stride: usize, out: Out) {
         unsafe {
             let header = V::columns(p, stride);
             for (q, &both) in header.iter().enumerate() {
@@ -278,7 +299,7 @@ impl Unpack for Q2K {
 }
 
 /// IQ4_NL's table plus 128.
-pub(super) const TABLE: [u8; 16] = {
+pub(crate) const TABLE: [u8; 16] = {
     let mut table = [0; 16];
     let mut i = 0;
     while i < 16 {
@@ -288,15 +309,15 @@ pub(super) const TABLE: [u8; 16] = {
     table
 };
 
-pub(super) struct Iq4Xs;
+pub(crate) struct Iq4Xs;
 impl Unpack for Iq4Xs {
-    type Kind = tile::Sub32Wide;
+    type Kind = layout::Sub32Wide;
     const BYTES: usize = 136;
     const BITS: u32 = 8;
     const ZERO: u32 = 7;
 
     #[inline(always)]
-    unsafe fn unpack<V: Unit>(p: *const u8, stride: usize, out: Out) {
+    unsafe fn unpack<V: Vector>(p: *const u8, stride: usize, out: Out) {
         unsafe {
             let [d, lows, ..] = V::columns(p, stride);
             out.fset::<V>(k::D, V::halves(d));
@@ -319,7 +340,7 @@ impl Unpack for Iq4Xs {
 
 /// 16 bytes of nibbles: `value` of the low ones into entries 0..4, of the high ones into entries 4..8.
 #[inline(always)]
-unsafe fn nibbles<V: Unit>(p: *const u8, stride: usize, out: Out, value: impl Fn(V::I, usize) -> V::I) {
+unsafe fn nibbles<V: Vector>(p: *const u8, stride: usize, out: Out, value: impl Fn(V::I, usize) -> V::I) {
     unsafe {
         for (t, qs) in V::columns(p, stride).into_iter().enumerate() {
             out.set::<V>(t, value(low::<V>(qs), t));
@@ -330,7 +351,7 @@ unsafe fn nibbles<V: Unit>(p: *const u8, stride: usize, out: Out, value: impl Fn
 
 /// `q` with bits `4 t .. 4 t + 4` of `fifth` as bit 4 of its bytes.
 #[inline(always)]
-unsafe fn with_fifth<V: Unit>(q: V::I, fifth: V::I, t: usize) -> V::I {
+unsafe fn with_fifth<V: Vector>(q: V::I, fifth: V::I, t: usize) -> V::I {
     unsafe {
         let four = V::and(V::shr(fifth, 4 * t as u32), V::splat(15));
         // Bit j of `four` times 2^(7 j + 4) lands on bit 8 j + 4; the other products fall between.
@@ -340,16 +361,19 @@ unsafe fn with_fifth<V: Unit>(q: V::I, fifth: V::I, t: usize) -> V::I {
 }
 
 macro_rules! small {
-    ($name:ident: $kind:ident, $bytes:literal, $bits:literal, $zero:literal, |$v:ident, $p:ident, $stride:ident, $out:ident| $unpack:block) => {
-        pub(super) struct $name;
+    (
+        $name:ident: $kind:ident, $bytes:literal, $bits:literal, $zero:literal,
+        |$v:ident, $p:ident, $stride:ident, $out:ident| $unpack:block
+    ) => {
+        pub(crate) struct $name;
         impl Unpack for $name {
-            type Kind = tile::$kind;
+            type Kind = layout::$kind;
             const BYTES: usize = $bytes;
             const BITS: u32 = $bits;
             const ZERO: u32 = $zero;
 
             #[inline(always)]
-            unsafe fn unpack<$v: Unit>($p: *const u8, $stride: usize, $out: Out) {
+            unsafe fn unpack<$v: Vector>($p: *const u8, $stride: usize, $out: Out) {
                 unsafe { $unpack }
             }
         }
