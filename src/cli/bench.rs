@@ -29,7 +29,12 @@ use table::{RowTable, describe};
 ///
 /// # Errors
 /// See [`super::exit`].
-pub fn run(args: &args::Bench, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+pub fn run(
+    args: &args::BenchCommand,
+    config: &Config,
+    signals: &Signals,
+    printer: &mut Printer,
+) -> Result<()> {
     if let (Some(shape), Some(path)) = (&args.shape, &args.write) {
         return write(args, shape, path, signals);
     }
@@ -96,7 +101,7 @@ fn checked<T>(result: Result<T>, signals: &Signals) -> Result<T> {
     result
 }
 
-fn write(args: &args::Bench, shape: &(String, Shape), path: &Path, signals: &Signals) -> Result<()> {
+fn write(args: &args::BenchCommand, shape: &(String, Shape), path: &Path, signals: &Signals) -> Result<()> {
     if path.symlink_metadata().is_ok() {
         return Err(Usage(format!("{} exists already", path.display())).into());
     }

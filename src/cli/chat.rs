@@ -1,6 +1,6 @@
 //! `huozi chat`: a conversation, line by line.
 
-use super::args::Chat;
+use super::args::ChatCommand;
 use super::exit::Usage;
 use super::load;
 use super::printer::{Printer, visible};
@@ -37,7 +37,7 @@ being typed.";
 ///
 /// # Errors
 /// See [`super::exit`].
-pub fn run(args: &Chat, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+pub fn run(args: &ChatCommand, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.model.as_deref())?;
     let model = load::open(&path, &load::talking(config, &args.model.load)?)?;
     let mut session = load::session(&model, config, &args.chat, &args.sampling, args.history)?;

@@ -1,6 +1,6 @@
 //! `huozi demo`: a chat with the built-in model, which is converted first.
 
-use super::args::Demo;
+use super::args::DemoCommand;
 use super::chat;
 use super::exit::{Interrupted, Usage};
 use super::load::{self, Watch};
@@ -19,7 +19,7 @@ use std::io::{self, IsTerminal};
 ///
 /// # Errors
 /// See [`super::exit`].
-pub fn run(args: &Demo, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+pub fn run(args: &DemoCommand, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let interactive = args.prompt.is_none() && io::stdin().is_terminal();
     let prompt = if interactive { None } else { Some(settings::text(args.prompt.as_deref(), None, true)?) };
     if prompt.as_deref().is_some_and(str::is_empty) {

@@ -1,6 +1,6 @@
 //! `huozi doctor`: the machine's CPU, memory and speed, and the models that fit.
 
-use super::args::Doctor;
+use super::args::DoctorCommand;
 use super::exit::Usage;
 use super::printer::{Printer, bytes, escaped};
 use super::settings::Config;
@@ -34,7 +34,7 @@ fn at_most(floors: &Floors, shape: &Shape, preset: Preset) -> (f64, f64) {
 ///
 /// # Errors
 /// See [`super::exit`].
-pub fn run(args: &Doctor, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+pub fn run(args: &DoctorCommand, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let isa = Isa::from_env().map_err(|e| Usage(e.to_string()))?;
     let available: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -84,7 +84,7 @@ fn flags(setting: Setting, text: &str) -> Option<bool> {
     }))
 }
 
-fn settings_of(run: &super::args::Run) -> Patch {
+fn settings_of(run: &super::args::RunCommand) -> Patch {
     let load = super::settings::typed_load(&run.model.load);
     super::settings::typed_chat(&run.chat, &run.sampling).unwrap().over(load)
 }

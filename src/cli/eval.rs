@@ -1,6 +1,6 @@
 //! `huozi eval`: perplexity and KL divergence.
 
-use super::args::{Eval, EvalWhat, Kl, Ppl};
+use super::args::{EvalCommand, EvalWhat, KlCommand, PplCommand};
 use super::exit::{BadFile, Usage};
 use super::load;
 use super::printer::Printer;
@@ -19,14 +19,14 @@ use std::time::Instant;
 ///
 /// # Errors
 /// See [`super::exit`].
-pub fn run(args: &Eval, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+pub fn run(args: &EvalCommand, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     match &args.what {
         EvalWhat::Ppl(args) => ppl(args, config, signals, printer),
         EvalWhat::Kl(args) => kl(args, config, signals, printer),
     }
 }
 
-fn ppl(args: &Ppl, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+fn ppl(args: &PplCommand, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.model.as_deref())?;
     let model = load::open(&path, &load::measuring(config, &args.model.load)?)?;
     let cut = Cut {
@@ -86,7 +86,7 @@ fn ppl(args: &Ppl, config: &Config, signals: &Signals, printer: &mut Printer) ->
     Ok(())
 }
 
-fn kl(args: &Kl, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+fn kl(args: &KlCommand, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.model.as_deref())?;
     let base_engine = args.base_engine.unwrap_or_default();
     let [options, base_options] = load::sides(config, &args.model.load, base_engine, args.base_kv_type)?;

@@ -1,6 +1,6 @@
 //! `huozi inspect`: metadata and tensors of a GGUF file.
 
-use super::args::Inspect;
+use super::args::InspectCommand;
 use super::printer::{Printer, bytes, escaped};
 use super::settings::Config;
 use crate::open::locate;
@@ -20,7 +20,7 @@ const SHOWN_CHARS: usize = 200;
 ///
 /// # Errors
 /// See [`super::exit`].
-pub fn run(args: &Inspect, config: &Config, printer: &mut Printer) -> Result<()> {
+pub fn run(args: &InspectCommand, config: &Config, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.path.as_deref().or(args.model.as_deref()))?;
     let reader = Reader::open(&locate(&path)?, How::Map)?;
     let mut types: BTreeMap<&'static str, (usize, u64, u64)> = BTreeMap::new();

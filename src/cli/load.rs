@@ -34,8 +34,8 @@ pub fn talking(config: &Config, load: &LoadArgs) -> Result<OpenOptions> {
     })
 }
 
-/// The options for measuring: the engine is native and the KV cache exact unless others were typed; those of the
-/// configuration are meant for talking.
+/// The options for measuring: the engine is native and the KV cache exact unless others were typed; those of
+/// the configuration are meant for talking.
 ///
 /// # Errors
 /// As [`talking`].

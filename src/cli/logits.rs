@@ -1,6 +1,6 @@
 //! `huozi logits`: the logits of the next token, at every position of a text.
 
-use super::args::Logits;
+use super::args::LogitsCommand;
 use super::load;
 use super::printer::{Printer, escaped};
 use super::settings::Config;
@@ -21,7 +21,7 @@ use tempfile::NamedTempFile;
 ///
 /// # Errors
 /// See [`super::exit`].
-pub fn run(args: &Logits, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+pub fn run(args: &LogitsCommand, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.model.as_deref())?;
     let model = load::open(&path, &load::measuring(config, &args.model.load)?)?;
     let tokenizer = model.tokenizer()?;

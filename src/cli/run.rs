@@ -1,6 +1,6 @@
 //! `huozi run`: one prompt, one answer.
 
-use super::args::Run;
+use super::args::RunCommand;
 use super::exit::Usage;
 use super::load;
 use super::printer::Printer;
@@ -17,7 +17,7 @@ use serde_json::json;
 ///
 /// # Errors
 /// See [`super::exit`].
-pub fn run(args: &Run, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+pub fn run(args: &RunCommand, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.model.as_deref())?;
     let model = load::open(&path, &load::talking(config, &args.model.load)?)?;
     // A chat message has no use for the line break at its end; a text to continue may mean it.

@@ -1,6 +1,6 @@
 //! `huozi tokenize`: text to ids, ids to text.
 
-use super::args::{TextArgs, Tokenize};
+use super::args::{TextArgs, TokenizeCommand};
 use super::load;
 use super::printer::{Printer, escaped};
 use super::settings::{self, Config};
@@ -15,7 +15,7 @@ use std::io::Write as _;
 ///
 /// # Errors
 /// See [`super::exit`].
-pub fn run(args: &Tokenize, config: &Config, printer: &mut Printer) -> Result<()> {
+pub fn run(args: &TokenizeCommand, config: &Config, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.as_deref())?;
     let tokenizer = load::open(&path, &OpenOptions::default())?.tokenizer()?;
     let ids = ids(&args.text, &tokenizer)?;

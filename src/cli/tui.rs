@@ -34,7 +34,7 @@ Examples:
 F1 shows the keys. Conversations are kept in $XDG_DATA_HOME/huozi/sessions."
 )]
 struct Args {
-    /// GGUF file [default: choose among those found]
+    /// GGUF file or Hugging Face ORG/NAME [default: choose among those found]
     #[arg(short, long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// Open the small model that is built in

@@ -1,6 +1,6 @@
 //! `huozi verify`: whether a GGUF file is as its writer made it.
 
-use super::args::Verify;
+use super::args::VerifyCommand;
 use super::exit::BadFile;
 use super::printer::{Printer, bytes, escaped};
 use super::settings::Config;
@@ -21,7 +21,7 @@ const SHOWN: usize = 8;
 ///
 /// # Errors
 /// See [`super::exit`]; [`BadFile`] when a checksum does not match.
-pub fn run(args: &Verify, config: &Config, printer: &mut Printer) -> Result<()> {
+pub fn run(args: &VerifyCommand, config: &Config, printer: &mut Printer) -> Result<()> {
     let path = locate(&config.model(args.path.as_deref().or(args.model.as_deref()))?)?;
     let reader = Reader::open(&path, How::Map)?;
     // All tensors of a model are there, in the right shapes.

@@ -182,33 +182,3 @@ fn a_name_that_leads_to_no_single_file_says_what_to_do() {
     ask("org/tiny.gguf").fails(4, "org/tiny.gguf: cannot open");
     run(&["inspect", "/no/such"], "").fails(4, "/no/such: cannot open");
 }
-
-/// The source files of the package below `folder`, without the tests at their ends.
-fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            let code = text.split("\n#[cfg(test)]\nmod tests").next().unwrap().to_owned();
-            found.push((path, code));
-        }
-    }
-}
-
-#[test]
-fn engines_are_opened_in_one_place() {
-    let mut found = Vec::new();
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
-    for call in ["Native::open(", "Ggml::open("] {
-        let calls: Vec<_> = found
-            .iter()
-            .flat_map(|(path, code)| {
-                let calls = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-                calls.filter(|line| line.contains(call)).map(move |_| path)
-            })
-            .collect();
-        assert!(matches!(calls[..], [path] if path.ends_with("src/open/loaded.rs")), "{call}: {calls:?}");
-    }
-}

@@ -1,4 +1,4 @@
-//! What was typed to measure: `huozi eval` and `huozi bench`.
+//! The flags of `huozi eval` and `huozi bench`.
 
 use super::model::ModelArgs;
 use super::values::{
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 #[command(after_help = "\
 Example:
   huozi eval ppl -m huozi.gguf poems.txt")]
-pub struct Eval {
+pub struct EvalCommand {
     /// What to measure.
     #[command(subcommand)]
     pub what: EvalWhat,
@@ -26,9 +26,9 @@ pub struct Eval {
 #[derive(Debug, Subcommand)]
 pub enum EvalWhat {
     /// Perplexity over a text
-    Ppl(Ppl),
+    Ppl(PplCommand),
     /// KL divergence from a base model over a text
-    Kl(Kl),
+    Kl(KlCommand),
 }
 
 /// `huozi eval ppl`
@@ -36,26 +36,26 @@ pub enum EvalWhat {
 #[command(after_help = "\
 Example:
   huozi eval ppl -m huozi.gguf poems.txt --chunk 256
-The text's ids without special tokens are cut into chunks, a shorter rest is
-dropped. Each chunk is read from its own first token; the perplexity is exp of
-the mean negative log-likelihood of its positions 1 and later.")]
-pub struct Ppl {
+The ids of the text, without special tokens, are cut into chunks; a shorter
+rest is dropped. The context of a token begins with its chunk; the perplexity
+is exp of the mean negative log-likelihood of positions 1 and later.")]
+pub struct PplCommand {
     #[command(flatten)]
     /// The model.
     pub model: ModelArgs,
     /// Text file; - is standard input
     #[arg(value_name = "TEXT_FILE")]
     pub text: PathBuf,
-    /// Tokens of a chunk
+    /// Tokens per chunk
     #[arg(
         short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256,
         value_parser = chunk_2, allow_negative_numbers = true,
     )]
     pub chunk: usize,
-    /// Tokens from one chunk to the next; a token is scored once [default: the chunk]
+    /// Tokens from one chunk to the next; each token is scored once [default: the chunk]
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub stride: Option<usize>,
-    /// Chunks at most
+    /// Maximum number of chunks
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub chunks: Option<usize>,
     /// Arithmetic: given (a prompt) or generated (token by token) [default: given]
@@ -64,7 +64,7 @@ pub struct Ppl {
     /// Score only the second half of each chunk, as llama-perplexity and `eval kl` do
     #[arg(long, alias = "second_half", conflicts_with = "stride")]
     pub second_half: bool,
-    /// One JSON object instead
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
     /// No progress
@@ -78,34 +78,34 @@ pub struct Ppl {
 Example:
   huozi eval kl -m huozi-q4_k_m.gguf --base huozi-f16.gguf poems.txt
   huozi eval kl -m q.gguf --base q.gguf --base-engine ggml poems.txt
-Both models read the text chunk by chunk. Always only the second half of each
-chunk is scored (positions n/2 .. n-2, each predicting the next token): the
-figures are there to be compared with llama-perplexity --kl-divergence, which
-does so. `eval ppl --second-half` gives the perplexity of the same positions.
-No logits file is written.")]
-pub struct Kl {
+Both models read the text chunk by chunk. Only the second half of each chunk is
+scored (positions n/2 .. n-2, each predicting the next token), as by
+llama-perplexity --kl-divergence, so that the figures can be compared.
+`eval ppl --second-half` gives the perplexity of the same positions. No logits
+file is written.")]
+pub struct KlCommand {
     #[command(flatten)]
     /// The model.
     pub model: ModelArgs,
-    /// The model that counts as the truth
+    /// The reference model: GGUF file or Hugging Face ORG/NAME
     #[arg(long, value_name = "FILE")]
     pub base: PathBuf,
-    /// What runs the base: native or ggml [default: native]
+    /// Inference engine of the base: native or ggml [default: native]
     #[arg(long, alias = "base_engine", value_name = "ENGINE", value_parser = engine)]
     pub base_engine: Option<EngineKind>,
-    /// Type of the KV cache of the base [default: as --kv-type]
+    /// KV cache type of the base [default: as --kv-type]
     #[arg(long, alias = "base_kv_type", value_name = "TYPE", value_parser = kv_type)]
     pub base_kv_type: Option<KvType>,
     /// Text file; - is standard input
     #[arg(value_name = "TEXT_FILE")]
     pub text: PathBuf,
-    /// Tokens of a chunk
+    /// Tokens per chunk
     #[arg(
         short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256,
         value_parser = chunk_4, allow_negative_numbers = true,
     )]
     pub chunk: usize,
-    /// Chunks at most
+    /// Maximum number of chunks
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub chunks: Option<usize>,
     /// Arithmetic: given (a prompt) or generated (token by token) [default: given]
@@ -114,7 +114,7 @@ pub struct Kl {
     /// Arithmetic of the base [default: as --phase]
     #[arg(long, alias = "base_phase", value_name = "PHASE", value_parser = phase)]
     pub base_phase: Option<Phase>,
-    /// One JSON object instead
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
     /// No progress
@@ -128,12 +128,12 @@ pub struct Kl {
 Examples:
   huozi bench -m huozi.gguf -p 512 -n 64 -d 0,2048
   huozi bench --shape bloom-7b1 --type q4_k_m    random weights, no file
-  huozi bench -m huozi.gguf --compare -r 3       in turn with llama.cpp
+  huozi bench -m huozi.gguf --compare -r 3       alternating with llama.cpp
 Lists are separated by commas. pp512: a prompt of 512 tokens; tg64: 64 generated
-ones; b16: by 16 sequences at once; @ d2048: after 2048 tokens. `floor`: what
-share of the best this machine reads or multiplies, in the same run.")]
-pub struct Bench {
-    /// GGUF file [env HUOZI_MODEL]
+tokens; b16: 16 sequences at once; @ d2048: after 2048 tokens. `floor`: share of
+the maximum rate of memory or multiply-adds, measured in the same run.")]
+pub struct BenchCommand {
+    /// GGUF file or Hugging Face ORG/NAME [env HUOZI_MODEL]
     #[arg(short, long, value_name = "FILE", conflicts_with = "shape")]
     pub model: Option<PathBuf>,
     /// Random weights: bloom-560m ... bloom-7b1, or LAYERSxHIDDENxHEADS(xVOCAB)
@@ -142,16 +142,16 @@ pub struct Bench {
     /// Type of the random weights
     #[arg(long, value_name = "TYPE", default_value = "q4_k_m", requires = "shape")]
     pub r#type: Preset,
-    /// Only write the random model into FILE, for other programs too
+    /// Only write the random model to FILE
     #[arg(long, value_name = "FILE", requires = "shape", conflicts_with = "compare")]
     pub write: Option<PathBuf>,
-    /// Prompt tokens; 0 is none
+    /// Prompt tokens; 0 = none
     #[arg(
         short = 'p', long, alias = "n_prompt", value_name = "N", value_delimiter = ',',
         default_value = "512", value_parser = position,
     )]
     pub n_prompt: Vec<usize>,
-    /// Generated tokens; 0 is none
+    /// Generated tokens; 0 = none
     #[arg(
         short = 'n', long, alias = "n_gen", value_name = "N", value_delimiter = ',',
         default_value = "128", value_parser = position,
@@ -178,19 +178,19 @@ pub struct Bench {
     /// md, json, jsonl or csv
     #[arg(short, long, value_name = "FORMAT", default_value = "md", value_parser = output)]
     pub output: Output,
-    /// Seed of the weights and the token ids
+    /// Seed of weights and token ids
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// In turn with llama.cpp on the same file; the better of its two ways of attention counts
+    /// Alternate with llama.cpp on the same file; its better setting of flash attention counts
     #[arg(long, conflicts_with_all = ["shape", "engine", "flash_attn"])]
     pub compare: bool,
-    /// What runs it: native, or ggml (llama.cpp, in builds that have it) [default: native]
+    /// Inference engine: native or ggml (llama.cpp) [default: native]
     #[arg(long, value_name = "ENGINE", value_parser = engine)]
     pub engine: Option<EngineKind>,
     /// Flash attention of llama.cpp: auto, on or off [default: auto]
     #[arg(long, alias = "flash_attn", value_name = "HOW", value_parser = flash_attention)]
     pub flash_attn: Option<FlashAttention>,
-    /// Type of the KV cache [default: f16]
+    /// KV cache type [default: f16]
     #[arg(long, alias = "kv_type", value_name = "TYPE", value_parser = kv_type)]
     pub kv_type: Option<KvType>,
     /// Read the file into memory instead of mapping it
@@ -199,7 +199,7 @@ pub struct Bench {
     /// Lock the weights in memory
     #[arg(long, conflicts_with = "compare")]
     pub mlock: bool,
-    /// Load even if memory looks too small
+    /// Load even if memory seems too small
     #[arg(long, alias = "no_memory_check")]
     pub no_memory_check: bool,
     /// No progress

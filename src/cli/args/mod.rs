@@ -1,4 +1,4 @@
-//! What was typed: the commands and flags of `huozi`, as `clap` reads them. No input or output happens here.
+//! The commands and flags of `huozi`, as `clap` reads them. No input or output happens here.
 //!
 //! The spellings of the original Python program (`--max_new_tokens`, `--top_k`, ...) are hidden aliases. A
 //! value that is `None` was not typed; `settings` decides what it is then.
@@ -11,7 +11,7 @@ mod values;
 pub use flags::SamplingArgs;
 #[cfg(feature = "tui")]
 pub(super) use flags::{aliases, help};
-pub use measure::{Bench, Eval, EvalWhat, Kl, Ppl};
+pub use measure::{BenchCommand, EvalCommand, EvalWhat, KlCommand, PplCommand};
 pub use model::{ChatArgs, LoadArgs, ModelArgs};
 pub use values::{Ids, Output};
 #[cfg(feature = "tui")]
@@ -31,7 +31,7 @@ use values::{context, history, ids, not_positional, phase};
     after_help = "\
 Examples:
   huozi demo \"写一首关于月的诗。\"       the built-in small model, no download
-  huozi chat -m huozi.gguf             talk (huozi-convert makes the file)
+  huozi chat -m huozi.gguf             a conversation (file: huozi-convert)
   echo 你好 | huozi run -m huozi.gguf  one prompt, the answer on stdout
 Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad model or input file,
 5 not enough memory or disk, 130/143 interrupted.
@@ -48,26 +48,26 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Answer one prompt
-    Run(Run),
-    /// Talk, line by line
-    Chat(Chat),
+    Run(RunCommand),
+    /// Chat, line by line
+    Chat(ChatCommand),
     /// Show the token ids of a text, or the text of ids
-    Tokenize(Tokenize),
+    Tokenize(TokenizeCommand),
     /// Show or write the logits at every position
-    Logits(Logits),
-    /// Show what a GGUF file holds
-    Inspect(Inspect),
+    Logits(LogitsCommand),
+    /// Show the metadata and tensors of a GGUF file
+    Inspect(InspectCommand),
     /// Check a GGUF file: its structure and the SHA-256 of its tensors
-    Verify(Verify),
-    /// Measure a model: perplexity, KL divergence
-    Eval(Eval),
+    Verify(VerifyCommand),
+    /// Measure quality: perplexity, KL divergence
+    Eval(EvalCommand),
     /// Measure speed, alone or against llama.cpp
-    Bench(Bench),
-    /// Show what this machine has, which models fit and how fast they would be
-    Doctor(Doctor),
+    Bench(BenchCommand),
+    /// Show CPU and memory, which models fit, and their maximum speed
+    Doctor(DoctorCommand),
     /// Try the built-in small model
     #[cfg(feature = "demo")]
-    Demo(Demo),
+    Demo(DemoCommand),
 }
 
 impl Command {
@@ -78,8 +78,8 @@ impl Command {
             Self::Verify(args) => args.quiet,
             Self::Chat(args) => args.quiet,
             Self::Bench(args) => args.quiet,
-            Self::Eval(Eval { what: EvalWhat::Ppl(args) }) => args.quiet,
-            Self::Eval(Eval { what: EvalWhat::Kl(args) }) => args.quiet,
+            Self::Eval(EvalCommand { what: EvalWhat::Ppl(args) }) => args.quiet,
+            Self::Eval(EvalCommand { what: EvalWhat::Kl(args) }) => args.quiet,
             #[cfg(feature = "demo")]
             Self::Demo(args) => args.quiet,
             Self::Tokenize(_) | Self::Logits(_) | Self::Inspect(_) | Self::Doctor(_) => false,
@@ -95,7 +95,7 @@ Examples:
   huozi run -m bloom.gguf --raw --greedy -n 32 \"The capital of France is\"
   echo 你好 | huozi run -m huozi.gguf      the prompt from standard input
 Only the answer goes to standard output.")]
-pub struct Run {
+pub struct RunCommand {
     /// The prompt [default: standard input, when piped]
     #[arg(value_name = "PROMPT", conflicts_with_all = ["prompt", "file"])]
     pub positional: Option<String>,
@@ -111,7 +111,7 @@ pub struct Run {
     /// Continue the text as it is, without the chat format
     #[arg(long, conflicts_with_all = ["system", "system_file"])]
     pub raw: bool,
-    /// With --raw: control tokens spelled in the prompt become such
+    /// With --raw: parse control tokens in the prompt
     #[arg(long, requires = "raw")]
     pub specials: bool,
     #[command(flatten)]
@@ -123,10 +123,10 @@ pub struct Run {
     /// One JSON object instead of the text
     #[arg(long)]
     pub json: bool,
-    /// No statistics, no progress, no notes
+    /// No statistics, progress or notes
     #[arg(short, long, overrides_with = "verbose")]
     pub quiet: bool,
-    /// Statistics even when standard error is no terminal
+    /// Statistics even if standard error is not a terminal
     #[arg(short, long, overrides_with = "quiet")]
     pub verbose: bool,
 }
@@ -138,12 +138,12 @@ Examples:
   huozi chat -m huozi.gguf --temperature 0.8
   printf '你好\\n你是谁？\\n' | huozi chat -m huozi.gguf
 Lines starting with / are commands, /help lists them. A line that ends in \\
-goes on; \"\"\" opens and closes a block. Ctrl+C stops the answer or drops what is
-being typed; twice at an empty prompt, or Ctrl+D, quits.
---history two-thirds drops old exchanges until a third of the room is free;
-demo drops as few as it must, as Huozi's own demo does, and reads more again.")]
-pub struct Chat {
-    /// Nothing: catches a model typed without -m.
+continues; \"\"\" opens and closes a block. Ctrl+C stops the answer or drops the
+input; twice at an empty prompt, or Ctrl+D, quits.
+--history two-thirds drops old exchanges until a third of the context is free;
+demo drops as few as possible, as Huozi's own demo does, and reads more again.")]
+pub struct ChatCommand {
+    /// Never a value: refuses a model typed without -m.
     #[arg(hide = true, value_name = "FILE", value_parser = not_positional)]
     pub stray: Option<std::convert::Infallible>,
     #[command(flatten)]
@@ -155,21 +155,21 @@ pub struct Chat {
     #[command(flatten)]
     /// Sampling.
     pub sampling: SamplingArgs,
-    /// What goes when the context is full: two-thirds or demo, see below
+    /// Which exchanges a full context drops: two-thirds or demo, see below
     #[arg(long, value_name = "RULE", default_value = "two-thirds", value_parser = history)]
     pub history: HistoryRule,
     /// Load this saved conversation first
     #[arg(long, value_name = "NAME")]
     pub load: Option<String>,
-    /// No statistics, no progress, no notes
+    /// No statistics, progress or notes
     #[arg(short, long, overrides_with = "verbose")]
     pub quiet: bool,
-    /// Statistics even when standard error is no terminal
+    /// Statistics even if standard error is not a terminal
     #[arg(short, long, overrides_with = "quiet")]
     pub verbose: bool,
 }
 
-/// A text, or ids.
+/// A text or ids.
 #[derive(Clone, Debug, Default, Args)]
 pub struct TextArgs {
     /// The text
@@ -181,7 +181,7 @@ pub struct TextArgs {
     /// Token ids, separated by commas or spaces
     #[arg(long, value_name = "IDS", value_parser = ids, allow_negative_numbers = true)]
     pub ids: Option<Ids>,
-    /// Control tokens spelled in the text become control tokens
+    /// Parse control tokens in the text
     #[arg(long, conflicts_with = "ids")]
     pub specials: bool,
 }
@@ -193,15 +193,15 @@ Examples:
   huozi tokenize -m huozi.gguf -p 白日依山尽   a line per token: id, tab, piece
   huozi tokenize -m huozi.gguf --ids 409,1276  the text of ids
 Without -p, -f and --ids the text is read from standard input, when piped.
-Bytes that are no whole character show as \\xNN.")]
-pub struct Tokenize {
-    /// GGUF file [env HUOZI_MODEL]
+Bytes of incomplete characters show as \\xNN.")]
+pub struct TokenizeCommand {
+    /// GGUF file or Hugging Face ORG/NAME [env HUOZI_MODEL]
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
     /// The text or the ids.
     pub text: TextArgs,
-    /// One JSON object instead
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -214,7 +214,7 @@ Examples:
   huozi logits -m huozi.gguf --ids 1,2,3 --all -o out.f32
 With -o: raw little-endian f32, one row of n_vocab values per id, padding rows
 included.")]
-pub struct Logits {
+pub struct LogitsCommand {
     #[command(flatten)]
     /// The model.
     pub model: ModelArgs,
@@ -254,17 +254,17 @@ pub struct Logits {
 Example:
   huozi inspect huozi.gguf
   huozi inspect huozi.gguf --json | jq .types")]
-pub struct Inspect {
-    /// GGUF file [env HUOZI_MODEL]
+pub struct InspectCommand {
+    /// GGUF file or Hugging Face ORG/NAME [env HUOZI_MODEL]
     #[arg(value_name = "FILE", conflicts_with = "model")]
     pub path: Option<PathBuf>,
-    /// The same, as in other commands
+    /// The same as FILE
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// Whole arrays instead of their first values
+    /// Show whole arrays
     #[arg(long)]
     pub full: bool,
-    /// One JSON object instead
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -276,14 +276,14 @@ Example:
   huozi verify huozi.gguf
 A file of huozi-convert carries the SHA-256 of each tensor. Of other files the
 structure is checked. Exit code 4 if a checksum does not match.")]
-pub struct Verify {
-    /// GGUF file [env HUOZI_MODEL]
+pub struct VerifyCommand {
+    /// GGUF file or Hugging Face ORG/NAME [env HUOZI_MODEL]
     #[arg(value_name = "FILE", conflicts_with = "model")]
     pub path: Option<PathBuf>,
-    /// The same, as in other commands
+    /// The same as FILE
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// One JSON object instead
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
     /// No progress
@@ -298,14 +298,14 @@ Example:
   huozi doctor
   HUOZI_ISA=scalar huozi doctor --json
 Looks for models in HUOZI_MODEL, $XDG_DATA_HOME/huozi and the current folder.")]
-pub struct Doctor {
-    /// Context in tokens that the forecast counts with
+pub struct DoctorCommand {
+    /// Context of the memory forecast, in tokens
     #[arg(
         short, long, alias = "ctx_size", value_name = "N", default_value_t = 2048, value_parser = context,
         allow_negative_numbers = true,
     )]
     pub ctx_size: usize,
-    /// One JSON object instead
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -314,12 +314,12 @@ pub struct Doctor {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  huozi demo                       talk (in a terminal)
+  huozi demo                       a conversation (in a terminal)
   huozi demo \"写一首关于月的诗。\"  one answer
 The model has 6.3 million weights and knows classical Chinese poems, nothing
 else. It is built into the program, converted once and kept in ~/.cache/huozi.")]
-pub struct Demo {
-    /// What to say to it
+pub struct DemoCommand {
+    /// Prompt text
     #[arg(value_name = "PROMPT")]
     pub prompt: Option<String>,
     #[command(flatten)]
@@ -331,10 +331,10 @@ pub struct Demo {
     #[command(flatten)]
     /// Sampling.
     pub sampling: SamplingArgs,
-    /// No statistics, no progress, no notes
+    /// No statistics, progress or notes
     #[arg(short, long, overrides_with = "verbose")]
     pub quiet: bool,
-    /// Statistics even when standard error is no terminal
+    /// Statistics even if standard error is not a terminal
     #[arg(short, long, overrides_with = "quiet")]
     pub verbose: bool,
 }

@@ -7,18 +7,18 @@ use crate::settings::Setting;
 use clap::Args;
 use std::path::PathBuf;
 
-/// Which model, and how it is loaded.
+/// The model and how it is opened.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ModelArgs {
-    /// GGUF file [env HUOZI_MODEL]
+    /// GGUF file or Hugging Face ORG/NAME [env HUOZI_MODEL]
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
-    /// How it is run.
+    /// How it is opened.
     pub load: LoadArgs,
 }
 
-/// How a model is loaded and run.
+/// How a model is opened and run.
 #[derive(Clone, Debug, Default, Args)]
 pub struct LoadArgs {
     #[arg(
@@ -42,15 +42,15 @@ pub struct LoadArgs {
     /// Read the file into memory instead of mapping it
     #[arg(long, alias = "no_mmap")]
     pub no_mmap: bool,
-    /// Lock the weights in memory: nothing else pushes them out
+    /// Lock the weights in memory, so that they are never paged out
     #[arg(long)]
     pub mlock: bool,
-    /// Load even if memory looks too small
+    /// Load even if memory seems too small
     #[arg(long, alias = "no_memory_check")]
     pub no_memory_check: bool,
 }
 
-/// What stands before the first message and which messages are kept.
+/// The context and the system prompt of a conversation.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ChatArgs {
     #[arg(

@@ -54,7 +54,7 @@ struct Line {
 
 /// Runs the comparison.
 pub(super) fn run(
-    args: &args::Bench,
+    args: &args::BenchCommand,
     config: &Config,
     threads: &[Option<usize>],
     signals: &Signals,

@@ -14,12 +14,12 @@ use huozi_quant::kernels::Isa;
 use std::sync::atomic::AtomicBool;
 
 /// The type that was typed: the configured one is meant for conversations.
-pub fn kv(args: &args::Bench) -> KvType {
+pub fn kv(args: &args::BenchCommand) -> KvType {
     args.kv_type.unwrap_or(KvType::F16)
 }
 
 /// The options but for the number of threads, which varies between the rows.
-pub fn options(args: &args::Bench) -> OpenOptions {
+pub fn options(args: &args::BenchCommand) -> OpenOptions {
     OpenOptions {
         engine: args.engine.unwrap_or_default(),
         threads: None,
@@ -33,7 +33,7 @@ pub fn options(args: &args::Bench) -> OpenOptions {
 }
 
 /// The model of random weights that was asked for.
-pub fn random_model(args: &args::Bench, (name, shape): &(String, Shape)) -> RandomModel {
+pub fn random_model(args: &args::BenchCommand, (name, shape): &(String, Shape)) -> RandomModel {
     let name = format!("{name} {} of random weights", args.r#type);
     RandomModel { shape: *shape, preset: args.r#type, seed: args.seed, name }
 }
@@ -57,7 +57,7 @@ impl BenchSubject {
     /// # Errors
     /// See [`crate::open::open`].
     pub fn open(
-        args: &args::Bench,
+        args: &args::BenchCommand,
         config: &Config,
         tests: &[BenchTest],
         cancel: &AtomicBool,
@@ -87,7 +87,7 @@ impl BenchSubject {
     /// The file cannot be opened any more, the system refuses threads, `cancel`.
     pub fn floors(
         &self,
-        args: &args::Bench,
+        args: &args::BenchCommand,
         threads: usize,
         isa: Isa,
         cancel: &AtomicBool,

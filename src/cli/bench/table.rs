@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A row as JSON: llama-bench's keys where it has them, and more.
 pub fn describe(
-    args: &args::Bench,
+    args: &args::BenchCommand,
     subject: &BenchSubject,
     engine: &dyn Engine,
     isa: Isa,
