@@ -13,7 +13,7 @@
 #![allow(clippy::needless_range_loop, reason = "an index runs over registers, memory and constants alike")]
 
 use super::layout::{Block, Kind, act, b, k, r};
-use super::unit::{Tiled, Unit, padded};
+use super::unit::{Tiled, Unit, biased, padded};
 use super::vector::Vector;
 
 /// `c += panel x a` for one group of columns.
@@ -69,7 +69,7 @@ unsafe fn super_block<U: Tiled + Unit<V = V>, V: Vector, K: Kind, const R: usize
         for s in 0..256 / K::SUB {
             let mut acc = [[V::splat(0); R]; W];
             // Bytes are stored with something added: the sum starts where that cancels out.
-            if !K::MINS && (!(K::WIDE && U::WIDE_SIGNED)) {
+            if !K::MINS && biased::<U, K>() {
                 for j in 0..W {
                     let at = |s: usize| V::splat(*behind.add((act::NEGATED + s) * W + j));
                     let negated = if K::SUB == 16 { at(s) } else { V::add(at(2 * s), at(2 * s + 1)) };
@@ -131,7 +131,7 @@ unsafe fn rescaled_block<U: Tiled + Unit<V = V>, V: Vector, K: Kind, const R: us
         let rows = R * V::LANES;
         let behind = a.add(64 * padded::<U>(W));
         let mut acc = [[V::splat(0); R]; W];
-        if !U::WIDE_SIGNED {
+        if biased::<U, K>() {
             for j in 0..W {
                 acc[j] = [V::shl(V::splat(*behind.add(act::NEGATED * W + j)), 7); R];
             }
@@ -170,7 +170,7 @@ unsafe fn small_blocks<U: Tiled + Unit<V = V>, V: Vector, K: Kind, const R: usiz
             let behind = a.add(8 * padded::<U>(W));
             let negated = |j: usize| V::splat(*behind.add(act::NEGATED * W + j));
             let mut acc = [[V::splat(0); R]; W];
-            if !K::MINS && (!(K::WIDE && U::WIDE_SIGNED)) {
+            if !K::MINS && biased::<U, K>() {
                 for j in 0..W {
                     acc[j] = [V::shl(negated(j), zero); R];
                 }

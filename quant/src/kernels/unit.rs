@@ -174,3 +174,9 @@ pub(crate) trait Tiled: Features + Unit<V: Parts> {
 pub(crate) const fn padded<U: Tiled>(w: usize) -> usize {
     w.next_multiple_of(U::ACROSS)
 }
+
+/// Whether stored bytes are multiplied as they are, so that what was added to each has to be taken back.
+#[inline(always)]
+pub(crate) const fn biased<U: Tiled, K: Kind>() -> bool {
+    !(K::WIDE && U::WIDE_SIGNED)
+}

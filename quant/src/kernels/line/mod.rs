@@ -20,7 +20,7 @@ use std::mem::MaybeUninit;
 
 use super::layout::Kind;
 use super::prefetch;
-use super::unit::{Tiled, Unit};
+use super::unit::{Tiled, Unit, biased};
 use super::unpack::Unpack;
 use super::vector::{Parts, Vector};
 use pack::{Layout, Order, PAD, sums_part};
@@ -232,7 +232,7 @@ impl<F: Line256> Line for F {
                 };
                 let x = if <F::Kind as Kind>::MINS {
                     V::fsub(V::fmul(d, V::from_i32(total)), V::fmul(dmin, V::from_i32(corner)))
-                } else if !(<F::Kind as Kind>::WIDE && U::WIDE_SIGNED) {
+                } else if biased::<U, F::Kind>() {
                     V::fmul(d, V::from_i32(V::sub(total, V::shl(corner, F::ZERO))))
                 } else {
                     V::fmul(d, V::from_i32(total))
@@ -288,7 +288,7 @@ unsafe fn terms32<U: Tiled + Unit<V = V>, V: Parts, F: Line32>(
             let negated = V::load(a.add(9 * padded + first));
             let x = if <F::Kind as Kind>::MINS {
                 V::fsub(V::fmul(d, V::from_i32(total)), V::fmul(m, V::from_i32(negated)))
-            } else if !(<F::Kind as Kind>::WIDE && U::WIDE_SIGNED) {
+            } else if biased::<U, F::Kind>() {
                 V::fmul(d, V::from_i32(V::add(total, V::shl(negated, F::ZERO))))
             } else {
                 V::fmul(d, V::from_i32(total))
