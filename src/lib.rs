@@ -15,16 +15,16 @@
 //!
 //! | room | what it does | may import |
 //! |---|---|---|
-//! | [`sample`] | logits to an id: filters in Hugging Face's order, a draw that depends on seed and position only | |
+//! | [`sample`] | logits to an id: filters in Hugging Face's order, a draw that depends on seed and position only; log-probabilities | |
 //! | [`lang`] | the languages of the interface | |
 //! | [`settings`] | the one table of settings: names, ranges, help; what they are set to, read at every door | `engine`, `lang`, `quant`, `sample` |
 //! | [`model`] | the forward pass over mapped weights, KV blocks | `quant` |
 //! | [`engine`] | `trait Engine`: sequences of tokens in, rows of logits out; `Native` is ours, `ggml` (a cargo feature) is llama.cpp | `model`, `quant` |
-//! | [`schedule`] | requests over one engine, a step at a time; prefixes are shared | `engine`, `sample` |
+//! | [`schedule`] | requests over one engine, a step at a time; prefixes are shared; a thread for several clients | `engine`, `sample` |
 //! | [`mod@open`] | from a model (file, name in the Hugging Face cache, demo, memory, random weights) to an engine; memory | `demo`, `engine`, `model`, `quant`, `token` |
 //! | [`session`] | one conversation; its files on disk, its keys and values there; the model files of this machine | `engine`, `open`, `sample`, `schedule`, `token`; its catalog and open `quant` |
 //! | [`mod@bench`] | speed of any engine, floors of the machine, comparisons | `engine`, `quant` |
-//! | [`eval`] | perplexity, KL divergence | `engine` |
+//! | [`eval`] | perplexity, KL divergence | `engine`, `sample` |
 //! | `demo` | the embedded small model, and the only place that sees `huozi_convert` | `convert` |
 //! | `tui` | the terminal chat `huozi-tui`: state, update, view | `session` |
 //! | [`cli`] | the program `huozi`: a file per subcommand, exit codes, the printer | everything |
@@ -38,7 +38,7 @@
 //!
 //! ```no_run
 //! use huozi::engine::{KvType, Native, NativeOptions};
-//! use huozi::schedule::Scheduler;
+//! use huozi::schedule::{Scheduler, SchedulerHandle};
 //! use huozi::session::{Event, Session, Settings};
 //! use huozi_token::{ChatFormat, HistoryRule, Tokenizer};
 //! use huozi_quant::{gguf::Reader, map::How};
@@ -48,8 +48,11 @@
 //! let file = Reader::open("huozi.gguf".as_ref(), How::Map)?;
 //! let tokenizer = Arc::new(Tokenizer::from_gguf(file.meta())?);
 //! let format = ChatFormat::from_gguf(file.meta(), &tokenizer)?;
-//! let engine = Native::open(&file, &NativeOptions { threads: None, kv: KvType::F16, kv_positions: 2048 })?;
-//! let scheduler = Scheduler::new(Box::new(engine), tokenizer.vocab().never());
+//! let never = tokenizer.vocab().never();
+//! let scheduler = SchedulerHandle::start(move || {
+//!     let engine = Native::open(&file, &NativeOptions { threads: None, kv: KvType::F16, kv_positions: 2048 })?;
+//!     Ok::<_, huozi::model::Error>(Scheduler::new(Box::new(engine), never))
+//! })?;
 //! let settings = Settings {
 //!     sampling: Default::default(),
 //!     max_new: 512,

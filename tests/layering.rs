@@ -56,7 +56,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             ("bin", &["cli", "tui"]),
             ("demo", &["huozi_convert"]),
             ("engine", &["model", "huozi_quant"]),
-            ("eval", &["engine"]),
+            ("eval", &["engine", "sample"]),
             ("main", &["cli"]),
             ("model", &["huozi_quant"]),
             ("sample", &[]),

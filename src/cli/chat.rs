@@ -76,7 +76,7 @@ pub fn talk(
     let mut state = State { name, ..State::default() };
     let mut failures = 0;
     if interactive && verbosity.notes {
-        eprintln!("{}: {}", model.path().display(), session.scheduler().info().runs_on);
+        eprintln!("{}: {}", model.path().display(), session.info().runs_on);
         eprintln!("/help lists the commands, Ctrl+C stops an answer, Ctrl+D quits");
     }
     while let Some(message) = input.message()? {

@@ -36,7 +36,7 @@ pub fn run(args: &RunCommand, config: &Config, signals: &Signals, printer: &mut 
     let answer = once(&mut session, &text, how, verbosity, !args.json, signals, printer)?;
     if args.json {
         let stats = answer.stats;
-        let info = session.scheduler().info();
+        let info = session.info();
         printer.json(&json!({
             "schema": 1,
             "text": answer.text,

@@ -93,7 +93,7 @@ impl<'a> Show<'a> {
                         Stop::MaxTokens => eprintln!("[stopped: the limit of -n is reached]"),
                         Stop::ContextFull => eprintln!("[stopped: the context is full]"),
                         Stop::Cancelled if self.verbosity.stats => eprintln!("[stopped]"),
-                        Stop::Cancelled | Stop::EndToken(_) | Stop::BrokenLogits => {}
+                        Stop::Cancelled | Stop::EndToken(_) | Stop::Hook | Stop::BrokenLogits => {}
                     }
                 }
             }

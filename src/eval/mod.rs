@@ -7,6 +7,7 @@
 //! token.
 
 use crate::engine::{Engine, EngineError, Item, Phase, Seq, Sink, Want};
+use crate::sample::log_probs::{log_softmax_at, normaliser};
 use std::sync::atomic::AtomicBool;
 
 /// How a text is cut into chunks and which tokens are scored.
@@ -413,25 +414,6 @@ fn with_sequence<T>(
     let result = f(engine, seq);
     engine.seq_free(seq);
     result
-}
-
-/// Largest logit and `ln(sum(exp(x - largest)))`, in f64.
-fn normaliser(logits: &[f32]) -> (f64, f64) {
-    let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = logits.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
-    (largest, sum.ln())
-}
-
-/// `ln(sum(exp(logits)))`, what is taken off a logit to get its log-probability.
-pub fn log_sum_exp(logits: &[f32]) -> f64 {
-    let (largest, log_sum) = normaliser(logits);
-    largest + log_sum
-}
-
-/// `ln softmax(logits)[id]`; NaN when `id` is past the end.
-pub fn log_softmax_at(logits: &[f32], id: u32) -> f64 {
-    let (largest, log_sum) = normaliser(logits);
-    logits.get(id as usize).map_or(f64::NAN, |&x| f64::from(x) - largest - log_sum)
 }
 
 struct Compared {

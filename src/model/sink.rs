@@ -2,8 +2,8 @@
 
 use huozi_quant::team::Crew;
 
-/// Takes `(item, position, logits)`: the index of the item in the step, the absolute position in its sequence, and
-/// `n_vocab` logits that are valid during the call only.
+/// Takes `(item, position, logits)`: the index of the item in the step, the absolute position in its
+/// sequence, and `n_vocab` logits that are valid during the call only.
 type InOrder<'a> = dyn FnMut(usize, usize, &[f32]) + 'a;
 /// The same, called by several threads at a time.
 type Shared<'a> = dyn Fn(usize, usize, &[f32]) + Sync + 'a;
@@ -12,8 +12,8 @@ type Shared<'a> = dyn Fn(usize, usize, &[f32]) + Sync + 'a;
 pub enum Sink<'a> {
     /// Called by one thread, the rows of each item by ascending position.
     InOrder(&'a mut InOrder<'a>),
-    /// Called by all threads of the engine at the same time, in any order: what it makes of a row must depend on that
-    /// row only. For work per row that is worth sharing, such as sampling.
+    /// Called by all threads of the engine at the same time, in any order: what it makes of a row must depend
+    /// on that row only. For work per row that is worth sharing, such as sampling.
     Shared(&'a Shared<'a>),
 }
 
@@ -26,8 +26,8 @@ impl Sink<'_> {
         }
     }
 
-    /// Gives `logits`, `(rows.len(), n_vocab)` row-major; `rows[i]` is the item and the position of row `i`. A shared
-    /// sink is called by the members of `crew`, which leave out rows once they are cancelled.
+    /// Gives `logits`, `(rows.len(), n_vocab)` row-major; `rows[i]` is the item and the position of row `i`.
+    /// A shared sink is called by the members of `crew`, which leave out rows once they are cancelled.
     pub(crate) fn give_all(
         &mut self,
         crew: &Crew<'_>,

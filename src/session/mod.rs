@@ -1,11 +1,12 @@
 //! One conversation: messages in, [`Event`]s out. What every front end talks to.
 //!
-//! A session is a one-sequence client of [`crate::schedule`]. It keeps its own answers as the ids that were generated
-//! and builds the next prompt from these ids, so that the keys and values of everything said so far stay valid from turn
-//! to turn. It knows no terminal and no flags; where conversations lie on disk is [`store`]'s affair, where models lie
-//! is [`catalog`]'s.
+//! A session is a client of [`crate::schedule`] with one request at a time. It keeps its own answers as the
+//! ids that were generated and builds the next prompt from these ids, so that the keys and values of
+//! everything said so far stay valid from turn to turn. It knows no terminal and no flags; conversations on
+//! disk are in [`store`], model files in [`catalog`].
 
 pub mod catalog;
+mod event;
 pub mod kv_cache;
 pub mod open;
 mod patched;
@@ -14,42 +15,51 @@ pub mod store;
 pub use crate::engine::{EngineKind, KvType};
 pub use crate::sample::{Sampling, SettingError};
 pub use crate::schedule::Stop;
+pub use event::{Answer, Event, Notice, Stats, stop_name};
 
-use crate::engine::EngineError;
-use crate::schedule::{self, Refused, Request, Scheduler, Timings};
+use crate::engine::{EngineError, Info};
+use crate::schedule::{Refused, Request, RequestError, RequestEvent, SchedulerHandle};
 use huozi_token::history::{FittedPrompt, fit};
 use huozi_token::{
-    ChatError, ChatFormat, DecodeStream, HistoryRule, Message, PromptLimits, Role, TokenKind, Tokenizer,
+    ChatError, ChatFormat, HistoryRule, Message, PromptLimits, Role, TextStream, TokenKind, Tokenizer,
 };
-use std::sync::Arc;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// How often the flag that cancels an answer is read.
+const POLL: Duration = Duration::from_millis(10);
+/// A question of one token. The exchanges that are dropped from its prompt are dropped for every question.
+const SHORT_QUESTION: &str = "?";
 
 /// What can be changed between two turns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// How to choose each token.
     pub sampling: Sampling,
-    /// Tokens of an answer at most; what the context leaves may be less.
+    /// Maximum number of tokens of an answer; the context may leave fewer.
     pub max_new: usize,
     /// Positions of prompt and answer together.
     pub n_ctx: usize,
-    /// The system text; `None` is the format's own.
+    /// The system text; `None` is the chat format's default.
     pub system: Option<String>,
-    /// Which exchanges go when the prompt gets too long.
+    /// Which exchanges are dropped when the prompt gets too long.
     pub history: HistoryRule,
-    /// Seed of the conversation. A turn draws with a seed made of this and the number of the attempt at the turn.
+    /// Seed of the conversation. A turn draws with a seed made of this and the number of the attempt at the
+    /// turn.
     pub seed: u64,
 }
 
 /// A question and its answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Turn {
-    /// What the person said.
+    /// The user's message.
     pub question: String,
-    /// What the model said, as text.
+    /// The model's answer as text.
     pub answer: String,
-    /// The same as the ids generated, without the one that ended it. `None` when the answer came from another model:
-    /// then the text is tokenised.
+    /// The ids generated, without the one that ended the answer. `None` when the answer came from another
+    /// model: then the text is tokenised.
     pub ids: Option<Vec<u32>>,
     /// The number of the attempt, 0 for the first.
     pub attempt: u64,
@@ -58,123 +68,20 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Whether the model said nothing at all.
+    /// Whether the answer has no text at all.
     pub fn is_empty(&self) -> bool {
         self.ids.as_ref().map_or(self.answer.is_empty(), Vec::is_empty)
     }
 }
 
-/// What a turn cost.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Stats {
-    /// Prompt tokens read in this turn.
-    pub prompt_tokens: usize,
-    /// Prompt tokens that needed no reading: their keys and values were still there.
-    pub reused_tokens: usize,
-    /// Seconds spent reading.
-    pub prompt_seconds: f64,
-    /// Tokens generated, the one that ended the answer included.
-    pub generated_tokens: usize,
-    /// Seconds spent generating.
-    pub generate_seconds: f64,
-    /// Positions filled: prompt and answer.
-    pub context_used: usize,
-    /// Positions there are.
-    pub context: usize,
-    /// The seed of the conversation.
-    pub seed: u64,
-    /// The number of the attempt.
-    pub attempt: u64,
-}
-
-impl Stats {
-    /// Prompt tokens read per second.
-    pub fn prompt_rate(&self) -> f64 {
-        rate(self.prompt_tokens, self.prompt_seconds)
-    }
-
-    /// Tokens generated per second. The first came with the prompt's last piece.
-    pub fn generate_rate(&self) -> f64 {
-        rate(self.generated_tokens.saturating_sub(1), self.generate_seconds)
-    }
-}
-
-fn rate(tokens: usize, seconds: f64) -> f64 {
-    if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 }
-}
-
-/// What a person should be told although nothing failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// The model ended its answer without saying anything that can be shown.
-    EmptyAnswer,
-    /// The context is longer than the model was trained with.
-    LongContext {
-        /// Positions asked for.
-        n_ctx: usize,
-        /// Positions the model knows.
-        trained: usize,
-    },
-}
-
-impl std::fmt::Display for Notice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::EmptyAnswer => f.write_str("the model gave an empty answer; try again or ask differently"),
-            Self::LongContext { n_ctx, trained } => write!(
-                f,
-                "a context of {n_ctx} tokens is more than the {trained} this model was trained with; quality may suffer"
-            ),
-        }
-    }
-}
-
-/// What happens during a turn.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// The next id of the answer; the text that it completes, if any, follows.
-    Token(u32),
-    /// A piece of the answer, whole characters only.
-    Text(String),
-    /// So much of the prompt is read; comes at least twice a second while it is.
-    Prompt {
-        /// Tokens whose keys and values are there.
-        done: usize,
-        /// Tokens of the prompt.
-        total: usize,
-    },
-    /// So many of the oldest exchanges are no longer part of the prompt.
-    Dropped {
-        /// Exchanges.
-        exchanges: usize,
-    },
-    /// Something to tell.
-    Notice(Notice),
-    /// The answer ended. Statistics follow, nothing else.
-    Stopped(Stop),
-    /// What the turn cost; the last event.
-    Stats(Stats),
-}
-
-/// The name of a reason to stop, in JSON and in stored conversations.
-pub fn stop_name(stop: Stop) -> &'static str {
-    match stop {
-        Stop::EndToken(_) => "end",
-        Stop::MaxTokens => "length",
-        Stop::ContextFull => "context",
-        Stop::Cancelled => "cancelled",
-        Stop::BrokenLogits => "broken",
-    }
-}
-
-/// Why there is no answer. The conversation is as it was before.
+/// Why there is no answer. The conversation is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The message alone is longer than a prompt may be.
     #[error(
-        "the message is too long: with system text and markers, and no earlier exchange, the prompt would have \
-         {tokens} tokens; {limit} of the context's {n_ctx} are allowed"
+        "the message is too long: with system text and markers, and no earlier exchange, the prompt would \
+         have {tokens} tokens; {limit} of the context's {n_ctx} are allowed"
     )]
     QueryTooLong {
         /// Tokens of the shortest possible prompt.
@@ -184,7 +91,7 @@ pub enum Error {
         /// Positions of prompt and answer together.
         n_ctx: usize,
     },
-    /// The text to continue leaves no room for a token more.
+    /// The text to continue leaves no room for another token.
     #[error("the text is too long: it has {tokens} tokens; {limit} of the context's {n_ctx} are allowed")]
     TextTooLong {
         /// Tokens of the text.
@@ -200,41 +107,40 @@ pub enum Error {
     /// There is no turn to repeat.
     #[error("there is nothing to try again yet")]
     NothingToRetry,
-    /// The messages gave no prompt.
+    /// No prompt can be built from the messages.
     #[error(transparent)]
     Chat(ChatError),
-    /// The scheduler does not take the request: a setting out of its range.
+    /// The scheduler refused the request, e.g. because a setting is out of its range.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// No logit is a number.
+    /// All logits are NaN or minus infinity.
     #[error("the model gives no numbers: its weights are broken")]
     BrokenModel,
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The scheduler's thread panicked: this session cannot answer any more.
+    #[error("the engine has ended: {0}")]
+    Ended(String),
 }
 
-/// The result of one turn or completion, for front ends that want it whole.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// The text, control tokens left out.
-    pub text: String,
-    /// The ids generated, without the one that ended it.
-    pub ids: Vec<u32>,
-    /// Why it ended.
-    pub stop: Stop,
-    /// What it cost.
-    pub stats: Stats,
+impl From<RequestError> for Error {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Engine(error) => Self::Engine(error),
+            RequestError::Ended(why) => Self::Ended(why),
+        }
+    }
 }
 
 /// One conversation with one model.
 pub struct Session {
-    scheduler: Scheduler,
+    scheduler: SchedulerHandle,
     tokenizer: Arc<Tokenizer>,
     format: ChatFormat,
     settings: Settings,
     turns: Vec<Turn>,
-    /// The first turn that is still part of the prompt.
+    /// Index of the first turn that is part of the prompt.
     first: usize,
     stop_ids: Vec<u32>,
     warned: bool,
@@ -243,7 +149,7 @@ pub struct Session {
 impl Session {
     /// An empty conversation.
     pub fn new(
-        scheduler: Scheduler,
+        scheduler: SchedulerHandle,
         tokenizer: Arc<Tokenizer>,
         format: ChatFormat,
         settings: Settings,
@@ -262,12 +168,12 @@ impl Session {
         &mut self.settings
     }
 
-    /// Everything said, also what is no longer part of the prompt.
+    /// All turns, also those that were dropped from the prompt.
     pub fn turns(&self) -> &[Turn] {
         &self.turns
     }
 
-    /// How many of the oldest turns are no longer part of the prompt.
+    /// How many of the oldest turns were dropped from the prompt.
     pub fn dropped(&self) -> usize {
         self.first
     }
@@ -277,14 +183,19 @@ impl Session {
         &self.tokenizer
     }
 
-    /// The scheduler, e.g. for what the engine is.
-    pub fn scheduler(&self) -> &Scheduler {
+    /// The scheduler.
+    pub fn scheduler(&self) -> &SchedulerHandle {
         &self.scheduler
     }
 
-    /// Puts another conversation in the place of this one. An answer's ids stay only if they are what its text says;
-    /// otherwise the text is tokenised. A conversation comes from outside, and ids could hold control tokens: a turn of
-    /// the system that nobody sees.
+    /// The engine.
+    pub fn info(&self) -> &Info {
+        self.scheduler.info()
+    }
+
+    /// Replaces the conversation. An answer's ids are kept only if they decode to its
+    /// text says; otherwise the text is tokenised. A conversation comes from outside, and ids could hold
+    /// control tokens: a turn of the system that is not shown.
     pub fn restore(&mut self, mut turns: Vec<Turn>) {
         let vocab = self.tokenizer.vocab();
         let n_vocab = self.scheduler.info().n_vocab;
@@ -301,22 +212,23 @@ impl Session {
         self.first = 0;
     }
 
-    /// Forgets everything said.
+    /// Begins an empty conversation.
     pub fn clear(&mut self) {
         self.restore(Vec::new());
     }
 
-    /// Takes the last exchange back; its question, or `None` when there was none.
+    /// Removes the last exchange and gives its question; `None` when there was none.
     pub fn undo(&mut self) -> Option<String> {
         let turn = self.turns.pop()?;
         if self.first >= self.turns.len() {
-            // Nothing of the prompt is left: there is room again for what was dropped.
+            // No turn of the prompt is left: there is room again for those that were dropped.
             self.first = 0;
         }
         Some(turn.question)
     }
 
-    /// Asks, and gives the answer in pieces to `on`. Setting `cancel` ends the answer; what was said stays.
+    /// Asks, and gives the answer in pieces to `on`. Setting `cancel` ends the answer; what was generated
+    /// stays.
     ///
     /// # Errors
     /// A message that is too long, a template that fails, an engine that fails.
@@ -326,7 +238,8 @@ impl Session {
         cancel: &AtomicBool,
         on: &mut dyn FnMut(Event),
     ) -> Result<Answer, Error> {
-        // An exchange without an answer stays for `retry` only: in a prompt it would teach the model to say nothing.
+        // An exchange without an answer stays for `retry` only: in a prompt it would teach the model to say
+        // nothing.
         let unanswered = self.turns.pop_if(|last| last.is_empty());
         let result = self.attempt_at(question, 0, cancel, on);
         match &result {
@@ -336,7 +249,8 @@ impl Session {
         result
     }
 
-    /// Asks the last question again with another draw, and replaces the answer; unless it is cancelled before it began.
+    /// Asks the last question again with another draw, and replaces the answer, unless the new one is
+    /// cancelled before its first token.
     ///
     /// # Errors
     /// As [`Session::ask`], and when nothing was asked yet.
@@ -359,44 +273,57 @@ impl Session {
         result
     }
 
-    /// Reads what was said so far, so that the next answer begins at once; `on` is told how far, and how many exchanges no
-    /// longer fit. Gives the positions filled.
+    /// Reads the conversation, so that the next answer begins at once; `on` is told how far, and how many
+    /// exchanges were dropped. Gives the number of positions filled.
     ///
     /// # Errors
     /// A template that fails, an engine that fails.
     pub fn warm(&mut self, cancel: &AtomicBool, on: &mut dyn FnMut(Event)) -> Result<usize, Error> {
-        let Some(prompt) = self.warm_prompt() else { return Ok(0) };
+        let Some(prompt) = self.next_prompt() else { return Ok(0) };
         let prompt = prompt?;
         if prompt.dropped_exchanges > 0 {
             self.first += prompt.dropped_exchanges;
             on(Event::Dropped { exchanges: prompt.dropped_exchanges });
         }
         let tokens = prompt.ids.len();
-        let (max_new, warned) = (std::mem::replace(&mut self.settings.max_new, 0), self.warned);
-        let result = self.generate(prompt.ids, 0, cancel, &mut |event| {
+        self.run(prompt.ids, Attempt { number: 0, max_new: 0 }, cancel, &mut |event| {
             if let Event::Prompt { .. } = event {
                 on(event);
             }
-        });
-        (self.settings.max_new, self.warned) = (max_new, warned);
-        result.map(|_| tokens)
+        })?;
+        Ok(tokens)
     }
 
-    /// The prompt of a question that nobody asked: all before its text is that of the next one, too. `None` while
-    /// nothing was said.
-    fn warm_prompt(&self) -> Option<Result<FittedPrompt, Error>> {
+    /// The ids that the prompt of every next question begins with, and how many exchanges are dropped for the
+    /// shortest question. `None` while there is no turn.
+    fn next_prompt(&self) -> Option<Result<FittedPrompt, Error>> {
         // As in `ask`: an exchange without an answer is no part of a prompt.
-        let turns =
-            &self.turns[..self.turns.len() - usize::from(self.turns.last().is_some_and(Turn::is_empty))];
-        (!turns.is_empty()).then(|| self.prompt_of(turns, "?"))
+        let unanswered = usize::from(self.turns.last().is_some_and(Turn::is_empty));
+        let turns = &self.turns[..self.turns.len() - unanswered];
+        if turns.is_empty() {
+            return None;
+        }
+        let dropped_exchanges = match self.prompt_of(turns, SHORT_QUESTION) {
+            Ok(prompt) => prompt.dropped_exchanges,
+            Err(error) => return Some(Err(error)),
+        };
+        let said = self.messages(turns, self.first + dropped_exchanges);
+        let ids = self.format.prefix_ids(&said, &self.tokenizer).map_err(Error::Chat);
+        Some(ids.map(|ids| FittedPrompt { ids, dropped_exchanges }))
     }
 
-    /// The ids of [`Self::warm_prompt`].
-    fn warm_ids(&self) -> Option<Vec<u32>> {
-        Some(self.warm_prompt()?.ok()?.ids)
+    /// The ids that the prompt of every next question begins with; `None` while there is no turn.
+    pub fn next_prefix(&self) -> Option<Vec<u32>> {
+        Some(self.next_prompt()?.ok()?.ids)
     }
 
-    /// Continues `ids` as they are; no part of the conversation.
+    /// Drops the oldest `dropped` turns from the prompt, as the session did that saved the keys and values.
+    /// The last turn stays.
+    pub fn resume_at(&mut self, dropped: usize) {
+        self.first = dropped.min(self.turns.len().saturating_sub(1));
+    }
+
+    /// Continues `ids` as they are; the conversation is not changed.
     ///
     /// # Errors
     /// No ids at all or too many, an engine that fails.
@@ -417,20 +344,19 @@ impl Session {
         self.generate(ids.to_vec(), 0, cancel, on)
     }
 
-    /// The messages of the prompt with `question` as the current one, after `turns`.
-    fn messages(&self, turns: &[Turn], question: &str) -> Vec<Message> {
+    /// The system message and the messages of `turns[first..]`.
+    fn messages(&self, turns: &[Turn], first: usize) -> Vec<Message> {
         let mut messages = Vec::new();
         if let Some(system) = &self.settings.system {
             messages.push(Message::text(Role::System, system));
         }
-        for turn in turns.iter().skip(self.first) {
+        for turn in turns.iter().skip(first) {
             messages.push(Message::text(Role::User, &turn.question));
             messages.push(match &turn.ids {
                 Some(ids) => Message::answer(ids.as_slice()),
                 None => Message::text(Role::Assistant, &turn.answer),
             });
         }
-        messages.push(Message::text(Role::User, question));
         messages
     }
 
@@ -439,13 +365,15 @@ impl Session {
         self.prompt_of(&self.turns, question)
     }
 
-    /// The same after `turns` alone.
+    /// The same after `turns`.
     fn prompt_of(&self, turns: &[Turn], question: &str) -> Result<FittedPrompt, Error> {
         let Settings { n_ctx, history, .. } = self.settings;
         let mut limits = PromptLimits::of_context(n_ctx);
         // The rule "context - 248" is for contexts like the original's; a short one still needs room to ask.
         limits.prompt_tokens = limits.prompt_tokens.max(n_ctx / 2);
-        let prompt = fit(&self.messages(turns, question), &self.format, &self.tokenizer, history, limits);
+        let mut messages = self.messages(turns, self.first);
+        messages.push(Message::text(Role::User, question));
+        let prompt = fit(&messages, &self.format, &self.tokenizer, history, limits);
         let prompt = prompt.map_err(|error| match error {
             ChatError::TooLong { tokens, limit } => Error::QueryTooLong { tokens, limit, n_ctx },
             other => Error::Chat(other),
@@ -453,7 +381,7 @@ impl Session {
         if prompt.ids.is_empty() { Err(Error::EmptyPrompt) } else { Ok(prompt) }
     }
 
-    /// One answer to `question`; on an error nothing of the session has changed.
+    /// One answer to `question`; on an error the session is unchanged.
     fn attempt_at(
         &mut self,
         question: &str,
@@ -485,77 +413,90 @@ impl Session {
         if n_ctx > trained && !std::mem::replace(&mut self.warned, true) {
             on(Event::Notice(Notice::LongContext { n_ctx, trained }));
         }
+        let attempt = Attempt { number: attempt, max_new: self.settings.max_new };
+        let answer = self.run(ids, attempt, cancel, on)?;
+        if answer.stop != Stop::Cancelled && answer.text.trim().is_empty() {
+            on(Event::Notice(Notice::EmptyAnswer));
+        }
+        on(Event::Stopped(answer.stop));
+        on(Event::Stats(answer.stats));
+        Ok(answer)
+    }
+
+    /// Has the scheduler read `ids` and generate; tells `on` progress, tokens and text.
+    fn run(
+        &self,
+        ids: Vec<u32>,
+        attempt: Attempt,
+        cancel: &AtomicBool,
+        on: &mut dyn FnMut(Event),
+    ) -> Result<Answer, Error> {
+        let Settings { sampling, n_ctx, seed, .. } = self.settings;
         let prompt_len = ids.len();
-        let id = self.scheduler.submit(Request {
+        let request = Request {
             ids,
-            sampling: self.settings.sampling,
-            seed: row_seed(self.settings.seed, attempt),
+            sampling,
+            seed: row_seed(seed, attempt.number),
             stop_ids: self.stop_ids.clone(),
-            max_new: self.settings.max_new,
+            max_new: attempt.max_new,
             n_ctx,
+            log_probs: None,
+        };
+        let (tell, events) = mpsc::channel();
+        let id = self.scheduler.submit(request, move |event| match tell.send(event) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
         })?;
         let mut answer = Streaming::default();
-        let mut ended = None;
-        let quiet = AtomicBool::new(false);
-        let mut failed = None;
-        while ended.is_none() {
-            let stopping = failed.is_some() || cancel.load(Ordering::Relaxed);
-            if stopping {
+        // Tokens that arrive after the answer was cancelled are not part of it.
+        let (mut stopping, mut cut) = (false, false);
+        let (stop, timings) = loop {
+            if !stopping && cancel.load(Ordering::Relaxed) {
+                stopping = true;
                 self.scheduler.cancel(id);
             }
-            let vocab = self.tokenizer.vocab();
-            let step =
-                self.scheduler.step(if stopping { &quiet } else { cancel }, &mut |event| match event {
-                    schedule::Event::Prompt { id: of, done, total } if of == id => {
-                        on(Event::Prompt { done, total });
-                    }
-                    schedule::Event::Token { id: of, token } if of == id => {
-                        let bytes = if vocab.kind(token).is_control() { &[] } else { vocab.bytes(token) };
-                        answer.push(token, bytes, on);
-                    }
-                    schedule::Event::Stopped { id: of, stop, timings } if of == id => {
-                        ended = Some((stop, timings))
-                    }
-                    _ => {}
-                });
-            match step {
-                Ok(more) => {
-                    if !more && ended.is_none() {
-                        break;
-                    }
+            match events.recv_timeout(POLL) {
+                Ok(RequestEvent::Prompt { done, total, .. }) if !stopping => {
+                    on(Event::Prompt { done, total })
                 }
-                // The flag is read again above, and the request is ended in order.
-                Err(EngineError::Cancelled) if !stopping => {}
-                Err(error) if failed.is_none() => failed = Some(error),
-                Err(_) => break,
+                Ok(RequestEvent::Token { token, .. }) if !stopping => answer.push(token, &self.tokenizer, on),
+                Ok(RequestEvent::Token { .. }) => cut = true,
+                Ok(RequestEvent::Stopped { stop, timings, .. }) => break (stop, timings),
+                Ok(RequestEvent::Failed { error, .. }) => return Err(error.into()),
+                Ok(RequestEvent::Prompt { .. } | RequestEvent::LogProbs { .. })
+                | Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(Error::Ended("a request ended without a reason".into()));
+                }
             }
-        }
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
-        let (stop, timings) = ended.unwrap_or((Stop::Cancelled, Timings::default()));
+        };
         answer.finish(on);
+        let stop = if cut { Stop::Cancelled } else { stop };
         if stop == Stop::BrokenLogits {
             return Err(Error::BrokenModel);
         }
-        if stop != Stop::Cancelled && answer.text.trim().is_empty() {
-            on(Event::Notice(Notice::EmptyAnswer));
-        }
-        on(Event::Stopped(stop));
+        let Streaming { ids, text, .. } = answer;
         let stats = Stats {
             prompt_tokens: timings.prompt_tokens,
             reused_tokens: timings.reused_tokens,
             prompt_seconds: timings.prompt_seconds,
-            generated_tokens: timings.generated_tokens,
+            generated_tokens: if stop == Stop::Cancelled { ids.len() } else { timings.generated_tokens },
             generate_seconds: timings.generate_seconds,
-            context_used: prompt_len + answer.ids.len(),
+            context_used: prompt_len + ids.len(),
             context: n_ctx,
-            seed: self.settings.seed,
-            attempt,
+            seed,
+            attempt: attempt.number,
         };
-        on(Event::Stats(stats));
-        Ok(Answer { text: answer.text, ids: answer.ids, stop, stats })
+        Ok(Answer { text, ids, stop, stats })
     }
+}
+
+/// Which answer is generated.
+struct Attempt {
+    /// The number of the attempt at the turn.
+    number: u64,
+    /// Maximum number of tokens.
+    max_new: usize,
 }
 
 fn turn(question: &str, answer: &Answer, attempt: u64) -> Turn {
@@ -573,14 +514,14 @@ fn turn(question: &str, answer: &Answer, attempt: u64) -> Turn {
 struct Streaming {
     ids: Vec<u32>,
     text: String,
-    stream: DecodeStream,
+    stream: TextStream,
 }
 
 impl Streaming {
-    fn push(&mut self, token: u32, bytes: &[u8], on: &mut dyn FnMut(Event)) {
+    fn push(&mut self, token: u32, tokenizer: &Tokenizer, on: &mut dyn FnMut(Event)) {
         self.ids.push(token);
         on(Event::Token(token));
-        let piece = self.stream.push(bytes);
+        let piece = self.stream.push(token, tokenizer.vocab());
         self.give(piece, on);
     }
 

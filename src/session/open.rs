@@ -7,7 +7,7 @@ pub use crate::open::{Error, Loaded, OpenStep as Step, Source};
 use super::{Session, Settings};
 use crate::engine::{EngineKind, KvType};
 use crate::open::{OpenOptions, OpenProgress, Room};
-use crate::schedule::Scheduler;
+use crate::schedule::{Scheduler, SchedulerHandle};
 use crate::settings::{InvalidSetting, Patch};
 use huozi_token::{ChatFormat, HistoryRule, Tokenizer};
 use std::path::Path;
@@ -109,7 +109,7 @@ pub fn open(
         seed: patch.seed.unwrap_or_else(random_seed),
     };
     let session = start(&model, tokenizer, format, settings, progress, cancel)?;
-    let info = session.scheduler().info();
+    let info = session.info();
     let about = About {
         name: model.name(),
         kind: model.type_name(),
@@ -136,7 +136,8 @@ pub fn start(
     cancel: &AtomicBool,
 ) -> Result<Session, Error> {
     let engine = model.engine(Room::conversation(settings.n_ctx), progress, cancel)?;
-    let scheduler = Scheduler::new(engine, tokenizer.vocab().never());
+    let scheduler = SchedulerHandle::of(Scheduler::new(engine, tokenizer.vocab().never()))
+        .map_err(|source| Error::Io { path: model.path().to_owned(), source })?;
     Ok(Session::new(scheduler, tokenizer, format, settings))
 }
 

@@ -561,7 +561,7 @@ fn both<'a>(above: &'a str, below: &'a str) -> Cow<'a, str> {
 /// What a person should know about the end of an answer.
 pub fn stop_note(stop: Stop, lang: Lang) -> Option<&'static str> {
     match stop {
-        Stop::EndToken(_) => None,
+        Stop::EndToken(_) | Stop::Hook => None,
         Stop::MaxTokens => Some(lang.of("stopped: max_new_tokens is reached", "已停止：达到 max_new_tokens")),
         Stop::ContextFull => Some(lang.of("stopped: the context is full", "已停止：上下文已满")),
         Stop::Cancelled => Some(lang.of("stopped", "已停止")),

@@ -287,7 +287,8 @@ fn how_far_the_two_phases_are_apart() {
         assert_eq!(kl(&mut other, Phase::Given), 0.0, "{preset}: the same bits");
         let (phases, format) = (kl(&mut other, Phase::Generated), kl(&mut truth, Phase::Given));
         eprintln!("{preset}: KL divergence {phases:.2e} between the phases, {format:.2e} from f16");
-        // Seen: 2.9e-4 for both, a ninth of what Q4_K_M costs and nearly half of what Q6_K does. 0 would be no measurement.
+        // Seen: 2.9e-4 for both, a ninth of what Q4_K_M costs and nearly half of what Q6_K does. 0 would be
+        // no measurement.
         assert!(phases > 0.0 && phases < 5e-4, "{preset}: {phases}, {format} from f16");
     }
 }

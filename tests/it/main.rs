@@ -11,11 +11,16 @@ mod cli_exit;
 mod engine;
 #[cfg(feature = "ggml")]
 mod ggml;
+mod log_probs;
 mod open;
 mod reference;
 mod sample;
 mod schedule;
+mod schedule_handle;
+mod schedule_support;
 mod session;
+mod session_kv;
+mod session_support;
 mod token;
 
 #[cfg(all(feature = "tui", feature = "demo", target_os = "linux"))]

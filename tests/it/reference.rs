@@ -133,7 +133,8 @@ fn perplexity_of_the_samples() {
     check_perplexity("nano-sampled.txt");
 }
 
-/// Files quantised by llama.cpp, tied and untied, load here and say what the float model says, to the format's own error.
+/// Files quantised by llama.cpp, tied and untied, load here and say what the float model says, to the
+/// format's own error.
 #[test]
 fn files_written_by_llama_cpp() {
     for (name, file, limit) in [

@@ -1,65 +1,19 @@
 //! The scheduler over the native engine: company, prefixes, a cache that is too small, reasons to stop.
 
 use crate::common;
-use huozi::engine::{Engine, EngineError, Info, Item, KvType, Native, Seq, Sink, StepStats};
-use huozi::sample::Sampling;
-use huozi::schedule::{Event, Refused, Request, RequestId, Scheduler, Stop, Timings};
-use huozi_convert::plan::Preset;
+use crate::schedule_support::{Outcome, Watched, alone, note, request, run, scheduler, with_options};
+use huozi::engine::EngineError;
+use huozi::schedule::{Refused, Request, RequestEvent, RequestId, SchedulerOptions, Stop};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-
-fn scheduler(kv_positions: usize) -> Scheduler {
-    let file = common::model("tiny-f32", Preset::F32);
-    let engine = common::open(&file, KvType::F32, kv_positions, 2).1;
-    Scheduler::new(Box::new(engine), Arc::from(vec![false; 1024]))
-}
-
-fn request(first: u32, prompt: usize, max_new: usize) -> Request {
-    Request {
-        ids: (0..prompt as u32).map(|i| (first + i * 37) % 1000).collect(),
-        sampling: Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, ..Sampling::default() },
-        seed: u64::from(first),
-        stop_ids: Vec::new(),
-        max_new,
-        n_ctx: 2048,
-    }
-}
-
-#[derive(Default)]
-struct Outcome {
-    tokens: Vec<u32>,
-    prompt: Vec<usize>,
-    stop: Option<(Stop, Timings)>,
-}
-
-fn note(outcomes: &mut BTreeMap<RequestId, Outcome>, event: Event) {
-    match event {
-        Event::Prompt { id, done, .. } => outcomes.entry(id).or_default().prompt.push(done),
-        Event::Token { id, token } => outcomes.entry(id).or_default().tokens.push(token),
-        Event::Stopped { id, stop, timings } => {
-            let before = outcomes.entry(id).or_default().stop.replace((stop, timings));
-            assert!(before.is_none(), "stopped twice");
-        }
-    }
-}
-
-fn run(scheduler: &mut Scheduler) -> BTreeMap<RequestId, Outcome> {
-    let mut outcomes = BTreeMap::new();
-    while scheduler.step(&common::NEVER, &mut |event| note(&mut outcomes, event)).unwrap() {}
-    outcomes
-}
-
-fn alone(request: Request) -> Outcome {
-    let mut s = scheduler(2048);
-    let id = s.submit(request).unwrap();
-    run(&mut s).remove(&id).unwrap()
-}
 
 #[test]
 fn rows_in_company_and_in_a_cache_too_small_for_all_get_what_they_get_alone() {
-    // Twelve rows of 100 + 60 positions want 36 blocks; ten are there, so rows wait, step back and are read again.
+    // Twelve rows of 100 + 60 positions want 36 blocks; ten are there, so rows wait, step back and are read
+    // again.
     for kv_positions in [4096, 640] {
         let mut s = scheduler(kv_positions);
         let ids: Vec<RequestId> = (0..12).map(|i| s.submit(request(i * 71, 100, 60)).unwrap()).collect();
@@ -100,7 +54,7 @@ fn the_common_prefix_is_not_read_again() {
 
 #[test]
 fn where_rows_must_be_exact_a_generated_token_is_no_prompt() {
-    let mut s = scheduler(2048).exact();
+    let mut s = with_options(2048, SchedulerOptions { exact: true, ..SchedulerOptions::default() });
     let first = request(5, 300, 20);
     let id = s.submit(first.clone()).unwrap();
     let answer = run(&mut s).remove(&id).unwrap().tokens;
@@ -126,61 +80,28 @@ fn rows_submitted_together_share_what_the_first_of_them_reads() {
     assert!(reused[1..].iter().all(|&n| n >= 192), "{reused:?}");
 }
 
-/// The native engine at the pace of a 7B on a slow board: 20 ms a token.
-struct Slow(Native);
-
-impl Engine for Slow {
-    fn info(&self) -> &Info {
-        self.0.info()
-    }
-    fn seq_new(&mut self) -> Seq {
-        self.0.seq_new()
-    }
-    fn seq_len(&self, seq: Seq) -> usize {
-        self.0.seq_len(seq)
-    }
-    fn seq_fork(&mut self, src: Seq, len: usize) -> Result<Seq, EngineError> {
-        self.0.seq_fork(src, len)
-    }
-    fn seq_truncate(&mut self, seq: Seq, len: usize) -> Result<(), EngineError> {
-        self.0.seq_truncate(seq, len)
-    }
-    fn seq_free(&mut self, seq: Seq) {
-        self.0.seq_free(seq);
-    }
-    fn kv_free_blocks(&self) -> usize {
-        self.0.kv_free_blocks()
-    }
-    fn step_watched(
-        &mut self,
-        items: &[Item<'_>],
-        sink: &mut Sink<'_>,
-        progress: &mut dyn FnMut(f64),
-        cancel: &AtomicBool,
-    ) -> Result<StepStats, EngineError> {
+#[test]
+fn progress_comes_twice_a_second_from_the_first_token_on() {
+    // At the pace of a 7B on a slow board: 20 ms a token.
+    let slow = Watched::new(1024, |items, progress, _| {
         let tokens: usize = items.iter().map(|i| i.tokens.len()).sum();
         for part in 1..=16 {
             std::thread::sleep(Duration::from_millis(20) * tokens as u32 / 16);
             progress(f64::from(part) / 16.0);
         }
-        self.0.step(items, sink, cancel)
-    }
-}
-
-#[test]
-fn progress_comes_twice_a_second_from_the_first_token_on() {
-    let file = common::model("tiny-f32", Preset::F32);
-    let engine = Slow(common::open(&file, KvType::F32, 1024, 1).1);
-    let mut s = Scheduler::new(Box::new(engine), Arc::from(vec![false; 1024]));
+        Ok(())
+    });
+    let mut s = slow.scheduler(SchedulerOptions::default());
     s.submit(request(1, 100, 0)).unwrap();
     let mut last = Instant::now();
     let mut events = 0;
     let mut on = |event| {
-        if let Event::Prompt { .. } = event {
+        if let RequestEvent::Prompt { .. } = event {
             assert!(last.elapsed() < Duration::from_millis(500), "{:?} without progress", last.elapsed());
             last = Instant::now();
             events += 1;
         }
+        ControlFlow::Continue(())
     };
     while s.step(&common::NEVER, &mut on).unwrap() {}
     assert!((5..20).contains(&events), "{events} events");
@@ -240,4 +161,53 @@ fn what_cannot_run_is_refused() {
     let mut hot = request(1, 1, 1);
     hot.sampling.temperature = f32::NAN;
     assert!(matches!(s.submit(hot), Err(Refused::Setting(_))));
+}
+
+#[test]
+fn as_many_requests_run_and_as_many_sequences_are_kept_as_the_options_say() {
+    let most = Arc::new(AtomicUsize::new(0));
+    let seen = most.clone();
+    let engine = Watched::new(4096, move |items, _, _| {
+        seen.fetch_max(items.len(), Ordering::Relaxed);
+        Ok(())
+    });
+    let mut s = engine.scheduler(SchedulerOptions { running: 3, kept: 2, exact: false });
+    let requests: Vec<Request> = (0..5).map(|i| request(i * 71, 100, 6)).collect();
+    let ids: Vec<RequestId> = requests.iter().map(|r| s.submit(r.clone()).unwrap()).collect();
+    let outcomes = run(&mut s);
+    assert_eq!(most.load(Ordering::Relaxed), 3);
+    for (request, id) in requests.iter().zip(&ids) {
+        assert_eq!(outcomes[id].tokens, alone(request.clone()).tokens);
+    }
+    assert_eq!(requests.iter().filter(|r| s.kept(&r.ids) == 100).count(), 2);
+    let mut s = with_options(1024, SchedulerOptions { running: 0, kept: 0, exact: false });
+    let id = s.submit(requests[0].clone()).unwrap();
+    assert_eq!(run(&mut s)[&id].tokens.len(), 6, "one always runs");
+    assert_eq!(s.kept(&requests[0].ids), 0);
+}
+
+#[test]
+fn the_client_may_end_its_request_at_each_event() {
+    let end_at = |stop: &dyn Fn(&RequestEvent) -> bool| {
+        let mut s = scheduler(2048);
+        let (a, b) = (s.submit(request(1, 100, 50)).unwrap(), s.submit(request(2, 40, 50)).unwrap());
+        let mut outcomes = BTreeMap::new();
+        let mut on = |event: RequestEvent| {
+            let end = event.id() == a && !event.is_last() && stop(&event);
+            let _ = note(&mut outcomes, event);
+            if end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        while s.step(&common::NEVER, &mut on).unwrap() {}
+        assert_eq!(outcomes[&b].tokens, alone(request(2, 40, 50)).tokens);
+        let Outcome { tokens, stop, .. } = outcomes.remove(&a).unwrap();
+        assert_eq!(stop.unwrap().0, Stop::Hook);
+        tokens
+    };
+    let whole = alone(request(1, 100, 50)).tokens;
+    let token =
+        |event: &RequestEvent| matches!(event, RequestEvent::Token { token, .. } if *token == whole[7]);
+    let at = whole.iter().position(|t| *t == whole[7]).unwrap();
+    assert_eq!(end_at(&token), whole[..=at], "the token that led to it is part of the answer");
+    assert!(end_at(&|event| matches!(event, RequestEvent::Prompt { .. })).is_empty());
+    assert!(end_at(&|event| matches!(event, RequestEvent::Prompt { done: 100, .. })).is_empty());
 }

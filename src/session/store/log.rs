@@ -365,6 +365,7 @@ fn stop_of(name: &str) -> Result<Stop, String> {
         "length" => Ok(Stop::MaxTokens),
         "context" => Ok(Stop::ContextFull),
         "cancelled" => Ok(Stop::Cancelled),
+        "stop" => Ok(Stop::Hook),
         "broken" => Ok(Stop::BrokenLogits),
         other => Err(format!("{other:?} is no reason to stop")),
     }

@@ -7,11 +7,11 @@ use super::task::{AskKind, Chosen, ModelTask, Pending, Report};
 use crate::session::catalog;
 use crate::session::open::{self, About, SessionOptions, Source, Step};
 use crate::session::store::{self, Conversation, Writer};
-use crate::session::{Answer, Event, Settings, Stop, Turn};
+use crate::session::{self, Answer, Event, Settings, Stop, Turn};
 use crate::settings::{InvalidSetting, Patch};
 use crate::tui::failure::Failure;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -292,7 +292,7 @@ impl ModelWorker {
         }
         let send = &self.send;
         // What fails here fails again, and is told, when a question is asked.
-        model.session.warm(cancel, &mut |event| send(Report::Event(event))).unwrap_or(0)
+        alive(model.session.warm(cancel, &mut |event| send(Report::Event(event)))).unwrap_or(0)
     }
 
     /// Lays what was read on disk, so that it need not be read again.
@@ -372,6 +372,7 @@ impl ModelWorker {
             AskKind::Retry => session.retry(cancel, &mut on),
             AskKind::New | AskKind::Revise => session.ask(question, cancel, &mut on),
         };
+        let result = alive(result);
         part.is_last();
         talk.grow(shelf.as_ref(), &mut part);
         // A question that was changed and has no answer does not cost the exchange that was there.
@@ -448,5 +449,13 @@ impl ModelWorker {
                 Some(error)
             }
         }
+    }
+}
+
+/// A panic of the engine's thread is one of this thread: the model is given up.
+fn alive<T>(result: Result<T, session::Error>) -> Result<T, session::Error> {
+    match result {
+        Err(session::Error::Ended(why)) => resume_unwind(Box::new(why)),
+        result => result,
     }
 }

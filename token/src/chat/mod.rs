@@ -78,6 +78,24 @@ impl ChatFormat {
         }
     }
 
+    /// The ids that the prompt begins with whatever the user's next message is: `messages`, which end with an
+    /// answer, and the markers that follow. Ends before a token that the message's own text could become a
+    /// part of.
+    ///
+    /// # Errors
+    /// As [`ChatFormat::prompt_ids`].
+    pub fn prefix_ids(&self, messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>, ChatError> {
+        // What prompts have in common whose next messages begin in different ways.
+        let with =
+            |next: &str| self.prompt_ids(&[messages, &[Message::text(Role::User, next)]].concat(), tokenizer);
+        let mut prefix = with("?")?;
+        for next in ["a", "月", "1"] {
+            let common = prefix.iter().zip(&with(next)?).take_while(|(a, b)| a == b).count();
+            prefix.truncate(common);
+        }
+        Ok(prefix)
+    }
+
     /// The same prompt as text, control tokens spelled out: for people to read. Do not tokenise
     /// it, or what a message spells becomes real.
     ///

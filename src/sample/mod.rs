@@ -1,5 +1,7 @@
 //! Logits to the id of the next token.
 //!
+//! [`log_probs`]: the same row to log-probabilities.
+//!
 //! In: one row of logits, the ids so far, settings, a seed and the position to fill. Out: an id.
 //! Knows nothing of text.
 //!
@@ -8,6 +10,8 @@
 //!
 //! The draw at a position depends on the seed and the position only, never on what was drawn
 //! before: text is the same when rows are batched, speculated on or resumed.
+
+pub mod log_probs;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

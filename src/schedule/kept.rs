@@ -1,0 +1,124 @@
+//! Sequences of ended requests, kept for the prefix they have in common with a later one.
+
+use crate::engine::{Engine, EngineError, Seq};
+use std::collections::VecDeque;
+
+/// A sequence of an ended request.
+pub(super) struct Kept {
+    pub seq: Seq,
+    pub ids: Vec<u32>,
+    /// Positions below were given, the others generated.
+    pub given: usize,
+}
+
+/// A block of keys and values, as it is taken out of an engine and put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvBlock {
+    /// The ids of its positions; fewer than a block has only at the end of a sequence.
+    pub ids: Vec<u32>,
+    /// How many of them, from the first on, were given and not generated.
+    pub given: usize,
+    /// Keys and values, see [`crate::engine::KvState`].
+    pub bytes: Vec<u8>,
+}
+
+/// The kept sequences, the oldest first.
+pub(super) struct KeptSequences {
+    list: VecDeque<Kept>,
+    /// How many may be kept.
+    most: usize,
+}
+
+impl KeptSequences {
+    pub fn new(most: usize) -> Self {
+        Self { list: VecDeque::new(), most }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Kept> {
+        self.list.iter()
+    }
+
+    /// The sequence that has the most of `ids`, from the first on, and how many.
+    pub fn like(&self, ids: &[u32]) -> Option<(&Kept, usize)> {
+        let common = |k: &Kept| k.ids.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        self.list.iter().map(|k| (k, common(k))).filter(|&(_, n)| n > 0).max_by_key(|&(_, n)| n)
+    }
+
+    pub fn keep(&mut self, kept: Kept, engine: &mut dyn Engine) {
+        self.list.push_back(kept);
+        if self.list.len() > self.most {
+            self.evict(engine);
+        }
+    }
+
+    /// Takes `seq` out of the list if no more than `lost` positions above `common` go with it.
+    pub fn take(&mut self, seq: Seq, common: usize, lost: usize) -> bool {
+        let found = self.list.iter().position(|k| k.seq == seq && k.ids.len() < common + lost);
+        found.is_some_and(|i| self.list.remove(i).is_some())
+    }
+
+    /// Frees the oldest sequence.
+    pub fn evict(&mut self, engine: &mut dyn Engine) {
+        if let Some(k) = self.list.pop_front() {
+            engine.seq_free(k.seq);
+        }
+    }
+
+    /// Block `block` of the sequence that has the most of `ids`, as far as they are the same; `None` past
+    /// their end, and for an engine that gives no keys and values.
+    pub fn export_block(
+        &self,
+        ids: &[u32],
+        block: usize,
+        engine: &mut dyn Engine,
+    ) -> Result<Option<KvBlock>, EngineError> {
+        let size = engine.info().kv_block_positions;
+        let Some((kept, n)) = self.like(ids) else { return Ok(None) };
+        let (Some(ids), Some(state)) = (ids[..n].chunks(size).nth(block), engine.kv_state()) else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::with_capacity(state.kv_export_bytes());
+        state.kv_export(kept.seq, block, ids.len(), &mut bytes)?;
+        let given = kept.given.saturating_sub(block * size).min(ids.len());
+        Ok(Some(KvBlock { ids: ids.to_vec(), given, bytes }))
+    }
+
+    /// Appends `block` to the kept sequence `to`, or to a new one, and gives that sequence. `None` where it
+    /// does not fit: the sequence is gone, ends within a block, or no other one is left that could make room.
+    pub fn import_block(&mut self, to: Option<Seq>, block: &KvBlock, engine: &mut dyn Engine) -> Option<Seq> {
+        engine.kv_state()?;
+        let size = engine.info().kv_block_positions;
+        let mut kept = match to {
+            Some(seq) => {
+                let i = self.list.iter().position(|k| k.seq == seq)?;
+                if !self.list[i].ids.len().is_multiple_of(size) {
+                    return None;
+                }
+                self.list.remove(i)?
+            }
+            None => Kept { seq: engine.seq_new(), ids: Vec::new(), given: 0 },
+        };
+        if engine.kv_free_blocks() == 0 {
+            self.evict(engine);
+        }
+        let fits = engine.kv_state()?.kv_import(kept.seq, block.ids.len(), &block.bytes).is_ok();
+        if fits {
+            // Given ids come before generated ones.
+            if kept.given == kept.ids.len() {
+                kept.given += block.given.min(block.ids.len());
+            }
+            kept.ids.extend_from_slice(&block.ids);
+        }
+        let seq = kept.seq;
+        if kept.ids.is_empty() {
+            engine.seq_free(seq);
+        } else {
+            self.keep(kept, engine);
+        }
+        fits.then_some(seq)
+    }
+}

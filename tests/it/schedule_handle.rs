@@ -1,0 +1,291 @@
+//! A scheduler on a thread of its own: several clients, cancelling, errors and panics.
+
+use crate::schedule_support::{BeforeStep, Watched, alone, request};
+use huozi::engine::{EngineError, Item};
+use huozi::schedule::{
+    KvBlock, Refused, Request, RequestError, RequestEvent, RequestId, Scheduler, SchedulerHandle,
+    SchedulerOptions, StartError, Stop,
+};
+use std::convert::Infallible;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long anything may take here before it counts as hanging.
+const LONG: Duration = Duration::from_secs(60);
+/// How soon a client is told that its request is cancelled.
+const SOON: Duration = Duration::from_millis(200);
+
+fn start(options: SchedulerOptions, before: impl BeforeStep) -> SchedulerHandle {
+    SchedulerHandle::start(move || Ok::<_, Infallible>(Watched::new(4096, before).scheduler(options)))
+        .unwrap()
+}
+
+fn plain() -> SchedulerHandle {
+    start(SchedulerOptions::default(), |_, _, _| Ok(()))
+}
+
+/// The id of a request, and its events with the time each came.
+fn submit(handle: &SchedulerHandle, request: Request) -> (RequestId, Receiver<(Instant, RequestEvent)>) {
+    let (tell, events) = mpsc::channel();
+    let hook = move |event| match tell.send((Instant::now(), event)) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    };
+    (handle.submit(request, hook).unwrap(), events)
+}
+
+/// The tokens of a request, and its last event with the time it came.
+fn finish(events: &Receiver<(Instant, RequestEvent)>) -> (Vec<u32>, Instant, RequestEvent) {
+    let mut tokens = Vec::new();
+    loop {
+        let (at, event) = events.recv_timeout(LONG).expect("an end");
+        if event.is_last() {
+            assert!(events.recv_timeout(Duration::from_millis(1)).is_err(), "something after the end");
+            return (tokens, at, event);
+        }
+        if let RequestEvent::Token { token, .. } = event {
+            tokens.push(token);
+        }
+    }
+}
+
+fn stop_of(event: &RequestEvent) -> Stop {
+    match event {
+        RequestEvent::Stopped { stop, .. } => *stop,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn clients_of_several_threads_get_what_they_get_alone() {
+    let handle = plain();
+    std::thread::scope(|scope| {
+        for i in 0..6 {
+            let handle = handle.clone();
+            scope.spawn(move || {
+                let (id, events) = submit(&handle, request(i * 71, 100, 30));
+                let (tokens, _, end) = finish(&events);
+                assert_eq!((stop_of(&end), end.id()), (Stop::MaxTokens, id));
+                assert_eq!(tokens, alone(request(i * 71, 100, 30)).tokens);
+            });
+        }
+    });
+    let empty = handle.submit(request(1, 0, 1), |_| ControlFlow::Continue(()));
+    assert!(matches!(empty, Err(Refused::Prompt(EngineError::NoTokens))));
+    assert_eq!(handle.info().n_vocab, 1024);
+}
+
+/// Steps of 400 ms that end at once when they are cancelled; counts those that begin and those that were
+/// cancelled.
+fn slow(begun: &Arc<AtomicUsize>, cancelled: &Arc<AtomicUsize>) -> impl BeforeStep {
+    let (begun, cancelled) = (begun.clone(), cancelled.clone());
+    move |_: &[Item<'_>], _: &mut dyn FnMut(f64), cancel: &AtomicBool| {
+        begun.fetch_add(1, Ordering::SeqCst);
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(400) {
+            if cancel.load(Ordering::Relaxed) {
+                cancelled.fetch_add(1, Ordering::SeqCst);
+                return Err(EngineError::Cancelled);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn cancelling_one_request_takes_nothing_from_the_others() {
+    let (begun, cancelled) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+    let options = SchedulerOptions { running: 2, ..SchedulerOptions::default() };
+    let handle = start(options, slow(&begun, &cancelled));
+    let (a, of_a) = submit(&handle, request(1, 20, 1000));
+    let (_, of_b) = submit(&handle, request(2, 20, 6));
+    // No room for this one before another ends.
+    let (_, of_c) = submit(&handle, request(3, 20, 2));
+    while begun.load(Ordering::SeqCst) < 3 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    let (asked, steps) = (Instant::now(), begun.load(Ordering::SeqCst));
+    handle.cancel(a);
+    let (tokens, at, end) = finish(&of_a);
+    assert_eq!(stop_of(&end), Stop::Cancelled);
+    assert!(at - asked < SOON && begun.load(Ordering::SeqCst) == steps, "{:?}", at - asked);
+    let RequestEvent::Stopped { timings, .. } = end else { panic!("{end:?}") };
+    assert_eq!((timings.prompt_tokens, timings.generated_tokens), (20, tokens.len()));
+    assert!(!tokens.is_empty());
+    // Its place is free after the running step, which goes on for the other.
+    let (first, _) = of_c.recv_timeout(LONG).unwrap();
+    assert!(first - asked < Duration::from_millis(700), "{:?}", first - asked);
+    assert_eq!(finish(&of_b).0, alone(request(2, 20, 6)).tokens);
+    assert_eq!(finish(&of_c).0, alone(request(3, 20, 2)).tokens);
+    assert_eq!(cancelled.load(Ordering::SeqCst), 0, "no step was void");
+}
+
+#[test]
+fn a_request_that_is_alone_in_its_step_ends_it_at_once() {
+    let (begun, cancelled) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+    let options = SchedulerOptions { running: 1, ..SchedulerOptions::default() };
+    let handle = start(options, slow(&begun, &cancelled));
+    let (a, of_a) = submit(&handle, request(1, 20, 1000));
+    // It waits: the step is not its own.
+    let (b, of_b) = submit(&handle, request(2, 20, 1000));
+    let (_, of_c) = submit(&handle, request(3, 20, 1));
+    while begun.load(Ordering::SeqCst) < 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let asked = Instant::now();
+    handle.cancel(b);
+    assert_eq!(stop_of(&finish(&of_b).2), Stop::Cancelled);
+    assert_eq!(cancelled.load(Ordering::SeqCst), 0);
+    handle.cancel(a);
+    let (_, at, end) = finish(&of_a);
+    assert_eq!(stop_of(&end), Stop::Cancelled);
+    assert!(at - asked < SOON, "{:?}", at - asked);
+    assert_eq!(cancelled.load(Ordering::SeqCst), 1);
+    assert_eq!(finish(&of_c).0, alone(request(3, 20, 1)).tokens);
+    handle.cancel(a);
+}
+
+#[test]
+fn a_hook_that_ends_its_request_cancels_another_or_panics_harms_no_other() {
+    let handle = plain();
+    let (_, of_a) = submit(&handle, request(1, 40, 60));
+    let (b, of_b) = submit(&handle, request(2, 40, 1000));
+    let from_inside = handle.clone();
+    let cancelling = move |event| {
+        if let RequestEvent::Token { .. } = event {
+            from_inside.cancel(b);
+            panic!("the client's own affair");
+        }
+        ControlFlow::Continue(())
+    };
+    handle.submit(request(3, 40, 1000), cancelling).unwrap();
+    let (_, of_d) = submit(&handle, request(4, 40, 1000));
+    drop(of_d);
+    let itself = Arc::new(Mutex::new(None));
+    let (handle_e, id_e) = (handle.clone(), itself.clone());
+    let (tell, of_e) = mpsc::channel();
+    let id = handle
+        .submit(request(5, 40, 1000), move |event| {
+            if let (RequestEvent::Token { .. }, Some(id)) = (&event, *id_e.lock().unwrap()) {
+                handle_e.cancel(id);
+            }
+            tell.send(event).unwrap();
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    *itself.lock().unwrap() = Some(id);
+    assert_eq!(finish(&of_a).0, alone(request(1, 40, 60)).tokens);
+    assert_eq!(stop_of(&finish(&of_b).2), Stop::Cancelled);
+    let last = of_e.iter().last().expect("events");
+    assert_eq!(stop_of(&last), Stop::Cancelled, "cancelled from inside its own hook");
+    let (_, of_f) = submit(&handle, request(6, 40, 3));
+    assert_eq!(finish(&of_f).0.len(), 3);
+}
+
+#[test]
+fn an_error_of_the_engine_is_told_to_each_client_and_it_goes_on() {
+    let mut steps = 0;
+    let handle = start(SchedulerOptions::default(), move |_, _, _| {
+        steps += 1;
+        if steps == 3 { Err(EngineError::Failed("a broken cable".into())) } else { Ok(()) }
+    });
+    let clients = [1, 2, 3].map(|i| submit(&handle, request(i, 20, 1000)).1);
+    for events in clients {
+        let RequestEvent::Failed { error, .. } = finish(&events).2 else { panic!("no error") };
+        assert_eq!(error, RequestError::Engine(EngineError::Failed("a broken cable".into())));
+    }
+    let (_, events) = submit(&handle, request(4, 20, 5));
+    assert_eq!(finish(&events).0, alone(request(4, 20, 5)).tokens);
+}
+
+#[test]
+fn a_panic_of_the_engine_is_told_to_everyone_and_nothing_hangs() {
+    let handle = start(SchedulerOptions { running: 2, ..SchedulerOptions::default() }, |items, _, _| {
+        assert!(items.iter().all(|item| item.tokens.len() > 1), "a loose screw");
+        Ok(())
+    });
+    // The third waits.
+    let clients = [1, 2, 3].map(|i| submit(&handle, request(i, 20, 1000)).1);
+    let ended = |event: RequestEvent| match event {
+        RequestEvent::Failed { error: RequestError::Ended(why), .. } => assert_eq!(why, "a loose screw"),
+        other => panic!("{other:?}"),
+    };
+    for events in clients {
+        ended(finish(&events).2);
+    }
+    ended(finish(&submit(&handle, request(4, 20, 5)).1).2);
+    assert_eq!(handle.kept(&[1, 2]), Err(RequestError::Ended("a loose screw".into())));
+    assert!(handle.kv_layout().is_err());
+}
+
+#[test]
+fn what_does_not_start_says_why() {
+    let refused = SchedulerHandle::start(|| Err::<Scheduler, _>(String::from("no such file")));
+    assert!(matches!(refused, Err(StartError::Build(why)) if why == "no such file"));
+    let panicked = SchedulerHandle::start(|| -> Result<Scheduler, String> { panic!("upside down") });
+    let Err(StartError::Thread(error)) = panicked else { panic!("it started") };
+    assert_eq!(error.to_string(), "upside down");
+}
+
+#[test]
+fn the_last_handle_ends_the_thread_and_frees_the_engine() {
+    let alive = Arc::new(());
+    let (begun, cancelled) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+    let (mut work, inside) = (slow(&begun, &cancelled), alive.clone());
+    let handle = start(SchedulerOptions::default(), move |items, progress, cancel| {
+        let _inside = &inside;
+        work(items, progress, cancel)
+    });
+    let (_, events) = submit(&handle, request(1, 20, 1000));
+    while begun.load(Ordering::SeqCst) < 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(handle.clone());
+    assert_eq!(Arc::strong_count(&alive), 2, "one handle is left");
+    let asked = Instant::now();
+    drop(handle);
+    assert_eq!(Arc::strong_count(&alive), 1, "the engine is gone");
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+    let RequestEvent::Failed { error: RequestError::Ended(_), .. } = finish(&events).2 else {
+        panic!("it was told nothing")
+    };
+}
+
+#[test]
+fn keys_and_values_go_out_and_in_block_by_block() {
+    let native = || {
+        let file = crate::common::model("tiny-f32", huozi_convert::plan::Preset::F32);
+        let engine = crate::common::open(&file, huozi::engine::KvType::F16, 256, 1).1;
+        SchedulerHandle::of(Scheduler::new(Box::new(engine), Arc::from(vec![false; 1024]))).unwrap()
+    };
+    let handle = native();
+    let first = request(5, 150, 10);
+    let tokens = finish(&submit(&handle, first.clone()).1).0;
+    let ids: Arc<[u32]> = [&first.ids[..], &tokens].concat().into();
+    assert_eq!(handle.kept(&ids), Ok(159));
+    let block = |n| handle.export_block(ids.clone(), n).unwrap();
+    let blocks: Vec<KvBlock> = (0..).map_while(block).collect();
+    let sizes: Vec<_> = blocks.iter().map(|block| (block.ids.len(), block.given)).collect();
+    assert_eq!(sizes, [(64, 64), (64, 64), (31, 22)]);
+    let other = native();
+    let mut seq = None;
+    for block in &blocks {
+        seq = other.import_block(seq, block.clone()).unwrap();
+        assert!(seq.is_some());
+    }
+    assert_eq!(other.kept(&ids), Ok(159));
+    assert_eq!(other.import_block(seq, blocks[0].clone()), Ok(None), "after a part of a block");
+    // Room for one more block: the first goes in, and the second only in place of the kept sequence.
+    let again = other.import_block(None, blocks[0].clone()).unwrap();
+    assert!(again.is_some() && other.import_block(again, blocks[1].clone()).unwrap() == again);
+    assert_eq!(other.kept(&ids), Ok(128));
+    let next = Request { ids: ids[..140].to_vec(), ..request(5, 1, 4) };
+    let (got, _, end) = finish(&submit(&other, next.clone()).1);
+    let RequestEvent::Stopped { timings, .. } = end else { panic!("{end:?}") };
+    assert_eq!((timings.reused_tokens, got), (128, finish(&submit(&native(), next).1).0));
+}

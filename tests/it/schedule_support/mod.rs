@@ -1,0 +1,143 @@
+//! What the tests of the scheduler share: one over a small model, and an engine that does something before
+//! each step.
+
+use crate::common;
+use huozi::engine::{Engine, EngineError, Info, Item, KvType, Native, Seq, Sink, StepStats};
+use huozi::sample::Sampling;
+use huozi::schedule::{
+    PositionLogProbs, Request, RequestEvent, RequestId, Scheduler, SchedulerOptions, Stop, Timings,
+};
+use huozi_convert::plan::Preset;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Over the engine of a tiny model.
+pub fn scheduler(kv_positions: usize) -> Scheduler {
+    with_options(kv_positions, SchedulerOptions::default())
+}
+
+/// The same with options.
+pub fn with_options(kv_positions: usize, options: SchedulerOptions) -> Scheduler {
+    let file = common::model("tiny-f32", Preset::F32);
+    let engine = common::open(&file, KvType::F32, kv_positions, 2).1;
+    Scheduler::with_options(Box::new(engine), Arc::from(vec![false; 1024]), options)
+}
+
+/// Random ids that begin with `first`, random draws.
+pub fn request(first: u32, prompt: usize, max_new: usize) -> Request {
+    Request {
+        ids: (0..prompt as u32).map(|i| (first + i * 37) % 1000).collect(),
+        sampling: Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, ..Sampling::default() },
+        seed: u64::from(first),
+        stop_ids: Vec::new(),
+        max_new,
+        n_ctx: 2048,
+        log_probs: None,
+    }
+}
+
+/// What a request's client was told.
+#[derive(Default)]
+pub struct Outcome {
+    pub tokens: Vec<u32>,
+    /// `done` of each event about the prompt.
+    pub prompt: Vec<usize>,
+    pub log_probs: Vec<PositionLogProbs>,
+    pub stop: Option<(Stop, Timings)>,
+}
+
+/// Takes an event, and goes on.
+pub fn note(outcomes: &mut BTreeMap<RequestId, Outcome>, event: RequestEvent) -> ControlFlow<()> {
+    match event.clone() {
+        RequestEvent::Prompt { id, done, .. } => outcomes.entry(id).or_default().prompt.push(done),
+        RequestEvent::Token { id, token } => outcomes.entry(id).or_default().tokens.push(token),
+        RequestEvent::Stopped { id, stop, timings } => {
+            let before = outcomes.entry(id).or_default().stop.replace((stop, timings));
+            assert!(before.is_none(), "stopped twice");
+        }
+        RequestEvent::LogProbs { id, at } => outcomes.entry(id).or_default().log_probs.push(*at),
+        RequestEvent::Failed { .. } => panic!("{event:?}"),
+    }
+    ControlFlow::Continue(())
+}
+
+/// Steps until nothing is left.
+pub fn run(scheduler: &mut Scheduler) -> BTreeMap<RequestId, Outcome> {
+    let mut outcomes = BTreeMap::new();
+    while scheduler.step(&common::NEVER, &mut |event| note(&mut outcomes, event)).unwrap() {}
+    outcomes
+}
+
+/// What a request leads to in a scheduler of its own.
+pub fn alone(request: Request) -> Outcome {
+    let mut s = scheduler(2048);
+    let id = s.submit(request).unwrap();
+    run(&mut s).remove(&id).unwrap()
+}
+
+/// Called before each step with its items, its progress and the flag that cancels it.
+pub trait BeforeStep:
+    FnMut(&[Item<'_>], &mut dyn FnMut(f64), &AtomicBool) -> Result<(), EngineError> + Send + 'static
+{
+}
+
+impl<F> BeforeStep for F where
+    F: FnMut(&[Item<'_>], &mut dyn FnMut(f64), &AtomicBool) -> Result<(), EngineError> + Send + 'static
+{
+}
+
+/// The native engine, with something before each step.
+pub struct Watched {
+    inner: Native,
+    before: Box<dyn BeforeStep>,
+}
+
+impl Watched {
+    /// Over a tiny model.
+    pub fn new(kv_positions: usize, before: impl BeforeStep) -> Self {
+        let file = common::model("tiny-f32", Preset::F32);
+        let inner = common::open(&file, KvType::F32, kv_positions, 1).1;
+        Self { inner, before: Box::new(before) }
+    }
+
+    /// A scheduler over this.
+    pub fn scheduler(self, options: SchedulerOptions) -> Scheduler {
+        Scheduler::with_options(Box::new(self), Arc::from(vec![false; 1024]), options)
+    }
+}
+
+impl Engine for Watched {
+    fn info(&self) -> &Info {
+        self.inner.info()
+    }
+    fn seq_new(&mut self) -> Seq {
+        self.inner.seq_new()
+    }
+    fn seq_len(&self, seq: Seq) -> usize {
+        self.inner.seq_len(seq)
+    }
+    fn seq_fork(&mut self, src: Seq, len: usize) -> Result<Seq, EngineError> {
+        self.inner.seq_fork(src, len)
+    }
+    fn seq_truncate(&mut self, seq: Seq, len: usize) -> Result<(), EngineError> {
+        self.inner.seq_truncate(seq, len)
+    }
+    fn seq_free(&mut self, seq: Seq) {
+        self.inner.seq_free(seq);
+    }
+    fn kv_free_blocks(&self) -> usize {
+        self.inner.kv_free_blocks()
+    }
+    fn step_watched(
+        &mut self,
+        items: &[Item<'_>],
+        sink: &mut Sink<'_>,
+        progress: &mut dyn FnMut(f64),
+        cancel: &AtomicBool,
+    ) -> Result<StepStats, EngineError> {
+        (self.before)(items, progress, cancel)?;
+        self.inner.step(items, sink, cancel)
+    }
+}
