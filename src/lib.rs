@@ -37,22 +37,17 @@
 //! # A conversation
 //!
 //! ```no_run
-//! use huozi::engine::{KvType, Native, NativeOptions};
-//! use huozi::schedule::{Scheduler, SchedulerHandle};
-//! use huozi::session::{Event, Session, Settings};
-//! use huozi_token::{ChatFormat, HistoryRule, Tokenizer};
-//! use huozi_quant::{gguf::Reader, map::How};
+//! use huozi::open::{self, OpenOptions, Source};
+//! use huozi::session::{self, Event, Settings};
+//! use huozi_token::HistoryRule;
 //! use std::sync::{Arc, atomic::AtomicBool};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let file = Reader::open("huozi.gguf".as_ref(), How::Map)?;
-//! let tokenizer = Arc::new(Tokenizer::from_gguf(file.meta())?);
-//! let format = ChatFormat::from_gguf(file.meta(), &tokenizer)?;
-//! let never = tokenizer.vocab().never();
-//! let scheduler = SchedulerHandle::start(move || {
-//!     let engine = Native::open(&file, &NativeOptions { threads: None, kv: KvType::F16, kv_positions: 2048 })?;
-//!     Ok::<_, huozi::model::Error>(Scheduler::new(Box::new(engine), never))
-//! })?;
+//! let never = AtomicBool::new(false);
+//! let source = Source::File("huozi.gguf".into());
+//! let model = open::open(&source, &OpenOptions::default(), &open::silent, &never)?;
+//! let tokenizer = Arc::new(model.tokenizer()?);
+//! let format = model.chat_format(&tokenizer)?;
 //! let settings = Settings {
 //!     sampling: Default::default(),
 //!     max_new: 512,
@@ -61,8 +56,8 @@
 //!     history: HistoryRule::TwoThirds,
 //!     seed: 1,
 //! };
-//! let mut session = Session::new(scheduler, tokenizer, format, settings);
-//! let answer = session.ask("写一首关于月的诗。", &AtomicBool::new(false), &mut |event| {
+//! let mut session = session::open::start(&model, tokenizer, format, settings, &open::silent, &never)?;
+//! let answer = session.ask("写一首关于月的诗。", &never, &mut |event| {
 //!     if let Event::Text(text) = event {
 //!         eprint!("{text}");
 //!     }

@@ -9,7 +9,7 @@ mod damage;
 
 use common::NEVER;
 use damage::{Random, Watch, count};
-use huozi::engine::{Engine, Item, KvType, Native, NativeOptions, Phase, Sink, Want};
+use huozi::engine::{Engine, KvType, Native, NativeOptions, Phase, Sink, StepItem, Want};
 use huozi_quant::gguf::Reader;
 use huozi_token::{ChatFormat, Message, Role, Specials, Tokenizer};
 use std::collections::BTreeSet;
@@ -31,7 +31,7 @@ fn ask(bytes: Vec<u8>) -> Result<String, Box<dyn Error>> {
     let mut answer = Vec::new();
     for _ in 0..3 {
         let phase = if answer.is_empty() { Phase::Given } else { Phase::Generated };
-        let item = Item { seq, tokens: &ids, phase, want: Want::Last };
+        let item = StepItem { seq, tokens: &ids, phase, want: Want::Last };
         let mut best = 0;
         let mut likeliest = |_: usize, _: usize, row: &[f32]| {
             best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0);

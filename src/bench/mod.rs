@@ -6,7 +6,7 @@
 
 pub mod compare;
 
-use crate::engine::{Engine, EngineError, Item, Phase, Seq, Sink, Want};
+use crate::engine::{Engine, EngineError, Phase, Seq, Sink, StepItem, Want};
 use huozi_quant::bloom::plan::{self, Preset};
 use huozi_quant::bloom::shape::Shape;
 use huozi_quant::floor::{self, Macs};
@@ -179,22 +179,22 @@ fn measure_with(
     let mut random = Random::new(seed);
     let mut tokens = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(n_vocab) as u32).collect() };
     let mut finite = true;
-    let mut step = |engine: &mut dyn Engine, items: &[Item<'_>]| {
+    let mut step = |engine: &mut dyn Engine, items: &[StepItem<'_>]| {
         let mut sink = |_: usize, _: usize, logits: &[f32]| finite &= black_box(logits[0]).is_finite();
         engine.step(items, &mut Sink::InOrder(&mut sink), cancel)
     };
     if test.depth > 0 {
         for &seq in sequences {
             let tokens = tokens(test.depth);
-            step(engine, &[Item { seq, tokens: &tokens, phase: Phase::Given, want: Want::None }])?;
+            step(engine, &[StepItem { seq, tokens: &tokens, phase: Phase::Given, want: Want::None }])?;
         }
     }
     let mut once = |engine: &mut dyn Engine, work: BenchWork| -> Result<f64, EngineError> {
         let (prompt, generated) = work.tokens();
         let prompts = tokens(prompt * sequences.len());
         let answers = tokens(generated * sequences.len());
-        let items = |tokens, each: usize, phase| -> Vec<Item<'_>> {
-            let of = |(&seq, tokens)| Item { seq, tokens, phase, want: Want::Last };
+        let items = |tokens, each: usize, phase| -> Vec<StepItem<'_>> {
+            let of = |(&seq, tokens)| StepItem { seq, tokens, phase, want: Want::Last };
             sequences.iter().zip(<[u32]>::chunks_exact(tokens, each)).map(of).collect()
         };
         let start = Instant::now();

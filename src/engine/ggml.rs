@@ -12,7 +12,9 @@ mod raw;
 
 pub use raw::{dequantize, quantize};
 
-use super::{Engine, EngineError, FlashAttention, Info, Item, KvType, Phase, Seq, Sink, StepStats, items};
+use super::{
+    Engine, EngineError, FlashAttention, Info, KvType, Phase, Seq, Sink, StepItem, StepStats, items,
+};
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
 use llama_cpp_2::llama_backend::LlamaBackend;
@@ -256,7 +258,7 @@ impl Ggml {
     }
 
     /// Everything that can be wrong with a step, before it changes anything.
-    fn check(&self, items: &[Item<'_>]) -> Result<(), EngineError> {
+    fn check(&self, items: &[StepItem<'_>]) -> Result<(), EngineError> {
         items::check(items, self.info.n_vocab, |seq| self.sequences.contains_key(&seq))?;
         let (mut needed, mut new) = (0, 0);
         for item in items {
@@ -296,7 +298,7 @@ impl Ggml {
 
     fn run(
         &mut self,
-        items: &[Item<'_>],
+        items: &[StepItem<'_>],
         sink: &mut Sink<'_>,
         progress: &mut dyn FnMut(f64),
         cancel: &AtomicBool,
@@ -431,7 +433,7 @@ impl Engine for Ggml {
 
     fn step_watched(
         &mut self,
-        items: &[Item<'_>],
+        items: &[StepItem<'_>],
         sink: &mut Sink<'_>,
         progress: &mut dyn FnMut(f64),
         cancel: &AtomicBool,

@@ -1,10 +1,10 @@
 //! The items of a step, the same for every engine: what can be wrong with them, and their tokens one by one.
 
-use super::{EngineError, Item, Seq, Want};
+use super::{EngineError, Seq, StepItem, Want};
 
 /// Checks that every sequence exists (`known`) and stands in one item, and that every item has tokens of the
 /// vocabulary.
-pub fn check(items: &[Item<'_>], n_vocab: usize, known: impl Fn(Seq) -> bool) -> Result<(), EngineError> {
+pub fn check(items: &[StepItem<'_>], n_vocab: usize, known: impl Fn(Seq) -> bool) -> Result<(), EngineError> {
     for (i, item) in items.iter().enumerate() {
         if !known(item.seq) {
             return Err(EngineError::UnknownSeq(item.seq));
@@ -23,7 +23,7 @@ pub fn check(items: &[Item<'_>], n_vocab: usize, known: impl Fn(Seq) -> bool) ->
 }
 
 /// The tokens of an item: the index of each in the item, its id, and whether its logits are wanted.
-pub fn tokens<'a>(item: &Item<'a>) -> impl Iterator<Item = (usize, u32, bool)> + use<'a> {
+pub fn tokens<'a>(item: &StepItem<'a>) -> impl Iterator<Item = (usize, u32, bool)> + use<'a> {
     let (want, last) = (item.want, item.tokens.len().saturating_sub(1));
     item.tokens.iter().enumerate().map(move |(i, &token)| {
         let wanted = match want {

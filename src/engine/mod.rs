@@ -45,7 +45,7 @@ pub enum Want {
 
 /// Tokens to append to one sequence.
 #[derive(Clone, Copy, Debug)]
-pub struct Item<'a> {
+pub struct StepItem<'a> {
     /// The sequence; at most one item of a step names it.
     pub seq: Seq,
     /// Token ids, at least one.
@@ -215,7 +215,7 @@ pub trait Engine: Send {
     /// void.
     fn step_watched(
         &mut self,
-        items: &[Item<'_>],
+        items: &[StepItem<'_>],
         sink: &mut Sink<'_>,
         progress: &mut dyn FnMut(f64),
         cancel: &AtomicBool,
@@ -227,7 +227,7 @@ pub trait Engine: Send {
     /// The same.
     fn step(
         &mut self,
-        items: &[Item<'_>],
+        items: &[StepItem<'_>],
         sink: &mut Sink<'_>,
         cancel: &AtomicBool,
     ) -> Result<StepStats, EngineError> {

@@ -1,7 +1,7 @@
 //! The native engine: the forward pass of `model` over mapped weights, a team of threads, a pool of KV
 //! blocks.
 
-use super::{Engine, EngineError, Info, Item, KvState, Phase, Seq, Sink, StepStats, items};
+use super::{Engine, EngineError, Info, KvState, Phase, Seq, Sink, StepItem, StepStats, items};
 use crate::model::bloom::{Column, Scratch, forward};
 use crate::model::kv::{KvType, Pool, Table};
 use crate::model::{Error, Weights};
@@ -97,7 +97,7 @@ impl Native {
     }
 
     /// Checks a step before it changes anything.
-    fn check(&self, items: &[Item<'_>]) -> Result<(), EngineError> {
+    fn check(&self, items: &[StepItem<'_>]) -> Result<(), EngineError> {
         items::check(items, self.info.n_vocab, |seq| self.tables.contains_key(&seq))?;
         let mut needed = 0;
         let mut tails = BTreeMap::new();
@@ -159,7 +159,7 @@ impl Engine for Native {
 
     fn step_watched(
         &mut self,
-        items: &[Item<'_>],
+        items: &[StepItem<'_>],
         sink: &mut Sink<'_>,
         progress: &mut dyn FnMut(f64),
         cancel: &AtomicBool,

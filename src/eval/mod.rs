@@ -6,7 +6,7 @@
 //! The text is given (read as a prompt) or teacher-forced as if the model had generated it, one step per
 //! token.
 
-use crate::engine::{Engine, EngineError, Item, Phase, Seq, Sink, Want};
+use crate::engine::{Engine, EngineError, Phase, Seq, Sink, StepItem, Want};
 use crate::sample::log_probs::{log_softmax_at, normaliser};
 use std::sync::atomic::AtomicBool;
 
@@ -352,7 +352,7 @@ pub fn append(
     let steps = tokens.len().div_ceil(size);
     for (i, tokens) in tokens.chunks(size).enumerate() {
         let want = if want == Want::Last && i + 1 < steps { Want::None } else { want };
-        let item = Item { seq, tokens, phase, want };
+        let item = StepItem { seq, tokens, phase, want };
         let mut rows = |_: usize, position: usize, logits: &[f32]| sink(position, logits);
         engine.step(&[item], &mut Sink::InOrder(&mut rows), cancel)?;
     }
@@ -382,9 +382,9 @@ pub fn read(
                 let there: Vec<usize> = (0..chunks.len()).filter(|&c| position < chunks[c].len()).collect();
                 let item = |&c: &usize| {
                     let tokens = &chunks[c][position..=position];
-                    Item { seq: seqs[c], tokens, phase, want: Want::All }
+                    StepItem { seq: seqs[c], tokens, phase, want: Want::All }
                 };
-                let items: Vec<Item<'_>> = there.iter().map(item).collect();
+                let items: Vec<StepItem<'_>> = there.iter().map(item).collect();
                 let mut rows = |i: usize, position: usize, row: &[f32]| sink(there[i], position, row);
                 engine.step(&items, &mut Sink::InOrder(&mut rows), cancel).map(drop)
             })

@@ -4,7 +4,7 @@ use super::cancels::Cancels;
 use super::kept::{Kept, KeptSequences, KvBlock};
 use super::request::{Refused, Request, RequestEvent, RequestId, Stop, Timings};
 use super::running::{RowOutcome, Running};
-use crate::engine::{Engine, EngineError, Info, Item, Seq, Sink};
+use crate::engine::{Engine, EngineError, Info, Seq, Sink, StepItem};
 use crate::sample::SamplerPool;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -336,7 +336,7 @@ impl Scheduler {
                 budget -= piece.tokens.len();
             }
             owners.push(i);
-            items.push(Item { seq, tokens: piece.tokens, phase: piece.phase, want: piece.want });
+            items.push(StepItem { seq, tokens: piece.tokens, phase: piece.phase, want: piece.want });
         }
         let sizes: Vec<usize> = items.iter().map(|item| item.tokens.len()).collect();
         let outcomes: Vec<Mutex<Vec<RowOutcome>>> = items.iter().map(|_| Mutex::default()).collect();

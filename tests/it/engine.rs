@@ -2,7 +2,7 @@
 
 use crate::common;
 use crate::common::NEVER;
-use huozi::engine::{Engine, EngineError, Item, KvType, Native, Phase, Seq, Sink, Want};
+use huozi::engine::{Engine, EngineError, KvType, Native, Phase, Seq, Sink, StepItem, Want};
 use huozi::eval::{Cut, divergence};
 use huozi_token::{Specials, Tokenizer};
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ fn logits(engine: &mut dyn Engine, ids: &[u32], chunk: usize) -> Vec<Vec<f32>> {
 
 fn append(engine: &mut dyn Engine, seq: Seq, tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut rows = Vec::new();
-    let item = Item { seq, tokens, phase: Phase::Given, want: Want::All };
+    let item = StepItem { seq, tokens, phase: Phase::Given, want: Want::All };
     let mut sink = |_: usize, _: usize, row: &[f32]| rows.push(row.to_vec());
     engine.step(&[item], &mut Sink::InOrder(&mut sink), &NEVER).unwrap();
     rows
@@ -54,7 +54,7 @@ fn chunks_threads_and_company_change_no_bit() {
         }
         assert_eq!(logits(&mut two, &a, 50), alone, "{preset}: two threads");
         let (sa, sb) = (two.seq_new(), two.seq_new());
-        let items = [(sb, &b), (sa, &a)].map(|(seq, ids)| Item {
+        let items = [(sb, &b), (sa, &a)].map(|(seq, ids)| StepItem {
             seq,
             tokens: ids,
             phase: Phase::Given,
@@ -76,8 +76,8 @@ fn a_shared_sink_gets_each_row_once_and_the_same_bits() {
     let (expected_a, expected_b) = (logits(&mut e, &a, 150), logits(&mut e, &b, 40));
     let (sa, sb) = (e.seq_new(), e.seq_new());
     let items = [
-        Item { seq: sa, tokens: &a, phase: Phase::Given, want: Want::All },
-        Item { seq: sb, tokens: &b, phase: Phase::Given, want: Want::Last },
+        StepItem { seq: sa, tokens: &a, phase: Phase::Given, want: Want::All },
+        StepItem { seq: sb, tokens: &b, phase: Phase::Given, want: Want::Last },
     ];
     let rows = Mutex::new(BTreeMap::new());
     let sink = |item: usize, position: usize, row: &[f32]| {
@@ -133,8 +133,8 @@ fn a_full_cache_is_said_before_anything_happens() {
     append(&mut e, a, &ids(64));
     let long = ids(65);
     let items = [
-        Item { seq: b, tokens: &long[..1], phase: Phase::Given, want: Want::None },
-        Item { seq: a, tokens: &long[..1], phase: Phase::Given, want: Want::None },
+        StepItem { seq: b, tokens: &long[..1], phase: Phase::Given, want: Want::None },
+        StepItem { seq: a, tokens: &long[..1], phase: Phase::Given, want: Want::None },
     ];
     let full = e.step(&items, &mut no_row(), &NEVER);
     assert_eq!(full, Err(EngineError::KvFull { needed: 2, free: 1 }));
@@ -200,8 +200,8 @@ fn keys_and_values_taken_out_and_put_back_change_no_bit() {
 fn wrong_steps_are_refused() {
     let mut e = engine("tiny-f32", "f32", KvType::F32, 128, 1);
     let seq = e.seq_new();
-    let item = |seq, tokens| Item { seq, tokens, phase: Phase::Given, want: Want::Last };
-    let mut step = |items: &[Item<'_>]| e.step(items, &mut no_row(), &NEVER);
+    let item = |seq, tokens| StepItem { seq, tokens, phase: Phase::Given, want: Want::Last };
+    let mut step = |items: &[StepItem<'_>]| e.step(items, &mut no_row(), &NEVER);
     assert_eq!(step(&[item(seq, &[])]), Err(EngineError::NoTokens));
     assert_eq!(step(&[item(seq, &[1024])]), Err(EngineError::TokenOutOfRange { token: 1024, n_vocab: 1024 }));
     assert_eq!(step(&[item(seq, &[1]), item(seq, &[2])]), Err(EngineError::SeqTwice(seq)));
@@ -218,7 +218,7 @@ fn a_cancelled_step_leaves_the_sequence_as_it_was() {
     append(&mut e, seq, &a[..100]);
     let free = e.kv_free_blocks();
     let cancel = AtomicBool::new(false);
-    let item = Item { seq, tokens: &a[100..], phase: Phase::Given, want: Want::All };
+    let item = StepItem { seq, tokens: &a[100..], phase: Phase::Given, want: Want::All };
     let mut stop = |_: usize, _: usize, _: &[f32]| cancel.store(true, Ordering::Relaxed);
     let outcome = e.step(&[item], &mut Sink::InOrder(&mut stop), &cancel);
     assert_eq!(outcome, Err(EngineError::Cancelled));
@@ -231,7 +231,7 @@ fn a_cancel_takes_effect_within_200_ms_while_a_long_prompt_is_read() {
     let mut e = engine("nano", "q4_k_m", KvType::F16, 2048, 2);
     let seq = e.seq_new();
     let long = ids(2000);
-    let item = Item { seq, tokens: &long, phase: Phase::Given, want: Want::None };
+    let item = StepItem { seq, tokens: &long, phase: Phase::Given, want: Want::None };
     let cancel = AtomicBool::new(false);
     let asked = std::sync::OnceLock::new();
     let outcome = std::thread::scope(|scope| {
@@ -263,7 +263,7 @@ fn a_file_that_shrinks_between_steps_is_an_error() {
     // By less than a page, which the test itself survives.
     let file = std::fs::File::options().write(true).open(&path).unwrap();
     file.set_len(file.metadata().unwrap().len() - 1).unwrap();
-    let item = Item { seq, tokens: &ids(1), phase: Phase::Generated, want: Want::Last };
+    let item = StepItem { seq, tokens: &ids(1), phase: Phase::Generated, want: Want::Last };
     let error = engine.step(&[item], &mut no_row(), &NEVER).unwrap_err();
     assert!(matches!(&error, EngineError::File(what) if what.contains("m.gguf: the file was shortened")));
     assert_eq!(engine.seq_len(seq), 3, "as before the step");

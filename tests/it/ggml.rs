@@ -4,7 +4,7 @@ use crate::common;
 use crate::common::{NEVER, TINY, fixture, model};
 use huozi::bench::compare::{lacking, this_cpu_has, used};
 use huozi::engine::ggml::{self, Ggml};
-use huozi::engine::{Engine, EngineError, FlashAttention, Item, KvType, Native, Phase, Seq, Sink, Want};
+use huozi::engine::{Engine, EngineError, FlashAttention, KvType, Native, Phase, Seq, Sink, StepItem, Want};
 use huozi::eval::{self, Comparison, Divergence};
 use huozi_convert::plan::Preset;
 use huozi_quant::encode::encode_rows;
@@ -442,7 +442,7 @@ fn tiny(kv_positions: usize, sequences: usize) -> Ggml {
 
 fn append(engine: &mut dyn Engine, seq: Seq, tokens: &[u32], phase: Phase) -> Rows {
     let mut rows = Vec::new();
-    let item = Item { seq, tokens, phase, want: Want::All };
+    let item = StepItem { seq, tokens, phase, want: Want::All };
     let mut sink = |_: usize, _: usize, row: &[f32]| rows.push(row.to_vec());
     let stats = engine.step(&[item], &mut Sink::InOrder(&mut sink), &NEVER).unwrap();
     assert_eq!((stats.tokens, stats.rows), (tokens.len(), tokens.len()));
@@ -494,7 +494,7 @@ fn sequences_of_both_phases_share_a_step() {
     let b: Vec<u32> = a.iter().rev().copied().collect();
     let seqs = [(); 3].map(|()| e.seq_new());
     let mut got = vec![Vec::new(); 3];
-    let item = |i: usize, tokens, phase, want| Item { seq: seqs[i], tokens, phase, want };
+    let item = |i: usize, tokens, phase, want| StepItem { seq: seqs[i], tokens, phase, want };
     let items = [
         item(0, &a[..], Phase::Generated, Want::All),
         item(1, &b[..], Phase::Given, Want::Last),
@@ -521,8 +521,8 @@ fn what_cannot_be_done_changes_nothing() {
     let [a, b, c] = [(); 3].map(|()| e.seq_new());
     append(&mut e, a, &ids(64), Phase::Given);
     let long = ids(65);
-    let item = |seq, tokens| Item { seq, tokens, phase: Phase::Given, want: Want::Last };
-    let mut step = |items: &[Item<'_>]| e.step(items, &mut no_row(), &NEVER);
+    let item = |seq, tokens| StepItem { seq, tokens, phase: Phase::Given, want: Want::Last };
+    let mut step = |items: &[StepItem<'_>]| e.step(items, &mut no_row(), &NEVER);
     assert_eq!(step(&[item(b, &long)]), Err(EngineError::KvFull { needed: 65, free: 64 }));
     assert_eq!(step(&[item(a, &[])]), Err(EngineError::NoTokens));
     assert_eq!(step(&[item(a, &[1024])]), Err(EngineError::TokenOutOfRange { token: 1024, n_vocab: 1024 }));
@@ -559,8 +559,8 @@ fn a_cancelled_step_leaves_the_sequences_as_they_were() {
     for phase in PHASES {
         let cancel = AtomicBool::new(false);
         let items = [
-            Item { seq, tokens: &a[100..], phase, want: Want::All },
-            Item { seq: other, tokens: &a[..9], phase: Phase::Given, want: Want::None },
+            StepItem { seq, tokens: &a[100..], phase, want: Want::All },
+            StepItem { seq: other, tokens: &a[..9], phase: Phase::Given, want: Want::None },
         ];
         let mut rows = 0;
         let mut stop = |_: usize, _: usize, _: &[f32]| {

@@ -2,7 +2,7 @@
 
 use crate::common;
 use crate::common::{TINY, checkpoint, fixture, model};
-use huozi::engine::{Engine, Item, KvType, Native, Phase, Sink, Want};
+use huozi::engine::{Engine, KvType, Native, Phase, Sink, StepItem, Want};
 use huozi::eval::{Cut, perplexity};
 use huozi_convert::plan::Preset;
 use huozi_quant::gguf::Reader;
@@ -39,7 +39,7 @@ fn compare(name: &str, preset: Preset, prompts: &[String], reference: &Path, lim
         let n_vocab = logits.len() / ids.len();
         assert_eq!(n_vocab, engine.info().n_vocab);
         let seq = engine.seq_new();
-        let item = Item { seq, tokens: &ids, phase: Phase::Given, want: Want::All };
+        let item = StepItem { seq, tokens: &ids, phase: Phase::Given, want: Want::All };
         let mut rows = 0;
         let mut sink = |_: usize, position: usize, row: &[f32]| {
             rows += 1;
@@ -160,7 +160,7 @@ fn files_written_by_llama_cpp() {
             .collect();
         let n_vocab = engine.info().n_vocab;
         let seq = engine.seq_new();
-        let item = Item { seq, tokens: &ids, phase: Phase::Given, want: Want::All };
+        let item = StepItem { seq, tokens: &ids, phase: Phase::Given, want: Want::All };
         let (mut error, mut power) = (0.0f64, 0.0f64);
         let mut sink = |_: usize, position: usize, row: &[f32]| {
             for (&got, &want) in row.iter().zip(&logits[position * n_vocab..][..n_vocab]) {

@@ -1,7 +1,7 @@
 //! A scheduler on a thread of its own: several clients, cancelling, errors and panics.
 
 use crate::schedule_support::{BeforeStep, Watched, alone, request};
-use huozi::engine::{EngineError, Item};
+use huozi::engine::{EngineError, StepItem};
 use huozi::schedule::{
     KvBlock, Refused, Request, RequestError, RequestEvent, RequestId, Scheduler, SchedulerHandle,
     SchedulerOptions, StartError, Stop,
@@ -82,7 +82,7 @@ fn clients_of_several_threads_get_what_they_get_alone() {
 /// cancelled.
 fn slow(begun: &Arc<AtomicUsize>, cancelled: &Arc<AtomicUsize>) -> impl BeforeStep {
     let (begun, cancelled) = (begun.clone(), cancelled.clone());
-    move |_: &[Item<'_>], _: &mut dyn FnMut(f64), cancel: &AtomicBool| {
+    move |_: &[StepItem<'_>], _: &mut dyn FnMut(f64), cancel: &AtomicBool| {
         begun.fetch_add(1, Ordering::SeqCst);
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(400) {

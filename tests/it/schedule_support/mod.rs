@@ -2,7 +2,7 @@
 //! each step.
 
 use crate::common;
-use huozi::engine::{Engine, EngineError, Info, Item, KvType, Native, Seq, Sink, StepStats};
+use huozi::engine::{Engine, EngineError, Info, KvType, Native, Seq, Sink, StepItem, StepStats};
 use huozi::sample::Sampling;
 use huozi::schedule::{
     PositionLogProbs, Request, RequestEvent, RequestId, Scheduler, SchedulerOptions, Stop, Timings,
@@ -79,12 +79,12 @@ pub fn alone(request: Request) -> Outcome {
 
 /// Called before each step with its items, its progress and the flag that cancels it.
 pub trait BeforeStep:
-    FnMut(&[Item<'_>], &mut dyn FnMut(f64), &AtomicBool) -> Result<(), EngineError> + Send + 'static
+    FnMut(&[StepItem<'_>], &mut dyn FnMut(f64), &AtomicBool) -> Result<(), EngineError> + Send + 'static
 {
 }
 
 impl<F> BeforeStep for F where
-    F: FnMut(&[Item<'_>], &mut dyn FnMut(f64), &AtomicBool) -> Result<(), EngineError> + Send + 'static
+    F: FnMut(&[StepItem<'_>], &mut dyn FnMut(f64), &AtomicBool) -> Result<(), EngineError> + Send + 'static
 {
 }
 
@@ -132,7 +132,7 @@ impl Engine for Watched {
     }
     fn step_watched(
         &mut self,
-        items: &[Item<'_>],
+        items: &[StepItem<'_>],
         sink: &mut Sink<'_>,
         progress: &mut dyn FnMut(f64),
         cancel: &AtomicBool,

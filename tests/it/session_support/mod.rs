@@ -2,7 +2,7 @@
 
 use crate::common;
 use huozi::engine::{
-    Engine, EngineError, Info, Item, KvState, KvType, Native, NativeOptions, Seq, Sink, StepStats,
+    Engine, EngineError, Info, KvState, KvType, Native, NativeOptions, Seq, Sink, StepItem, StepStats,
 };
 use huozi::schedule::{Scheduler, SchedulerHandle};
 use huozi::session::{Error, Event, Session, Settings};
@@ -53,7 +53,7 @@ impl Engine for Rigged {
     }
     fn step_watched(
         &mut self,
-        items: &[Item<'_>],
+        items: &[StepItem<'_>],
         sink: &mut Sink<'_>,
         progress: &mut dyn FnMut(f64),
         cancel: &AtomicBool,
