@@ -10,8 +10,10 @@ use crate::session::catalog::xdg;
 use crate::session::open::{SessionOptions, Source};
 use crate::session::store;
 use crate::settings::{Patch, Setting};
-use crate::tui::app::{Prefs, Start};
+use crate::tui::app::Start;
+use crate::tui::interface::Surroundings;
 use crate::tui::look::Theme;
+use crate::tui::prefs::Prefs;
 use crate::tui::worker::Setup;
 use anyhow::Result;
 use clap::Parser;
@@ -127,18 +129,15 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
     // Whatever is wrong with it: it is written anew at the next change.
     let prefs = prefs_file.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
     let prefs: Prefs = prefs.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-    let start = Start {
-        source,
-        options,
-        fresh: args.new,
+    let around = Surroundings {
         // The Linux console has no Chinese characters.
         lang: if term == "linux" { Lang::En } else { Lang::from_locale(locale) },
         theme: Theme::from_env(no_color, &term, var("COLORFGBG").as_deref()),
         ascii: args.ascii || term == "linux" || !utf8,
-        prefs,
         typed_lang: args.lang,
         no_color,
     };
+    let start = Start { source, options, fresh: args.new, around, prefs };
     let setup = Setup {
         wanted,
         typed,

@@ -1,21 +1,13 @@
-//! The pane that asks for a line, or whether it is meant.
+//! The pane that asks for a line, or whether something is meant.
 
-use super::app::{App, Screen, Tone};
-use super::event::Effect;
-use super::export;
 use super::input::Input;
-use super::panels::{Panel, edit, line, place, window};
-use super::worker::{Completed, DeskTask, ModelTask, path_of};
-use crate::session::open::Source;
+use super::interface::Ui;
+use super::text::fit;
+use super::widgets::{edit, line, place, window};
 use crossterm::event::{KeyCode, KeyEvent};
-use jiff::ZonedDateTime;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
-use std::time::Instant;
-
-/// Ways to go on that are shown at most.
-const NAMES: usize = 20;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,127 +18,92 @@ pub enum Wish {
     Export,
     /// The model file to open.
     Model,
-    /// Whether a saved conversation is to leave nothing.
+    /// Whether a saved conversation is to be erased and not saved any more.
     Forget,
 }
 
 /// The pane.
-pub struct Ask {
-    /// What is asked for.
-    pub wish: Wish,
-    /// What is typed.
-    pub input: Input,
+pub struct AskPane {
+    wish: Wish,
+    input: Input,
 }
 
-impl Ask {
+/// What a key did.
+#[derive(Debug, PartialEq)]
+pub enum AskOutcome {
+    /// The pane stays.
+    Stay,
+    /// It closes.
+    Close,
+    /// It closes: the conversation is to be erased.
+    Forget,
+    /// It closes: this was typed.
+    Submit(Wish, String),
+    /// It stays: this path is to be completed.
+    Complete(String),
+}
+
+impl AskPane {
     /// Asks, with a text to begin with.
     pub fn new(wish: Wish, text: &str) -> Self {
         Self { wish, input: Input::of(text) }
     }
-}
 
-/// Takes a key.
-pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
-    let Some(Panel::Ask(ask)) = &mut app.panel else { return Vec::new() };
-    match (key.code, ask.wish) {
-        (KeyCode::Esc, _) => app.panel = None,
-        (KeyCode::Char('y' | 'Y') | KeyCode::Enter, Wish::Forget) => {
-            app.panel = None;
-            app.talk.private = true;
-            return vec![Effect::Work(ModelTask::Private(true))];
-        }
-        (_, Wish::Forget) => app.panel = None,
-        (KeyCode::Enter, wish) => {
-            let text = ask.input.text().trim().to_owned();
-            app.panel = None;
-            if !text.is_empty() {
-                return wish_for(app, wish, &text, now);
+    /// Takes a key.
+    pub fn key(&mut self, key: KeyEvent) -> AskOutcome {
+        match (key.code, self.wish) {
+            (KeyCode::Esc, _) => return AskOutcome::Close,
+            (KeyCode::Char('y' | 'Y') | KeyCode::Enter, Wish::Forget) => return AskOutcome::Forget,
+            (_, Wish::Forget) => return AskOutcome::Close,
+            (KeyCode::Enter, wish) => {
+                return match self.input.text().trim() {
+                    "" => AskOutcome::Close,
+                    text => AskOutcome::Submit(wish, text.to_owned()),
+                };
             }
+            (KeyCode::Tab, _) => return AskOutcome::Complete(self.input.text().to_owned()),
+            _ => drop(edit(&mut self.input, key)),
         }
-        (KeyCode::Tab, _) => return vec![Effect::Desk(DeskTask::Complete(ask.input.text().to_owned()))],
-        _ => {
-            edit(&mut ask.input, key);
+        AskOutcome::Stay
+    }
+
+    /// Takes a pasted text.
+    pub fn paste(&mut self, text: &str) {
+        if self.wish != Wish::Forget {
+            self.input.insert(text.trim_end());
         }
     }
-    Vec::new()
-}
 
-/// Takes a path that was completed, unless something else is typed by now.
-pub fn completed(app: &mut App, completed: &Completed, now: Instant) {
-    if let Some(Panel::Ask(ask)) = &mut app.panel
-        && ask.input.text() == completed.typed
-    {
-        ask.input.set(&completed.text);
-        if completed.names.is_empty() && completed.text == completed.typed {
-            let said = app.say("nothing else begins so", "没有更多可补全的").to_owned();
-            return app.flash(said, Tone::Note, now);
+    /// Puts `text` in the place of the path `typed`; false if something else is typed by now.
+    pub fn complete(&mut self, typed: &str, text: &str) -> bool {
+        let same = self.input.text() == typed;
+        if same {
+            self.input.set(text);
         }
-        if !completed.names.is_empty() && completed.text == completed.typed {
-            let more = if completed.names.len() > NAMES { "  ..." } else { "" };
-            let names = &completed.names[..completed.names.len().min(NAMES)];
-            app.flash(names.join("  ") + more, Tone::Note, now);
-        }
+        same
     }
-}
 
-/// The file that was asked for last could not be read or written: its path can be mended.
-pub fn again(app: &mut App) {
-    if let (None, Screen::Chat, Some((wish, text))) = (&app.panel, &app.screen, app.asked.take()) {
-        app.panel = Some(Panel::Ask(Ask::new(wish, &text)));
-    }
-}
-
-/// Does what was asked for with the line that was typed.
-pub fn wish_for(app: &mut App, wish: Wish, text: &str, now: Instant) -> Vec<Effect> {
-    let path = path_of(text);
-    app.asked = matches!(wish, Wish::Attach | Wish::Export).then(|| (wish, text.to_owned()));
-    match wish {
-        Wish::Attach => vec![Effect::Desk(DeskTask::Attach(path))],
-        Wish::Export => {
-            vec![Effect::Desk(DeskTask::Export(path, export::markdown(app, &ZonedDateTime::now())))]
+    /// Shows the pane; gives where the cursor stands.
+    pub fn render(&self, ui: Ui, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
+        let Ui { words, look, .. } = ui;
+        let [title, keys] = match self.wish {
+            Wish::Attach => words.attach,
+            Wish::Export => words.export,
+            Wish::Model => words.model_path,
+            Wish::Forget => words.forget,
+        };
+        let inner = window(window_place(screen), title, keys, look, buffer);
+        if self.wish == Wish::Forget {
+            let text = fit(words.forget_text, usize::from(inner.width));
+            buffer.set_string(inner.x, inner.y + 1, text, Style::new());
+            return None;
         }
-        Wish::Model => vec![app.load(Source::File(path), now)],
-        Wish::Forget => Vec::new(),
+        let row = Rect { y: inner.y + 1, height: 1, ..inner };
+        Some(line(&self.input, row, Style::new(), buffer))
     }
 }
 
 /// The window's place.
 pub fn window_place(screen: Rect) -> Rect {
     place(screen, 64, 5)
-}
-
-/// Shows the pane.
-pub fn render(app: &App, state: &Ask, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
-    let area = window_place(screen);
-    let (title, hint) = match state.wish {
-        Wish::Attach => (
-            app.say("Text file to put into the message", "附加文本文件"),
-            app.say("Enter attaches, Tab completes, Esc closes", "Enter 附加，Tab 补全，Esc 关闭"),
-        ),
-        Wish::Export => (
-            app.say("Export to a Markdown file", "导出为 Markdown 文件"),
-            app.say("Enter writes, Tab completes, Esc closes", "Enter 写入，Tab 补全，Esc 关闭"),
-        ),
-        Wish::Model => (
-            app.say("Path of a GGUF file", "GGUF 文件路径"),
-            app.say("Enter opens, Tab completes, Esc closes", "Enter 打开，Tab 补全，Esc 关闭"),
-        ),
-        Wish::Forget => (
-            app.say("Do not save this conversation?", "不保存此对话？"),
-            app.say("Enter: erase, Esc: keep", "Enter 删除，Esc 保留"),
-        ),
-    };
-    let inner = window(area, title, hint, app.look(), buffer);
-    if state.wish == Wish::Forget {
-        let text = app.say("Its file is erased for good.", "它的文件会被彻底删除。");
-        buffer.set_string(
-            inner.x,
-            inner.y + 1,
-            super::text::fit(text, usize::from(inner.width)),
-            Style::new(),
-        );
-        return None;
-    }
-    let row = Rect { y: inner.y + 1, height: 1, ..inner };
-    Some(line(&state.input, row, Style::new(), buffer))
 }

@@ -1,7 +1,9 @@
 //! The conversation as a Markdown file.
 
-use super::app::{App, stop_note};
+use super::talk::TalkView;
 use super::text::one_line;
+use super::words::Words;
+use crate::session::open::About;
 use crate::session::{Stop, Turn};
 use jiff::ZonedDateTime;
 use pulldown_cmark::{Event, Options, Parser};
@@ -9,13 +11,24 @@ use pulldown_cmark::{Event, Options, Parser};
 /// Characters of a file name.
 const NAME_CHARS: usize = 30;
 
-/// The conversation: title, day of the export, the model if all answers are its, system prompt, and who said what, as on
-/// the screen.
-pub fn markdown(app: &App, now: &ZonedDateTime) -> String {
-    let mut turns = app.talk.turns.clone();
-    if let Some(live) = app.live() {
+/// What is exported.
+pub struct Exported<'a> {
+    /// The conversation.
+    pub talk: &'a TalkView,
+    /// The open model.
+    pub about: Option<&'a About>,
+    /// The system prompt.
+    pub system: Option<&'a str>,
+}
+
+/// The conversation: title, day of the export, the model if all answers are its, system prompt, and the exchanges, as
+/// on the screen.
+pub fn markdown(exported: &Exported<'_>, words: &Words, now: &ZonedDateTime) -> String {
+    let talk = exported.talk;
+    let mut turns = talk.turns().to_vec();
+    if let Some(live) = talk.live() {
         // As on the screen, it stands in the place of the turn it replaces.
-        turns.truncate(live.shown_before(&app.talk.turns));
+        turns.truncate(live.shown_before(talk.turns()));
         turns.push(Turn {
             question: live.question.clone(),
             answer: live.text.clone(),
@@ -25,22 +38,20 @@ pub fn markdown(app: &App, now: &ZonedDateTime) -> String {
             stop: Stop::EndToken(0),
         });
     }
-    let exported = app.say("exported", "导出于");
-    let mut text = format!("# {}\n\n*{exported} {}", app.title(), now.strftime("%Y-%m-%d %H:%M"));
+    let day = now.strftime("%Y-%m-%d %H:%M");
+    let mut text = format!("# {}\n\n*{} {day}", talk.title(words), words.exported);
     // Ids are only known of what this model said.
-    if let Some(about) = app.about.as_ref().filter(|_| turns.iter().all(|turn| turn.ids.is_some())) {
+    if let Some(about) = exported.about.filter(|_| turns.iter().all(|turn| turn.ids.is_some())) {
         text += &format!(" · {} {}", one_line(&about.name), about.kind);
     }
     text += "*\n";
-    if let Some(system) = app.chosen.as_ref().and_then(|chosen| chosen.settings.system.as_deref()) {
+    if let Some(system) = exported.system {
         text += &format!("\n> {}\n", hard_breaks(system.trim_end()).replace('\n', "\n> "));
     }
     for turn in &turns {
-        let user = app.say("You", "你");
-        text += &format!("\n## {user}\n\n{}\n", hard_breaks(turn.question.trim_end()));
-        let model = app.say("Huozi", "活字");
-        text += &format!("\n## {model}\n\n{}\n", hard_breaks(turn.answer.trim_end()));
-        if let Some(note) = stop_note(turn.stop, app.lang()) {
+        text += &format!("\n## {}\n\n{}\n", words.you, hard_breaks(turn.question.trim_end()));
+        text += &format!("\n## {}\n\n{}\n", words.model, hard_breaks(turn.answer.trim_end()));
+        if let Some(note) = (words.stop)(turn.stop) {
             text += &format!("\n*[{note}]*\n");
         }
     }
@@ -62,9 +73,8 @@ fn hard_breaks(text: &str) -> String {
     out + &text[done..]
 }
 
-/// A file name for it.
-pub fn name(app: &App) -> String {
-    let title = app.title();
+/// A file name for the conversation with this title.
+pub fn name(title: &str) -> String {
     let safe: String = title.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { ' ' }).collect();
     let safe = safe.split_whitespace().collect::<Vec<_>>().join("-");
     let name: String = safe.chars().take(NAME_CHARS).collect();

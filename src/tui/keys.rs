@@ -1,7 +1,6 @@
 //! Keys of the chat and what they do: the one table that the program follows and the help shows.
 
-use super::app::Prefs;
-use super::look::Lang;
+use super::prefs::Prefs;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 /// What a key does in the chat.
@@ -51,7 +50,7 @@ pub enum Action {
     Language,
     /// Edit the message in an editor.
     Editor,
-    /// Paint anew.
+    /// Redraw.
     Redraw,
     /// Stop the process.
     Suspend,
@@ -75,67 +74,53 @@ pub enum Action {
     Yank,
 }
 
-/// One row of the table: keys, English, Chinese.
+/// One row of the table.
 pub struct Binding {
-    /// What they do.
+    /// What the keys do.
     pub action: Action,
     /// The keys, by the names that the help shows, separated by spaces.
     pub keys: &'static str,
-    /// In English.
-    pub en: &'static str,
-    /// In Chinese.
-    pub zh: &'static str,
 }
 
-const fn binding(action: Action, keys: &'static str, en: &'static str, zh: &'static str) -> Binding {
-    Binding { action, keys, en, zh }
+const fn binding(action: Action, keys: &'static str) -> Binding {
+    Binding { action, keys }
 }
 
-/// The table. The first key of a row that names it is the one that counts.
+/// The table, in the order of the help. The first row that names a key is the one that counts.
 pub const BINDINGS: &[Binding] = &[
-    binding(Action::Send, "Enter", "send", "发送"),
-    binding(Action::Newline, "Alt+Enter Ctrl+J", "new line", "换行"),
-    binding(Action::Stop, "Esc", "stop the answer; leave editing", "停止回答；退出编辑"),
-    binding(Action::Retry, "F5 Ctrl+R", "another answer to the last question", "重新生成回答"),
-    binding(Action::Undo, "F6 Alt+U", "take the last exchange back", "撤回上一轮对话"),
-    binding(Action::EditLast, "F7 Alt+E", "edit the last question", "修改上一个问题"),
-    binding(Action::Copy, "F8 Alt+C", "copy the last answer", "复制上一个回答"),
-    binding(Action::Attach, "F9 Alt+A", "put a text file into the message", "附加文本文件"),
-    binding(Action::New, "Ctrl+N", "new conversation", "新对话"),
-    binding(
-        Action::Talks,
-        "F3 Ctrl+O",
-        "conversations: open, rename, search, delete",
-        "对话列表：打开、改名、搜索、删除",
-    ),
-    binding(Action::Export, "Alt+X", "export to Markdown", "导出为 Markdown"),
-    binding(Action::Private, "Alt+P", "do not save this conversation", "不保存此对话"),
-    binding(Action::Settings, "F2 Alt+S", "settings", "设置"),
-    binding(Action::Models, "F4 Alt+M", "choose another model", "选择其他模型"),
-    binding(Action::Raw, "Alt+R", "Markdown or plain text", "Markdown 或原文"),
-    binding(Action::Unfold, "Alt+O", "long questions whole or folded", "展开或折叠长问题"),
-    binding(Action::Language, "Alt+L", "中文", "English"),
-    binding(Action::PageUp, "PageUp", "a page up", "上翻一页"),
-    binding(Action::PageDown, "PageDown", "a page down", "下翻一页"),
-    binding(Action::RowUp, "Alt+Up", "a row up", "上移一行"),
-    binding(Action::RowDown, "Alt+Down", "a row down", "下移一行"),
-    binding(Action::Top, "Ctrl+Home", "to the beginning", "到开头"),
-    binding(Action::End, "Ctrl+End", "to the end", "到结尾"),
-    binding(Action::Editor, "Ctrl+G", "write in $EDITOR", "用 $EDITOR 编辑"),
-    binding(Action::InputUndo, "Ctrl+_ Ctrl+7 Ctrl+/", "undo in the message", "撤销输入"),
-    binding(Action::InputRedo, "Alt+_ Alt+/", "redo in the message", "恢复输入"),
-    binding(
-        Action::Yank,
-        "Ctrl+Y",
-        "put back what Ctrl+U, Ctrl+K, Ctrl+W erased",
-        "粘贴 Ctrl+U、Ctrl+K、Ctrl+W 删去的内容",
-    ),
-    binding(Action::Redraw, "Ctrl+L", "paint anew", "重绘屏幕"),
-    binding(Action::Suspend, "Ctrl+Z", "suspend", "挂起"),
-    binding(Action::Interrupt, "Ctrl+C", "stop; twice: quit", "停止；连按两次退出"),
-    binding(Action::EndOfInput, "Ctrl+D", "quit, if nothing is written", "输入为空时退出"),
-    binding(Action::Quit, "Ctrl+Q", "quit", "退出"),
-    binding(Action::Help, "F1 Alt+H", "this page", "本页"),
+    binding(Action::Send, "Enter"),
+    binding(Action::Newline, "Alt+Enter Ctrl+J"),
+    binding(Action::Stop, "Esc"),
+    binding(Action::Retry, "F5 Ctrl+R"),
+    binding(Action::Undo, "F6 Alt+U"),
+    binding(Action::EditLast, "F7 Alt+E"),
+    binding(Action::Copy, "F8 Alt+C"),
+    binding(Action::Attach, "F9 Alt+A"),
+    binding(Action::New, "Ctrl+N"),
+    binding(Action::Talks, "F3 Ctrl+O"),
+    binding(Action::Export, "Alt+X"),
+    binding(Action::Private, "Alt+P"),
+    binding(Action::Settings, "F2 Alt+S"),
+    binding(Action::Models, "F4 Alt+M"),
+    binding(Action::Raw, "Alt+R"),
+    binding(Action::Unfold, "Alt+O"),
+    binding(Action::Language, "Alt+L"),
+    binding(Action::PageUp, "PageUp"),
+    binding(Action::PageDown, "PageDown"),
+    binding(Action::RowUp, "Alt+Up"),
+    binding(Action::RowDown, "Alt+Down"),
+    binding(Action::Top, "Ctrl+Home"),
+    binding(Action::End, "Ctrl+End"),
+    binding(Action::Editor, "Ctrl+G"),
+    binding(Action::InputUndo, "Ctrl+_ Ctrl+7 Ctrl+/"),
+    binding(Action::InputRedo, "Alt+_ Alt+/"),
+    binding(Action::Yank, "Ctrl+Y"),
+    binding(Action::Redraw, "Ctrl+L"),
+    binding(Action::Suspend, "Ctrl+Z"),
+    binding(Action::Interrupt, "Ctrl+C"),
+    binding(Action::EndOfInput, "Ctrl+D"),
+    binding(Action::Quit, "Ctrl+Q"),
+    binding(Action::Help, "F1 Alt+H"),
 ];
 
 /// What `key` does; `None` when it goes to the input.
@@ -148,16 +133,15 @@ pub fn action(key: KeyEvent, prefs: &Prefs) -> Option<Action> {
     })
 }
 
-/// What the help shows for a row.
-pub fn shown(binding: &Binding, prefs: &Prefs, lang: Lang) -> (&'static str, &'static str) {
-    let keys = match binding.action {
+/// The keys that the help shows for a row.
+pub fn shown(binding: &Binding, prefs: &Prefs) -> &'static str {
+    match binding.action {
         Action::Send if !prefs.enter_sends => "Alt+Enter",
         Action::Newline if !prefs.enter_sends => "Enter Ctrl+J",
         Action::InputUndo => "Ctrl+_",
         Action::InputRedo => "Alt+_",
         _ => binding.keys,
-    };
-    (keys, lang.of(binding.en, binding.zh))
+    }
 }
 
 /// Whether `key` is the one called `name`, e.g. `Ctrl+Home`.

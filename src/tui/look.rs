@@ -29,15 +29,6 @@ impl Theme {
         let background = colorfgbg.and_then(|value| value.rsplit(';').next()?.parse::<u8>().ok());
         if matches!(background, Some(7 | 15)) { Self::Light } else { Self::Dark }
     }
-
-    /// The name in the settings.
-    pub fn name(self, lang: Lang) -> &'static str {
-        match self {
-            Self::Dark => lang.of("dark", "深色"),
-            Self::Light => lang.of("light", "浅色"),
-            Self::Plain => lang.of("no colour", "无颜色"),
-        }
-    }
 }
 
 /// Styles and glyphs. The sixteen colours of the terminal and its own background, so that every terminal can show them.

@@ -1,241 +1,197 @@
-//! What can lie over the chat: one pane each in a file of its own, and the window they share.
+//! The part of the state that holds what lies over the chat: one pane at a time.
 
-use super::app::{App, Screen};
-use super::event::Effect;
-use super::failure::Failure;
-use super::input::Input;
-use super::look::Look;
-use super::settings::SettingsPane;
-use super::talks::Talks;
-use super::text::{cells, fit, pad, width};
-use super::{ask, chooser, help, settings, status, talks};
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use super::ask::{self, AskOutcome, AskPane};
+use super::help::{self, HelpPane};
+use super::interface::Interface;
+use super::settings::{self, SettingsOutcome, SettingsPane, SettingsSource};
+use super::talks::{self, TalkList, TalksOutcome, TalksPane};
+use super::worker::Chosen;
+use crate::session::store::Entry;
+use crossterm::event::KeyEvent;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
-use ratatui::style::Style;
-use ratatui::text::{Line, Span};
-use std::time::Instant;
-use unicode_segmentation::UnicodeSegmentation;
-
-/// A choice among models.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Choice {
-    /// The one that is chosen.
-    pub at: usize,
-    /// The first row shown.
-    pub first: usize,
-    /// Why the last one did not open.
-    pub error: Option<Failure>,
-}
 
 /// What lies over the chat.
 pub enum Panel {
-    /// Keys and what they do; the first row shown.
-    Help(usize),
-    /// Settings.
+    /// The keys.
+    Help(HelpPane),
+    /// The settings.
     Settings(SettingsPane),
-    /// Conversations.
-    Talks(Talks),
-    /// A line to type, or a question to answer.
-    Ask(ask::Ask),
+    /// The conversations.
+    Talks(TalksPane),
+    /// A line that is asked for.
+    Ask(AskPane),
 }
 
-/// Gives a key to the panel that is open.
-pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
-    // What was said stood in the place of the panel's keys.
-    app.flash = None;
-    match &app.panel {
-        Some(Panel::Help(_)) => help::key(app, key),
-        Some(Panel::Settings(_)) => settings::key(app, key, now),
-        Some(Panel::Talks(_)) => talks::key(app, key, now),
-        Some(Panel::Ask(_)) => ask::key(app, key, now),
-        None => Vec::new(),
+/// What a key, a click or a text did.
+#[derive(Debug, PartialEq)]
+pub enum PanelOutcome {
+    /// The pane stays.
+    Stay,
+    /// It closes.
+    Close,
+    /// Of the settings.
+    Settings(SettingsOutcome),
+    /// Of the conversations.
+    Talks(TalksOutcome),
+    /// Of a line that is asked for.
+    Ask(AskOutcome),
+}
+
+/// What panes are read from.
+#[derive(Clone, Copy)]
+pub struct PanelSource<'a> {
+    /// The interface.
+    pub interface: &'a Interface,
+    /// Settings of the next answer.
+    pub chosen: Option<&'a Chosen>,
+    /// The name of the open conversation.
+    pub open_talk: Option<&'a str>,
+    /// The whole screen.
+    pub screen: Rect,
+}
+
+impl<'a> PanelSource<'a> {
+    fn settings(self) -> SettingsSource<'a> {
+        SettingsSource { interface: self.interface, chosen: self.chosen }
     }
 }
 
-/// Shows the panel that is open, and a message in its frame; gives where the cursor stands.
-pub fn render(app: &App, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
-    let (area, cursor) = match app.panel.as_ref()? {
-        Panel::Help(top) => (help::window_place(screen), help::render(app, *top, screen, buffer)),
-        Panel::Settings(state) => {
-            (settings::window_place(screen), settings::render(app, state, screen, buffer))
+/// The part.
+#[derive(Default)]
+pub struct Panels {
+    open: Option<Panel>,
+    talks: TalkList,
+}
+
+impl Panels {
+    /// The pane that is open.
+    pub fn open(&self) -> Option<&Panel> {
+        self.open.as_ref()
+    }
+
+    /// The conversations on disk.
+    pub fn talks(&self) -> &TalkList {
+        &self.talks
+    }
+
+    /// The same, to be changed.
+    pub fn talks_mut(&mut self) -> &mut TalkList {
+        &mut self.talks
+    }
+
+    /// Opens a pane.
+    pub fn show(&mut self, panel: Panel) {
+        self.open = Some(panel);
+    }
+
+    /// Closes the pane; whether one was open.
+    pub fn close(&mut self) -> bool {
+        self.open.take().is_some()
+    }
+
+    /// Takes a key.
+    pub fn key(&mut self, key: KeyEvent, source: PanelSource<'_>) -> PanelOutcome {
+        match &mut self.open {
+            Some(Panel::Help(pane)) => match pane.key(key, source.screen, source.interface) {
+                true => PanelOutcome::Close,
+                false => PanelOutcome::Stay,
+            },
+            Some(Panel::Settings(pane)) => PanelOutcome::Settings(pane.key(key, source.settings())),
+            Some(Panel::Talks(pane)) => PanelOutcome::Talks(pane.key(key, &mut self.talks)),
+            Some(Panel::Ask(pane)) => PanelOutcome::Ask(pane.key(key)),
+            None => PanelOutcome::Stay,
         }
-        Panel::Talks(state) => (talks::window_place(screen), talks::render(app, state, screen, buffer)),
-        Panel::Ask(state) => (ask::window_place(screen), ask::render(app, state, screen, buffer)),
-    };
-    let line = Rect { x: area.x + 1, y: area.bottom() - 1, width: area.width.saturating_sub(2), height: 1 };
-    if app.flash.is_some() {
-        // The keys make room for it.
-        let look = app.look();
-        buffer.set_string(line.x, line.y, look.rule().repeat(usize::from(line.width)), look.dim());
     }
-    status::render_flash(app, line, area.height.saturating_sub(2), buffer);
-    cursor
-}
 
-/// Cells beside a window, at each side: where there are fewer, what stands in them cannot be read.
-const BESIDE: u16 = 8;
-
-/// The place of a window that wants `width` by `height` cells, its frame included: in the middle, and never on the last
-/// row. Where little of the screen would be left beside it, it has the whole width.
-pub fn place(screen: Rect, width: u16, height: u16) -> Rect {
-    let most = Rect { height: screen.height.saturating_sub(1), ..screen };
-    let (width, height) = (width.min(most.width), height.min(most.height));
-    let narrow = most.width < width + 2 * BESIDE;
-    let (width, x) = if narrow { (most.width, 0) } else { (width, (most.width - width) / 2) };
-    Rect { x: screen.x + x, y: screen.y + (most.height - height) / 2, width, height }
-}
-
-/// What is inside the frame of a window at `area`.
-pub fn inside(area: Rect) -> Rect {
-    if area.width < 4 || area.height < 3 {
-        return area;
+    /// Takes a pasted text.
+    pub fn paste(&mut self, text: &str) -> PanelOutcome {
+        match &mut self.open {
+            Some(Panel::Ask(pane)) => pane.paste(text),
+            Some(Panel::Settings(pane)) => pane.paste(text),
+            Some(Panel::Talks(pane)) => return PanelOutcome::Talks(pane.paste(text, &mut self.talks)),
+            Some(Panel::Help(_)) | None => {}
+        }
+        PanelOutcome::Stay
     }
-    Rect { x: area.x + 2, y: area.y + 1, width: area.width - 4, height: area.height - 2 }
-}
 
-/// Empties the cells of `area`.
-pub fn clear(area: Rect, buffer: &mut Buffer) {
-    for y in area.top()..area.bottom() {
-        for x in area.left()..area.right() {
-            // Half of a wide character that reaches into the window would stay.
-            if x == area.left() && x > 0 && buffer[(x - 1, y)].symbol().len() > 1 {
-                let wide = width(buffer[(x - 1, y)].symbol()) > 1;
-                if wide {
-                    buffer[(x - 1, y)].set_symbol(" ");
-                }
+    /// Takes a click.
+    pub fn click(&mut self, at: Position, screen: Rect) -> PanelOutcome {
+        match &mut self.open {
+            Some(Panel::Talks(pane)) => PanelOutcome::Talks(pane.click(at, screen, &mut self.talks)),
+            _ => PanelOutcome::Stay,
+        }
+    }
+
+    /// What the open list of conversations searches for.
+    pub fn searched(&self) -> Option<&str> {
+        match &self.open {
+            Some(Panel::Talks(pane)) => Some(pane.text()),
+            _ => None,
+        }
+    }
+
+    /// Takes the conversations that hold `text`.
+    pub fn listed(&mut self, text: &str, entries: Vec<Entry>) {
+        if let Some(Panel::Talks(pane)) = &mut self.open {
+            pane.listed(text, entries, &mut self.talks);
+        }
+    }
+
+    /// Takes a conversation out of the list.
+    pub fn remove(&mut self, name: &str) {
+        self.talks.remove(name);
+        if let Some(Panel::Talks(pane)) = &mut self.open {
+            pane.removed(&self.talks);
+        }
+    }
+
+    /// What lay in the trash under the first name is back under the second: it is chosen.
+    pub fn restored(&mut self, trashed: &str, name: String) {
+        self.talks.restored(trashed);
+        if let Some(Panel::Talks(pane)) = &mut self.open {
+            pane.choose_name(name);
+        }
+    }
+
+    /// Puts `text` in the place of the path `typed`; false if something else is typed by now.
+    pub fn complete(&mut self, typed: &str, text: &str) -> bool {
+        match &mut self.open {
+            Some(Panel::Ask(pane)) => pane.complete(typed, text),
+            _ => false,
+        }
+    }
+
+    /// Moves lists so that the row that is chosen can be seen.
+    pub fn prepare(&mut self, screen: Rect) {
+        match &mut self.open {
+            Some(Panel::Talks(pane)) => pane.prepare(screen, &self.talks),
+            Some(Panel::Settings(pane)) => pane.prepare(screen),
+            _ => {}
+        }
+    }
+
+    /// The place of the open pane.
+    pub fn place(&self, screen: Rect) -> Option<Rect> {
+        Some(match self.open.as_ref()? {
+            Panel::Help(_) => help::window_place(screen),
+            Panel::Settings(_) => settings::window_place(screen),
+            Panel::Talks(_) => talks::window_place(screen),
+            Panel::Ask(_) => ask::window_place(screen),
+        })
+    }
+
+    /// Shows the open pane; gives where the cursor stands.
+    pub fn render(&self, source: PanelSource<'_>, buffer: &mut Buffer) -> Option<Position> {
+        let (ui, screen) = (source.interface.ui(), source.screen);
+        match self.open.as_ref()? {
+            Panel::Help(pane) => {
+                pane.render(source.interface, screen, buffer);
+                None
             }
-            buffer[(x, y)].reset();
+            Panel::Settings(pane) => pane.render(source.settings(), screen, buffer),
+            Panel::Talks(pane) => pane.render(&self.talks, source.open_talk, ui, screen, buffer),
+            Panel::Ask(pane) => pane.render(ui, screen, buffer),
         }
     }
-}
-
-/// Clears `area` and frames it; gives what is inside.
-pub fn window(area: Rect, title: &str, hint: &str, look: Look, buffer: &mut Buffer) -> Rect {
-    clear(area, buffer);
-    if area.width < 4 || area.height < 3 {
-        return area;
-    }
-    let cells = usize::from(area.width) - 2;
-    let corners = if look.ascii { ["+", "+", "+", "+"] } else { ["┌", "┐", "└", "┘"] };
-    let rule = look.rule().repeat(cells);
-    buffer.set_string(area.x, area.y, format!("{}{rule}{}", corners[0], corners[1]), look.dim());
-    buffer.set_string(area.x, area.bottom() - 1, format!("{}{rule}{}", corners[2], corners[3]), look.dim());
-    for y in area.y + 1..area.bottom() - 1 {
-        buffer.set_string(area.x, y, look.side(), look.dim());
-        buffer.set_string(area.right() - 1, y, look.side(), look.dim());
-    }
-    buffer.set_string(area.x + 1, area.y, fit(&format!(" {title} "), cells), look.heading());
-    if !hint.is_empty() {
-        buffer.set_string(area.x + 1, area.bottom() - 1, fit(&format!(" {hint} "), cells), look.dim());
-    }
-    inside(area)
-}
-
-/// Shows rows of a list: from the first one given on, with one of them chosen.
-pub fn list(
-    rows: &[Line<'_>],
-    (first, at): (usize, Option<usize>),
-    area: Rect,
-    look: Look,
-    buffer: &mut Buffer,
-) {
-    for (y, row) in rows.iter().enumerate().skip(first).take(usize::from(area.height)) {
-        let line = area.y + (y - first) as u16;
-        buffer.set_line(area.x, line, row, area.width);
-        if Some(y) == at {
-            buffer.set_style(Rect { y: line, height: 1, ..area }, look.chosen());
-        }
-    }
-}
-
-/// The first of `rows` on a pane of `height`: the one it was, unless row `at` would not be there.
-fn first_of(first: usize, at: usize, rows: usize, height: u16) -> usize {
-    let height = usize::from(height).max(1);
-    first.clamp((at + 1).saturating_sub(height), at).min(rows.saturating_sub(height))
-}
-
-/// Moves lists so that the row that is chosen can be seen.
-pub fn prepare(app: &mut App, screen: Rect) {
-    match &mut app.panel {
-        Some(Panel::Talks(state)) => {
-            let height = talks::list_place(screen).height;
-            state.first = first_of(state.first, state.at, app.talks.len(), height);
-        }
-        Some(Panel::Settings(state)) => {
-            let height = settings::window_place(screen).height.saturating_sub(2);
-            state.first = first_of(state.first, state.at, settings::ITEMS.len(), height);
-        }
-        _ => {}
-    }
-    if let Screen::Choose(choice) = &app.screen {
-        let height = chooser::list_place(app, screen, choice).height;
-        let first = first_of(choice.first, choice.at, app.sources().len() + 1, height);
-        if let Screen::Choose(choice) = &mut app.screen {
-            choice.first = first;
-        }
-    }
-}
-
-/// A line that is being typed, in `area`'s first row; gives where the cursor stands.
-pub fn line(input: &Input, area: Rect, style: Style, buffer: &mut Buffer) -> Position {
-    let room = usize::from(area.width).max(2);
-    // One row: line breaks and tabs are shown as spaces.
-    let shown = |text: &str| text.replace(['\n', '\t'], " ");
-    let column: usize = shown(input.before()).graphemes(true).map(cells).sum();
-    // What stands before the first cell that is shown.
-    let (mut left_out, mut x) = (0, 0);
-    for grapheme in shown(input.text()).graphemes(true) {
-        let w = cells(grapheme);
-        if left_out + room <= column {
-            left_out += w;
-        } else if x + w > room {
-            break;
-        } else {
-            buffer.set_string(area.x + x as u16, area.y, grapheme, style);
-            x += w;
-        }
-    }
-    Position { x: area.x + (column - left_out).min(room - 1) as u16, y: area.y }
-}
-
-/// Gives an editing key to a line; whether it was one.
-pub fn edit(input: &mut Input, key: KeyEvent) -> bool {
-    let control = key.modifiers.contains(KeyModifiers::CONTROL);
-    let alt = key.modifiers.contains(KeyModifiers::ALT);
-    match key.code {
-        KeyCode::Char('a') if control => input.home(),
-        KeyCode::Char('e') if control => input.end(),
-        KeyCode::Char('k') if control => input.kill_to_end(),
-        KeyCode::Char('u') if control => input.kill_to_start(),
-        KeyCode::Char('w') if control => input.kill_word(),
-        KeyCode::Char('y') if control => input.yank(),
-        KeyCode::Char('b') if control => input.left(),
-        KeyCode::Char('f') if control => input.right(),
-        KeyCode::Char('h') if control => input.backspace(),
-        KeyCode::Char('b') if alt => input.word_left(),
-        KeyCode::Char('f') if alt => input.word_right(),
-        KeyCode::Char(c) if !control && !alt => input.insert(c.encode_utf8(&mut [0; 4])),
-        KeyCode::Backspace if alt || control => input.kill_word(),
-        KeyCode::Backspace => input.backspace(),
-        KeyCode::Delete => input.delete(),
-        KeyCode::Left if alt || control => input.word_left(),
-        KeyCode::Right if alt || control => input.word_right(),
-        KeyCode::Left => input.left(),
-        KeyCode::Right => input.right(),
-        KeyCode::Home => input.home(),
-        KeyCode::End => input.end(),
-        _ => return false,
-    }
-    true
-}
-
-/// A row of two parts, the second at the right end of `cells`.
-pub fn both_ends(left: &str, right: &str, cells: usize, styles: [Style; 2]) -> Line<'static> {
-    let right_cells = width(right);
-    if right_cells + 2 > cells {
-        return Line::from(Span::styled(fit(left, cells).into_owned(), styles[0]));
-    }
-    let left = pad(left, cells - right_cells - 1);
-    Line::from(vec![Span::styled(left + " ", styles[0]), Span::styled(right.to_owned(), styles[1])])
 }

@@ -1,13 +1,12 @@
 //! The pane of the settings.
 
-use super::app::{App, Tone};
-use super::event::Effect;
 use super::input::Input;
-use super::look::{Lang, Theme};
-use super::panels::{Panel, both_ends, edit, line, list, place, window};
-use super::text::{one_line, pad, width};
-use super::update::is_switching;
-use super::worker::{Chosen, DeskTask, ModelTask};
+use super::interface::{Interface, Ui};
+use super::look::Theme;
+use super::text::{fit, one_line, pad, width};
+use super::widgets::{both_ends, edit, first_of, line, list, place, window};
+use super::worker::Chosen;
+use crate::lang::Lang;
 use crate::session::{EngineKind, KvType};
 use crate::settings::{
     self, GivenValue, InvalidSetting, Patch, Setting, SettingKind, SettingName, SettingValue,
@@ -17,19 +16,42 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
 use std::borrow::Cow;
-use std::time::Instant;
 
 /// The pane.
 #[derive(Default)]
 pub struct SettingsPane {
     /// The row that is chosen.
-    pub at: usize,
+    at: usize,
     /// The first row shown.
-    pub first: usize,
+    first: usize,
     /// Its new value, while it is typed.
-    pub editing: Option<Input>,
+    editing: Option<Input>,
     /// The text typed next replaces the present value.
     replaces: bool,
+}
+
+/// What a key did.
+#[derive(Debug, PartialEq)]
+pub enum SettingsOutcome {
+    /// The pane stays.
+    Stay,
+    /// It closes.
+    Close,
+    /// The next value of this row, up or down.
+    Step(Item, bool),
+    /// The value that was typed for this row.
+    Put(Item, String),
+    /// The value that a new conversation has in this row.
+    Reset(SettingName),
+}
+
+/// What the values are read from.
+#[derive(Clone, Copy)]
+pub struct SettingsSource<'a> {
+    /// The interface.
+    pub interface: &'a Interface,
+    /// The next answer; `None` while no model is open.
+    pub chosen: Option<&'a Chosen>,
 }
 
 /// A row of the pane.
@@ -96,28 +118,30 @@ impl Item {
     }
 
     /// The name in the pane; the Chinese one comes first in the Chinese interface.
-    fn label(self, lang: Lang, cells: usize) -> Cow<'static, str> {
-        let zh = match self {
-            Self::Setting(name) => name.setting.row().name_zh,
-            Self::Language => "界面语言",
-            Self::Colours => "颜色",
-            Self::SendKey => "发送键",
-            Self::Mouse => "鼠标",
+    fn label(self, ui: Ui, cells: usize) -> Cow<'static, str> {
+        let local = match self {
+            Self::Setting(name) => match ui.lang {
+                Lang::En => name.name(),
+                Lang::Zh => name.setting.row().name_zh,
+            },
+            Self::Language => ui.words.row_language[0],
+            Self::Colours => ui.words.row_colours[0],
+            Self::SendKey => ui.words.row_send_key[0],
+            Self::Mouse => ui.words.row_mouse[0],
         };
-        match lang {
-            Lang::En => self.name().into(),
-            Lang::Zh if cells < WIDE => zh.into(),
-            Lang::Zh => format!("{zh} {}", self.name()).into(),
+        match local == self.name() || cells < WIDE {
+            true => local.into(),
+            false => format!("{local} {}", self.name()).into(),
         }
     }
 
-    fn explained(self, lang: Lang) -> &'static str {
+    fn explained(self, ui: Ui) -> &'static str {
         match self {
-            Self::Setting(name) => name.setting.help(lang),
-            Self::Language => lang.of("Interface language", "中文 或 English"),
-            Self::Colours => lang.of("Interface colours", "深色 浅色 单色"),
-            Self::SendKey => lang.of("Key that sends a message", "Enter 或 Alt+Enter"),
-            Self::Mouse => lang.of("On: wheel scrolls; off: terminal selects", "开：滚轮翻页，关：终端选字"),
+            Self::Setting(name) => name.setting.help(ui.lang),
+            Self::Language => ui.words.row_language[1],
+            Self::Colours => ui.words.row_colours[1],
+            Self::SendKey => ui.words.row_send_key[1],
+            Self::Mouse => ui.words.row_mouse[1],
         }
     }
 
@@ -142,16 +166,18 @@ fn patch_of(chosen: &Chosen) -> Patch {
 }
 
 /// The value that is shown, and edited.
-pub fn value(app: &App, item: Item) -> String {
+fn value(source: SettingsSource<'_>, item: Item) -> String {
+    let SettingsSource { interface, chosen } = source;
+    let (words, lang) = (interface.words(), interface.lang());
     match item {
-        Item::Language => app.lang().of("English", "中文").to_owned(),
-        Item::Colours => app.look().theme.name(app.lang()).to_owned(),
-        Item::SendKey => if app.prefs.enter_sends { "Enter" } else { "Alt+Enter" }.to_owned(),
-        Item::Mouse => SettingValue::Switch(app.prefs.mouse).show(app.lang()),
+        Item::Language => words.language.to_owned(),
+        Item::Colours => (words.theme)(interface.look().theme).to_owned(),
+        Item::SendKey => interface.prefs().send_and_newline()[0].to_owned(),
+        Item::Mouse => SettingValue::Switch(interface.prefs().mouse).show(lang),
         Item::Setting(name) => {
-            let value = app.chosen.as_ref().and_then(|chosen| patch_of(chosen).get(name.setting));
-            let missing = if item.is_system() && app.chosen.is_some() { "" } else { "-" };
-            value.map_or_else(|| missing.to_owned(), |value| value.show(app.lang()))
+            let value = chosen.and_then(|chosen| patch_of(chosen).get(name.setting));
+            let missing = if item.is_system() && chosen.is_some() { "" } else { "-" };
+            value.map_or_else(|| missing.to_owned(), |value| value.show(lang))
         }
     }
 }
@@ -187,49 +213,58 @@ fn switch(text: &str, lang: Lang) -> Result<bool, String> {
 }
 
 /// Sets a value of the interface that was typed.
-fn set_pref(app: &mut App, item: Item, text: &str) -> Result<(), String> {
-    let lang = app.lang();
-    let one_of = |what: &str| format!("{} {what}", lang.of("one of these is needed:", "可选："));
+///
+/// # Errors
+/// What the value must be.
+pub fn set_pref(interface: &mut Interface, item: Item, text: &str) -> Result<(), String> {
+    let (lang, words) = (interface.lang(), interface.words());
     match (item, text.to_lowercase().as_str()) {
-        (Item::Language, "zh" | "chinese" | "中文") => app.set_lang(Lang::Zh),
-        (Item::Language, "en" | "english" | "英文") => app.set_lang(Lang::En),
-        (Item::Language, _) => return Err(one_of("zh en")),
-        (Item::Colours, "dark" | "深色") => app.set_theme(Theme::Dark),
-        (Item::Colours, "light" | "浅色") => app.set_theme(Theme::Light),
-        (Item::Colours, "none" | "plain" | "no colour" | "单色" | "无颜色") => {
-            app.set_theme(Theme::Plain)
+        (Item::Language, "zh" | "chinese" | "中文") => interface.set_lang(Lang::Zh),
+        (Item::Language, "en" | "english" | "英文") => interface.set_lang(Lang::En),
+        (Item::Language, _) => return Err((words.one_of)("zh en")),
+        (Item::Colours, "dark" | "深色") => interface.set_theme(Theme::Dark),
+        (Item::Colours, "light" | "浅色") => interface.set_theme(Theme::Light),
+        (Item::Colours, "none" | "plain" | "monochrome" | "no colour" | "单色" | "无颜色") => {
+            interface.set_theme(Theme::Plain);
         }
-        (Item::Colours, _) => return Err(one_of("dark light none")),
-        (Item::SendKey, "enter") => app.prefs.enter_sends = true,
-        (Item::SendKey, "alt+enter") => app.prefs.enter_sends = false,
-        (Item::SendKey, _) => return Err(one_of("Enter Alt+Enter")),
-        (_, text) => app.prefs.mouse = switch(text, lang)?,
+        (Item::Colours, _) => return Err((words.one_of)("dark light none")),
+        (Item::SendKey, "enter") => interface.set_enter_sends(true),
+        (Item::SendKey, "alt+enter") => interface.set_enter_sends(false),
+        (Item::SendKey, _) => return Err((words.one_of)("Enter Alt+Enter")),
+        (_, text) => interface.set_mouse(switch(text, lang)?),
     }
     Ok(())
 }
 
-/// The next value in a direction; what is a choice among a few goes round.
-fn step(app: &mut App, item: Item, up: bool, now: Instant) -> Vec<Effect> {
+/// Takes the next value of the interface in a direction; a choice among a few goes round.
+pub fn step_pref(interface: &mut Interface, item: Item, up: bool) {
     match item {
-        Item::Language => app.set_lang(app.lang().other()),
+        Item::Language => interface.set_lang(interface.lang().other()),
         Item::Colours => {
-            let at = Theme::ALL.iter().position(|&theme| theme == app.look().theme).unwrap_or(0);
-            app.set_theme(Theme::ALL[(at + if up { 1 } else { Theme::ALL.len() - 1 }) % Theme::ALL.len()]);
+            let at = Theme::ALL.iter().position(|&theme| theme == interface.look().theme).unwrap_or(0);
+            let next = at + if up { 1 } else { Theme::ALL.len() - 1 };
+            interface.set_theme(Theme::ALL[next % Theme::ALL.len()]);
         }
-        Item::SendKey => app.prefs.enter_sends = !app.prefs.enter_sends,
-        Item::Mouse => app.prefs.mouse = !app.prefs.mouse,
-        Item::Setting(_) if is_switching(app, now) => return Vec::new(),
-        Item::Setting(name) => {
-            let Some(mut chosen) = app.chosen.clone() else { return Vec::new() };
-            let Some(value) = next_value(name.setting, patch_of(&chosen).get(name.setting), up) else {
-                return Vec::new();
-            };
-            put_value(&mut chosen, name.setting, value);
-            app.chosen = Some(chosen.clone());
-            return vec![Effect::Work(ModelTask::Keep(chosen))];
-        }
+        Item::SendKey => interface.set_enter_sends(!interface.prefs().enter_sends),
+        Item::Mouse => interface.set_mouse(!interface.prefs().mouse),
+        Item::Setting(_) => {}
     }
-    changed(app, item)
+}
+
+/// Takes the next value of the next answer in a direction; false where there is none.
+pub fn step(chosen: &mut Chosen, name: SettingName, up: bool) -> bool {
+    let next = next_value(name.setting, patch_of(chosen).get(name.setting), up);
+    next.map(|value| put_value(chosen, name.setting, value)).is_some()
+}
+
+/// Sets the value that a new conversation has; false where it has none.
+pub fn reset(chosen: &mut Chosen, fresh: &Chosen, name: SettingName) -> bool {
+    match patch_of(fresh).get(name.setting) {
+        Some(value) => put_value(chosen, name.setting, value),
+        None if name.setting == Setting::System => chosen.settings.system = None,
+        None => return false,
+    }
+    true
 }
 
 /// The value that follows `now` in a direction; `None` for texts.
@@ -264,105 +299,6 @@ fn next_value(setting: Setting, now: Option<SettingValue>, up: bool) -> Option<S
     })
 }
 
-/// Keeps what was chosen for the interface.
-pub fn keep_prefs(app: &App) -> Vec<Effect> {
-    let text = serde_json::to_string_pretty(&app.prefs);
-    text.into_iter().map(|text| Effect::Desk(DeskTask::Prefs(text))).collect()
-}
-
-/// What follows a change of the interface.
-fn changed(app: &App, item: Item) -> Vec<Effect> {
-    let mut effects = keep_prefs(app);
-    match item {
-        Item::Mouse => effects.push(Effect::Mouse(app.prefs.mouse)),
-        Item::Colours => effects.push(Effect::Redraw),
-        _ => {}
-    }
-    effects
-}
-
-/// Takes a key.
-pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
-    let Some(Panel::Settings(state)) = &mut app.panel else { return Vec::new() };
-    let item = ITEMS[state.at.min(ITEMS.len() - 1)];
-    if let Some(input) = &mut state.editing {
-        let newline = key.code == KeyCode::Enter && key.modifiers.contains(KeyModifiers::ALT);
-        let replaces = std::mem::take(&mut state.replaces);
-        let plain = key.modifiers.difference(KeyModifiers::SHIFT).is_empty();
-        if replaces && plain && matches!(key.code, KeyCode::Char(_)) {
-            input.set("");
-        }
-        match key.code {
-            KeyCode::Esc => state.editing = None,
-            KeyCode::Enter if newline && item.is_system() => input.insert("\n"),
-            KeyCode::Enter => {
-                let text = input.text().to_owned();
-                state.editing = None;
-                return put(app, item, &text, now);
-            }
-            _ => {
-                edit(input, key);
-            }
-        }
-        return Vec::new();
-    }
-    let choice = item.is_choice();
-    match key.code {
-        KeyCode::Esc | KeyCode::F(2) | KeyCode::Char('q') => app.panel = None,
-        KeyCode::Up | KeyCode::Char('k') => state.at = state.at.saturating_sub(1),
-        KeyCode::Down | KeyCode::Char('j') | KeyCode::Tab => state.at = (state.at + 1).min(ITEMS.len() - 1),
-        KeyCode::Home => state.at = 0,
-        KeyCode::End => state.at = ITEMS.len() - 1,
-        KeyCode::Left | KeyCode::Char('-' | 'h') => return step(app, item, false, now),
-        KeyCode::Right | KeyCode::Char('+' | '=' | 'l' | ' ') => return step(app, item, true, now),
-        // The first digit of another number.
-        KeyCode::Char(c @ ('0'..='9' | '.')) if !choice && !item.is_system() => {
-            state.editing = Some(Input::of(c.encode_utf8(&mut [0; 4])));
-        }
-        KeyCode::Delete | KeyCode::Backspace if !is_switching(app, now) => {
-            if let (Item::Setting(name), Some(fresh), Some(chosen)) = (item, &app.fresh, app.chosen.as_mut())
-            {
-                match patch_of(fresh).get(name.setting) {
-                    Some(value) => put_value(chosen, name.setting, value),
-                    None if item.is_system() => chosen.settings.system = None,
-                    None => return Vec::new(),
-                }
-                return vec![Effect::Work(ModelTask::Keep(chosen.clone()))];
-            }
-        }
-        KeyCode::Enter if choice => return step(app, item, true, now),
-        KeyCode::Enter => {
-            let text = value(app, item);
-            if let Some(Panel::Settings(state)) = &mut app.panel {
-                (state.editing, state.replaces) = (Some(Input::of(&text)), !item.is_system());
-            }
-        }
-        _ => {}
-    }
-    Vec::new()
-}
-
-/// Sets what was typed, or says what it must be.
-pub fn put(app: &mut App, item: Item, text: &str, now: Instant) -> Vec<Effect> {
-    let lang = app.lang();
-    let done = match item {
-        Item::Setting(_) if is_switching(app, now) => return Vec::new(),
-        Item::Setting(name) => {
-            let Some(chosen) = &mut app.chosen else { return Vec::new() };
-            let done = set(chosen, name, text).map(|()| vec![Effect::Work(ModelTask::Keep(chosen.clone()))]);
-            done.map_err(|invalid| invalid.needed(lang))
-        }
-        item => set_pref(app, item, text.trim()).map(|()| changed(app, item)),
-    };
-    match done {
-        Ok(effects) => effects,
-        Err(what) => {
-            app.flash(format!("{}{}{what}", item.name(), lang.of(": ", "：")), Tone::Error, now);
-            Vec::new()
-        }
-    }
-}
-
 /// What is said about a name that no row has.
 pub fn unknown(name: &str, lang: Lang) -> String {
     settings::unknown(name, ITEMS.iter().map(|item| item.name()), lang)
@@ -373,52 +309,112 @@ pub fn window_place(screen: Rect) -> Rect {
     place(screen, 76, ITEMS.len() as u16 + 2)
 }
 
-/// Shows the pane.
-pub fn render(app: &App, state: &SettingsPane, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
-    let look = app.look();
-    let area = window_place(screen);
-    let hint = match state.editing {
-        Some(_) => app.say("Enter sets, Esc leaves it", "Enter 确定，Esc 取消"),
-        None => app.say(
-            "Left Right change, Enter types, Del resets, Esc closes",
-            "左右修改，Enter 输入，Del 复原，Esc 关闭",
-        ),
-    };
-    let inner = window(
-        area,
-        app.say("Settings: this conversation, the interface", "设置：此对话、界面"),
-        hint,
-        look,
-        buffer,
-    );
-    let cells = usize::from(inner.width);
-    let label = |item: Item| item.label(app.lang(), cells);
-    let names = ITEMS.iter().map(|&item| width(&label(item))).max().unwrap_or(0) + 2;
-    let rows: Vec<_> = ITEMS
-        .iter()
-        .map(|&item| {
-            let mut shown = one_line(&value(app, item));
-            if item.is_system() && shown.is_empty() {
-                let default = Setting::System.default_text(app.lang());
-                shown = app.lang().of(format!("({default})"), format!("（{default}）"));
+impl SettingsPane {
+    /// Takes a key.
+    pub fn key(&mut self, key: KeyEvent, source: SettingsSource<'_>) -> SettingsOutcome {
+        let item = ITEMS[self.at.min(ITEMS.len() - 1)];
+        if self.editing.is_some() {
+            return self.type_value(key, item);
+        }
+        let choice = item.is_choice();
+        match key.code {
+            KeyCode::Esc | KeyCode::F(2) | KeyCode::Char('q') => return SettingsOutcome::Close,
+            KeyCode::Up | KeyCode::Char('k') => self.at = self.at.saturating_sub(1),
+            KeyCode::Down | KeyCode::Char('j') | KeyCode::Tab => {
+                self.at = (self.at + 1).min(ITEMS.len() - 1);
             }
-            let explained = if cells >= WIDE { item.explained(app.lang()) } else { "" };
-            let room =
-                cells.saturating_sub(names + if explained.is_empty() { 0 } else { width(explained) + 2 });
-            let left = format!("{}{}", pad(&label(item), names), super::text::fit(&shown, room));
-            both_ends(&left, explained, cells, [Style::new(), look.dim()])
-        })
-        .collect();
-    let inside = Rect { y: inner.y, height: inner.height, ..inner };
-    list(&rows, (state.first, Some(state.at)), inside, look, buffer);
-    let y = inner.y + state.at.saturating_sub(state.first) as u16;
-    let input = state.editing.as_ref()?;
-    let row =
-        Rect { x: inner.x + names as u16, y, width: inner.width.saturating_sub(names as u16), height: 1 };
-    for x in row.left()..row.right() {
-        buffer[(x, y)].reset();
+            KeyCode::Home => self.at = 0,
+            KeyCode::End => self.at = ITEMS.len() - 1,
+            KeyCode::Left | KeyCode::Char('-' | 'h') => return SettingsOutcome::Step(item, false),
+            KeyCode::Right | KeyCode::Char('+' | '=' | 'l' | ' ') => {
+                return SettingsOutcome::Step(item, true);
+            }
+            // The first digit of another number.
+            KeyCode::Char(c @ ('0'..='9' | '.')) if !choice && !item.is_system() => {
+                self.editing = Some(Input::of(c.encode_utf8(&mut [0; 4])));
+            }
+            KeyCode::Delete | KeyCode::Backspace => {
+                if let Item::Setting(name) = item {
+                    return SettingsOutcome::Reset(name);
+                }
+            }
+            KeyCode::Enter if choice => return SettingsOutcome::Step(item, true),
+            KeyCode::Enter => {
+                let text = value(source, item);
+                (self.editing, self.replaces) = (Some(Input::of(&text)), !item.is_system());
+            }
+            _ => {}
+        }
+        SettingsOutcome::Stay
     }
-    Some(line(input, row, Style::new(), buffer))
+
+    /// Takes a key while a value is typed.
+    fn type_value(&mut self, key: KeyEvent, item: Item) -> SettingsOutcome {
+        let Some(input) = &mut self.editing else { return SettingsOutcome::Stay };
+        let newline = key.code == KeyCode::Enter && key.modifiers.contains(KeyModifiers::ALT);
+        let replaces = std::mem::take(&mut self.replaces);
+        let plain = key.modifiers.difference(KeyModifiers::SHIFT).is_empty();
+        if replaces && plain && matches!(key.code, KeyCode::Char(_)) {
+            input.set("");
+        }
+        match key.code {
+            KeyCode::Esc => self.editing = None,
+            KeyCode::Enter if newline && item.is_system() => input.insert("\n"),
+            KeyCode::Enter => {
+                let text = input.text().to_owned();
+                self.editing = None;
+                return SettingsOutcome::Put(item, text);
+            }
+            _ => drop(edit(input, key)),
+        }
+        SettingsOutcome::Stay
+    }
+
+    /// Takes a pasted text.
+    pub fn paste(&mut self, text: &str) {
+        if let Some(input) = &mut self.editing {
+            input.insert(text);
+        }
+    }
+
+    /// Moves the list so that the row that is chosen can be seen.
+    pub fn prepare(&mut self, screen: Rect) {
+        let height = window_place(screen).height.saturating_sub(2);
+        self.first = first_of(self.first, self.at, ITEMS.len(), height);
+    }
+
+    /// Shows the pane; gives where the cursor stands.
+    pub fn render(&self, source: SettingsSource<'_>, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
+        let ui = source.interface.ui();
+        let Ui { words, look, lang } = ui;
+        let keys = if self.editing.is_some() { words.settings_keys_typing } else { words.settings_keys };
+        let inner = window(window_place(screen), words.settings, keys, look, buffer);
+        let cells = usize::from(inner.width);
+        let names = ITEMS.iter().map(|item| width(&item.label(ui, cells))).max().unwrap_or(0) + 2;
+        let rows: Vec<_> = ITEMS
+            .iter()
+            .map(|&item| {
+                let mut shown = one_line(&value(source, item));
+                if item.is_system() && shown.is_empty() {
+                    shown = (words.in_brackets)(&Setting::System.default_text(lang));
+                }
+                let explained = if cells >= WIDE { item.explained(ui) } else { "" };
+                let taken = if explained.is_empty() { 0 } else { width(explained) + 2 };
+                let room = cells.saturating_sub(names + taken);
+                let left = format!("{}{}", pad(&item.label(ui, cells), names), fit(&shown, room));
+                both_ends(&left, explained, cells, [Style::new(), look.dim()])
+            })
+            .collect();
+        list(rows, (self.first, Some(self.at)), inner, look, buffer);
+        let y = inner.y + self.at.saturating_sub(self.first) as u16;
+        let input = self.editing.as_ref()?;
+        let (x, width) = (inner.x + names as u16, inner.width.saturating_sub(names as u16));
+        let row = Rect { x, y, width, height: 1 };
+        for x in row.left()..row.right() {
+            buffer[(x, y)].reset();
+        }
+        Some(line(input, row, Style::new(), buffer))
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,10 @@
 //! The pane of the conversations.
 
-use super::app::App;
-use super::event::Effect;
 use super::input::Input;
-use super::look::Lang;
-use super::panels::{Panel, both_ends, edit, line, list, place, window};
-use super::text::{fit, one_line};
-use super::update::is_switching;
-use super::worker::{DeskTask, ModelTask};
+use super::interface::Ui;
+use super::text::{fit, one_line, width};
+use super::widgets::{both_ends, edit, first_of, line, list, place, window};
+use super::words::Words;
 use crate::session::store::Entry;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use jiff::ZonedDateTime;
@@ -15,30 +12,96 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
 use ratatui::text::Line;
-use std::time::Instant;
+
+/// The conversations on disk, as far as they are known.
+#[derive(Default)]
+pub struct TalkList {
+    entries: Vec<Entry>,
+    /// Those that were thrown away in this run, the last at the end.
+    trashed: Vec<String>,
+}
+
+impl TalkList {
+    /// The conversations, the latest first.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Whether one was thrown away that can be brought back.
+    pub fn has_trashed(&self) -> bool {
+        !self.trashed.is_empty()
+    }
+
+    /// One was thrown away, under this name in the trash.
+    pub fn trashed(&mut self, name: String) {
+        self.trashed.push(name);
+    }
+
+    /// That one is back.
+    pub fn restored(&mut self, name: &str) {
+        self.trashed.retain(|other| other != name);
+    }
+
+    /// Gives an entry another title.
+    pub fn rename(&mut self, name: &str, title: &str) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.name == name) {
+            title.clone_into(&mut entry.title);
+        }
+    }
+
+    /// Takes an entry out.
+    pub fn remove(&mut self, name: &str) {
+        self.entries.retain(|entry| entry.name != name);
+    }
+}
 
 /// The pane.
 #[derive(Default)]
-pub struct Talks {
-    /// What is searched for.
-    pub search: Input,
+pub struct TalksPane {
+    search: Input,
     /// The row that is chosen.
-    pub at: usize,
+    at: usize,
     /// The conversation in it: it stays chosen when the list is another one.
     name: Option<String>,
     /// The first row shown.
-    pub first: usize,
+    first: usize,
     /// Its new title, while it is typed.
-    pub renaming: Option<Input>,
-    /// What is said in the conversations is being searched: those shown are found by their titles.
-    pub searching: bool,
+    renaming: Option<Input>,
+    /// The texts of the conversations are being searched: those shown are found by their titles.
+    searching: bool,
 }
 
-impl Talks {
+/// What a key or a click did.
+#[derive(Debug, PartialEq)]
+pub enum TalksOutcome {
+    /// The pane stays.
+    Stay,
+    /// It closes.
+    Close,
+    /// It closes: open this one.
+    Open(String),
+    /// It closes: begin a new one.
+    New,
+    /// Something else is searched for.
+    Search,
+    /// Give the first another title.
+    Rename(String, String),
+    /// Throw this one away.
+    Delete(String),
+    /// Bring back what was thrown away last: in this run, or else in an earlier one.
+    Undelete(Option<String>),
+}
+
+impl TalksPane {
+    /// What is searched for, without spaces around it.
+    pub fn text(&self) -> &str {
+        self.search.text().trim()
+    }
+
     /// Chooses a row.
-    pub fn choose(&mut self, at: usize, talks: &[Entry]) {
-        self.at = at.min(talks.len().saturating_sub(1));
-        self.name = talks.get(self.at).map(|entry| entry.name.clone());
+    fn choose(&mut self, at: usize, entries: &[Entry]) {
+        self.at = at.min(entries.len().saturating_sub(1));
+        self.name = entries.get(self.at).map(|entry| entry.name.clone());
     }
 
     /// Chooses a conversation, which may not be in the list yet.
@@ -46,176 +109,181 @@ impl Talks {
         self.name = Some(name);
     }
 
-    /// What is searched for, without spaces around it.
-    fn text(&self) -> &str {
-        self.search.text().trim()
+    /// An entry was taken out of the list: the one in its row is chosen.
+    pub fn removed(&mut self, list: &TalkList) {
+        self.choose(self.at, &list.entries);
     }
 
-    /// The list is another one.
-    fn relisted(&mut self, talks: &[Entry]) {
+    /// What is searched for is another text: the first of what is found is chosen. Titles are known at once; an entry
+    /// that does not match is never shown, and so nothing is done to it.
+    fn searched(&mut self, list: &mut TalkList) -> TalksOutcome {
+        let text = self.search.text().trim();
+        list.entries.retain(|entry| entry.is_titled(text));
+        self.searching = true;
+        // It stays chosen when others come before it.
+        self.choose(0, &list.entries);
+        TalksOutcome::Search
+    }
+
+    /// Takes the conversations that hold `text`, unless something else is searched for by now.
+    pub fn listed(&mut self, text: &str, entries: Vec<Entry>, list: &mut TalkList) {
+        if self.text() != text {
+            return;
+        }
         self.searching = false;
-        let place = talks.iter().position(|entry| Some(&entry.name) == self.name.as_ref());
+        let place = entries.iter().position(|entry| Some(&entry.name) == self.name.as_ref());
         if place.is_none() {
             self.renaming = None;
         }
-        self.choose(place.unwrap_or(self.at), talks);
+        self.choose(place.unwrap_or(self.at), &entries);
+        list.entries = entries;
     }
-}
 
-/// Opens the pane.
-pub fn open(app: &mut App) -> Vec<Effect> {
-    app.panel = Some(Panel::Talks(Talks::default()));
-    relist(app)
-}
-
-/// Asks for the list that the pane shows, if it is open.
-pub fn relist(app: &App) -> Vec<Effect> {
-    match &app.panel {
-        Some(Panel::Talks(state)) => vec![Effect::Desk(DeskTask::List(state.text().to_owned()))],
-        _ => Vec::new(),
-    }
-}
-
-/// What is searched for is another text: the first of what is found is chosen. Titles are known at once; what does not
-/// hold it is never shown, and so nothing is done to it.
-pub fn searched(app: &mut App) -> Vec<Effect> {
-    if let Some(Panel::Talks(state)) = &mut app.panel {
-        let text = state.text();
-        app.talks.retain(|entry| entry.is_titled(text));
-        state.searching = true;
-        // It stays so when others come before it.
-        state.choose(0, &app.talks);
-    }
-    relist(app)
-}
-
-/// Takes the conversations that hold `text`, unless something else is searched for by now.
-pub fn listed(app: &mut App, text: &str, talks: Vec<Entry>) {
-    match &mut app.panel {
-        Some(Panel::Talks(state)) if state.text() == text => {
-            app.talks = talks;
-            state.relisted(&app.talks);
+    /// Takes a key.
+    pub fn key(&mut self, key: KeyEvent, list: &mut TalkList) -> TalksOutcome {
+        if let Some(input) = &mut self.renaming {
+            match key.code {
+                KeyCode::Esc => self.renaming = None,
+                KeyCode::Enter => {
+                    let title = one_line(input.text());
+                    self.renaming = None;
+                    if let Some(entry) = list.entries.get(self.at).filter(|_| !title.is_empty()) {
+                        return TalksOutcome::Rename(entry.name.clone(), title);
+                    }
+                }
+                _ => drop(edit(input, key)),
+            }
+            return TalksOutcome::Stay;
         }
-        _ => {}
-    }
-}
-
-/// Takes a key.
-pub fn key(app: &mut App, key: KeyEvent, now: Instant) -> Vec<Effect> {
-    let Some(Panel::Talks(state)) = &mut app.panel else { return Vec::new() };
-    let entry = app.talks.get(state.at);
-    if let Some(input) = &mut state.renaming {
+        let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
-            KeyCode::Esc => state.renaming = None,
+            KeyCode::Esc if !self.search.is_empty() => {
+                self.search = Input::default();
+                return self.searched(list);
+            }
+            KeyCode::Esc | KeyCode::F(3) => return TalksOutcome::Close,
+            KeyCode::Up => self.choose(self.at.saturating_sub(1), &list.entries),
+            KeyCode::Down => self.choose(self.at + 1, &list.entries),
+            KeyCode::PageUp => self.choose(self.at.saturating_sub(10), &list.entries),
+            KeyCode::PageDown => self.choose(self.at + 10, &list.entries),
             KeyCode::Enter => {
-                let title = one_line(input.text());
-                state.renaming = None;
-                return rename(app, title, now);
+                if let Some(entry) = list.entries.get(self.at) {
+                    return TalksOutcome::Open(entry.name.clone());
+                }
             }
+            KeyCode::Delete => return self.delete(list),
+            KeyCode::Char('d') if control => return self.delete(list),
+            // In a line that is not empty Ctrl+U clears the line, as everywhere.
+            KeyCode::Char(c) if control && (c == 'z' || c == 'u' && self.search.is_empty()) => {
+                return TalksOutcome::Undelete(list.trashed.last().cloned());
+            }
+            KeyCode::F(6) => self.rename(list),
+            KeyCode::Char('r') if control => self.rename(list),
+            KeyCode::Char('n') if control => return TalksOutcome::New,
             _ => {
-                edit(input, key);
-            }
-        }
-        return Vec::new();
-    }
-    let control = key.modifiers.contains(KeyModifiers::CONTROL);
-    match key.code {
-        KeyCode::Esc if !state.search.is_empty() => {
-            state.search = Input::default();
-            return searched(app);
-        }
-        KeyCode::Esc | KeyCode::F(3) => app.panel = None,
-        KeyCode::Up => state.choose(state.at.saturating_sub(1), &app.talks),
-        KeyCode::Down => state.choose(state.at + 1, &app.talks),
-        KeyCode::PageUp => state.choose(state.at.saturating_sub(10), &app.talks),
-        KeyCode::PageDown => state.choose(state.at + 10, &app.talks),
-        KeyCode::Enter => {
-            if let Some(entry) = entry {
-                let name = entry.name.clone();
-                app.panel = None;
-                // The one that is open stays as it is, an answer on its way included.
-                if app.talk.name.as_ref() != Some(&name) || app.switching > 0 {
-                    return switch(app, ModelTask::Open(name));
+                let before = self.search.text().to_owned();
+                if edit(&mut self.search, key) && self.search.text() != before {
+                    return self.searched(list);
                 }
             }
         }
-        KeyCode::Delete => return delete(app, now),
-        KeyCode::Char('d') if control => return delete(app, now),
-        // In a line that is not empty it clears the line, as everywhere.
-        KeyCode::Char(c) if control && (c == 'z' || c == 'u' && state.search.is_empty()) => {
-            return vec![Effect::Desk(DeskTask::Undelete(app.trashed.last().cloned()))];
+        TalksOutcome::Stay
+    }
+
+    /// Begins a new title for the conversation that is chosen, which then stays so.
+    fn rename(&mut self, list: &TalkList) {
+        self.choose(self.at, &list.entries);
+        self.renaming = list.entries.get(self.at).map(|entry| Input::of(&entry.title));
+    }
+
+    fn delete(&self, list: &TalkList) -> TalksOutcome {
+        let name = list.entries.get(self.at).map(|entry| entry.name.clone());
+        name.map_or(TalksOutcome::Stay, TalksOutcome::Delete)
+    }
+
+    /// Takes a pasted text.
+    pub fn paste(&mut self, text: &str, list: &mut TalkList) -> TalksOutcome {
+        let text = one_line(text);
+        if let Some(input) = &mut self.renaming {
+            input.insert(&text);
+            return TalksOutcome::Stay;
         }
-        KeyCode::F(6) => rename_chosen(state, &app.talks),
-        KeyCode::Char('r') if control => rename_chosen(state, &app.talks),
-        KeyCode::Char('n') if control => {
-            app.panel = None;
-            return switch(app, ModelTask::New);
-        }
-        _ => {
-            let before = state.search.text().to_owned();
-            if edit(&mut state.search, key) && state.search.text() != before {
-                return searched(app);
+        self.search.insert(&text);
+        self.searched(list)
+    }
+
+    /// Takes a click: it chooses a row, and opens the one that is chosen.
+    pub fn click(&mut self, at: Position, screen: Rect, list: &mut TalkList) -> TalksOutcome {
+        let place = list_place(screen);
+        if self.renaming.is_none() && place.contains(at) {
+            let row = self.first + usize::from(at.y - place.y);
+            if row == self.at {
+                return self.key(KeyCode::Enter.into(), list);
             }
+            self.choose(row, &list.entries);
         }
+        TalksOutcome::Stay
     }
-    Vec::new()
-}
 
-/// Begins a new title for the conversation that is chosen, which then stays so.
-fn rename_chosen(state: &mut Talks, talks: &[Entry]) {
-    state.choose(state.at, talks);
-    state.renaming = talks.get(state.at).map(|entry| Input::of(&entry.title));
-}
+    /// Moves the list so that the row that is chosen can be seen.
+    pub fn prepare(&mut self, screen: Rect, list: &TalkList) {
+        self.first = first_of(self.first, self.at, list.entries.len(), list_place(screen).height);
+    }
 
-/// Whether the conversation that is chosen is the open one; then it is the model's thread that writes it.
-fn is_open(app: &App, entry: &Entry) -> bool {
-    app.talk.name.as_ref() == Some(&entry.name)
-}
-
-/// Gives the conversation that is chosen another title.
-fn rename(app: &mut App, title: String, now: Instant) -> Vec<Effect> {
-    let Some(Panel::Talks(Talks { at, .. })) = app.panel else { return Vec::new() };
-    let Some(entry) = app.talks.get(at).filter(|_| !title.is_empty()) else { return Vec::new() };
-    let open = is_open(app, entry);
-    if open && is_switching(app, now) {
-        return Vec::new();
+    /// Shows the pane; gives where the cursor stands. `open` is the name of the open conversation.
+    pub fn render(
+        &self,
+        talks: &TalkList,
+        open: Option<&str>,
+        ui: Ui,
+        screen: Rect,
+        buffer: &mut Buffer,
+    ) -> Option<Position> {
+        let Ui { words, look, .. } = ui;
+        let keys = match (&self.renaming, talks.has_trashed()) {
+            (Some(_), _) => words.talks_keys_renaming,
+            (None, _) if !self.search.is_empty() => words.talks_keys_searching,
+            (None, true) => words.talks_keys_deleted,
+            (None, false) => words.talks_keys,
+        };
+        let inner = window(window_place(screen), words.conversations, keys, look, buffer);
+        let cells = width(words.search) as u16;
+        buffer.set_string(inner.x, inner.y, words.search, look.dim());
+        let row =
+            Rect { x: inner.x + cells, y: inner.y, width: inner.width.saturating_sub(cells), height: 1 };
+        let cursor = line(&self.search, row, Style::new(), buffer);
+        let inside = list_place(screen);
+        if talks.entries.is_empty() {
+            let none = if self.searching { words.searching } else { words.no_conversations };
+            buffer.set_string(inside.x, inside.y, none, look.dim());
+            return Some(cursor);
+        }
+        if self.searching {
+            // Between what is searched for and what is found already.
+            let text = fit(words.searching, usize::from(inside.width));
+            buffer.set_string(inside.x, inside.y - 1, text, look.dim());
+        }
+        let at = self.at.min(talks.entries.len() - 1);
+        let now = ZonedDateTime::now();
+        let shown = talks.entries.iter().skip(self.first).take(usize::from(inside.height));
+        let rows: Vec<Line<'_>> = shown
+            .map(|entry| {
+                let mark = if open == Some(&entry.name) { "* " } else { "  " };
+                let then = ZonedDateTime::try_from(entry.modified).unwrap_or_else(|_| now.clone());
+                let title = format!("{mark}{}", one_line(&entry.title));
+                let styles = [Style::new(), look.dim()];
+                both_ends(&title, &when(&then, &now, words), usize::from(inside.width), styles)
+            })
+            .collect();
+        list(rows, (0, at.checked_sub(self.first)), inside, look, buffer);
+        let Some(input) = &self.renaming else { return Some(cursor) };
+        let y = inside.y + at.saturating_sub(self.first) as u16;
+        for x in inside.left()..inside.right() {
+            buffer[(x, y)].reset();
+        }
+        let row = Rect { x: inside.x + 2, y, width: inside.width.saturating_sub(2), height: 1 };
+        Some(line(input, row, Style::new(), buffer))
     }
-    app.talks[at].title.clone_from(&title);
-    if open {
-        return vec![Effect::Work(ModelTask::Rename(title))];
-    }
-    let mut effects = vec![Effect::Desk(DeskTask::Rename(app.talks[at].name.clone(), title))];
-    effects.extend(relist(app));
-    effects
-}
-
-/// Throws the conversation that is chosen away.
-fn delete(app: &mut App, now: Instant) -> Vec<Effect> {
-    let Some(Panel::Talks(Talks { at, .. })) = app.panel else { return Vec::new() };
-    let Some(entry) = app.talks.get(at) else { return Vec::new() };
-    let open = is_open(app, entry);
-    if open && is_switching(app, now) {
-        return Vec::new();
-    }
-    let entry = app.talks.remove(at);
-    if let Some(Panel::Talks(state)) = &mut app.panel {
-        state.choose(at, &app.talks);
-    }
-    match open {
-        true => switch(app, ModelTask::Delete),
-        false => vec![Effect::Desk(DeskTask::Delete(entry.name))],
-    }
-}
-
-/// Puts another conversation on the screen; an answer on its way ends, and what was said of it stays with its own.
-pub fn switch(app: &mut App, work: ModelTask) -> Vec<Effect> {
-    app.stop();
-    app.leave_editing();
-    app.transcript.to_end();
-    // It was about the other one.
-    app.flash = None;
-    app.switching += 1;
-    vec![Effect::Work(work)]
 }
 
 /// The window's place.
@@ -224,7 +292,7 @@ pub fn window_place(screen: Rect) -> Rect {
 }
 
 /// Where the list is.
-pub fn list_place(screen: Rect) -> Rect {
+fn list_place(screen: Rect) -> Rect {
     let area = window_place(screen);
     Rect {
         x: area.x + 2,
@@ -234,85 +302,17 @@ pub fn list_place(screen: Rect) -> Rect {
     }
 }
 
-/// Shows the pane.
-pub fn render(app: &App, state: &Talks, screen: Rect, buffer: &mut Buffer) -> Option<Position> {
-    let look = app.look();
-    let area = window_place(screen);
-    let hint = match (&state.renaming, !app.trashed.is_empty()) {
-        (Some(_), _) => app.say("Enter renames, Esc leaves it", "Enter 改名，Esc 取消"),
-        (None, _) if !state.search.is_empty() => app.say(
-            "Enter open, Ctrl+R rename, Del delete, Esc clears the search",
-            "Enter 打开，Ctrl+R 改名，Del 删除，Esc 清除搜索",
-        ),
-        (None, true) => app.say("Ctrl+Z brings back what was deleted", "Ctrl+Z 恢复已删除的对话"),
-        (None, false) => app.say(
-            "Enter open, Ctrl+R rename, Del delete, Esc close",
-            "Enter 打开，Ctrl+R 改名，Del 删除，Esc 关闭",
-        ),
-    };
-    let inner = window(area, app.say("Conversations", "对话"), hint, look, buffer);
-    let label = app.say("Search: ", "搜索：");
-    let cells = super::text::width(label) as u16;
-    buffer.set_string(inner.x, inner.y, label, look.dim());
-    let row = Rect { x: inner.x + cells, y: inner.y, width: inner.width.saturating_sub(cells), height: 1 };
-    let cursor = line(&state.search, row, Style::new(), buffer);
-    let inside = list_place(screen);
-    let searching = app.say("searching ...", "正在搜索……");
-    if app.talks.is_empty() {
-        let none = if state.searching { searching } else { app.say("none", "没有对话") };
-        buffer.set_string(inside.x, inside.y, none, look.dim());
-        return Some(cursor);
-    }
-    if state.searching {
-        // Between what is searched for and what is found already.
-        buffer.set_string(inside.x, inside.y - 1, fit(searching, usize::from(inside.width)), look.dim());
-    }
-    let at = state.at.min(app.talks.len() - 1);
-    let now = ZonedDateTime::now();
-    let rows: Vec<Line<'_>> = app
-        .talks
-        .iter()
-        .skip(state.first)
-        .take(usize::from(inside.height))
-        .map(|entry| {
-            let mark = if is_open(app, entry) { "* " } else { "  " };
-            let then = ZonedDateTime::try_from(entry.modified).unwrap_or_else(|_| now.clone());
-            let title = format!("{mark}{}", one_line(&entry.title));
-            both_ends(
-                &title,
-                &when(&then, &now, app.lang()),
-                usize::from(inside.width),
-                [Style::new(), look.dim()],
-            )
-        })
-        .collect();
-    list(&rows, (0, at.checked_sub(state.first)), inside, look, buffer);
-    let Some(input) = &state.renaming else { return Some(cursor) };
-    let y = inside.y + at.saturating_sub(state.first) as u16;
-    for x in inside.left()..inside.right() {
-        buffer[(x, y)].reset();
-    }
-    Some(line(
-        input,
-        Rect { x: inside.x + 2, y, width: inside.width.saturating_sub(2), height: 1 },
-        Style::new(),
-        buffer,
-    ))
-}
-
 /// When something was, for a person: how long ago, or the day where that is not today's.
-fn when(then: &ZonedDateTime, now: &ZonedDateTime, lang: Lang) -> String {
+fn when(then: &ZonedDateTime, now: &ZonedDateTime, words: &Words) -> String {
     let seconds = now.duration_since(then).as_secs().max(0);
     let days = (now.date() - then.date()).get_days();
     let time = then.strftime("%H:%M");
-    match lang {
-        _ if seconds < 60 => lang.of("just now", "刚刚").into(),
-        Lang::En if seconds < 3600 => format!("{} min ago", seconds / 60),
-        Lang::Zh if seconds < 3600 => format!("{} 分钟前", seconds / 60),
-        // Late in the evening it is not yet yesterday's.
-        Lang::En if days == 0 || seconds < 6 * 3600 => format!("{} h ago", seconds / 3600),
-        Lang::Zh if days == 0 || seconds < 6 * 3600 => format!("{} 小时前", seconds / 3600),
-        _ if days == 1 => format!("{} {time}", lang.of("yesterday", "昨天")),
+    match days {
+        _ if seconds < 60 => words.just_now.into(),
+        _ if seconds < 3600 => (words.minutes_ago)(seconds / 60),
+        // What was half an hour before midnight is hours ago, not of another day.
+        _ if days == 0 || seconds < 6 * 3600 => (words.hours_ago)(seconds / 3600),
+        1 => format!("{} {time}", words.yesterday),
         _ if then.year() == now.year() => then.strftime("%m-%d %H:%M").to_string(),
         _ => then.strftime("%Y-%m-%d").to_string(),
     }
@@ -321,6 +321,8 @@ fn when(then: &ZonedDateTime, now: &ZonedDateTime, lang: Lang) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tui::look::Lang;
+    use crate::tui::words::words;
 
     #[test]
     fn how_long_ago_or_which_day() {
@@ -335,10 +337,11 @@ mod tests {
             ("2025-12-31T08:00", "2025-12-31", "2025-12-31"),
         ] {
             let then = format!("{then}[Asia/Shanghai]").parse().unwrap();
-            assert_eq!([when(&then, &now, Lang::En), when(&then, &now, Lang::Zh)], [en, zh]);
+            let shown = [Lang::En, Lang::Zh].map(|lang| when(&then, &now, words(lang)));
+            assert_eq!(shown, [en, zh]);
         }
         let night: ZonedDateTime = "2026-11-28T00:30[Asia/Shanghai]".parse().unwrap();
         let then = "2026-11-27T22:30[Asia/Shanghai]".parse().unwrap();
-        assert_eq!(when(&then, &night, Lang::Zh), "2 小时前");
+        assert_eq!(when(&then, &night, words(Lang::Zh)), "2 小时前");
     }
 }

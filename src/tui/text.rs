@@ -101,14 +101,14 @@ pub fn cut(text: &str, cells: usize) -> &str {
     text
 }
 
-/// `text`, or its beginning and `...` where it takes more than `cells`.
+/// `text`, or its beginning and `…` where it takes more than `cells`.
 pub fn fit(text: &str, cells: usize) -> Cow<'_, str> {
     if width(text) <= cells {
         return Cow::Borrowed(text);
     }
     match cells {
         0..=3 => Cow::Borrowed(cut(text, cells)),
-        _ => Cow::Owned(format!("{}...", cut(text, cells - 3))),
+        _ => Cow::Owned(format!("{}…", cut(text, cells - 1))),
     }
 }
 
@@ -263,8 +263,8 @@ mod tests {
     #[test]
     fn texts_are_cut_by_cells() {
         assert_eq!(fit("床前明月光", 10), "床前明月光");
-        assert_eq!(fit("床前明月光", 9), "床前明...");
-        assert_eq!(fit("床前明月光", 8), "床前...");
+        assert_eq!(fit("床前明月光", 9), "床前明月…");
+        assert_eq!(fit("床前明月光", 8), "床前明…");
         assert_eq!(pad("床", 4), "床  ");
         assert_eq!(width(&pad("床前明月光", 8)), 8);
         assert_eq!(cut("a床", 2), "a");

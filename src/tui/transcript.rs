@@ -1,29 +1,36 @@
 //! The pane of the conversation. Rows are made once and kept: a frame costs the rows it shows, however long the
 //! conversation is.
 
-use super::app::{Live, stop_note};
-use super::look::{Lang, Look};
+use super::interface::Ui;
+use super::live::Live;
+use super::look::Look;
 use super::markdown;
 use super::worker::Talk;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
+use ratatui::widgets::{Scrollbar, ScrollbarOrientation, ScrollbarState, StatefulWidget};
 
 /// Rows that a question may have before it is folded, and those that are left then.
 const FOLD: (usize, usize) = (16, 6);
 
 /// What the rows were made for; all anew when it changes.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy)]
 pub struct Made {
     /// Cells of a row.
     pub cells: usize,
-    /// Colours and glyphs.
-    pub look: Look,
-    /// Language of the names.
-    pub lang: Lang,
+    /// Language, colours and glyphs.
+    pub ui: Ui,
     /// Answers as they are.
     pub raw: bool,
+}
+
+impl PartialEq for Made {
+    fn eq(&self, other: &Self) -> bool {
+        let key = |made: &Self| (made.cells, made.ui.look, made.ui.lang, made.raw);
+        key(self) == key(other)
+    }
 }
 
 /// The rows of a conversation.
@@ -102,10 +109,10 @@ impl Transcript {
             let mut rows = self.question(&turn.question, made);
             rows.extend(answer_rows(&turn.answer, made));
             if turn.is_empty() {
-                rows.push(Line::styled(made.lang.of("(no answer)", "（没有回答）"), made.look.dim()));
+                rows.push(Line::styled(made.ui.words.no_answer, made.ui.look.dim()));
             }
-            if let Some(note) = stop_note(turn.stop, made.lang) {
-                rows.push(Line::styled(format!("[{note}]"), made.look.dim()));
+            if let Some(note) = (made.ui.words.stop)(turn.stop) {
+                rows.push(Line::styled(format!("[{note}]"), made.ui.look.dim()));
             }
             rows.push(Line::default());
             if index + 1 == talk.dropped {
@@ -127,7 +134,7 @@ impl Transcript {
     fn grow(&mut self, live: &Live, made: Made) {
         if self.live.shown.is_none() {
             self.live.question = self.question(&live.question, made);
-            self.live.question.push(name(made.lang.of("Huozi", "活字"), made.look.model()));
+            self.live.question.push(name(made.ui.words.model, made.ui.look.model()));
         }
         if self.live.shown == Some(live.text.len()) {
             return;
@@ -145,21 +152,18 @@ impl Transcript {
         }
         self.live.tail = body(&live.text[self.live.finished..], made);
         if live.text.is_empty() {
-            self.live.tail = vec![Line::styled("...", made.look.dim())];
+            self.live.tail = vec![Line::styled(made.ui.words.waiting, made.ui.look.dim())];
         }
     }
 
     fn question(&self, text: &str, made: Made) -> Vec<Line<'static>> {
-        let mut rows = vec![name(made.lang.of("You", "你"), made.look.user())];
+        let mut rows = vec![name(made.ui.words.you, made.ui.look.user())];
         let mut said = markdown::plain(text.trim_end(), made.cells, Style::new());
         if said.len() > FOLD.0 && !self.unfolded {
             let more = said.len() - FOLD.1;
             said.truncate(FOLD.1);
-            let note = match made.lang {
-                Lang::En => format!("... {more} more rows (Alt+O)"),
-                Lang::Zh => format!("…… 还有 {more} 行（Alt+O）"),
-            };
-            said.push(Line::styled(note, made.look.dim()));
+            let note = (made.ui.words.folded)(more);
+            said.push(Line::styled(note, made.ui.look.dim()));
         }
         rows.extend(said);
         rows.push(Line::default());
@@ -232,13 +236,17 @@ impl Transcript {
         }
         let (len, height) = (self.len(), usize::from(area.height));
         if len > height && area.width > 0 && height > 0 {
-            let thumb = (height * height / len).max(1);
-            let at = first * (height - thumb) / (len - height);
-            for y in 0..height {
-                let on = (at..at + thumb).contains(&y);
-                let (glyph, style) = if on { (" ", look.bar()) } else { (look.side(), look.dim()) };
-                buffer.set_string(area.right() - 1, area.y + y as u16, glyph, style);
-            }
+            let bar = Scrollbar::new(ScrollbarOrientation::VerticalRight)
+                .begin_symbol(None)
+                .end_symbol(None)
+                .track_symbol(Some(look.side()))
+                .track_style(look.dim())
+                .thumb_symbol(" ")
+                .thumb_style(look.bar());
+            // Positions that the first row can have, not rows: the thumb reaches the end with the last of them.
+            let mut state =
+                ScrollbarState::new(len - height + 1).position(first).viewport_content_length(height);
+            bar.render(area, buffer, &mut state);
         }
     }
 }
@@ -251,12 +259,12 @@ fn body(text: &str, made: Made) -> Vec<Line<'static>> {
     if made.raw {
         markdown::plain(text.trim_end(), made.cells, Style::new())
     } else {
-        markdown::rows(text, made.cells, made.look)
+        markdown::rows(text, made.cells, made.ui.look)
     }
 }
 
 fn answer_rows(text: &str, made: Made) -> Vec<Line<'static>> {
-    let mut rows = vec![name(made.lang.of("Huozi", "活字"), made.look.model())];
+    let mut rows = vec![name(made.ui.words.model, made.ui.look.model())];
     if !text.is_empty() {
         rows.extend(body(text, made));
     }
@@ -265,11 +273,8 @@ fn answer_rows(text: &str, made: Made) -> Vec<Line<'static>> {
 
 /// What stands between the turns that the model no longer sees and those that it does.
 fn dropped_mark(turns: usize, made: Made) -> Vec<Line<'static>> {
-    let text = match made.lang {
-        Lang::En => format!("the {turns} exchanges above are no longer in the prompt"),
-        Lang::Zh => format!("以上 {turns} 轮已不在上下文中"),
-    };
-    let mut rows = markdown::plain(&text, made.cells, made.look.note());
-    rows.push(Line::styled(made.look.rule().repeat(made.cells.min(60)), made.look.note()));
+    let text = (made.ui.words.dropped_above)(turns);
+    let mut rows = markdown::plain(&text, made.cells, made.ui.look.note());
+    rows.push(Line::styled(made.ui.look.rule().repeat(made.cells.min(60)), made.ui.look.note()));
     rows
 }

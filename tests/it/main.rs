@@ -30,7 +30,11 @@ mod tui;
 #[cfg(feature = "tui")]
 mod tui_cases;
 #[cfg(feature = "tui")]
+mod tui_drafts;
+#[cfg(feature = "tui")]
 mod tui_kept;
+#[cfg(feature = "tui")]
+mod tui_random;
 #[cfg(feature = "tui")]
 mod tui_shown;
 #[cfg(feature = "tui")]

@@ -1,16 +1,17 @@
-//! The terminal chat, without terminal and model: every key, whole screens, and events that nobody would send.
+//! The terminal chat, without terminal and model: every key, whole screens, and events that no person would send.
 
-use crate::tui_support::{World, about, asked, chosen, conversation, entries, models, stats, text, turn};
+use crate::tui_support::{World, about, asked, chosen, command, conversation, entries, models, stats, turn};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use huozi::session::open::Source;
 use huozi::session::{Event, Stop, Turn};
-use huozi::tui::app::{Busy, Screen};
+use huozi::tui::app::{Screen, Start};
 use huozi::tui::event::{Effect, Msg};
+use huozi::tui::interface::Surroundings;
 use huozi::tui::keys::BINDINGS;
+use huozi::tui::live::Busy;
 use huozi::tui::look::Lang;
 use huozi::tui::worker::{AskKind, DeskTask, ModelTask, Report, Talk};
 use std::path::Path;
-use unicode_width::UnicodeWidthStr;
 
 const SIZES: [(u16, u16); 3] = [(40, 12), (80, 24), (200, 60)];
 
@@ -18,7 +19,7 @@ const SIZES: [(u16, u16); 3] = [(40, 12), (80, 24), (200, 60)];
 fn answer(world: &mut World, said: &str, stop: Stop) {
     let (ask, question) = asked(&world.effects).expect("something was asked");
     world.effects.clear();
-    let mut turns = world.app.talk.turns.clone();
+    let mut turns = world.app.talk().turns().to_vec();
     if ask != AskKind::New {
         turns.pop();
     }
@@ -41,34 +42,38 @@ fn ask_stop_retry_edit_undo() {
     assert!(world.key(KeyCode::Enter).is_empty(), "nothing is written");
     world.write("你好");
     assert_eq!(asked(&world.key(KeyCode::Enter)), Some((AskKind::New, "你好".into())));
-    assert!(world.app.input.is_empty());
+    assert!(world.app.composer().is_empty());
     // While it answers one can write, not send.
     world.write("下一个");
     assert_eq!(asked(&world.key(KeyCode::Enter)), None);
-    assert_eq!(world.app.input.text(), "下一个");
+    assert_eq!(world.app.composer().text(), "下一个");
     world.key(KeyCode::Esc);
-    assert!(world.app.live().is_some_and(|live| live.stopping));
+    assert!(world.app.talk().live().is_some_and(|live| live.stopping));
     answer(&mut world, "再见", Stop::Cancelled);
-    assert!(matches!(world.app.busy, Busy::Idle) && world.screen().contains("[已停止]"));
+    assert!(matches!(world.app.talk().busy(), Busy::Idle) && world.screen().contains("[已停止]"));
 
     assert_eq!(asked(&world.key(KeyCode::F(5))), Some((AskKind::Retry, "你好".into())));
     answer(&mut world, "您好", Stop::EndToken(0));
-    assert_eq!(world.app.talk.turns.len(), 1);
+    assert_eq!(world.app.talk().turns().len(), 1);
 
     world.key(KeyCode::F(7));
-    assert_eq!((world.app.input.text(), world.app.editing), ("你好", true));
+    assert_eq!((world.app.composer().text(), world.app.composer().is_editing()), ("你好", true));
     world.key(KeyCode::Esc);
-    assert_eq!((world.app.input.text(), world.app.editing), ("下一个", false), "the draft is back");
+    assert_eq!(
+        (world.app.composer().text(), world.app.composer().is_editing()),
+        ("下一个", false),
+        "the draft is back"
+    );
     world.alt('e');
     world.write("吗");
     assert_eq!(asked(&world.key(KeyCode::Enter)), Some((AskKind::Revise, "你好吗".into())));
     answer(&mut world, "好", Stop::EndToken(0));
-    assert!(!world.app.editing);
+    assert!(!world.app.composer().is_editing());
 
     world.ctrl('u');
     let undone = world.key(KeyCode::F(6));
     assert!(matches!(undone[..], [Effect::Work(ModelTask::Undo)]));
-    assert_eq!(world.app.input.text(), "你好吗", "the question is not lost");
+    assert_eq!(world.app.composer().text(), "你好吗", "the question is not lost");
     world.talk(Vec::new());
     assert!(world.key(KeyCode::F(5)).is_empty() && world.screen().contains("还没有对话内容"));
 }
@@ -80,7 +85,7 @@ fn a_question_that_failed_is_back_in_the_input() {
     world.key(KeyCode::Enter);
     world.report(Report::Talk(Box::default()));
     world.report(Report::Answered(Some("the message is too long".into())));
-    assert_eq!(world.app.input.text(), "too long");
+    assert_eq!(world.app.composer().text(), "too long");
     assert!(world.screen().contains("the message is too long"));
 }
 
@@ -91,7 +96,11 @@ fn every_key_of_the_table_does_something() {
             let mut world = World::chat((80, 24), Lang::En, conversation());
             world.write("ab");
             world.effects.clear();
-            let before = (world.screen(), world.app.input.text().to_owned(), world.app.prefs.clone());
+            let before = (
+                world.screen(),
+                world.app.composer().text().to_owned(),
+                world.app.interface().prefs().clone(),
+            );
             let mut modifiers = KeyModifiers::NONE;
             let mut rest = name;
             for (prefix, modifier) in [
@@ -125,14 +134,22 @@ fn every_key_of_the_table_does_something() {
                 "Alt+O" => world.talk(vec![turn(&"a\n".repeat(30), "b")]),
                 _ => {}
             }
-            let before = if world.app.input.text() == before.1 {
+            let before = if world.app.composer().text() == before.1 {
                 before
             } else {
-                (world.screen(), world.app.input.text().to_owned(), world.app.prefs.clone())
+                (
+                    world.screen(),
+                    world.app.composer().text().to_owned(),
+                    world.app.interface().prefs().clone(),
+                )
             };
             let screen = world.screen();
             let effects = world.send(Msg::Key(KeyEvent::new(code, modifiers)));
-            let after = (world.screen(), world.app.input.text().to_owned(), world.app.prefs.clone());
+            let after = (
+                world.screen(),
+                world.app.composer().text().to_owned(),
+                world.app.interface().prefs().clone(),
+            );
             assert!(!effects.is_empty() || screen != after.0 || before.1 != after.1, "{name} does nothing");
         }
     }
@@ -145,11 +162,11 @@ fn ctrl_c_stops_then_empties_then_quits() {
     world.key(KeyCode::Enter);
     world.write("next");
     assert!(world.ctrl('c').is_empty());
-    assert!(world.app.live().is_some_and(|live| live.stopping));
-    assert_eq!(world.app.input.text(), "next");
+    assert!(world.app.talk().live().is_some_and(|live| live.stopping));
+    assert_eq!(world.app.composer().text(), "next");
     answer(&mut world, "x", Stop::Cancelled);
     world.pass(3000);
-    assert!(world.ctrl('c').is_empty() && world.app.input.is_empty());
+    assert!(world.ctrl('c').is_empty() && world.app.composer().is_empty());
     world.pass(3000);
     assert!(world.ctrl('c').is_empty(), "the first one only warns");
     assert!(matches!(world.ctrl('c')[..], [Effect::Quit]));
@@ -158,9 +175,9 @@ fn ctrl_c_stops_then_empties_then_quits() {
     for _ in 0..2 {
         world.ctrl('c');
         world.write("new");
-        assert!(world.ctrl('c').is_empty() && world.app.input.is_empty());
+        assert!(world.ctrl('c').is_empty() && world.app.composer().is_empty());
         world.send(Msg::Paste("pasted".into()));
-        assert!(world.ctrl('c').is_empty() && world.app.input.is_empty());
+        assert!(world.ctrl('c').is_empty() && world.app.composer().is_empty());
     }
     assert!(matches!(world.ctrl('c')[..], [Effect::Quit]));
     // Ctrl+D quits only with nothing written.
@@ -176,22 +193,22 @@ fn history_is_walked_from_the_first_and_the_last_row() {
     let mut world = World::chat((80, 24), Lang::En, conversation());
     world.write("draft");
     world.key(KeyCode::Up);
-    assert!(world.app.input.text().starts_with("比较李白"));
+    assert!(world.app.composer().text().starts_with("比较李白"));
     world.key(KeyCode::Up);
-    assert_eq!(world.app.input.text(), "写一首关于月的诗。");
+    assert_eq!(world.app.composer().text(), "写一首关于月的诗。");
     world.key(KeyCode::Up);
-    assert_eq!(world.app.input.text(), "写一首关于月的诗。", "there is no older one");
+    assert_eq!(world.app.composer().text(), "写一首关于月的诗。", "there is no older one");
     world.key(KeyCode::Down);
     world.key(KeyCode::Down);
-    assert_eq!(world.app.input.text(), "draft");
+    assert_eq!(world.app.composer().text(), "draft");
     world.key(KeyCode::Down);
-    assert_eq!(world.app.input.text(), "draft");
+    assert_eq!(world.app.composer().text(), "draft");
 }
 
 #[test]
 fn the_send_key_can_be_changed_and_is_kept() {
     let mut world = World::chat((80, 24), Lang::En, Vec::new());
-    world.app.prefs.enter_sends = false;
+    command(&mut world, "/set send_key alt+enter");
     world.write("a");
     assert_eq!(asked(&world.key(KeyCode::Enter)), None);
     world.write("b");
@@ -205,7 +222,7 @@ fn settings_are_changed_typed_refused_and_reset() {
     world.key(KeyCode::F(2));
     let kept = |effects: &[Effect]| matches!(effects, [Effect::Work(ModelTask::Keep(_))]);
     assert!(kept(&world.key(KeyCode::Right)));
-    assert_eq!(world.app.chosen.as_ref().unwrap().settings.max_new, 576);
+    assert_eq!(world.app.models().chosen().unwrap().settings.max_new, 576);
     world.key(KeyCode::Down);
     world.key(KeyCode::Enter);
     world.ctrl('u');
@@ -213,15 +230,15 @@ fn settings_are_changed_typed_refused_and_reset() {
     let (_, cursor) = world.frame();
     assert!(cursor.is_some_and(|at| at.y < 23));
     assert!(kept(&world.key(KeyCode::Enter)));
-    assert_eq!(world.app.chosen.as_ref().unwrap().settings.sampling.temperature, 1.25);
+    assert_eq!(world.app.models().chosen().unwrap().settings.sampling.temperature, 1.25);
     world.key(KeyCode::Enter);
     world.ctrl('u');
     world.write("-3");
     assert!(world.key(KeyCode::Enter).is_empty());
-    assert_eq!(world.app.chosen.as_ref().unwrap().settings.sampling.temperature, 1.25);
+    assert_eq!(world.app.models().chosen().unwrap().settings.sampling.temperature, 1.25);
     assert!(world.screen().contains("temperature: a number from 0 to 5 is needed"));
     assert!(kept(&world.key(KeyCode::Delete)));
-    assert_eq!(world.app.chosen.as_ref().unwrap().settings.sampling.temperature, 0.5);
+    assert_eq!(world.app.models().chosen().unwrap().settings.sampling.temperature, 0.5);
     // The next answer has them.
     world.key(KeyCode::Esc);
     world.write("x");
@@ -232,8 +249,8 @@ fn settings_are_changed_typed_refused_and_reset() {
     // By command.
     answer(&mut world, "y", Stop::EndToken(0));
     world.write("/set top_k 7");
-    assert!(kept(&world.key(KeyCode::Enter)) && world.app.input.is_empty());
-    assert_eq!(world.app.chosen.as_ref().unwrap().settings.sampling.top_k, 7);
+    assert!(kept(&world.key(KeyCode::Enter)) && world.app.composer().is_empty());
+    assert_eq!(world.app.models().chosen().unwrap().settings.sampling.top_k, 7);
 }
 
 #[test]
@@ -270,7 +287,7 @@ fn conversations_are_found_opened_renamed_deleted_and_brought_back() {
     assert!(
         matches!(&world.key(KeyCode::Enter)[..], [Effect::Work(ModelTask::Open(name))] if name == "chat-3")
     );
-    assert!(world.app.panel.is_none());
+    assert!(world.app.panels().open().is_none());
 }
 
 #[test]
@@ -288,7 +305,7 @@ fn a_conversation_is_read_again_in_the_background_and_gives_way() {
     world.write("x");
     assert!(asked(&world.key(KeyCode::Enter)).is_some());
     world.report(Report::Warmed { filled: 250, dropped: 0 });
-    assert!(world.app.live().is_some(), "the answer is on its way");
+    assert!(world.app.talk().live().is_some(), "the answer is on its way");
 }
 
 #[test]
@@ -299,7 +316,7 @@ fn a_model_that_does_not_open_leads_back() {
     world.key(KeyCode::Down);
     assert!(world.screen().contains("not a GGUF file"));
     assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(ModelTask::Load { .. })]));
-    assert!(matches!(world.app.screen, Screen::Load(_)));
+    assert!(matches!(world.app.screen(), Screen::Load(_)));
     world.report(Report::LoadFailed("./broken.gguf: not a GGUF file".into()));
     let screen = world.screen();
     assert!(
@@ -307,7 +324,7 @@ fn a_model_that_does_not_open_leads_back() {
         "{screen}"
     );
     // It is still chosen; a path that was typed is there to be mended.
-    assert!(matches!(&world.app.screen, Screen::Choose(choice) if choice.at == 2));
+    assert!(matches!(world.app.screen(), Screen::Choose(choice) if choice.at() == 2));
     world.key(KeyCode::End);
     world.key(KeyCode::Enter);
     world.write("/no.gguf");
@@ -320,7 +337,7 @@ fn a_model_that_does_not_open_leads_back() {
     world.key(KeyCode::Home);
     world.key(KeyCode::Enter);
     world.ready();
-    assert!(matches!(world.app.screen, Screen::Chat));
+    assert!(matches!(world.app.screen(), Screen::Chat));
     assert!(
         matches!(world.effects.last(), Some(Effect::Work(ModelTask::Resume))),
         "the last conversation opens again"
@@ -401,7 +418,7 @@ fn thousands_of_pasted_lines_stay_whole() {
     let asked = asked(&world.key(KeyCode::Enter)).unwrap();
     assert_eq!(asked.1, pasted.replace("\r\n", "\n").trim_end());
     world.ctrl('_');
-    assert_eq!(world.app.input.text().lines().count(), 5000, "undo brings it back");
+    assert_eq!(world.app.composer().text().lines().count(), 5000, "undo brings it back");
 }
 
 #[test]
@@ -410,17 +427,17 @@ fn the_mouse_scrolls_and_chooses() {
     let mouse =
         |kind, column, row| Msg::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE });
     world.frame();
-    let end = world.app.transcript.first();
+    let end = world.app.talk().transcript().first();
     world.send(mouse(MouseEventKind::ScrollUp, 3, 3));
-    assert_eq!(world.app.transcript.first(), end - 3);
+    assert_eq!(world.app.talk().transcript().first(), end - 3);
     world.send(mouse(MouseEventKind::ScrollDown, 3, 3));
-    assert!(world.app.transcript.follows());
+    assert!(world.app.talk().transcript().follows());
     world.send(Msg::Paste("床前明月光".into()));
     world.frame();
-    let input = world.app.places.input;
+    let input = world.app.places().input;
     world.send(mouse(MouseEventKind::Down(MouseButton::Left), input.x + 4, input.y));
     world.write("x");
-    assert_eq!(world.app.input.text(), "床前x明月光");
+    assert_eq!(world.app.composer().text(), "床前x明月光");
     world.key(KeyCode::F(3));
     world.listed(entries());
     let screen = world.screen();
@@ -447,7 +464,7 @@ fn commands_work_without_function_keys() {
         assert!(format!("{effects:?}").contains(what), "{typed}: {effects:?}");
     }
     world.write("/nonsense");
-    assert!(world.key(KeyCode::Enter).is_empty() && world.app.input.text() == "/nonsense");
+    assert!(world.key(KeyCode::Enter).is_empty() && world.app.composer().text() == "/nonsense");
     world.ctrl('u');
     world.write("//slash");
     assert_eq!(asked(&world.key(KeyCode::Enter)).unwrap().1, "/slash");
@@ -497,190 +514,15 @@ fn screens() {
 
 #[test]
 fn ascii_screens_hold_no_characters_of_ambiguous_width() {
-    let mut world = World::chat((80, 24), Lang::En, conversation());
-    world.app.start.ascii = true;
+    let around = Surroundings { ascii: true, ..Surroundings::default() };
+    let start = Start { around, ..Start::default() };
+    let mut world = World::started(start, (80, 24)).in_chat(conversation());
     for key in [KeyCode::F(1), KeyCode::F(2), KeyCode::F(3)] {
         world.key(key);
         let screen = world.screen();
         assert!(!screen.contains(|c| "─│┌┐└┘█░▁•…".contains(c)), "{screen}");
         world.key(KeyCode::Esc);
     }
-}
-
-#[test]
-fn ten_thousand_random_events_lose_nothing() {
-    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
-    let mut random = move |below: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % below
-    };
-    let mut world = World::chat((80, 24), Lang::Zh, conversation());
-    // What the worker would know: the turns, and every question that was ever sent.
-    let mut turns = conversation();
-    let mut pending: Option<(AskKind, String, String)> = None;
-    let (mut sent, mut failed) = (0, 0);
-    for step in 0..10_000 {
-        let codes = [
-            KeyCode::Enter,
-            KeyCode::Esc,
-            KeyCode::Up,
-            KeyCode::Down,
-            KeyCode::Left,
-            KeyCode::Right,
-            KeyCode::Home,
-            KeyCode::End,
-            KeyCode::PageUp,
-            KeyCode::PageDown,
-            KeyCode::Backspace,
-            KeyCode::Delete,
-            KeyCode::Tab,
-            KeyCode::BackTab,
-            KeyCode::Insert,
-            KeyCode::Null,
-        ];
-        let letters: Vec<char> = "ab汉字，👧\u{301}\u{200d}\t /!\u{7f}egrnuksotxplmyz_".chars().collect();
-        let code = match random(6) {
-            2 => [KeyCode::Enter, KeyCode::Esc][random(2) as usize],
-            0 => codes[random(codes.len() as u64) as usize],
-            1 => KeyCode::F(1 + random(12) as u8),
-            _ => KeyCode::Char(letters[random(letters.len() as u64) as usize]),
-        };
-        let modifiers = [
-            KeyModifiers::NONE,
-            KeyModifiers::NONE,
-            KeyModifiers::CONTROL,
-            KeyModifiers::ALT,
-            KeyModifiers::SHIFT,
-        ][random(5) as usize];
-        let kinds = [
-            MouseEventKind::ScrollUp,
-            MouseEventKind::ScrollDown,
-            MouseEventKind::Down(MouseButton::Left),
-            MouseEventKind::Moved,
-        ];
-        let msg = match random(12) {
-            0 => Msg::Resize(1 + random(210) as u16, 1 + random(70) as u16),
-            1 => Msg::Paste(
-                letters
-                    .iter()
-                    .cycle()
-                    .skip(random(20) as usize)
-                    .take(random(300) as usize)
-                    .collect::<String>()
-                    .replace('a', "\n"),
-            ),
-            2 => Msg::Mouse(MouseEvent {
-                kind: kinds[random(4) as usize],
-                column: random(220) as u16,
-                row: random(80) as u16,
-                modifiers,
-            }),
-            _ => Msg::Key(KeyEvent::new(code, modifiers)),
-        };
-        world.now += std::time::Duration::from_millis(random(300));
-        let effects = world.send(msg);
-        for effect in effects {
-            match effect {
-                Effect::Work(ModelTask::Ask { ask, question, .. }) => {
-                    assert!(pending.is_none(), "two answers at a time");
-                    sent += 1;
-                    pending = Some((ask, question, String::new()));
-                }
-                Effect::Work(ModelTask::Undo) => {
-                    assert!(pending.is_none());
-                    turns.pop();
-                    tell(&mut world, &turns);
-                }
-                Effect::Work(ModelTask::New | ModelTask::Delete | ModelTask::Open(_)) => {
-                    end(&mut world, &mut turns, &mut pending);
-                    turns.clear();
-                    tell(&mut world, &turns);
-                }
-                Effect::Work(ModelTask::Warm(_)) => world.report(Report::Warmed { filled: 3, dropped: 0 }),
-                Effect::Work(ModelTask::Load { .. }) => {
-                    if random(3) == 0 {
-                        world.report(Report::LoadFailed("no".into()));
-                    } else {
-                        world.ready();
-                        tell(&mut world, &turns);
-                    }
-                }
-                Effect::Desk(DeskTask::List(_)) => world.listed(entries()),
-                Effect::Desk(DeskTask::Models) => world.report(Report::Models(models(), Some(1 << 33))),
-                Effect::Desk(DeskTask::Delete(name)) => world.report(Report::Deleted(name)),
-                Effect::Edit(text) => drop(world.send(Msg::Edited(Ok(text)))),
-                _ => {}
-            }
-        }
-        match random(40) {
-            0 => world.report(Report::NotSaved("no".into())),
-            1 => world.report(Report::Saved),
-            2 => world.report(Report::Moved),
-            3 => world.report(Report::Draft("草稿".into(), 0)),
-            4 => world.report(Report::PathFailed("no".into())),
-            5 => world.report(Report::DeskFailed("no".into())),
-            _ => {}
-        }
-        if pending.is_some() {
-            match random(20) {
-                0..3 => end(&mut world, &mut turns, &mut pending),
-                3 => {
-                    let (_, question, _) = pending.take().unwrap();
-                    tell(&mut world, &turns);
-                    world.report(Report::Answered(Some("it failed".into())));
-                    assert!(world.app.history.contains(&question), "{step}: {question} is lost");
-                    failed += 1;
-                }
-                4..7 => world.event(Event::Prompt { done: random(100) as usize, total: 100 }),
-                _ => {
-                    let piece = ["春", "眠\n", "**不", "```\n", "觉** ", "|a|b|\n"][random(6) as usize];
-                    world.event(Event::Token(7));
-                    world.event(Event::Text(piece.into()));
-                    if let Some((_, _, said)) = &mut pending {
-                        said.push_str(piece);
-                    }
-                }
-            }
-        }
-        let (buffer, cursor) = world.frame();
-        let (width, height) = world.app.size;
-        if let Some(at) = cursor {
-            assert!(at.x < width && at.y + 1 < height, "{step}: {at:?} in {width}x{height}");
-        }
-        if step % 50 == 0 && text(&buffer).contains('\u{1b}') {
-            panic!("{step}: an escape on the screen");
-        }
-        // No half of a wide character anywhere: its second cell is empty.
-        for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))).filter(|_| step % 10 == 0) {
-            let symbol = buffer[(x, y)].symbol();
-            if !symbol.is_ascii() && symbol.width() > 1 {
-                let next = (x + 1 < width).then(|| buffer[(x + 1, y)].symbol());
-                assert!(matches!(next, Some(" " | "")), "{step}: {symbol} at {x},{y}, then {next:?}");
-            }
-        }
-        if pending.is_none() {
-            assert_eq!(world.app.talk.turns, turns, "{step}");
-        }
-    }
-    assert!(sent > 40 && failed > 5, "only {sent} questions were sent, {failed} failed");
-}
-
-fn tell(world: &mut World, turns: &[Turn]) {
-    let name = (!turns.is_empty()).then(|| format!("chat-{}", turns.len()));
-    let talk = Talk { name, turns: turns.to_vec(), opened: turns.is_empty(), ..Talk::default() };
-    world.report(Report::Talk(Box::new(talk)));
-}
-
-fn end(world: &mut World, turns: &mut Vec<Turn>, pending: &mut Option<(AskKind, String, String)>) {
-    let Some((ask, question, said)) = pending.take() else { return };
-    if ask != AskKind::New || turns.last().is_some_and(Turn::is_empty) {
-        turns.pop();
-    }
-    turns.push(turn(&question, &said));
-    tell(world, turns);
-    world.report(Report::Answered(None));
 }
 
 #[test]

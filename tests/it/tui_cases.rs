@@ -3,13 +3,13 @@
 use crate::tui_support::{
     World, about, answered, asked, chosen, command, conversation, entries, models, turn,
 };
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
-use huozi::session::open::Source;
-use huozi::tui::app::{App, Busy, Prefs, Screen, Start};
+use crossterm::event::{KeyCode, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use huozi::tui::app::{App, Screen, Start};
 use huozi::tui::event::{Effect, Msg};
-use huozi::tui::failure::Failure;
+use huozi::tui::interface::Surroundings;
+use huozi::tui::live::Busy;
 use huozi::tui::look::{Lang, Theme};
-use huozi::tui::update::update;
+use huozi::tui::prefs::Prefs;
 use huozi::tui::worker::{AskKind, Completed, DeskTask, ModelTask, Report, Talk};
 use std::time::Instant;
 
@@ -23,11 +23,11 @@ fn the_last_question_is_not_edited_while_it_is_answered() {
     let mut world = World::chat((80, 24), Lang::En, vec![turn("first", "a")]);
     command(&mut world, "second");
     world.key(KeyCode::F(7));
-    assert!(!world.app.editing && world.app.input.is_empty());
-    assert!(world.screen().contains("the model is writing"));
+    assert!(!world.app.composer().is_editing() && world.app.composer().is_empty());
+    assert!(world.screen().contains("the model is generating"));
     answered(&mut world, vec![turn("first", "a"), turn("second", "b")], None);
     world.key(KeyCode::F(7));
-    assert_eq!(world.app.input.text(), "second");
+    assert_eq!(world.app.composer().text(), "second");
 }
 
 #[test]
@@ -36,15 +36,15 @@ fn keys_between_two_conversations_reach_neither() {
     assert!(matches!(world.ctrl('n')[..], [Effect::Work(ModelTask::New)]));
     // The old one is still on the screen.
     for refused in [KeyCode::F(5), KeyCode::F(6), KeyCode::F(7)] {
-        assert!(world.key(refused).is_empty() && !world.app.editing, "{refused:?}");
+        assert!(world.key(refused).is_empty() && !world.app.composer().is_editing(), "{refused:?}");
     }
-    assert!(command(&mut world, "x").is_empty() && world.app.input.text() == "x");
-    assert!(world.screen().contains("is being opened"));
+    assert!(command(&mut world, "x").is_empty() && world.app.composer().text() == "x");
+    assert!(world.screen().contains("opening the conversation"));
     world.key(KeyCode::Backspace);
-    let max_new = |world: &World| world.app.chosen.as_ref().unwrap().settings.max_new;
+    let max_new = |world: &World| world.app.models().chosen().unwrap().settings.max_new;
     let before = max_new(&world);
     assert!(command(&mut world, "/set max_new_tokens 9").is_empty());
-    assert!(command(&mut world, "/rename y").is_empty() && world.app.input.text() == "/rename y");
+    assert!(command(&mut world, "/rename y").is_empty() && world.app.composer().text() == "/rename y");
     world.ctrl('u');
     world.key(KeyCode::F(2));
     for key in [KeyCode::Right, KeyCode::Delete] {
@@ -102,7 +102,10 @@ fn the_list_keeps_what_is_chosen_when_it_is_another() {
     world.write("x");
     world.listed(entries());
     let opened = world.key(KeyCode::Enter);
-    assert!(opened.is_empty() && world.app.panel.is_none(), "the first is the open one: {opened:?}");
+    assert!(
+        opened.is_empty() && world.app.panels().open().is_none(),
+        "the first is the open one: {opened:?}"
+    );
 }
 
 #[test]
@@ -112,7 +115,7 @@ fn what_failed_is_not_shown_as_done() {
     world.listed(entries());
     world.key(KeyCode::Down);
     world.key(KeyCode::Delete);
-    assert_eq!(world.app.talks.len(), 2);
+    assert_eq!(world.app.panels().talks().entries().len(), 2);
     world.effects.clear();
     world.report(Report::DeskFailed("another huozi is writing it".into()));
     assert!(matches!(world.effects[..], [Effect::Desk(DeskTask::List(_))]));
@@ -123,7 +126,7 @@ fn what_failed_is_not_shown_as_done() {
     for name in ["chat-3", "chat-2"] {
         let asked = world.ctrl('u');
         assert!(matches!(&asked[..], [Effect::Desk(DeskTask::Undelete(Some(n)))] if n == name), "{asked:?}");
-        assert!(!world.app.trashed.is_empty(), "it is there until it is back");
+        assert!(world.app.panels().talks().has_trashed(), "it is there until it is back");
         world.report(Report::Undeleted(name.into(), format!("{name}-1")));
     }
     // What an earlier run threw away: the desk knows.
@@ -142,65 +145,38 @@ fn what_failed_is_not_shown_as_done() {
 }
 
 #[test]
-fn a_draft_comes_back_after_an_edit() {
-    let mut world = World::chat((80, 24), Lang::En, vec![turn("first", "a")]);
-    let edit = |world: &mut World| {
-        world.ctrl('u');
-        world.write("draft");
-        world.key(KeyCode::F(7));
-        assert_eq!(world.app.input.text(), "first");
-    };
-    // Sent.
-    edit(&mut world);
-    assert_eq!(asked(&world.key(KeyCode::Enter)), Some((AskKind::Revise, "first".into())));
-    assert_eq!(world.app.input.text(), "draft");
-    // It failed: the question is in the input, and the draft behind it.
-    answered(&mut world, vec![turn("first", "a")], Some("too long".into()));
-    assert_eq!((world.app.input.text(), world.app.editing), ("first", true));
-    world.key(KeyCode::Esc);
-    assert_eq!(world.app.input.text(), "draft");
-    // Taken back, and another conversation.
-    edit(&mut world);
-    world.key(KeyCode::F(6));
-    assert_eq!((world.app.input.text(), world.app.editing), ("draft", false));
-    world.talk(vec![turn("first", "a")]);
-    edit(&mut world);
-    world.ctrl('n');
-    assert_eq!(world.app.input.text(), "draft");
-    world.talk(vec![turn("first", "a")]);
-    edit(&mut world);
-    world.ctrl('c');
-    assert_eq!((world.app.input.text(), world.app.editing), ("draft", false));
-}
-
-#[test]
 fn a_question_is_not_lost_with_its_model() {
     let mut world = World::chat((80, 24), Lang::En, conversation());
     command(&mut world, "what I asked");
     world.report(Report::LoadFailed("internal error".into()));
-    assert!(matches!(world.app.screen, Screen::Choose(_)) && matches!(world.app.busy, Busy::Idle));
+    assert!(matches!(world.app.screen(), Screen::Choose(_)) && matches!(world.app.talk().busy(), Busy::Idle));
     world.report(Report::Models(models(), None));
     world.key(KeyCode::Enter);
     world.ready();
-    assert_eq!(world.app.input.text(), "what I asked");
+    assert_eq!(world.app.composer().text(), "what I asked");
 }
 
 #[test]
 fn settings_of_the_interface_are_set_by_command() {
     let mut world = World::chat((80, 24), Lang::En, Vec::new());
     let kept = |effects: &[Effect]| matches!(effects[0], Effect::Desk(DeskTask::Prefs(_)));
-    assert!(kept(&command(&mut world, "/set language zh")) && world.app.lang() == Lang::Zh);
-    assert!(kept(&command(&mut world, "/set language English")) && world.app.lang() == Lang::En);
-    assert!(kept(&command(&mut world, "/set colours light")) && world.app.look().theme == Theme::Light);
+    assert!(kept(&command(&mut world, "/set language zh")) && world.app.interface().lang() == Lang::Zh);
+    assert!(kept(&command(&mut world, "/set language English")) && world.app.interface().lang() == Lang::En);
+    assert!(
+        kept(&command(&mut world, "/set colours light"))
+            && world.app.interface().look().theme == Theme::Light
+    );
     let mouse = command(&mut world, "/set mouse off");
-    assert!(kept(&mouse) && matches!(mouse[1], Effect::Mouse(false)) && !world.app.prefs.mouse);
+    assert!(kept(&mouse) && matches!(mouse[1], Effect::Mouse(false)) && !world.app.interface().prefs().mouse);
     for (wrong, said) in
         [("language fr", "zh en"), ("colours pink", "dark light none"), ("mouse 3", "on or off")]
     {
         assert!(command(&mut world, &format!("/set {wrong}")).is_empty());
         assert!(world.screen().contains(said), "{}", world.screen());
     }
-    assert!(kept(&command(&mut world, "/set send_key alt+enter")) && !world.app.prefs.enter_sends);
+    assert!(
+        kept(&command(&mut world, "/set send_key alt+enter")) && !world.app.interface().prefs().enter_sends
+    );
 }
 
 #[test]
@@ -281,8 +257,8 @@ fn a_second_click_opens_what_the_first_has_chosen() {
     let y = row(&mut world, "number-5.gguf");
     click(&mut world, 20, y);
     assert!(matches!(click(&mut world, 20, y)[..], [Effect::Work(ModelTask::Load { .. })]));
-    let Screen::Load(loading) = &world.app.screen else { panic!() };
-    assert_eq!(loading.name, "number-5.gguf");
+    let Screen::Load(loading) = world.app.screen() else { panic!() };
+    assert_eq!(loading.name(), "number-5.gguf");
 }
 
 #[test]
@@ -290,16 +266,19 @@ fn what_holds_for_one_run_is_not_kept() {
     let prefs = Prefs { lang: Some(Lang::Zh), theme: Some(Theme::Light), ..Prefs::default() };
     let start = Start {
         prefs: prefs.clone(),
-        typed_lang: Some(Lang::En),
-        no_color: true,
-        theme: Theme::Plain,
+        around: Surroundings {
+            typed_lang: Some(Lang::En),
+            no_color: true,
+            theme: Theme::Plain,
+            ..Surroundings::default()
+        },
         ..Start::default()
     };
     let (app, effects) = App::new(start, (80, 24), Instant::now());
     let mut world = World { app, now: Instant::now(), effects };
     world.ready();
     world.talk(Vec::new());
-    assert_eq!((world.app.lang(), world.app.look().theme), (Lang::En, Theme::Plain));
+    assert_eq!((world.app.interface().lang(), world.app.interface().look().theme), (Lang::En, Theme::Plain));
     world.alt('r');
     let kept = |world: &World| -> Prefs {
         let kept = world.effects.iter().rev().find_map(|effect| match effect {
@@ -311,9 +290,9 @@ fn what_holds_for_one_run_is_not_kept() {
     assert_eq!(kept(&world), Prefs { raw: true, ..prefs });
     // What is chosen in this run is.
     world.alt('l');
-    assert_eq!((world.app.lang(), kept(&world).lang), (Lang::Zh, Some(Lang::Zh)));
+    assert_eq!((world.app.interface().lang(), kept(&world).lang), (Lang::Zh, Some(Lang::Zh)));
     command(&mut world, "/set colours dark");
-    assert_eq!((world.app.look().theme, kept(&world).theme), (Theme::Dark, Some(Theme::Dark)));
+    assert_eq!((world.app.interface().look().theme, kept(&world).theme), (Theme::Dark, Some(Theme::Dark)));
 }
 
 #[test]
@@ -328,7 +307,7 @@ fn del_resets_to_what_this_model_has() {
     world.key(KeyCode::Enter);
     let (fresh, now) = (Box::new(fresh), Box::new(now));
     world.report(Report::Ready { about: Box::new(about()), fresh, chosen: now });
-    let temperature = |world: &World| world.app.chosen.as_ref().unwrap().settings.sampling.temperature;
+    let temperature = |world: &World| world.app.models().chosen().unwrap().settings.sampling.temperature;
     assert_eq!(temperature(&world), 0.3);
     world.key(KeyCode::F(2));
     world.key(KeyCode::Down);
@@ -343,7 +322,7 @@ fn what_was_chosen_waits_while_the_thread_tells_other_things() {
     let told = Talk { name: Some("chat-1".into()), turns: conversation(), ..Talk::default() };
     world.report(Report::Talk(Box::new(told)));
     world.report(Report::Reopened(Box::new(about()), None));
-    let kv = |world: &World| world.app.chosen.as_ref().unwrap().options.kv.unwrap().name();
+    let kv = |world: &World| world.app.models().chosen().unwrap().options.kv.unwrap().name();
     assert_eq!(kv(&world), "q8");
     world.report(Report::Reopened(Box::new(about()), Some((Box::new(chosen().options), "no room".into()))));
     assert_eq!(kv(&world), "f16", "it did not work");
@@ -360,7 +339,7 @@ fn an_edit_that_failed_replaces_nothing_elsewhere() {
     assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(ModelTask::Open(_))]));
     world.report(Report::Answered(Some("too long".into())));
     world.talk(vec![turn("b1", "z")]);
-    assert!(!world.app.editing && !world.screen().contains("[editing]"));
+    assert!(!world.app.composer().is_editing() && !world.screen().contains("[editing]"));
     world.write("b2");
     assert_eq!(asked(&world.key(KeyCode::Enter)), Some((AskKind::New, "b2".into())));
     // Nor where the model went away.
@@ -371,28 +350,28 @@ fn an_edit_that_failed_replaces_nothing_elsewhere() {
     world.report(Report::Models(models(), None));
     world.key(KeyCode::Enter);
     world.ready();
-    assert_eq!((world.app.input.text(), world.app.editing), ("a1", false));
+    assert_eq!((world.app.composer().text(), world.app.composer().is_editing()), ("a1", false));
 }
 
 #[test]
 fn a_reading_that_ends_late_brings_nothing_back() {
     let mut world = World::chat((80, 24), Lang::En, vec![turn("one", "a"), turn("two", "b")]);
     let talk = Talk { turns: vec![turn("one", "a"), turn("two", "b")], opened: true, ..Talk::default() };
-    world.app.switching = 1;
+    world.ctrl('n');
     world.report(Report::Talk(Box::new(talk)));
-    assert!(matches!(world.app.busy, Busy::Warming { .. }));
+    assert!(matches!(world.app.talk().busy(), Busy::Warming { .. }));
     world.key(KeyCode::F(6));
     // The reading that was stopped, then the one that follows.
     world.report(Report::Warmed { filled: 9, dropped: 2 });
-    assert_eq!((world.app.talk.turns.len(), world.app.talk.dropped), (1, 0));
+    assert_eq!((world.app.talk().turns().len(), world.app.talk().dropped()), (1, 0));
     world.report(Report::Warmed { filled: 9, dropped: 1 });
-    assert_eq!((world.app.talk.turns.len(), world.app.talk.dropped), (1, 1));
+    assert_eq!((world.app.talk().turns().len(), world.app.talk().dropped()), (1, 1));
 }
 
 #[test]
 fn the_choice_of_a_model_stays_on_what_it_was() {
-    let at = |world: &World| match &world.app.screen {
-        Screen::Choose(choice) => choice.at,
+    let at = |world: &World| match world.app.screen() {
+        Screen::Choose(choice) => choice.at(),
         _ => panic!("it chooses"),
     };
     let start = |path: &str| {
@@ -404,7 +383,7 @@ fn the_choice_of_a_model_stays_on_what_it_was() {
     let mut world = start("typo.gguf");
     world.report(Report::LoadFailed("no such file".into()));
     world.report(Report::Models(models(), None));
-    assert_eq!(at(&world), world.app.sources().len());
+    assert_eq!(at(&world), world.app.models().sources().len());
     world.key(KeyCode::Enter);
     assert!(world.screen().contains("typo.gguf"), "{}", world.screen());
     // One of the list.
@@ -432,236 +411,8 @@ fn what_cannot_be_a_model_leads_back_to_the_one_that_is_open() {
     assert!(matches!(world.key(KeyCode::Enter)[..], [Effect::Work(ModelTask::Load { .. })]));
     world.report(Report::Refused("no.gguf: no such file".into()));
     assert!(world.screen().contains("no such file") && world.screen().contains("Esc goes back"));
-    assert!(world.key(KeyCode::Esc).is_empty() && matches!(world.app.screen, Screen::Chat));
+    assert!(world.key(KeyCode::Esc).is_empty() && matches!(world.app.screen(), Screen::Chat));
     assert!(asked(&world.key(KeyCode::F(5))).is_some());
-}
-
-#[test]
-fn what_is_not_saved_is_marked_and_not_quit_at_once() {
-    let mut world = World::chat((80, 24), Lang::En, vec![turn("moon", "light")]);
-    let why = || Failure::new("/a.jsonl: no space", "/a.jsonl：磁盘空间不足");
-    let quits = |effects: &[Effect]| matches!(effects, [Effect::Quit]);
-    world.report(Report::NotSaved(why()));
-    assert!(
-        world.screen().contains("[save failed]") && world.screen().contains("not saved: /a.jsonl: no space")
-    );
-    assert!(world.ctrl('q').is_empty());
-    assert!(
-        world.screen().contains("not saved; again to quit without: /a.jsonl: no space"),
-        "{}",
-        world.screen()
-    );
-    // The wish was another one then.
-    world.pass(11_000);
-    // A key that is held down is one wish.
-    for _ in 0..5 {
-        assert!(world.ctrl('q').is_empty());
-        world.pass(30);
-    }
-    world.pass(400);
-    assert!(quits(&world.ctrl('q')));
-    // It is saved: nothing is asked.
-    world.report(Report::Saved);
-    assert!(!world.screen().contains("[save failed]") && world.screen().contains("saved again"));
-    assert!(quits(&world.ctrl('q')));
-    // Whoever sends a signal waits for no answer.
-    world.report(Report::NotSaved(why()));
-    world.pass(11_000);
-    assert!(quits(&world.send(Msg::Terminate)));
-    // It is given up.
-    let talk = Talk { turns: vec![turn("moon", "light")], private: true, ..Talk::default() };
-    world.report(Report::Talk(Box::new(talk)));
-    world.pass(11_000);
-    assert!(quits(&world.ctrl('q')));
-    world.report(Report::NotSaved(why()));
-    world.report(Report::Named("chat-2".into(), Some("moon".into())));
-    world.report(Report::Moved);
-    assert!(world.screen().contains("it is kept in a") && !world.screen().contains("[save failed]"));
-    // Ctrl+C, as often as it is asked for.
-    world.pass(11_000);
-    world.report(Report::NotSaved(why()));
-    world.ctrl('c');
-    assert!(world.ctrl('c').is_empty());
-    world.pass(3000);
-    assert!(quits(&world.ctrl('c')));
-}
-
-/// The draft that was last to be kept.
-fn draft(world: &World) -> Option<&str> {
-    world.effects.iter().rev().find_map(|effect| match effect {
-        Effect::Desk(DeskTask::Draft(text)) => Some(text.as_str()),
-        _ => None,
-    })
-}
-
-#[test]
-fn what_is_written_is_kept_until_it_is_sent() {
-    let mut world = World::chat((80, 24), Lang::En, vec![turn("moon", "light")]);
-    world.pass(5000);
-    world.write("moonligh");
-    assert!(draft(&world).is_none() && world.app.animated(), "not at every key");
-    world.pass(1100);
-    world.pass(10);
-    assert_eq!(draft(&world), Some("moonligh"));
-    world.pass(5000);
-    assert!(!world.app.animated(), "it sleeps until something happens");
-    world.write("t");
-    // At the end it does not wait, and comes before the end.
-    let effects = update(&mut world.app, Msg::Terminate, world.now);
-    assert!(
-        matches!(&effects[..], [Effect::Desk(DeskTask::Draft(text)), Effect::Quit] if text == "moonlight")
-    );
-    world.app.quitting = false;
-    world.effects.clear();
-    world.key(KeyCode::Enter);
-    world.pass(1100);
-    assert_eq!(draft(&world), None, "it is on its way");
-    world.report(Report::Begun);
-    world.pass(1100);
-    world.pass(1100);
-    assert_eq!(draft(&world), Some(""), "it is in its conversation");
-    end_of_answer(&mut world);
-    // An old question is no draft; what was there before it is.
-    world.write("draft");
-    world.pass(1100);
-    world.key(KeyCode::Up);
-    assert_ne!(world.app.input.text(), "draft");
-    world.pass(1100);
-    assert_eq!(draft(&world), Some("draft"));
-    world.write("!");
-    world.pass(1100);
-    let made = format!("draft\n{}", world.app.input.text());
-    assert_eq!(draft(&world), Some(&*made), "what is made of it is one, too");
-    // When that is sent, what was there before comes back.
-    world.key(KeyCode::Enter);
-    world.report(Report::Begun);
-    assert_eq!(world.app.input.text(), "draft");
-    end_of_answer(&mut world);
-    // The question as it is to be changed: the same.
-    world.ctrl('u');
-    world.write("aside");
-    world.alt('e');
-    world.pass(1100);
-    world.pass(1100);
-    assert_eq!(draft(&world), Some("aside"));
-    world.write("?");
-    world.pass(1100);
-    world.pass(1100);
-    assert_eq!(draft(&world), Some("aside\nmoonlight?"));
-    world.key(KeyCode::Esc);
-    // An old question and then the last one: it is the same.
-    assert_eq!(world.app.input.text(), "aside");
-    world.key(KeyCode::Up);
-    world.alt('e');
-    world.pass(1100);
-    world.pass(1100);
-    assert_eq!(draft(&world), Some("aside"));
-    world.key(KeyCode::Esc);
-    assert_eq!(world.app.input.text(), "aside");
-    // Taken back while it is looked at.
-    world.key(KeyCode::Up);
-    world.alt('u');
-    assert_eq!(world.app.input.text(), "aside");
-    // Nor when the program ends while the question is being changed.
-    world.alt('e');
-    world.ctrl('u');
-    world.write("/quit");
-    world.pass(1100);
-    world.pass(1100);
-    let effects =
-        update(&mut world.app, Msg::Key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)), world.now);
-    assert!(
-        matches!(&effects[..], [Effect::Desk(DeskTask::Draft(text)), Effect::Quit] if text == "aside"),
-        "{effects:?}"
-    );
-    world.app.quitting = false;
-    world.key(KeyCode::Esc);
-    // A conversation that leaves nothing leaves no draft.
-    let talk = Talk { private: true, ..Talk::default() };
-    world.report(Report::Talk(Box::new(talk)));
-    world.pass(1100);
-    world.pass(1100);
-    assert_eq!(draft(&world), Some(""));
-    // Nor does what was begun there, or asked, in the next one.
-    world.app.talk.turns = vec![turn("secret", "a")];
-    world.app.history.push("secret".into());
-    world.write("more");
-    world.talk(Vec::new());
-    world.pass(1100);
-    world.pass(1100);
-    assert_eq!((world.app.input.text().is_empty(), draft(&world)), (false, Some("")));
-    assert!(!world.app.history.contains(&"secret".to_owned()));
-    // Nor what was taken back there.
-    let talk = Talk { private: true, ..Talk::default() };
-    world.report(Report::Talk(Box::new(talk)));
-    world.app.remember("taken back");
-    let before = world.app.history.len();
-    world.talk(Vec::new());
-    assert_eq!(world.app.history.len(), before - 1);
-    world.ctrl('u');
-    world.ctrl('y');
-    assert_eq!(world.app.input.text(), "asidemore", "that is still its own");
-    world.ctrl('u');
-    world.talk(Vec::new());
-    world.app.talk.private = true;
-    world.ctrl('u');
-    world.write("secret");
-    world.ctrl('u');
-    world.talk(Vec::new());
-    world.ctrl('_');
-    world.ctrl('y');
-    assert!(world.app.input.is_empty(), "nothing brings it back");
-    world.write("new");
-    world.pass(1100);
-    world.pass(1100);
-    assert_eq!(draft(&world), Some("new"));
-}
-
-/// The answer on its way ends.
-fn end_of_answer(world: &mut World) {
-    let mut turns = world.app.talk.turns.clone();
-    turns.push(turn("moonlight", "a"));
-    world.report(Report::Talk(Box::new(Talk { name: Some("chat-1".into()), turns, ..Talk::default() })));
-    world.report(Report::Answered(None));
-}
-
-#[test]
-fn what_is_typed_while_a_model_opens_is_there_when_it_is() {
-    let mut world = World::new((80, 24), Lang::Zh);
-    world.key(KeyCode::End);
-    world.report(Report::Draft("昨天".into(), 0));
-    world.app.load(Source::File("/m/huozi.gguf".into()), world.now);
-    assert!(world.screen().contains("> 昨天") && world.screen().contains("上次未发送"), "{}", world.screen());
-    world.write("，今天");
-    world.send(Msg::Paste("。".into()));
-    assert!(world.key(KeyCode::Enter).is_empty());
-    assert!(
-        world.screen().contains("> 昨天，今天。") && world.screen().contains("模型尚未打开"),
-        "{}",
-        world.screen()
-    );
-    let (_, cursor) = world.frame();
-    assert_eq!(cursor.unwrap().x, 2 + 12);
-    // It does not open: what is typed on is no wish to quit, or for the demo.
-    world.report(Report::LoadFailed("no".into()));
-    assert!(world.key(KeyCode::Char('q')).is_empty() && world.key(KeyCode::Char('d')).is_empty());
-    assert!(world.screen().contains("已写的消息会保留"), "{}", world.screen());
-    assert_eq!(world.app.input.text(), "昨天，今天。qd");
-    world.app.input.set("昨天，今天。");
-    world.app.load(Source::File("/m/huozi.gguf".into()), world.now);
-    world.ready();
-    assert_eq!(world.app.input.text(), "昨天，今天。");
-    world.app.load(Source::File("/m/huozi.gguf".into()), world.now);
-    world.ctrl('u');
-    world.write("/quit");
-    assert!(matches!(&world.key(KeyCode::Enter)[..], [Effect::Quit]));
-    world.ready();
-    world.app.input.set("昨天，今天。");
-    // What was written before the draft came is not lost either.
-    world.report(Report::Draft("前天".into(), 0));
-    assert_eq!(world.app.input.text(), "前天\n昨天，今天。");
-    world.report(Report::Draft("前天".into(), 2));
-    assert!(world.screen().contains("另有 2 份"), "{}", world.screen());
 }
 
 #[test]
@@ -669,19 +420,19 @@ fn only_what_is_searched_for_is_shown_and_touched() {
     let mut world = World::chat((80, 24), Lang::En, vec![turn("moon", "light")]);
     world.key(KeyCode::F(3));
     world.listed(entries());
-    let before = world.app.talks.len();
+    let before = world.app.panels().talks().entries().len();
     let titled = entries().iter().filter(|entry| entry.title.contains("borrow")).count();
     assert!(0 < titled && titled < before);
     world.write("borrow");
     // Titles at once; the rest is on its way.
-    assert_eq!(world.app.talks.len(), titled);
-    assert!(world.screen().contains("searching ..."), "{}", world.screen());
+    assert_eq!(world.app.panels().talks().entries().len(), titled);
+    assert!(world.screen().contains("searching…"), "{}", world.screen());
     // An answer to what was searched for before is too late.
     world.report(Report::Talks("bor".into(), entries()));
-    assert_eq!(world.app.talks.len(), titled);
+    assert_eq!(world.app.panels().talks().entries().len(), titled);
     world.listed(entries());
-    assert_eq!(world.app.talks.len(), before);
-    assert!(!world.screen().contains("searching ..."));
+    assert_eq!(world.app.panels().talks().entries().len(), before);
+    assert!(!world.screen().contains("searching…"));
     // What was chosen by its title is, below one that only says it.
     let renamed = world.ctrl('r');
     assert!(renamed.is_empty() && world.screen().contains("Explain the borrow checker"));
@@ -690,7 +441,7 @@ fn only_what_is_searched_for_is_shown_and_touched() {
         matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(DeskTask::Rename(name, _)), _] if name == "chat-2")
     );
     world.write("nothing like it");
-    assert!(world.app.talks.is_empty() && world.screen().contains("searching ..."));
+    assert!(world.app.panels().talks().entries().is_empty() && world.screen().contains("searching…"));
     for code in [KeyCode::Enter, KeyCode::Delete] {
         assert!(world.key(code).is_empty());
     }
@@ -718,12 +469,12 @@ fn a_path_is_completed_and_mended() {
     world.report(completed("~/notes", "~/notes", &["notes.md", "notes.txt"]));
     assert!(world.screen().contains("notes.md  notes.txt"), "{}", world.screen());
     world.report(completed("~/notes", "~/notes", &[]));
-    assert!(world.screen().contains("nothing else begins so"), "{}", world.screen());
+    assert!(world.screen().contains("no other name begins like this"), "{}", world.screen());
     world.write("x");
     assert!(matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(DeskTask::Attach(_))]));
-    assert!(world.app.panel.is_none());
+    assert!(world.app.panels().open().is_none());
     // It is not there: what was typed is, with the reason.
-    let why = || Report::PathFailed(Failure::new("notesx: not found", "notesx：文件不存在"));
+    let why = || Report::PathFailed("notesx: not found".into());
     world.report(why());
     assert!(
         world.screen().contains("~/notesx ") && world.screen().contains("not found"),
@@ -736,13 +487,13 @@ fn a_path_is_completed_and_mended() {
     world.key(KeyCode::F(1));
     world.report(why());
     world.key(KeyCode::Esc);
-    assert!(world.app.panel.is_none());
+    assert!(world.app.panels().open().is_none());
 }
 
 #[test]
 fn a_number_that_is_typed_takes_the_place_of_the_old_one() {
     let mut world = World::chat((80, 24), Lang::En, Vec::new());
-    let max_new = |world: &World| world.app.chosen.as_ref().unwrap().settings.max_new;
+    let max_new = |world: &World| world.app.models().chosen().unwrap().settings.max_new;
     world.key(KeyCode::F(2));
     world.key(KeyCode::Home);
     for (keys, is) in [("\n20\n", 20), ("34\n", 34), ("\n", 34)] {

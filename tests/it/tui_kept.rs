@@ -4,6 +4,7 @@ use crate::worker_support::{PATIENCE, Threads, choices, nothing, options, saved,
 use huozi::session::store::{self, Conversation};
 use huozi::session::{Event, Stop, Turn};
 use huozi::tui::look::Lang;
+use huozi::tui::words::words;
 use huozi::tui::worker::{AskKind, DeskTask, ModelTask, Report, Setup};
 use std::fs;
 use std::path::Path;
@@ -27,7 +28,7 @@ fn without_a_home_it_is_said_once_that_nothing_is_saved() {
     assert!(found.is_empty());
     threads.workers.desk(DeskTask::Prefs("{}".into()));
     let why = threads.wait(|report| if let Report::DeskFailed(why) = report { Some(why) } else { None });
-    assert!(why.text(Lang::En).contains("XDG_STATE_HOME"), "{why:?}");
+    assert!((words(Lang::En).failure)(&why).contains("XDG_STATE_HOME"), "{why:?}");
 }
 
 #[test]
@@ -171,7 +172,11 @@ fn what_cannot_be_saved_is_told_kept_and_saved_when_it_can_be() {
         Report::Talk(talk) if talk.opened => panic!("it is gone"),
         _ => None,
     });
-    assert!(why.text(Lang::En).starts_with("this is not saved; again to leave it so: "), "{why:?}");
+    assert!(
+        (words(Lang::En).failure)(&why)
+            .starts_with("this conversation is not saved; repeat to leave it anyway: "),
+        "{why:?}"
+    );
     // There is room again: nobody has to do anything.
     fs::remove_file(&sessions).unwrap();
     let name = threads.wait(|report| if let Report::Named(name, _) = report { Some(name) } else { None });
@@ -286,8 +291,8 @@ fn a_damaged_last_conversation_is_told() {
     threads.load(options());
     threads.workers.work(ModelTask::Resume);
     let why = threads.wait(|report| if let Report::NotOpened(why) = report { why } else { None });
-    assert!(why.text(Lang::Zh).starts_with("上次的对话无法打开，这里是新对话："), "{why:?}");
-    assert!(why.text(Lang::Zh).contains("zzz.jsonl：第 1 行有错"), "{why:?}");
+    assert!((words(Lang::Zh).failure)(&why).starts_with("上次的对话无法打开，这里是新对话："), "{why:?}");
+    assert!((words(Lang::Zh).failure)(&why).contains("zzz.jsonl：第 1 行有错"), "{why:?}");
     // One that holds nothing is none.
     fs::write(sessions.join("zzz.jsonl"), "").unwrap();
     threads.workers.work(ModelTask::Resume);

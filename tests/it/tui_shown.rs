@@ -1,16 +1,21 @@
 //! The terminal chat, without terminal and model: what is shown, and that it is so.
 
 use crate::tui_support::{
-    World, about, answered, chosen, command, conversation, entries, models, stats, turn,
+    World, about, answered, chosen, command, conversation, disk_full, entries, models, stats, turn,
 };
 use crossterm::event::KeyCode;
 use huozi::session::{Event, Notice, Stop, Turn};
-use huozi::tui::app::{Busy, Screen};
+use huozi::tui::app::Screen;
 use huozi::tui::event::{Effect, Msg};
-use huozi::tui::failure::Failure;
+use huozi::tui::live::Busy;
 use huozi::tui::look::Lang;
+use huozi::tui::words::words;
 use huozi::tui::worker::{DeskTask, ModelTask, Report, Talk};
 use ratatui::style::Modifier;
+
+fn title(world: &World) -> String {
+    world.app.talk().title(words(world.app.interface().lang()))
+}
 
 #[test]
 fn the_open_conversation_is_named_and_stays() {
@@ -20,12 +25,12 @@ fn the_open_conversation_is_named_and_stays() {
     world.effects.clear();
     world.report(Report::Named("chat-1".into(), Some("hello there".into())));
     assert!(matches!(world.effects[..], [Effect::Desk(DeskTask::List(_))]));
-    assert_eq!(world.app.title(), "hello there");
+    assert_eq!(title(&world), "hello there");
     world.listed(entries());
     assert!(world.screen().contains("* 写一首"), "{}", world.screen());
-    assert!(world.key(KeyCode::Enter).is_empty() && world.app.panel.is_none());
-    assert!(world.app.live().is_some_and(|live| !live.stopping), "the answer goes on");
-    assert_eq!(world.app.switching, 0);
+    assert!(world.key(KeyCode::Enter).is_empty() && world.app.panels().open().is_none());
+    assert!(world.app.talk().live().is_some_and(|live| !live.stopping), "the answer goes on");
+    assert!(!world.app.talk().is_switching());
 }
 
 #[test]
@@ -46,7 +51,10 @@ fn an_export_holds_the_answer_on_its_way() {
     let text = exported(&mut world);
     assert!(text.ends_with("another\n\n## You\n\nsecond\n\n## Huozi\n\ntwo\n"), "{text}");
     // Who said it and when, the system prompt, and lines that stay lines.
-    world.app.chosen.as_mut().unwrap().settings.system = Some("a\nb".into());
+    let mut with_system = chosen();
+    with_system.settings.system = Some("a\nb".into());
+    let talk = Talk { opened: true, chosen: Some(with_system), ..Talk::default() };
+    world.report(Report::Talk(Box::new(talk)));
     let stopped = Turn { stop: Stop::MaxTokens, ..turn("q\nr", "床前明月光，\n疑是地上霜。") };
     answered(&mut world, vec![stopped], None);
     let text = exported(&mut world);
@@ -56,7 +64,7 @@ fn an_export_holds_the_answer_on_its_way() {
     assert_eq!(
         rest,
         "huozi-7b-rlhf q4_k*\n\n> a  \n> b\n\n## You\n\nq  \nr\n\n## Huozi\n\n床前明月光，  \n疑是地上霜。\n\n\
-         *[stopped: max_new_tokens is reached]*\n"
+         *[stopped: max_new_tokens reached]*\n"
     );
     // Another model's answer is not signed with this one's name.
     answered(&mut world, vec![Turn { ids: None, ..turn("q", "a") }], None);
@@ -65,8 +73,8 @@ fn an_export_holds_the_answer_on_its_way() {
 
 #[test]
 fn messages_are_seen_wherever_one_is() {
-    let error = Failure::new("disk full, nothing was written", "磁盘空间不足，没有写入");
-    for (lang, said) in [(Lang::En, "disk full, nothing"), (Lang::Zh, "磁盘空间不足")] {
+    let error = disk_full();
+    for (lang, said) in [(Lang::En, "/a.jsonl: cannot write"), (Lang::Zh, "磁盘空间不足")] {
         for key in [KeyCode::F(1), KeyCode::F(2), KeyCode::F(3), KeyCode::F(9)] {
             let mut world = World::chat((80, 24), lang, conversation());
             world.key(key);
@@ -79,7 +87,7 @@ fn messages_are_seen_wherever_one_is() {
         world.report(Report::DeskFailed(error.clone()));
         assert!(world.screen().contains(said), "{}", world.screen());
         world.key(KeyCode::Enter);
-        assert!(matches!(world.app.screen, Screen::Load(_)) && world.screen().contains(said));
+        assert!(matches!(world.app.screen(), Screen::Load(_)) && world.screen().contains(said));
     }
 }
 
@@ -88,23 +96,23 @@ fn a_panel_that_opens_shows_its_keys() {
     for key in [KeyCode::F(1), KeyCode::F(2), KeyCode::F(3), KeyCode::F(9)] {
         let mut world = World::chat((80, 24), Lang::En, conversation());
         world.ctrl('c');
-        assert!(world.screen().contains("once more quits"));
+        assert!(world.screen().contains("again to quit"));
         world.key(key);
-        assert!(!world.screen().contains("once more quits") && world.screen().contains("Esc"), "{key:?}");
+        assert!(!world.screen().contains("again to quit") && world.screen().contains("Esc"), "{key:?}");
     }
     // And a conversation nothing that was said of another one.
     let mut world = World::chat((80, 24), Lang::En, conversation());
     command(&mut world, "q");
     world.key(KeyCode::F(5));
-    assert!(world.screen().contains("the model is writing"));
+    assert!(world.screen().contains("the model is generating"));
     world.ctrl('n');
-    assert!(!world.screen().contains("the model is writing"));
+    assert!(!world.screen().contains("the model is generating"));
     // An engine that is open is not being opened.
     let mut world = World::chat((80, 24), Lang::En, conversation());
     world.report(Report::Reopening);
-    assert!(world.screen().contains("opening the engine"));
+    assert!(world.screen().contains("reopening the engine"));
     world.report(Report::Reopened(Box::new(about()), None));
-    assert!(!world.screen().contains("opening the engine"));
+    assert!(!world.screen().contains("reopening the engine"));
     world.report(Report::Reopened(Box::new(about()), Some((Box::new(chosen().options), "no room".into()))));
     assert!(world.screen().contains("no room"));
 }
@@ -113,14 +121,14 @@ fn a_panel_that_opens_shows_its_keys() {
 fn hints_name_the_keys_that_were_chosen() {
     let mut world = World::chat((80, 24), Lang::En, Vec::new());
     command(&mut world, "/set send_key alt+enter");
-    world.app.flash = None;
+    world.pass(20_000);
     assert!(world.screen().contains("press Alt+Enter. Enter begins"), "{}", world.screen());
     let mut world = World::chat((80, 24), Lang::Zh, vec![turn("q", "a")]);
-    world.app.prefs.enter_sends = false;
+    command(&mut world, "/set send_key alt+enter");
     world.key(KeyCode::F(7));
     assert!(world.screen().contains("Alt+Enter 重新提问"), "{}", world.screen());
     command(&mut world, "/lang fr");
-    assert_eq!(world.app.lang(), Lang::Zh);
+    assert_eq!(world.app.interface().lang(), Lang::Zh);
 }
 
 #[test]
@@ -150,7 +158,7 @@ fn what_the_model_does_is_seen_beside_a_message() {
     for said in ["short", "much longer than what would find a place beside the state of the model"] {
         world.report(Report::DeskFailed(said.into()));
         let screen = world.screen();
-        assert!(screen.contains("writing 1/512") && screen.contains(&said[..5]), "{screen}");
+        assert!(screen.contains("generating 1/512") && screen.contains(&said[..5]), "{screen}");
     }
     world.event(Event::Stats(stats()));
     world.report(Report::Memory(5_400_000_000));
@@ -161,7 +169,7 @@ fn what_the_model_does_is_seen_beside_a_message() {
         for part in ["/2048", "t/s", "5.0 GiB"] {
             assert!(last.contains(part), "{part} in {last:?}");
         }
-        assert!(screen.contains("writing 1/512"), "{screen}");
+        assert!(screen.contains("generating 1/512"), "{screen}");
     }
 }
 
@@ -176,8 +184,8 @@ fn common_notices_are_chinese_in_chinese() {
         assert!(world.screen().contains(said), "{}", world.screen());
     }
     let mut world = World::chat((80, 24), Lang::Zh, conversation());
-    world.report(Report::NotSaved(Failure::new("disk full", "磁盘空间不足")));
-    assert!(world.screen().contains("没有保存：磁盘空间不足"));
+    world.report(Report::NotSaved(disk_full()));
+    assert!(world.screen().contains("没有保存：/a.jsonl：磁盘空间不足"));
 }
 
 #[test]
@@ -221,16 +229,16 @@ fn the_mark_of_the_context_tells_what_is_so() {
     // While an answer is on its way.
     told(&mut world, three(), 1);
     command(&mut world, "四");
-    world.app.flash = None;
+    world.pass(20_000);
     world.event(Event::Dropped { exchanges: 2 });
-    world.app.flash = None;
+    world.pass(20_000);
     let (count, mark, last, question) = marks(&mut world);
     assert!(count == 1 && mark > last && mark < question, "{}", world.screen());
     assert!(world.screen().contains("以上 3 轮"));
     // It failed: all is as before.
     told(&mut world, three(), 1);
     world.report(Report::Answered(Some("no".into())));
-    world.app.flash = None;
+    world.pass(20_000);
     let (count, mark, last, _) = marks(&mut world);
     assert!(count == 1 && mark < last, "{}", world.screen());
 }
@@ -247,7 +255,7 @@ fn the_gauge_follows_when_an_exchange_is_taken_back() {
     );
     assert!(!world.screen().contains("238/2048"));
     world.report(Report::Warmed { filled: 101, dropped: 0 });
-    assert!(world.screen().contains("101/2048") && matches!(world.app.busy, Busy::Idle));
+    assert!(world.screen().contains("101/2048") && matches!(world.app.talk().busy(), Busy::Idle));
     // Nothing is left to read.
     let mut world = World::chat((80, 24), Lang::En, vec![turn("q", "a")]);
     world.event(Event::Stats(stats()));
@@ -258,9 +266,9 @@ fn the_gauge_follows_when_an_exchange_is_taken_back() {
     world.key(KeyCode::F(6));
     world.key(KeyCode::F(6));
     world.report(Report::Warmed { filled: 0, dropped: 0 });
-    assert!(matches!(world.app.busy, Busy::Warming { .. }));
+    assert!(matches!(world.app.talk().busy(), Busy::Warming { .. }));
     world.report(Report::Warmed { filled: 90, dropped: 0 });
-    assert!(matches!(world.app.busy, Busy::Idle) && world.app.context_used == 90);
+    assert!(matches!(world.app.talk().busy(), Busy::Idle) && world.app.talk().context_used() == 90);
 }
 
 #[test]
@@ -342,7 +350,11 @@ fn set_says_what_it_did() {
     ] {
         world.write(typed);
         world.key(KeyCode::Enter);
-        assert!(world.screen().contains(said) && world.app.panel.is_none(), "{typed}: {}", world.screen());
+        assert!(
+            world.screen().contains(said) && world.app.panels().open().is_none(),
+            "{typed}: {}",
+            world.screen()
+        );
     }
 }
 
@@ -353,12 +365,12 @@ fn what_is_seen_where_there_is_little_room() {
     // The speed of the prompt gives way to the help, those of memory and answer do not.
     world.event(Event::Stats(stats()));
     world.report(Report::Memory(5_400_000_000));
-    (0..12).for_each(|_| world.app.rate(4.0));
+    (0..12).for_each(|_| world.event(Event::Stats(stats())));
     let figures = last(&mut world);
     assert!(figures.contains("mem 5.0 GiB") && figures.ends_with("F1 help"), "{figures}");
     world.resize((100, 24));
     let figures = last(&mut world);
-    assert!(figures.contains("prompt") && figures.ends_with("F1 help"), "{figures}");
+    assert!(figures.contains("prefill") && figures.ends_with("F1 help"), "{figures}");
     // Beside a window there is nothing that cannot be read.
     world.resize((80, 24));
     world.key(KeyCode::F(3));
@@ -381,10 +393,10 @@ fn what_is_seen_where_there_is_little_room() {
 fn where_the_question_went_and_what_is_raw() {
     let mut world = World::chat((80, 24), Lang::En, vec![turn("one", "**a**"), turn("two", "b")]);
     world.key(KeyCode::F(6));
-    assert!(world.screen().contains("the question is in the input") && world.app.input.text() == "two");
+    assert!(world.screen().contains("its question is in the input") && world.app.composer().text() == "two");
     // What is being written stays.
     world.key(KeyCode::F(6));
-    assert!(world.screen().contains("Up brings the question back") && world.app.input.text() == "two");
+    assert!(world.screen().contains("Up brings its question back") && world.app.composer().text() == "two");
     let mut world = World::chat((80, 24), Lang::Zh, vec![turn("one", "**a**")]);
     assert!(!world.screen().contains("原文"));
     world.alt('r');
@@ -395,7 +407,7 @@ fn where_the_question_went_and_what_is_raw() {
 fn a_conversation_is_called_by_its_first_line() {
     let file = "\nnotes.txt\n```\nmuch text\n```\nsum it up";
     let mut world = World::chat((80, 24), Lang::En, vec![turn(file, "a")]);
-    assert_eq!(world.app.title(), "notes.txt");
+    assert_eq!(title(&world), "notes.txt");
     command(&mut world, "/export");
     let exported = world.effects.iter().rev().find_map(|effect| match effect {
         Effect::Desk(DeskTask::Export(path, _)) => Some(path.clone()),
@@ -405,7 +417,7 @@ fn a_conversation_is_called_by_its_first_line() {
     let mut world = World::chat((80, 24), Lang::En, Vec::new());
     world.send(Msg::Paste(file.into()));
     world.key(KeyCode::Enter);
-    assert_eq!(world.app.title(), "notes.txt");
+    assert_eq!(title(&world), "notes.txt");
 }
 
 #[test]
@@ -423,7 +435,10 @@ fn an_attached_file_stands_in_a_fence_of_its_own() {
     world.report(Report::Attached("b.md".into(), "```\ntwo\n```".into(), Some("gb18030")));
     assert!(world.screen().contains("read as gb18030"), "{}", world.screen());
     world.write("?");
-    assert_eq!(world.app.input.text(), "look:\na.txt\n```\none\n```\nb.md\n~~~~\n```\ntwo\n```\n~~~~\n?");
+    assert_eq!(
+        world.app.composer().text(),
+        "look:\na.txt\n```\none\n```\nb.md\n~~~~\n```\ntwo\n```\n~~~~\n?"
+    );
 }
 
 #[test]
@@ -432,8 +447,8 @@ fn what_is_opened_can_be_stopped_and_says_so() {
         let mut world = World::new((80, 24), Lang::En);
         world.report(Report::Models(models(), None));
         world.key(KeyCode::Enter);
-        let Screen::Load(loading) = &world.app.screen else { panic!() };
-        let cancel = loading.cancel.clone();
+        let Screen::Load(loading) = world.app.screen() else { panic!() };
+        let cancel = loading.cancel().clone();
         assert!(world.screen().contains("Esc stops"), "{}", world.screen());
         let stopped = || cancel.load(std::sync::atomic::Ordering::Relaxed);
         assert!(!stopped());
@@ -443,7 +458,7 @@ fn what_is_opened_can_be_stopped_and_says_so() {
         }
         assert!(stopped());
         if leave == KeyCode::Esc {
-            assert!(world.screen().contains("stopping ...") && !world.screen().contains("Esc stops"));
+            assert!(world.screen().contains("stopping…") && !world.screen().contains("Esc stops"));
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const LONG: [&str; 4] = ["-n", "1700", "--greedy", "--new"];
 const ENDLESS: &str = "写";
 const IDLE: fn(&str) -> bool =
-    |screen| !screen.contains("书写中") && !screen.contains("阅读中") && screen.contains("t/s");
+    |screen| !screen.contains("生成中") && !screen.contains("读取提示") && screen.contains("词元/秒");
 
 /// Whether `text` was sent and is answered.
 fn sent(text: &str) -> impl Fn(&str) -> bool {
@@ -33,8 +33,8 @@ fn ask_stop_retry_edit_and_switch() {
     t.wait("text", |screen| screen.contains("> 写"));
     assert_eq!(t.cursor(), (2 + 2, 22));
     t.send("\r");
-    let first = t.wait("a stream", |screen| screen.contains("书写中"));
-    t.wait("more of it", |screen| screen.contains("书写中") && screen != first);
+    let first = t.wait("a stream", |screen| screen.contains("生成中"));
+    t.wait("more of it", |screen| screen.contains("生成中") && screen != first);
     t.wait_for_cursor();
     t.send("\u{1b}");
     t.wait("a stop", |screen| screen.contains("[已停止]") && IDLE(screen));
@@ -42,7 +42,7 @@ fn ask_stop_retry_edit_and_switch() {
     assert_eq!(t.settle(), written, "it has ended");
 
     t.send("\u{12}");
-    t.wait("another answer", |screen| screen.contains("书写中") && !screen.contains("[已停止]"));
+    t.wait("another answer", |screen| screen.contains("生成中") && !screen.contains("[已停止]"));
     t.send("\u{1b}");
     t.wait("a stop", |screen| screen.contains("[已停止]") && IDLE(screen));
 
@@ -82,7 +82,7 @@ fn killed_while_it_writes_it_has_lost_nothing() {
     let home = tempfile::tempdir().unwrap();
     let mut t = Terminal::chat(home.path(), (80, 24), &LONG);
     t.send("写\r");
-    t.wait("a stream", |screen| screen.contains("书写中"));
+    t.wait("a stream", |screen| screen.contains("生成中"));
     // Two pieces are on disk.
     let until = Instant::now() + PATIENCE;
     while sessions(home.path()).concat().matches("\"part\"").count() < 2 {
@@ -113,17 +113,17 @@ fn resized_while_it_writes() {
     let home = tempfile::tempdir().unwrap();
     let mut t = Terminal::chat(home.path(), (80, 24), &LONG);
     t.send("写\r");
-    t.wait("a stream", |screen| screen.contains("书写中"));
+    t.wait("a stream", |screen| screen.contains("生成中"));
     for size in [(40, 12), (200, 60), (21, 7), (10, 3), (80, 24), (40, 12)] {
         t.resize(size);
         std::thread::sleep(Duration::from_millis(150));
         if size.1 > 6 {
-            t.wait("the state", |screen| screen.contains("书写中") || screen.contains("t/s"));
+            t.wait("the state", |screen| screen.contains("生成中") || screen.contains("词元/秒"));
             t.wait_for_cursor();
         }
     }
     t.send("\u{1b}");
-    t.wait("a stop", |screen| !screen.contains("书写中"));
+    t.wait("a stop", |screen| !screen.contains("生成中"));
     t.quit();
 }
 
@@ -168,12 +168,12 @@ fn signals_restore_the_terminal() {
     let home = tempfile::tempdir().unwrap();
     let mut t = Terminal::job(home.path(), &LONG, &[("XDG_CACHE_HOME", &cache())]).ready();
     t.send("写\r");
-    t.wait("a stream", |screen| screen.contains("书写中"));
+    t.wait("a stream", |screen| screen.contains("生成中"));
     t.signal("-TSTP");
     t.wait("the shell", STOPPED);
     t.is_restored();
     t.send("\n");
-    t.wait("the chat", |screen| screen.contains("t/s"));
+    t.wait("the chat", |screen| screen.contains("词元/秒"));
     assert!(t.screen.lock().unwrap().screen().alternate_screen());
     t.signal("-TERM");
     t.wait("the end", |screen| screen.contains("[ended 143]"));
@@ -297,7 +297,7 @@ fn a_terminal_that_is_closed_costs_nothing() {
     let home = tempfile::tempdir().unwrap();
     let mut t = Terminal::chat(home.path(), (80, 24), &LONG);
     t.send("写\r");
-    t.wait("a stream", |screen| screen.contains("书写中"));
+    t.wait("a stream", |screen| screen.contains("生成中"));
     t.send("未发送");
     t.wait("what is written", |screen| screen.contains("> 未发送"));
     let since = Instant::now();
@@ -489,7 +489,7 @@ fn a_key_is_soon_on_the_screen_while_it_writes() {
     let home = tempfile::tempdir().unwrap();
     let mut t = Terminal::chat(home.path(), (80, 24), &LONG);
     t.send("写\r");
-    t.wait("a stream", |screen| screen.contains("书写中"));
+    t.wait("a stream", |screen| screen.contains("生成中"));
     t.wait_for_cursor();
     let mut took = Vec::new();
     // Forty letters, then they are taken back: the line is never full.
@@ -505,7 +505,7 @@ fn a_key_is_soon_on_the_screen_while_it_writes() {
             took.push(since.elapsed());
             std::thread::sleep(Duration::from_millis(7));
         }
-        assert!(t.contents().contains("书写中"), "it has ended in round {round}");
+        assert!(t.contents().contains("生成中"), "it has ended in round {round}");
         t.send("\u{15}");
         t.wait("an empty line", |screen| !screen.contains("> x"));
     }

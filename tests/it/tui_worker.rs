@@ -7,6 +7,7 @@ use huozi::session::store;
 use huozi::session::{Event, KvType};
 use huozi::settings::Patch;
 use huozi::tui::look::Lang;
+use huozi::tui::words::words;
 use huozi::tui::worker::{AskKind, DeskTask, ModelTask, Report, Setup};
 use huozi_convert::plan::Preset;
 use std::fs;
@@ -93,8 +94,8 @@ fn opening_a_file_is_stopped_and_begins_again() {
     let home = tempfile::tempdir().unwrap();
     let threads = Threads::start(setup(home.path()));
     let why = threads.stopped();
-    assert!(why.text(Lang::En).ends_with(": stopped while it was opened"), "{why:?}");
-    assert!(why.text(Lang::Zh).ends_with("：已停止打开"), "{why:?}");
+    assert!((words(Lang::En).failure)(&why).ends_with(": stopped while it was opened"), "{why:?}");
+    assert!((words(Lang::Zh).failure)(&why).ends_with("：已停止打开"), "{why:?}");
     threads.load(SessionOptions::default());
 }
 
@@ -123,9 +124,9 @@ fn what_only_continues_text_is_refused_before_it_is_read() {
         Report::LoadFailed(why) => Some(why),
         _ => None,
     });
-    assert!(why.text(Lang::En).ends_with("use `huozi run --raw`"), "{why:?}");
+    assert!((words(Lang::En).failure)(&why).ends_with("use `huozi run --raw`"), "{why:?}");
     assert!(
-        why.text(Lang::Zh).ends_with("：此模型没有对话格式，只能续写文本：请用 huozi run --raw"),
+        (words(Lang::Zh).failure)(&why).ends_with("：此模型没有对话格式，只能续写文本：请用 huozi run --raw"),
         "{why:?}"
     );
 }
@@ -149,7 +150,7 @@ fn an_engine_that_does_not_open_leaves_the_one_before() {
         reports.iter().find_map(|r| if let Report::Reopened(_, back) = r { back.clone() } else { None });
     assert_eq!(*back.expect("the options before").0, chosen.options);
     let Some(Report::Answered(Some(why))) = reports.last() else { panic!("{reports:?}") };
-    assert!(why.text(Lang::Zh).starts_with("内存不足"), "{why:?}");
+    assert!((words(Lang::Zh).failure)(&why).starts_with("内存不足"), "{why:?}");
     let reports = threads.ask("你好", &short(&chosen));
     assert!(matches!(reports.last(), Some(Report::Answered(None))), "{reports:?}");
     // Nor does a changed question cost the exchange that it was to replace.
@@ -179,7 +180,7 @@ fn a_changed_question_that_is_stopped_at_once_costs_no_answer() {
     assert_eq!(asked, ["你好", "写诗"]);
     assert!(!talk.turns[1].answer.is_empty());
     let why = threads.wait(|r| if let Report::Answered(why) = r { Some(why) } else { None });
-    assert!(why.is_some_and(|why| why.text(Lang::Zh).starts_with("回答开始前已停止")));
+    assert!(why.is_some_and(|why| (words(Lang::Zh).failure)(&why).starts_with("回答开始前已停止")));
     // And so it stands on disk.
     let stored = store::load(&home.path().join("sessions"), &talk.name.unwrap(), "").unwrap();
     assert_eq!(
@@ -226,7 +227,7 @@ fn what_cannot_be_a_model_leaves_the_one_that_is_open() {
             Report::Refused(why) => Some(why),
             _ => None,
         });
-        assert!(why.text(Lang::Zh).contains('：'), "{why:?}");
+        assert!((words(Lang::Zh).failure)(&why).contains('：'), "{why:?}");
     }
     assert!(matches!(threads.ask("你好", &short(&chosen)).last(), Some(Report::Answered(None))));
 }
@@ -244,13 +245,13 @@ fn what_is_not_opened_is_told() {
             _ => None,
         })
     };
-    assert_eq!(refused(ModelTask::Resume), None, "there is none");
+    assert!(refused(ModelTask::Resume).is_none(), "there is none");
     assert!(refused(ModelTask::Open("missing".into())).is_some());
     let reports = threads.ask("你好", &short(&chosen));
     let name =
         reports.iter().find_map(|r| if let Report::Named(name, _) = r { Some(name.clone()) } else { None });
     let name = name.unwrap();
-    assert_eq!(refused(ModelTask::Open(name.clone())), None, "it is open");
+    assert!(refused(ModelTask::Open(name.clone())).is_none(), "it is open");
     // No trash can be made: the conversation stays, and goes on.
     let sessions = home.path().join("sessions");
     fs::write(sessions.join("trash"), "").unwrap();

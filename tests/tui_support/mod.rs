@@ -3,13 +3,13 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use huozi::session::open::{About, SessionOptions};
-use huozi::session::store::Entry;
+use huozi::session::store::{self, Entry};
 use huozi::session::{Event, KvType, Settings, Stats, Stop, Turn};
 use huozi::tui::app::{App, Start};
 use huozi::tui::event::{Effect, Msg};
 use huozi::tui::failure::Failure;
+use huozi::tui::interface::Surroundings;
 use huozi::tui::look::Lang;
-use huozi::tui::update::update;
 use huozi::tui::view;
 use huozi::tui::worker::{AskKind, Chosen, DeskTask, ModelEntry, ModelTask, Report, Talk};
 use huozi_token::HistoryRule;
@@ -74,17 +74,27 @@ pub fn stats() -> Stats {
 impl World {
     /// At the choice of a model.
     pub fn new(size: (u16, u16), lang: Lang) -> Self {
+        let around = Surroundings { lang, ..Surroundings::default() };
+        Self::started(Start { around, ..Start::default() }, size)
+    }
+
+    /// Started like this.
+    pub fn started(start: Start, size: (u16, u16)) -> Self {
         let now = Instant::now();
-        let (app, effects) = App::new(Start { lang, ..Start::default() }, size, now);
+        let (app, effects) = App::new(start, size, now);
         Self { app, now, effects }
     }
 
     /// In the chat, with this conversation.
     pub fn chat(size: (u16, u16), lang: Lang, turns: Vec<Turn>) -> Self {
-        let mut world = Self::new(size, lang);
-        world.ready();
-        world.talk(turns);
-        world
+        Self::new(size, lang).in_chat(turns)
+    }
+
+    /// The model is open, and this conversation.
+    pub fn in_chat(mut self, turns: Vec<Turn>) -> Self {
+        self.ready();
+        self.talk(turns);
+        self
     }
 
     pub fn ready(&mut self) {
@@ -119,8 +129,8 @@ impl World {
     /// Gives a message, after the layout that a frame would have made. Drafts that are to be kept are among
     /// [`World::effects`] only: they come with whatever happens when it is time.
     pub fn send(&mut self, msg: Msg) -> Vec<Effect> {
-        view::prepare(&mut self.app);
-        let mut effects = update(&mut self.app, msg, self.now);
+        self.app.prepare();
+        let mut effects = self.app.update(msg, self.now);
         self.effects.extend(effects.iter().cloned());
         effects.retain(|effect| !matches!(effect, Effect::Desk(DeskTask::Draft(_))));
         effects
@@ -153,8 +163,9 @@ impl World {
 
     /// A frame, and where the cursor stands.
     pub fn frame(&mut self) -> (Buffer, Option<Position>) {
-        view::prepare(&mut self.app);
-        let mut buffer = Buffer::empty(Rect::new(0, 0, self.app.size.0, self.app.size.1));
+        self.app.prepare();
+        let (width, height) = self.app.size();
+        let mut buffer = Buffer::empty(Rect::new(0, 0, width, height));
         let cursor = view::render(&self.app, self.now, &mut buffer);
         (buffer, cursor)
     }
@@ -209,6 +220,12 @@ pub fn conversation() -> Vec<Turn> {
     let table = "下面是一个**对比**：\n\n| 诗人 | 代表作 | 年代 |\n|---|---|---:|\n| 李白 | 静夜思 | 726 |\n| 杜甫 | 春望 | 757 |\n\n\
                  1. 李白的诗*飘逸*。\n2. 杜甫的诗沉郁，`fn main()` 与诗无关。\n\n```rust\nfn main() {\n    println!(\"你好，世界\");\n}\n```";
     vec![turn("写一首关于月的诗。", poem), turn("比较李白和杜甫，并给出一个 Rust 的例子。", table)]
+}
+
+/// A conversation cannot be written.
+pub fn disk_full() -> Failure {
+    let source = std::io::ErrorKind::StorageFull.into();
+    store::Error::Io { path: "/a.jsonl".into(), action: "write", source }.into()
 }
 
 /// Conversations of a list.

@@ -1,6 +1,5 @@
 //! The thread for what takes a moment on disk.
 
-use super::kept::homeless;
 use super::part::AGAIN;
 use super::paths;
 use super::task::{DeskTask, ModelEntry, Pending, Report, ReportSink, Setup};
@@ -10,7 +9,7 @@ use crate::tui::failure::Failure;
 use encoding_rs::{Encoding, GB18030, UTF_8};
 use std::any::Any;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -120,9 +119,7 @@ impl DeskWorker {
                 Ok(Report::Deleted(trashed))
             }),
             DeskTask::Undelete(trashed) => self.folder().and_then(|folder| {
-                let nothing = || {
-                    Report::DeskFailed(Failure::new("there is nothing to bring back", "没有可以恢复的对话"))
-                };
+                let nothing = || Report::DeskFailed(Failure::NothingInTrash);
                 let trashed = trashed.or_else(|| store::trashed_last(folder)).ok_or_else(nothing)?;
                 let name = store::undelete(folder, &trashed).map_err(failed)?;
                 Ok(Report::Undeleted(trashed, name))
@@ -151,7 +148,7 @@ impl DeskWorker {
     }
 
     fn folder(&self) -> Result<&Path, Report> {
-        self.setup.folder.as_deref().ok_or_else(|| Report::DeskFailed(homeless()))
+        self.setup.folder.as_deref().ok_or_else(|| Report::DeskFailed(Failure::NoPlaceForConversations))
     }
 
     /// Reads something in a thread of its own: a slow disk, or a file that gives nothing and does not end either, is to
@@ -165,18 +162,15 @@ impl DeskWorker {
             }
         };
         let why = std::thread::Builder::new().name("aside".into()).spawn(work).err()?;
-        Some(Report::DeskFailed(why.to_string().into()))
+        Some(Report::DeskFailed(Failure::System(why.to_string())))
     }
 
     fn keep_prefs(&self, text: &str) -> Option<Report> {
         let Some(path) = &self.setup.prefs else {
-            return Some(Report::DeskFailed(Failure::new(
-                "this choice is not kept: neither XDG_STATE_HOME nor HOME says where",
-                "此选择不会保留：XDG_STATE_HOME 和 HOME 均未设置",
-            )));
+            return Some(Report::DeskFailed(Failure::NoPlaceForPrefs));
         };
         let error = write_prefs(path, text).err()?;
-        Some(Report::DeskFailed(Failure::io(path, &error)))
+        Some(Report::DeskFailed(Failure::file(path, error)))
     }
 
     /// Keeps what is being written, and until the screen has it what lay there before.
@@ -214,9 +208,9 @@ fn models(first: &[PathBuf]) -> Report {
     let mut models: Vec<ModelEntry> = found
         .iter()
         .map(|path| {
-            let found = Found::look(path);
-            let needs = found.needs().map_err(|error| Failure::unusable(&found, error));
-            ModelEntry { needs, path: found.path, bytes: found.bytes }
+            let found = Arc::new(Found::look(path));
+            let needs = found.needs().map_err(|_| Failure::Unusable(found.clone()));
+            ModelEntry { path: found.path.clone(), bytes: found.bytes, needs }
         })
         .collect();
     models.sort_by_key(|model| model.needs.is_err());
@@ -224,36 +218,26 @@ fn models(first: &[PathBuf]) -> Report {
 }
 
 fn attach(path: PathBuf) -> Report {
-    let failed = |en: String, zh: String| {
-        let path = path.display();
-        Report::PathFailed(Failure::new(format!("{path}: {en}"), format!("{path}：{zh}")))
-    };
-    let system = |error: io::Error| Report::PathFailed(Failure::io(&path, &error));
-    match fs::metadata(&path) {
-        Ok(meta) if !meta.is_file() => return failed("not a file".into(), "不是文件".into()),
-        Ok(_) => {}
-        Err(error) => return system(error),
+    match read_text(&path) {
+        Ok((text, encoding)) => Report::Attached(path, text, encoding),
+        Err(why) => Report::PathFailed(why),
+    }
+}
+
+/// The text of a file, and its encoding where that is another than UTF-8.
+fn read_text(path: &Path) -> Result<(String, Option<&'static str>), Failure> {
+    let system = |error| Failure::file(path, error);
+    if !fs::metadata(path).map_err(system)?.is_file() {
+        return Err(Failure::NotAFile(path.to_owned()));
     }
     // Not more than that of files that are longer than they say, as those of the system are.
     let mut bytes = Vec::new();
-    let read = File::open(&path).and_then(|file| file.take(MAX_ATTACHED_BYTES + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        return system(error);
-    }
+    let read = File::open(path).and_then(|file| file.take(MAX_ATTACHED_BYTES + 1).read_to_end(&mut bytes));
+    read.map_err(system)?;
     if bytes.len() as u64 > MAX_ATTACHED_BYTES {
-        let most = MAX_ATTACHED_BYTES >> 10;
-        return failed(
-            format!("more than {most} KiB are too much for a message"),
-            format!("超过 {most} KiB，消息放不下"),
-        );
+        return Err(Failure::TooLong { path: path.to_owned(), most_kib: MAX_ATTACHED_BYTES >> 10 });
     }
-    match text_of(&bytes) {
-        Ok((text, encoding)) => Report::Attached(path, text, encoding),
-        Err(at) => failed(
-            format!("not text: neither UTF-8 (byte {at}) nor UTF-16 nor GB18030"),
-            format!("不是文本：不是 UTF-8（第 {at} 字节处），也不是 UTF-16 或 GB18030"),
-        ),
-    }
+    text_of(&bytes).map_err(|at| Failure::NotText { path: path.to_owned(), at })
 }
 
 /// The text that a file holds, and its encoding where that is another than UTF-8: texts that were written on Windows in
@@ -277,7 +261,6 @@ fn text_of(bytes: &[u8]) -> Result<(String, Option<&'static str>), usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tui::look::Lang;
 
     #[test]
     fn a_file_is_as_long_as_a_message_may_be() {
@@ -289,7 +272,7 @@ mod tests {
         };
         assert!(matches!(of(MAX_ATTACHED_BYTES), Report::Attached(_, text, None) if text.len() == 256 << 10));
         let Report::PathFailed(why) = of(MAX_ATTACHED_BYTES + 1) else { panic!("it was read") };
-        assert!(why.text(Lang::Zh).ends_with("超过 256 KiB，消息放不下"), "{why:?}");
+        assert!(matches!(why, Failure::TooLong { most_kib: 256, .. }), "{why:?}");
     }
 
     #[test]

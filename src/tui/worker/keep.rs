@@ -1,6 +1,6 @@
 //! What the model's thread writes of the open conversation.
 
-use super::kept::{Shelf, homeless};
+use super::kept::Shelf;
 use super::state::ModelWorker;
 use super::task::{Report, Talk};
 use crate::session::Turn;
@@ -43,7 +43,7 @@ impl ModelWorker {
         }
         let Some(folder) = &self.setup.folder else {
             if !std::mem::replace(&mut self.homeless, true) {
-                (self.send)(Report::DeskFailed(homeless()));
+                (self.send)(Report::DeskFailed(Failure::NoPlaceForConversations));
             }
             return Ok(());
         };
@@ -100,9 +100,7 @@ impl ModelWorker {
         if before.is_some_and(|time| (LEAST..AFTER_ALL).contains(&time)) {
             return Ok(());
         }
-        Err(Some(
-            why.after("this is not saved; again to leave it so: ", "当前对话尚未保存，再按一次则放弃："),
-        ))
+        Err(Some(Failure::LeavesUnsaved(Box::new(why))))
     }
 
     pub(super) fn rename(&mut self, title: String) {

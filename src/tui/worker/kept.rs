@@ -101,11 +101,3 @@ impl Kept {
         }
     }
 }
-
-/// There is no place for conversations.
-pub(super) fn homeless() -> Failure {
-    Failure::new(
-        "neither XDG_DATA_HOME nor HOME says where conversations are kept",
-        "XDG_DATA_HOME 和 HOME 均未设置，没有保存对话的位置",
-    )
-}

@@ -1,6 +1,6 @@
 //! The thread that owns the model: it opens models, answers, and writes what is said to disk as it grows.
 
-use super::kept::{Kept, Shelf, homeless};
+use super::kept::{Kept, Shelf};
 use super::part::{AGAIN, Part};
 use super::state::{Left, Loaded, ModelWorker};
 use super::task::{AskKind, Chosen, ModelTask, Pending, Report};
@@ -204,18 +204,11 @@ impl ModelWorker {
             Ok((writer, conversation)) => self.put(conversation, Some(writer), false),
             // It stays with the other process.
             Err(store::Error::Busy { .. }) => {
-                return Err(Some(Failure::new(
-                    "the last conversation is open in another huozi; this is a new one",
-                    "上次的对话正在另一个 huozi 中打开；这里是新对话",
-                )));
+                return Err(Some(Failure::LastOpenElsewhere));
             }
             Err(store::Error::Unknown { .. }) => return Err(None),
             Err(error) => {
-                let why = Failure::from(error);
-                return Err(Some(why.after(
-                    "the last conversation cannot be opened, this is a new one: ",
-                    "上次的对话无法打开，这里是新对话：",
-                )));
+                return Err(Some(Failure::LastNotOpened(Box::new(error.into()))));
             }
         }
         Ok(())
@@ -223,7 +216,7 @@ impl ModelWorker {
 
     /// Opens a conversation, or says why not; `None` where it is open already.
     fn open(&mut self, name: &str) -> Result<(), Option<Failure>> {
-        let folder = &self.setup.folder.clone().ok_or_else(|| Some(homeless()))?;
+        let folder = &self.setup.folder.clone().ok_or_else(|| Some(Failure::NoPlaceForConversations))?;
         // Its lock is held by us otherwise.
         if self.talk.writer.as_ref().is_some_and(|writer| writer.name() == name) {
             return Err(None);
@@ -327,7 +320,7 @@ impl ModelWorker {
 
     fn ask(&mut self, ask: AskKind, question: &str, chosen: Chosen, cancel: &AtomicBool) -> Option<Failure> {
         self.choose(&chosen);
-        let Some(model) = &mut self.model else { return Some("no model".into()) };
+        let Some(model) = &mut self.model else { return Some(Failure::NoModel) };
         let attempt = match ask {
             AskKind::Retry => model.session.turns().last().map_or(0, |turn| turn.attempt.saturating_add(1)),
             AskKind::New | AskKind::Revise => 0,
@@ -387,10 +380,7 @@ impl ModelWorker {
         self.forget_gone();
         self.memory();
         if unanswered {
-            return Some(Failure::new(
-                "stopped before the answer began: all is as it was",
-                "回答开始前已停止：原来的问答不变",
-            ));
+            return Some(Failure::StoppedBeforeAnswer);
         }
         result.err().map(Failure::from)
     }

@@ -179,7 +179,7 @@ pub enum Report {
 }
 
 /// A model file in the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ModelEntry {
     /// Where it lies.
     pub path: PathBuf,
