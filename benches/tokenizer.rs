@@ -4,8 +4,9 @@
 //!
 //!     cargo bench --bench tokenizer
 //!
-//! Two vocabularies: the embedded model's with the poems it was trained on, and one of full size (250,880 tokens over the
-//! letters a to z, see `huozi_quant::bloom::synth`) with random words. Best of some runs. That the text comes back is asserted.
+//! Two vocabularies: the embedded model's with the poems it was trained on, and one of full size (250,880
+//! tokens over the letters a to z, see `huozi_quant::bloom::synth`) with random words. Best of some runs.
+//! That the text comes back is asserted.
 
 use huozi_quant::bloom::plan::Preset;
 use huozi_quant::bloom::shape::Shape;
@@ -52,7 +53,8 @@ fn bench(name: &str, file: &Path, text: &str) {
 }
 
 fn main() {
-    // `cargo bench` adds `--bench`; `cargo test --benches` does not, and only checks that this builds and starts.
+    // `cargo bench` adds `--bench`; `cargo test --benches` does not, and only checks that this builds and
+    // starts.
     if !std::env::args().any(|arg| arg == "--bench") {
         return;
     }

@@ -1,9 +1,10 @@
 //! Sixteen blocks side by side, one per lane: what the searches of all encoders work on.
 //!
-//! Whatever is done to one block is done to sixteen at once, lane by lane; a sum runs over the weights of a block in
-//! their order, in its own lane, so the width of the vector unit cannot change a bit. Multiplication and addition are
-//! rounded apart, comparisons are written so that a NaN never wins. Plain loops over [`Lane`]s: the shape that
-//! vectorises on every ISA. No closures, which LLVM may leave compiled for the baseline.
+//! Whatever is done to one block is done to sixteen at once, lane by lane; a sum runs over the weights of a
+//! block in their order, in its own lane, so the width of the vector unit cannot change a bit. Multiplication
+//! and addition are rounded apart, comparisons are written so that a NaN never wins. Plain loops over
+//! [`Lane`]s: the shape that vectorises on every ISA. No closures, which LLVM may leave compiled for the
+//! baseline.
 
 #![allow(
     clippy::needless_range_loop,
@@ -19,8 +20,8 @@ pub(super) const WIDE: usize = 16;
 /// One number of each block.
 pub(super) type Lane = [f32; WIDE];
 
-/// 1.5 * 2^23. Adding and taking it away rounds to the nearest integer, ties to even, for magnitudes below 2^22. Two
-/// additions vectorise under SSE2, where `round_ties_even` is a call.
+/// 1.5 * 2^23. Adding and taking it away rounds to the nearest integer, ties to even, for magnitudes below
+/// 2^22. Two additions vectorise under SSE2, where `round_ties_even` is a call.
 const MAGIC: f32 = 12_582_912.0;
 
 /// The nearest integer of a magnitude below 2^22, ties to even.
@@ -54,7 +55,8 @@ pub(super) fn storable(x: f32) -> f32 {
     F16::from_f32(pick(x < 0.0, -a, a)).to_f32()
 }
 
-/// The f16 `steps` away from the f16 `h` (away from zero when positive), never across zero or past the largest.
+/// The f16 `steps` away from the f16 `h` (away from zero when positive), never across zero or past the
+/// largest.
 #[inline(always)]
 pub(super) fn neighbour(h: f32, steps: i32) -> f32 {
     let bits = F16::from_f32(h).to_bits();
@@ -119,7 +121,8 @@ pub(super) fn group_max<const G: usize>(x: &Lane) -> Lane {
     max
 }
 
-/// Up to sixteen blocks of `L` consecutive values each, block `s` into lane `s`; lanes without a block get zeros.
+/// Up to sixteen blocks of `L` consecutive values each, block `s` into lane `s`; lanes without a block get
+/// zeros.
 #[inline(always)]
 pub(super) fn gather<const L: usize>(values: &[f32]) -> [Lane; L] {
     let mut out = [[0.0; WIDE]; L];

@@ -12,7 +12,8 @@ impl F16 {
     /// +0.
     pub const ZERO: Self = Self([0; 2]);
 
-    /// Rounds to nearest, ties to even; a magnitude past 65504 + half a step becomes infinity. Branch-free as `to_f32`.
+    /// Rounds to nearest, ties to even; a magnitude past 65504 + half a step becomes infinity. Branch-free as
+    /// `to_f32`.
     #[inline(always)]
     pub fn from_f32(x: f32) -> Self {
         let bits = x.to_bits();
@@ -34,7 +35,8 @@ impl F16 {
         let h = u32::from(u16::from_le_bytes(self.0));
         let sign = (h & 0x8000) << 16;
         let magnitude = (h & 0x7fff) << 13;
-        // The exponent bias differs by 127 - 15 = 112; the product with 2^112 also normalises subnormals, exactly.
+        // The exponent bias differs by 127 - 15 = 112; the product with 2^112 also normalises subnormals,
+        // exactly.
         let finite = f32::from_bits(magnitude) * f32::from_bits((112 + 127) << 23);
         let bits = if magnitude >= 0x7c00 << 13 { magnitude | 0x7f80_0000 } else { finite.to_bits() };
         f32::from_bits(bits | sign)

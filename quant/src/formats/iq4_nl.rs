@@ -7,7 +7,8 @@
 //!       |     | high nibble of qs[j] = q[j+16] |
 //! ```
 //!
-//! The levels are dense around zero, where weights are. The table is not symmetric, so the sign of `d` is a choice.
+//! The levels are dense around zero, where weights are. The table is not symmetric, so the sign of `d` is a
+//! choice.
 
 use super::F16;
 use super::batch::{WIDE, int, limit};
@@ -39,8 +40,8 @@ const PAIRS: [[i8; 2]; 256] = {
     pairs
 };
 
-/// The table's values for the nibbles, in the order of the weights. One load gives two of them: the compiler makes
-/// no byte shuffle out of an indexed load, and comparing with each of the 16 was ten times slower.
+/// The table's values for the nibbles, in the order of the weights. One load gives two of them: the compiler
+/// makes no byte shuffle out of an indexed load, and comparing with each of the 16 was ten times slower.
 #[inline(always)]
 pub(super) fn values(qs: &[u8; N / 2]) -> [i8; N] {
     let mut v = [0; N];
@@ -61,8 +62,8 @@ pub fn decode(blocks: &[BlockIq4Nl], out: &mut [f32]) {
     }
 }
 
-/// Index of the table's value nearest to `(i - 256) / 2 .. (i - 255) / 2`: every midpoint of the table is a whole
-/// number of halves.
+/// Index of the table's value nearest to `(i - 256) / 2 .. (i - 255) / 2`: every midpoint of the table is a
+/// whole number of halves.
 const NEAREST: [u8; 512] = {
     let mut nearest = [0; 512];
     let mut i = 0;
@@ -112,11 +113,12 @@ impl Levels for Table {
 
 /// Levels the largest weight is put on: around -127, and on the short side around 113.
 pub(super) const PEAKS: [f32; 16] = [
-    -127.0, -138.0, -132.5, -121.5, -116.0, -110.5, -105.0, -99.5, 113.0, 122.0, 117.5, 108.0, 103.0, 98.0, 93.0, 88.0,
+    -127.0, -138.0, -132.5, -121.5, -116.0, -110.5, -105.0, -99.5, 113.0, 122.0, 117.5, 108.0, 103.0, 98.0,
+    93.0, 88.0,
 ];
 
-/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
-/// `d` = NaN.
+/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite
+/// gets `d` = NaN.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockIq4Nl]) {
     let row = Row::new(x, importance);

@@ -1,5 +1,5 @@
-//! IQ4_XS: 256 weights of 4 bits that index [IQ4_NL's table](super::iq4_nl::TABLE), a 6-bit scale for each 32 and
-//! one f16 scale for all, `w = d * (ls - 32) * TABLE[q]`. 4.25 bits per weight.
+//! IQ4_XS: 256 weights of 4 bits that index [IQ4_NL's table](super::iq4_nl::TABLE), a 6-bit scale for each 32
+//! and one f16 scale for all, `w = d * (ls - 32) * TABLE[q]`. 4.25 bits per weight.
 //!
 //! ```text
 //! byte  0     2          4            8                                            136
@@ -63,7 +63,12 @@ impl BlockIq4Xs {
             high |= (s >> 4) << (2 * i);
         }
         // 0x88: the level nearest to zero.
-        Self { d, scales_h: (high as u16).to_le_bytes(), scales_l: low.to_le_bytes(), qs: [0x88; SUBS * N / 2] }
+        Self {
+            d,
+            scales_h: (high as u16).to_le_bytes(),
+            scales_l: low.to_le_bytes(),
+            qs: [0x88; SUBS * N / 2],
+        }
     }
 }
 
@@ -82,8 +87,8 @@ pub fn decode(blocks: &[BlockIq4Xs], out: &mut [f32]) {
     }
 }
 
-/// What is chosen for each sub-block of a batch: `d` and the integer scale. Errors and `d` are those of the whole
-/// block, in each of its lanes.
+/// What is chosen for each sub-block of a batch: `d` and the integer scale. Errors and `d` are those of the
+/// whole block, in each of its lanes.
 #[derive(Clone, Copy)]
 struct Choice {
     error: Lane,
@@ -104,7 +109,8 @@ impl Choice {
     }
 }
 
-/// The best integer scales for `d`, near the sub-blocks' own scales `free` (two each), by the error they really give.
+/// The best integer scales for `d`, near the sub-blocks' own scales `free` (two each), by the error they
+/// really give.
 #[inline(always)]
 fn settle(b: &Batch, free: &[Lane; 2], d: &Lane) -> Choice {
     let mut least = [f32::INFINITY; WIDE];
@@ -223,8 +229,8 @@ const TRIED: usize = 3;
 /// Rounds of fitting `d` to the choice.
 const ROUNDS: usize = 3;
 
-/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
-/// `d` = NaN.
+/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite
+/// gets `d` = NaN.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockIq4Xs]) {
     let row = Row::new(x, importance);
@@ -256,8 +262,8 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockIq4Xs]) {
     }
 }
 
-/// Dot product of `w` (n) and `a` (n): an exact integer sum over the 256 of a block with the sub-block scales in
-/// it, blocks summed in their order.
+/// Dot product of `w` (n) and `a` (n): an exact integer sum over the 256 of a block with the sub-block scales
+/// in it, blocks summed in their order.
 #[inline(always)]
 pub fn dot(w: &[BlockIq4Xs], a: &[BlockQ8K]) -> f32 {
     let mut sum = 0.0;

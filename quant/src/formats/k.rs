@@ -12,8 +12,9 @@ pub(super) const SUB: usize = 16;
 
 /// `sum_s scales[s] * sum_i q[16 s + i] * a[16 s + i]`, exact.
 ///
-/// Needs `|q| <= 64`: then two products fit i16, and the whole sum is below 2^30 for any i8 scale and 6-bit scale.
-/// Eight running sums, fixed sizes, no branch: one multiply-add per sixteen products on a unit that has it.
+/// Needs `|q| <= 64`: then two products fit i16, and the whole sum is below 2^30 for any i8 scale and 6-bit
+/// scale. Eight running sums, fixed sizes, no branch: one multiply-add per sixteen products on a unit that
+/// has it.
 #[inline(always)]
 pub(super) fn scaled_sum(q: &[i8; N], a: &[i8; N], scales: &[i16; N / SUB]) -> i32 {
     let mut acc = [0i32; SUB / 2];

@@ -168,7 +168,8 @@ fn dot_agrees_with_f64_on_extreme_blocks() {
     }
 }
 
-/// Largest error of a weight as a part of the largest weight of its super-block: a step of the coarsest sub-block.
+/// Largest error of a weight as a part of the largest weight of its super-block: a step of the coarsest
+/// sub-block.
 fn worst(f: Format) -> f32 {
     match f {
         Format::Q2_K => 0.40,
@@ -257,7 +258,8 @@ fn encoders_are_as_good_as_measured() {
     }
 }
 
-/// Measured: normal, heavy-tailed, trained rows, normal rows with importance (weighted), uniform rows in 1..2.
+/// Measured: normal, heavy-tailed, trained rows, normal rows with importance (weighted), uniform rows in
+/// 1..2.
 const LIMITS: [[f64; 5]; 5] = [
     [0.27601, 0.31986, 0.28166, 0.23121, 0.09474],
     [0.14539, 0.17790, 0.14776, 0.13170, 0.07796],
@@ -342,8 +344,8 @@ fn fingerprint(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// FNV-1a of the encoded rows below, without and with importance. The same on every machine; whoever changes an
-/// encoder on purpose changes these.
+/// FNV-1a of the encoded rows below, without and with importance. The same on every machine; whoever changes
+/// an encoder on purpose changes these.
 const FINGERPRINTS: [[u64; 2]; 5] = [
     [0xacf0_590b_ae04_0d8e, 0xe617_bff8_5e57_de2d],
     [0xd237_7d09_e79e_0cb1, 0xdbdd_2ea2_03a5_e7b7],

@@ -1,8 +1,9 @@
 //! Sums of `f32` in 16 lanes: element `i` goes to lane `i mod 16`, lanes are folded 8, 4, 2, 1.
 //!
-//! Sums of `f32` over a row go through here, so that a vector unit of any width up to 16 lanes gives the same bits as
-//! the scalar code. (The encoders keep one block per lane instead, and products with integer blocks add one number per
-//! block in order: orders as fixed as this one.) Multiplication and addition are rounded apart (no FMA).
+//! Sums of `f32` over a row go through here, so that a vector unit of any width up to 16 lanes gives the same
+//! bits as the scalar code. (The encoders keep one block per lane instead, and products with integer blocks
+//! add one number per block in order: orders as fixed as this one.) Multiplication and addition are rounded
+//! apart (no FMA).
 
 /// Lanes of a sum.
 pub const LANES: usize = 16;
@@ -33,8 +34,8 @@ impl Widen for f32 {
     }
 }
 
-/// Sum of `w[i] a[i]`. Written out, not by [`sum`]: LLVM does not inline a closure into every kernel built from here,
-/// and a call per element is ten times slower.
+/// Sum of `w[i] a[i]`. Written out, not by [`sum`]: LLVM does not inline a closure into every kernel built
+/// from here, and a call per element is ten times slower.
 ///
 /// # Panics
 /// When the slices differ in length.

@@ -52,7 +52,8 @@ fn round_trip(f: Format, x: &[f32], importance: Option<&[f32]>) -> Vec<f32> {
     decode(f, &encode(f, x, importance))
 }
 
-/// Runs the dot product of a plain format on bytes; activations are quantised here and given back decoded too.
+/// Runs the dot product of a plain format on bytes; activations are quantised here and given back decoded
+/// too.
 fn dot(f: Format, w: &[u8], x: &[f32]) -> (f32, Vec<f32>) {
     use bytemuck::{Zeroable, cast_slice};
     let mut back = vec![0.0; x.len()];
@@ -235,8 +236,8 @@ fn rmse(f: Format, rows: &[Vec<f32>], importance: Option<&[f32]>, weight: impl F
 }
 
 /// Measured with this encoder, per format and data: plain error, error weighted by x^2, error weighted by
-/// importance when that is given. All below ggml's on the same data: 8.62 7.85 4.28 3.79 0.538 7.63 7.69 for the
-/// plain error on Gaussian rows.
+/// importance when that is given. All below ggml's on the same data: 8.62 7.85 4.28 3.79 0.538 7.63 7.69 for
+/// the plain error on Gaussian rows.
 const MEASURED: [(Format, [[f64; 3]; 4]); 7] = [
     (
         Format::Q4_0,
@@ -437,7 +438,10 @@ mod isa {
     }
 
     macro_rules! same {
-        ($features:literal, $has:ident, $test:ident, $($module:ident $block:ident $act:ident $activation:ident;)*) => {
+        (
+            $features:literal, $has:ident, $test:ident,
+            $($module:ident $block:ident $act:ident $activation:ident;)*
+        ) => {
             #[test]
             fn $test() {
                 if !$has() {
@@ -456,7 +460,8 @@ mod isa {
                         $module::dot(w, a)
                     }
                     for case in 0..20 {
-                        let x = r.row(1024, 0.1, if case % 2 == 0 { Random::gauss } else { Random::student4 });
+                        let draw = if case % 2 == 0 { Random::gauss } else { Random::student4 };
+                        let x = r.row(1024, 0.1, draw);
                         let p = r.row(1024, 1.0, Random::unit);
                         let p = (case % 3 == 0).then_some(&p[..]);
                         let n = 1024 / $act::N;
@@ -479,11 +484,13 @@ mod isa {
         };
     }
     same! { "avx2,fma", avx2, avx2_gives_the_same_bits,
-        q4_0 BlockQ4_0 q8_a BlockQ8A; q4_1 BlockQ4_1 q8_a BlockQ8A; q5_0 BlockQ5_0 q8_a BlockQ8A; q5_1 BlockQ5_1 q8_a BlockQ8A;
+        q4_0 BlockQ4_0 q8_a BlockQ8A; q4_1 BlockQ4_1 q8_a BlockQ8A;
+        q5_0 BlockQ5_0 q8_a BlockQ8A; q5_1 BlockQ5_1 q8_a BlockQ8A;
         q8_0 BlockQ8_0 q8_a BlockQ8A; iq4_nl BlockIq4Nl q8_a BlockQ8A; iq4_xs BlockIq4Xs q8_k BlockQ8K;
     }
     same! { "avx512f,avx512bw,avx512vl,avx512vnni,fma", avx512, avx512_gives_the_same_bits,
-        q4_0 BlockQ4_0 q8_a BlockQ8A; q4_1 BlockQ4_1 q8_a BlockQ8A; q5_0 BlockQ5_0 q8_a BlockQ8A; q5_1 BlockQ5_1 q8_a BlockQ8A;
+        q4_0 BlockQ4_0 q8_a BlockQ8A; q4_1 BlockQ4_1 q8_a BlockQ8A;
+        q5_0 BlockQ5_0 q8_a BlockQ8A; q5_1 BlockQ5_1 q8_a BlockQ8A;
         q8_0 BlockQ8_0 q8_a BlockQ8A; iq4_nl BlockIq4Nl q8_a BlockQ8A; iq4_xs BlockIq4Xs q8_k BlockQ8K;
     }
 }

@@ -9,7 +9,7 @@
 //! byte 82..84  dmin    f16
 //! ```
 
-#![allow(clippy::needless_range_loop, reason = "one index walks several arrays of fixed size: the shape that vectorises")]
+#![allow(clippy::needless_range_loop, reason = "one index over several fixed-size arrays vectorises")]
 
 use super::F16;
 use super::k;
@@ -55,7 +55,8 @@ const PLAN: Plan<Reach> = Plan {
     rounds: &[REACH, REACH, NEAR, NEAR],
 };
 
-const REACH: Reach = &[(0, [0, -1, 1]), (0, [0, -2, 2]), (-1, [-1, 0, 1]), (1, [-1, 0, 1]), (-2, [-2, -1, 0]), (2, [0, 1, 2])];
+const REACH: Reach =
+    &[(0, [0, -1, 1]), (0, [0, -2, 2]), (-1, [-1, 0, 1]), (1, [-1, 0, 1]), (-2, [-2, -1, 0]), (2, [0, 1, 2])];
 
 const NEAR: Reach = &[(0, [0, -1, 1]), (-1, [-1, 0, 1]), (1, [-1, 0, 1])];
 
@@ -77,8 +78,8 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ2K]) {
 
 /// Dot product of `w` (n) and `a` (at least n blocks).
 ///
-/// Per super-block `a.d * d * I - a.d * dmin * M` with exact integers `I` and `M`, f32 sums in the order of the
-/// blocks.
+/// Per super-block `a.d * d * I - a.d * dmin * M` with exact integers `I` and `M`, f32 sums in the order of
+/// the blocks.
 #[inline(always)]
 pub fn dot(w: &[BlockQ2K], a: &[BlockQ8K]) -> f32 {
     let a = &a[..w.len()];

@@ -1,6 +1,7 @@
 //! Q3_K: `w = d * scale * q`, q in -4..=3, a signed 6-bit scale per 16 weights.
 //!
-//! 110 bytes per 256 weights, 3.4375 bits per weight. `q` is two bits plus a third, less 4; `scale` is stored plus 32.
+//! 110 bytes per 256 weights, 3.4375 bits per weight. `q` is two bits plus a third, less 4; `scale` is stored
+//! plus 32.
 //!
 //! ```text
 //! byte 0..32    hmask   byte l, bit j: third bit of weight 32 j + l
@@ -10,7 +11,7 @@
 //! byte 108..110 d       f16
 //! ```
 
-#![allow(clippy::needless_range_loop, reason = "one index walks several arrays of fixed size: the shape that vectorises")]
+#![allow(clippy::needless_range_loop, reason = "one index over several fixed-size arrays vectorises")]
 
 use super::F16;
 use super::k;
@@ -93,12 +94,14 @@ const PLAN: Plan<&[(i8, i8)]> = Plan {
     flatness: 2.0,
     floor: 0.1,
     grid: &[
-        3.0, 3.15, 3.3, 3.45, 3.6, 3.75, 3.9, 4.05, 4.2, 4.35, 4.5, 4.65, 4.8, 5.0, 5.3, -2.6, -2.8, -3.0, -3.15, -3.3, -3.45, -3.6, -3.8, -4.0, -4.3, 
+        3.0, 3.15, 3.3, 3.45, 3.6, 3.75, 3.9, 4.05, 4.2, 4.35, 4.5, 4.65, 4.8, 5.0, 5.3, -2.6, -2.8, -3.0,
+        -3.15, -3.3, -3.45, -3.6, -3.8, -4.0, -4.3,
     ],
     rounds: &[REACH, NEAR, NEAR],
 };
 
-const REACH: &[(i8, i8)] = &[(0, 0), (-1, 0), (1, 0), (-2, 0), (2, 0), (-3, 0), (3, 0), (0, -1), (-1, -1), (1, -1)];
+const REACH: &[(i8, i8)] =
+    &[(0, 0), (-1, 0), (1, 0), (-2, 0), (2, 0), (-3, 0), (3, 0), (0, -1), (-1, -1), (1, -1)];
 
 const NEAR: &[(i8, i8)] = &[(0, 0), (-1, 0), (1, 0)];
 

@@ -72,10 +72,11 @@ impl Levels for Integers {
 }
 
 /// Levels the largest weight is put on: around -8, and on the short side around 7.
-const PEAKS: [f32; 16] = [-8.00, -8.80, -8.40, -7.60, -7.20, -6.80, -6.40, -6.00, 7.00, 7.90, 7.60, 7.30, 6.65, 6.30, 5.95, 5.60];
+const PEAKS: [f32; 16] =
+    [-8.00, -8.80, -8.40, -7.60, -7.20, -6.80, -6.40, -6.00, 7.00, 7.90, 7.60, 7.30, 6.65, 6.30, 5.95, 5.60];
 
-/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
-/// `d` = NaN.
+/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite
+/// gets `d` = NaN.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4_0]) {
     let row = Row::new(x, importance);

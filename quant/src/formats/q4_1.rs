@@ -41,8 +41,8 @@ const CUTS: [f32; 4] = [0.0, -0.3, 0.35, 0.7];
 
 const ZERO: BlockQ4_1 = BlockQ4_1 { d: F16::ZERO, m: F16::ZERO, qs: [0; N / 2] };
 
-/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
-/// `d` = NaN.
+/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite
+/// gets `d` = NaN.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4_1]) {
     let row = Row::new(x, importance);
@@ -54,7 +54,9 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4_1]) {
             *out = match b.kind(s) {
                 Kind::Zero => ZERO,
                 Kind::NotFinite => BlockQ4_1 { d: search::NAN, ..ZERO },
-                Kind::Weights => BlockQ4_1 { d: F16::from_f32(d[s]), m: F16::from_f32(m[s]), qs: pack(&q[s]) },
+                Kind::Weights => {
+                    BlockQ4_1 { d: F16::from_f32(d[s]), m: F16::from_f32(m[s]), qs: pack(&q[s]) }
+                }
             };
         }
     }

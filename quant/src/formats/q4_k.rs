@@ -69,7 +69,8 @@ const PLAN: Plan<Reach> = Plan {
     rounds: &[REACH, NEAR, NEAR],
 };
 
-const REACH: Reach = &[(0, [0, -1, 1]), (0, [0, -2, 2]), (-1, [-1, 0, 1]), (1, [-1, 0, 1]), (-2, [-2, -1, 0]), (2, [0, 1, 2])];
+const REACH: Reach =
+    &[(0, [0, -1, 1]), (0, [0, -2, 2]), (-1, [-1, 0, 1]), (1, [-1, 0, 1]), (-2, [-2, -1, 0]), (2, [0, 1, 2])];
 
 const NEAR: Reach = &[(0, [0, -1, 1]), (-1, [-1, 0, 1]), (1, [-1, 0, 1])];
 
@@ -94,8 +95,8 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4K]) {
 
 /// Dot product of `w` (n) and `a` (at least n blocks).
 ///
-/// Per super-block `a.d * d * I - a.d * dmin * M` with exact integers `I` and `M`, f32 sums in the order of the
-/// blocks.
+/// Per super-block `a.d * d * I - a.d * dmin * M` with exact integers `I` and `M`, f32 sums in the order of
+/// the blocks.
 #[inline(always)]
 pub fn dot(w: &[BlockQ4K], a: &[BlockQ8K]) -> f32 {
     let a = &a[..w.len()];

@@ -79,13 +79,16 @@ impl Levels for Integers {
 }
 
 /// Levels the largest weight is put on: around -16, and on the short side around 15.
-const PEAKS: [f32; 16] = [-16.00, -16.80, -16.40, -15.60, -15.20, -14.80, -14.40, -14.00, 15.00, 15.90, 15.60, 15.30, 14.65, 14.30, 13.95, 13.60];
+const PEAKS: [f32; 16] = [
+    -16.00, -16.80, -16.40, -15.60, -15.20, -14.80, -14.40, -14.00, 15.00, 15.90, 15.60, 15.30, 14.65, 14.30,
+    13.95, 13.60,
+];
 
 /// q = 16 everywhere.
 const ZERO: BlockQ5_0 = BlockQ5_0 { d: F16::ZERO, qh: [255; N / 8], qs: [0; N / 2] };
 
-/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
-/// `d` = NaN.
+/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite
+/// gets `d` = NaN.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5_0]) {
     let row = Row::new(x, importance);
@@ -100,7 +103,7 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5_0]) {
                 Kind::Weights => {
                     let (qh, qs) = pack_fives(&q[s]);
                     BlockQ5_0 { d: F16::from_f32(d[s]), qh, qs }
-                },
+                }
             };
         }
     }

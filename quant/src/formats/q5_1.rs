@@ -43,8 +43,8 @@ const CUTS: [f32; 4] = [0.0, -0.3, 0.35, 0.7];
 
 const ZERO: BlockQ5_1 = BlockQ5_1 { d: F16::ZERO, m: F16::ZERO, qh: [0; N / 8], qs: [0; N / 2] };
 
-/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite gets
-/// `d` = NaN.
+/// Encodes a row, see [`Format::encode`](super::Format::encode). A block with a weight that is not finite
+/// gets `d` = NaN.
 #[inline(always)]
 pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5_1]) {
     let row = Row::new(x, importance);
@@ -59,7 +59,7 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5_1]) {
                 Kind::Weights => {
                     let (qh, qs) = pack_fives(&q[s]);
                     BlockQ5_1 { d: F16::from_f32(d[s]), m: F16::from_f32(m[s]), qh, qs }
-                },
+                }
             };
         }
     }

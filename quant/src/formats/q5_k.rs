@@ -9,10 +9,11 @@
 //! byte 8..12            byte j: min j (bits 0..6), bits 4..6 of min j + 4 (bits 6..8)
 //! byte 12..16           byte j: low 4 bits of scale j + 4 (bits 0..4) and of min j + 4 (bits 4..8)
 //! byte 16..48   qh      byte l, bit j: fifth bit of weight 32 j + l
-//! byte 48..176  qs      byte 32 j + l: low bits of weight 64 j + l (bits 0..4), weight 64 j + 32 + l (bits 4..8)
+//! byte 48..176  qs      byte 32 j + l: low bits of weight 64 j + l (bits 0..4) and
+//!                       of weight 64 j + 32 + l (bits 4..8)
 //! ```
 
-#![allow(clippy::needless_range_loop, reason = "one index walks several arrays of fixed size: the shape that vectorises")]
+#![allow(clippy::needless_range_loop, reason = "one index over several fixed-size arrays vectorises")]
 
 use super::F16;
 use super::k;
@@ -79,7 +80,8 @@ const PLAN: Plan<Reach> = Plan {
     rounds: &[REACH, NEAR, NEAR],
 };
 
-const REACH: Reach = &[(0, [0, -1, 1]), (0, [0, -2, 2]), (-1, [-1, 0, 1]), (1, [-1, 0, 1]), (-2, [-2, -1, 0]), (2, [0, 1, 2])];
+const REACH: Reach =
+    &[(0, [0, -1, 1]), (0, [0, -2, 2]), (-1, [-1, 0, 1]), (1, [-1, 0, 1]), (-2, [-2, -1, 0]), (2, [0, 1, 2])];
 
 const NEAR: Reach = &[(0, [0, -1, 1]), (-1, [-1, 0, 1]), (1, [-1, 0, 1])];
 
@@ -110,8 +112,8 @@ pub fn encode(x: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5K]) {
 
 /// Dot product of `w` (n) and `a` (at least n blocks).
 ///
-/// Per super-block `a.d * d * I - a.d * dmin * M` with exact integers `I` and `M`, f32 sums in the order of the
-/// blocks.
+/// Per super-block `a.d * d * I - a.d * dmin * M` with exact integers `I` and `M`, f32 sums in the order of
+/// the blocks.
 #[inline(always)]
 pub fn dot(w: &[BlockQ5K], a: &[BlockQ8K]) -> f32 {
     let a = &a[..w.len()];

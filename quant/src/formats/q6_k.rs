@@ -3,8 +3,10 @@
 //! 210 bytes per 256 weights, 6.5625 bits per weight. `q` is stored plus 32.
 //!
 //! ```text
-//! byte 0..128    ql      byte 64 h + l: low 4 bits of weight 128 h + l (bits 0..4) and 128 h + 64 + l (bits 4..8), l < 64
-//! byte 128..192  qh      byte 32 h + l: high 2 bits of weights 128 h + 32 k + l, k = 0..4, bits 2 k and 2 k + 1
+//! byte 0..128    ql      byte 64 h + l: low 4 bits of weight 128 h + l (bits 0..4) and
+//!                        of weight 128 h + 64 + l (bits 4..8), l < 64
+//! byte 128..192  qh      byte 32 h + l: high 2 bits of weights 128 h + 32 k + l, k = 0..4,
+//!                        in bits 2 k and 2 k + 1
 //! byte 192..208  scales  int8
 //! byte 208..210  d       f16
 //! ```

@@ -30,8 +30,8 @@ pub struct BlockQ8A {
 
 const _: () = assert!(size_of::<BlockQ8A>() == 40);
 
-/// 1.5 * 2^23: added to a value below 2^22 it leaves the nearest integer, ties to even, in the low bits. Plain
-/// SSE2 has no rounding instruction, and a call of `rintf` would keep the loop from being vectorised.
+/// 1.5 * 2^23: added to a value below 2^22 it leaves the nearest integer, ties to even, in the low bits.
+/// Plain SSE2 has no rounding instruction, and a call of `rintf` would keep the loop from being vectorised.
 const MAGIC: f32 = 12_582_912.0;
 
 /// The scale of `x` and the value to divide by: `(0, inf)` when everything is zero (or `amax / 127`

@@ -1,9 +1,9 @@
 //! The search for scales that the plain formats (32 weights a block) and IQ4_XS share.
 //!
-//! In come up to sixteen blocks of 32 weights and what an error in each weight costs; out goes for each block the f16
-//! scale (and minimum) for which the nearest levels give the smallest weighted squared error. Candidates are judged
-//! with their own least-squares scale first; the best few are then refined as what will be stored, a scale rounded to
-//! f16, by alternating assignment and fit and by trying the f16 neighbours.
+//! In come up to sixteen blocks of 32 weights and what an error in each weight costs; out goes for each block
+//! the f16 scale (and minimum) for which the nearest levels give the smallest weighted squared error.
+//! Candidates are judged with their own least-squares scale first; the best few are then refined as what will
+//! be stored, a scale rounded to f16, by alternating assignment and fit and by trying the f16 neighbours.
 //!
 //! One block per lane of a [`batch`](super::batch); no block depends on the others.
 
@@ -20,8 +20,8 @@ use super::pick::pick;
 /// Weights in a block.
 pub(super) const N: usize = 32;
 
-/// Largest magnitude that takes part in a search: past what any format can hold (65504 * 32 * 127), small enough
-/// that no sum of squares overflows.
+/// Largest magnitude that takes part in a search: past what any format can hold (65504 * 32 * 127), small
+/// enough that no sum of squares overflows.
 const LARGEST: f32 = (1u64 << 30) as f32;
 
 /// Below this every format's best answer is zero: half of the smallest f16.
@@ -33,8 +33,8 @@ pub(super) fn half(v: f32) -> f32 {
     F16::from_f32(limit(v, -65504.0, 65504.0)).to_f32()
 }
 
-/// An f16 that is not a number: the scale of a block with a weight that is not finite, so that it decodes to NaN
-/// and is not taken for a good block.
+/// An f16 that is not a number: the scale of a block with a weight that is not finite, so that it decodes to
+/// NaN and is not taken for a good block.
 pub(super) const NAN: F16 = F16::from_bits(0x7e00);
 
 /// What a format's integers stand for.
@@ -61,7 +61,8 @@ pub(super) enum Kind {
 pub(super) struct Row {
     /// Mean square of the weights that are finite.
     sigma2: f32,
-    /// Largest finite importance: all are divided by it, so that neither huge nor tiny ones overflow or vanish.
+    /// Largest finite importance: all are divided by it, so that neither huge nor tiny ones overflow or
+    /// vanish.
     top: f32,
     /// Added to every importance after that.
     floor: f32,
@@ -112,24 +113,25 @@ pub(super) struct Batch {
     odd: Lane,
 }
 
-/// Weight of the square of a weight in the cost of its error, beside the row's mean square. Measured on the embedded
-/// model, mean KL divergence of Q4_0, Q4_1, Q5_0, IQ4_NL, IQ4_XS over ggml's (geometric mean): 0.892 at 0, 0.889 at
-/// 0.25, 0.944 at 1, 0.974 at 3. At 0.25 the error weighted by x^2 is below ggml's too, on light and heavy tails.
+/// Weight of the square of a weight in the cost of its error, beside the row's mean square. Measured on the
+/// embedded model, mean KL divergence of Q4_0, Q4_1, Q5_0, IQ4_NL, IQ4_XS over ggml's (geometric mean): 0.892
+/// at 0, 0.889 at 0.25, 0.944 at 1, 0.974 at 3. At 0.25 the error weighted by x^2 is below ggml's too, on
+/// light and heavy tails.
 const EMPHASIS: f32 = 0.25;
 
-/// The same where importance is given, which then says most of what there is to say: at 0.25 the error weighted by
-/// importance was above ggml's on heavy tails for Q4_0 and Q5_1.
+/// The same where importance is given, which then says most of what there is to say: at 0.25 the error
+/// weighted by importance was above ggml's on heavy tails for Q4_0 and Q5_1.
 const EMPHASIS_OF_IMPORTANT: f32 = 0.1;
 
-/// What is added to the importance of a column, in parts of the row's mean: takes more from the plain error than it
-/// adds to the weighted one.
+/// What is added to the importance of a column, in parts of the row's mean: takes more from the plain error
+/// than it adds to the weighted one.
 const FLOOR: f32 = 0.08;
 
 impl Batch {
     /// Looks at blocks and weighs their errors.
     ///
-    /// The cost of an error in `x` is `importance * (sigma2 + EMPHASIS x^2)`, importance 1 where none is given: nearly
-    /// plain squared error, a little more for large weights.
+    /// The cost of an error in `x` is `importance * (sigma2 + EMPHASIS x^2)`, importance 1 where none is
+    /// given: nearly plain squared error, a little more for large weights.
     #[inline(always)]
     pub(super) fn new(x: &[f32], importance: Option<&[f32]>, row: Row) -> Self {
         let mut b = Self {
@@ -183,8 +185,9 @@ impl Batch {
         }
     }
 
-    /// For the levels nearest to `x * inverse`: sums of `cost * level * x` and `cost * level^2`. Their quotient is the
-    /// least-squares scale; the first squared by the second is what it explains of the sum of squares.
+    /// For the levels nearest to `x * inverse`: sums of `cost * level * x` and `cost * level^2`. Their
+    /// quotient is the least-squares scale; the first squared by the second is what it explains of the sum of
+    /// squares.
     #[inline(always)]
     pub(super) fn fit<T: Levels>(&self, inverse: &Lane) -> (Lane, Lane) {
         let (mut lx, mut ll) = ([0.0f32; WIDE], [0.0f32; WIDE]);
@@ -199,7 +202,8 @@ impl Batch {
         (lx, ll)
     }
 
-    /// The weighted squared error with scale `d` and nearest levels, and what [`fit`](Self::fit) gives for them.
+    /// The weighted squared error with scale `d` and nearest levels, and what [`fit`](Self::fit) gives for
+    /// them.
     #[inline(always)]
     fn error_and_fit<T: Levels>(&self, d: &Lane) -> (Lane, Lane, Lane) {
         let inverse = inverses(d);
@@ -312,7 +316,8 @@ pub(super) fn scale<T: Levels>(b: &Batch, peaks: &[f32]) -> Lane {
     let best = candidates::<T, REFINED>(b, peaks);
     let (mut d, mut least) = ([0.0; WIDE], [f32::INFINITY; WIDE]);
     for [start] in &best.items {
-        // By fit and assignment in turn, to an f16 with a small error; a block that gets no better changes no more.
+        // By fit and assignment in turn, to an f16 with a small error; a block that gets no better changes no
+        // more.
         let mut tried = *start;
         let mut before = [f32::INFINITY; WIDE];
         for s in 0..WIDE {
@@ -373,8 +378,8 @@ struct Affine<'a> {
 }
 
 impl Affine<'_> {
-    /// For the levels in `0..=top` nearest to `(x - m) * inverse`: the error with scale `d`, then sums of `cost * level`,
-    /// `cost * level * (x - lo)` and `cost * level^2`.
+    /// For the levels in `0..=top` nearest to `(x - m) * inverse`: the error with scale `d`, then sums of
+    /// `cost * level`, `cost * level * (x - lo)` and `cost * level^2`.
     #[inline(always)]
     fn sums(&self, inverse: &Lane, d: &Lane, m: &Lane) -> [Lane; 4] {
         let mut out = [[0.0f32; WIDE]; 4];
@@ -456,7 +461,8 @@ fn take(least: &mut Lane, chosen: &mut [Lane; 2], error: &Lane, d: &Lane, m: &La
 
 /// Scales and minimums for levels `0..=top`.
 ///
-/// `cuts`: how many levels of the plain step (range / top) each end of the range is moved inwards, all pairs tried.
+/// `cuts`: how many levels of the plain step (range / top) each end of the range is moved inwards, all pairs
+/// tried.
 #[inline(always)]
 pub(super) fn affine(b: &Batch, top: f32, cuts: &[f32]) -> [Lane; 2] {
     let (mut lo, mut hi) = ([f32::INFINITY; WIDE], [f32::NEG_INFINITY; WIDE]);

@@ -1,23 +1,23 @@
 //! The search for scales, mins and integers that the encoders of Q2_K to Q6_K share.
 //!
-//! In come super-blocks of 256 `f32` and, if known, the importance of each column; out go the f16 super-scales,
-//! the small integer scale (and min) of every sub-block, and 256 integers. Nothing here knows how a format lays its
-//! bits out.
+//! In come super-blocks of 256 `f32` and, if known, the importance of each column; out go the f16
+//! super-scales, the small integer scale (and min) of every sub-block, and 256 integers. Nothing here knows
+//! how a format lays its bits out.
 //!
 //! The error that is made small is `sum w_i (x_i - decoded_i)^2`. It takes four steps:
 //!
-//! 1. each sub-block alone: integers for a grid of candidate scales, weighted least squares for scale (and min)
-//!    given the integers, the candidate with the least error wins;
-//! 2. the super-scales that let the largest scale and the largest min reach the ends of their integer range, rounded
-//!    to f16 (away from zero where there are no mins);
-//! 3. each sub-block again, now with what can be stored: the neighbours of the rounded integer scale and min are
-//!    tried, each with integers and error of its own;
-//! 4. super-scales by weighted least squares given all integers, rounded to f16; then 3 again. The best of the
-//!    rounds is kept.
+//! 1. each sub-block alone: integers for a grid of candidate scales, weighted least squares for scale (and
+//!    min) given the integers, the candidate with the least error wins;
+//! 2. the super-scales that let the largest scale and the largest min reach the ends of their integer range,
+//!    rounded to f16 (away from zero where there are no mins);
+//! 3. each sub-block again, now with what can be stored: the neighbours of the rounded integer scale and min
+//!    are tried, each with integers and error of its own;
+//! 4. super-scales by weighted least squares given all integers, rounded to f16; then 3 again. The best of
+//!    the rounds is kept.
 //!
-//! All arithmetic is laid out with one sub-block per lane of a [`batch`](super::batch): one super-block with sixteen
-//! sub-blocks, or two with eight. Numbers of a super-block are the same in each of its lanes, and what happens to one
-//! super-block does not depend on the other.
+//! All arithmetic is laid out with one sub-block per lane of a [`batch`](super::batch): one super-block with
+//! sixteen sub-blocks, or two with eight. Numbers of a super-block are the same in each of its lanes, and
+//! what happens to one super-block does not depend on the other.
 
 #![allow(
     clippy::needless_range_loop,
@@ -34,7 +34,8 @@ use super::pick::pick;
 /// Weights in a super-block.
 pub(super) const N: usize = 256;
 
-/// Magnitudes are cut here, far beyond what any of the formats holds (65504 * 63 * 31), so that no sum overflows.
+/// Magnitudes are cut here, far beyond what any of the formats holds (65504 * 63 * 31), so that no sum
+/// overflows.
 const LARGEST: f32 = 1e9;
 
 /// Scales and mins tried together in step 3: what is added to the integer scale, and to the integer min.
@@ -42,8 +43,9 @@ pub(super) type Reach = &'static [(i8, [i8; 3])];
 
 /// How the default weights grow with `|x|`, and how wide the search is.
 pub(super) struct Plan<R: 'static> {
-    /// `w = 1 + emphasis * |x| / rms + square * (x / rms)^2` without importance. Measured as KL divergence of a trained model: the fewer the
-    /// bits, the more the large weights should count, although plain RMSE then grows a little.
+    /// `w = 1 + emphasis * |x| / rms + square * (x / rms)^2` without importance. Measured as KL divergence of
+    /// a trained model: the fewer the bits, the more the large weights should count, although plain RMSE then
+    /// grows a little.
     pub emphasis: f32,
     /// See `emphasis`.
     pub square: f32,
@@ -51,8 +53,9 @@ pub(super) struct Plan<R: 'static> {
     pub flatness: f32,
     /// What is added to the importance of a column, in parts of the super-block's mean.
     pub floor: f32,
-    /// Candidate scales of step 1. With mins the range of a sub-block is divided by `levels + t` for each `t`; without,
-    /// the weight of largest magnitude is to become `-t`, and a negative `t` is a scale of the other sign.
+    /// Candidate scales of step 1. With mins the range of a sub-block is divided by `levels + t` for each
+    /// `t`; without, the weight of largest magnitude is to become `-t`, and a negative `t` is a scale of the
+    /// other sign.
     pub grid: &'static [f32],
     /// Tried in step 3, one entry a round.
     pub rounds: &'static [R],
@@ -64,7 +67,8 @@ struct Lanes<const L: usize> {
     w: [Lane; L],
 }
 
-/// Cleans super-blocks of `S` sub-blocks and weighs them; also which lanes hold more than zeros (1) or not (0).
+/// Cleans super-blocks of `S` sub-blocks and weighs them; also which lanes hold more than zeros (1) or not
+/// (0).
 #[inline(always)]
 fn prepare<const S: usize, const L: usize, R>(
     x: &[[f32; N]],
@@ -87,7 +91,8 @@ fn prepare<const S: usize, const L: usize, R>(
     let squares = group_sum::<S>(&squares);
     let (mut live, mut inv_mean) = ([0.0; WIDE], [0.0; WIDE]);
     for s in 0..WIDE {
-        // Below half the smallest weight any block can hold, and far above where a square underflows to nothing.
+        // Below half the smallest weight any block can hold, and far above where a square underflows to
+        // nothing.
         live[s] = pick(largest[s] < SMALLEST_F16 / 2.0, 0.0, 1.0);
         inv_mean[s] = pick(largest[s] < SMALLEST_F16 / 2.0, 0.0, N as f32 / squares[s]);
     }
@@ -301,8 +306,8 @@ fn any(x: &Lane) -> bool {
     group_sum::<WIDE>(x)[0] > 0.0
 }
 
-/// Encodes super-blocks (as many as fill a batch, or fewer) of `S` sub-blocks with integers in `0..=levels` and scales
-/// and mins in `0..=top`.
+/// Encodes super-blocks (as many as fill a batch, or fewer) of `S` sub-blocks with integers in `0..=levels`
+/// and scales and mins in `0..=top`.
 #[inline(always)]
 pub(super) fn affine<const S: usize, const L: usize>(
     x: &[[f32; N]],
@@ -496,8 +501,8 @@ fn symmetric_alone<const L: usize>(b: &Lanes<L>, half: f32, grid: &[f32]) -> Lan
     scale
 }
 
-/// Encodes one super-block of 16 sub-blocks with integers in `-half..half` and scales in `-top..top`. In a round's
-/// reach a negative second number turns the sign of the scale.
+/// Encodes one super-block of 16 sub-blocks with integers in `-half..half` and scales in `-top..top`. In a
+/// round's reach a negative second number turns the sign of the scale.
 #[inline(always)]
 pub(super) fn symmetric(
     x: &[f32; N],
@@ -515,8 +520,8 @@ pub(super) fn symmetric(
     let [_, _, sxx] = b.moments();
     let scale = symmetric_alone(&b, half, plan.grid);
     let largest = scale.iter().fold(0.0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
-    // Never below what was asked for: f16 is coarse where weights are small, and then no integer would reach the
-    // largest scale.
+    // Never below what was asked for: f16 is coarse where weights are small, and then no integer would reach
+    // the largest scale.
     let wanted = -largest / top;
     let mut d = storable(wanted);
     d = if d.abs() < wanted.abs() { neighbour(d, 1) } else { d };
