@@ -129,12 +129,12 @@ pub fn talk(
                 eprintln!("huozi: {}", visible(&said));
             }
         }
-        // Whoever types may stop an answer and go on; a script is over.
+        // At a terminal a stopped answer does not end the chat; a script ends.
         signals.check().or_else(|signal| {
             if interactive && signal.0 == super::exit::INTERRUPTED { Ok(()) } else { Err(signal) }
         })?;
     }
-    // Whoever types has seen it.
+    // At a terminal the errors have been seen.
     if interactive || failures == 0 {
         return Ok(());
     }

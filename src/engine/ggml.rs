@@ -1,6 +1,6 @@
 //! llama.cpp as a second engine, to compare with: the same file, the same threads, the same trait.
 //!
-//! In: a model file that our own reader has accepted, since llama.cpp stops the process over some broken
+//! In: a model file that Huozi's reader has accepted, since llama.cpp stops the process over some broken
 //! ones. Out: its logits. Nothing of llama.cpp is named outside this module.
 //!
 //! Given tokens go in micro-batches of [`MICRO_BATCH`]; generated ones one at a time per sequence, those of
@@ -95,7 +95,7 @@ pub struct Ggml {
     sequences: BTreeMap<Seq, Sequence>,
     next_seq: u64,
     cells: Cells,
-    /// llama.cpp's sequence numbers that nobody uses. The lowest is given out first: llama.cpp decodes
+    /// llama.cpp's sequence numbers that are free. The lowest is used first: llama.cpp decodes
     /// sequences together when their numbers follow each other.
     free_ids: BTreeSet<u32>,
     max_sequences: usize,

@@ -1,9 +1,9 @@
 //! The KV cache: a pool of reference-counted blocks of 64 positions.
 //!
 //! Inside a block: `[layer][head]` of keys `[head_dim][64]` and values `[64][head_dim]`, and for types that
-//! have them `[layer][head][k|v][64]` scales. A sequence is a table of blocks; forks share them, and whoever
-//! appends to a shared block gets a copy of his own first. Memory of a block is taken on its first use and
-//! then kept.
+//! have them `[layer][head][k|v][64]` scales. A sequence is a table of blocks; forks share them, and a
+//! sequence that appends to a shared block gets a copy of it first. The memory of a block is allocated at its
+//! first use and then kept.
 
 use huozi_quant::attention::{HeadBlock, HeadBlockMut, KvValue, Rows, store};
 use huozi_quant::bloom::shape::Shape;
@@ -174,7 +174,8 @@ impl<T: KvValue> Blocks<T> {
     }
 
     /// Appends the first `n` positions of a block to `out`: values, scales and bounds as they lie in memory,
-    /// numbers little-endian. Zeros stand for the other positions: what is there may be somebody else's.
+    /// numbers little-endian. The other positions are written as zeros: the block may hold rows of another
+    /// sequence there.
     fn export(&self, id: BlockId, n: usize, out: &mut Vec<u8>) {
         let block = &self.blocks[id];
         let start = out.len();
@@ -248,7 +249,7 @@ impl Pool {
         }
     }
 
-    /// Blocks nobody uses.
+    /// Free blocks.
     pub fn free(&self) -> usize {
         with!(self, b => b.available())
     }
@@ -326,7 +327,7 @@ impl Pool {
     }
 
     /// A table that shares the blocks of the first `len` positions of `table`; a partly filled last block is
-    /// copied when somebody appends to it.
+    /// copied when one of its sequences appends to it.
     pub fn fork(&mut self, table: &Table, len: usize) -> Table {
         let blocks = table.blocks[..len.div_ceil(BLOCK)].to_vec();
         with!(self, b => blocks.iter().for_each(|&id| b.blocks[id].owners += 1));

@@ -1,6 +1,7 @@
 //! The BLOOM forward pass over mapped weights and KV blocks.
 //!
-//! In come token ids with their sequences and positions, out go rows of logits. It knows no text and no requests.
+//! In come token ids with their sequences and positions, out go rows of logits. It knows no text and no
+//! requests.
 
 pub mod bloom;
 pub mod kv;

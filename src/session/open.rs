@@ -141,7 +141,7 @@ pub fn start(
     Ok(Session::new(scheduler, tokenizer, format, settings))
 }
 
-/// Checks that a file can be a model of ours; reads its header only.
+/// Checks that a file can be a model that this program runs; reads its header only.
 ///
 /// # Errors
 /// What the file lacks.

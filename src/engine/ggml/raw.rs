@@ -37,7 +37,7 @@ pub fn dequantize(format: Format, blocks: &[u8]) -> Option<Vec<f32>> {
             u64::from_ne_bytes(word)
         })
         .collect();
-    // SAFETY: reads `out.len() / blck_size` blocks of `type_size` bytes, both compared with ours above,
+    // SAFETY: reads `out.len() / blck_size` blocks of `type_size` bytes, both compared with those of `format` above,
     // which `aligned` holds; writes `out.len()` floats.
     unsafe { to_float(aligned.as_ptr().cast(), out.as_mut_ptr(), out.len() as i64) };
     Some(out)
@@ -66,7 +66,7 @@ pub fn quantize(format: Format, x: &[f32], cols: usize, importance: Option<&[f32
     let mut out = vec![0u64; (rows * row_bytes).div_ceil(8)];
     // SAFETY: reads `rows * cols` floats of `x` and, when there is importance, `cols` of it, both
     // asserted above; writes `rows` rows of `cols / blck_size` blocks of `type_size` bytes, compared with
-    // ours above, which `out` holds.
+    // those of `format` above, which `out` holds.
     let written = unsafe {
         llama_cpp_sys_2::ggml_quantize_chunk(
             format.gguf_id(),
