@@ -1,10 +1,9 @@
-//! Against llama.cpp on the same files: weights, token ids, logits in both phases; and its engine through the trait.
+//! Against llama.cpp on the same files: weights, token ids, logits in both phases.
 
-use crate::common;
-use crate::common::{NEVER, TINY, fixture, model};
+use crate::common::{self, NEVER, TINY, fixture, model};
 use huozi::bench::compare::{lacking, this_cpu_has, used};
 use huozi::engine::ggml::{self, Ggml};
-use huozi::engine::{Engine, EngineError, FlashAttention, KvType, Native, Phase, Seq, Sink, StepItem, Want};
+use huozi::engine::{Engine, FlashAttention, KvType, Native, Phase};
 use huozi::eval::{self, Comparison, Divergence};
 use huozi_convert::plan::Preset;
 use huozi_quant::encode::encode_rows;
@@ -14,10 +13,9 @@ use huozi_quant::kernels::Isa;
 use huozi_quant::map::How;
 use huozi_token::{Specials, Tokenizer};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// llama.cpp over a file: exact KV cache, and attention as matrix products, which do what ours does.
-fn peer(file: &Path, kv_positions: usize, sequences: usize, threads: usize) -> Ggml {
+pub fn peer(file: &Path, kv_positions: usize, sequences: usize, threads: usize) -> Ggml {
     let options = ggml::GgmlOptions {
         threads: Some(threads),
         kv: KvType::F32,
@@ -126,8 +124,8 @@ fn rmse(format: Format, blocks: &[u8], x: &[f32], weight: impl Fn(usize, f64) ->
     100.0 * (error / power).sqrt()
 }
 
-/// The table of the README: relative errors of our encoders and of llama.cpp's, in per cent. Plain, and weighted by the
-/// square of the weight; with importance plain, and weighted by it.
+/// The table of the README: relative errors of our encoders and of llama.cpp's, in per cent. Plain, and
+/// weighted by the square of the weight; with importance plain, and weighted by it.
 #[test]
 fn encoders_err_no_more_than_llama_cpps() {
     // Rows of nano's matrices have 256 and 1024 columns: all are read as rows of 256.
@@ -168,7 +166,8 @@ fn encoders_err_no_more_than_llama_cpps() {
                     ("weighted", weighted(&ours), weighted(&theirs)),
                 ] {
                     line += &format!("  {ours:7.4} / {theirs:7.4}");
-                    // Two of the 168 are above: Q3_K heavy with importance by 0.19 %, Q4_0 nano plain with importance by 0.14 %.
+                    // Two of the 168 are above: Q3_K heavy with importance by 0.19 %, Q4_0 nano plain with
+                    // importance by 0.14 %.
                     if ours > 1.002 * theirs {
                         worse.push(format!("{format} {name} {what}, importance {}", given.is_some()));
                     }
@@ -219,7 +218,7 @@ fn token_ids_are_llama_cpps() {
     }
 }
 
-const PHASES: [Phase; 2] = [Phase::Given, Phase::Generated];
+pub const PHASES: [Phase; 2] = [Phase::Given, Phase::Generated];
 /// Tokens of a chunk, as everywhere nano is measured.
 const CHUNK: usize = 256;
 /// Chunks that are read together: bounds the rows kept.
@@ -244,7 +243,7 @@ struct Three {
 }
 
 /// Logits of the positions of some chunks that have a next token.
-type Rows = Vec<Vec<f32>>;
+pub type Rows = Vec<Vec<f32>>;
 
 /// Rows of each chunk, the chunks side by side.
 fn together(engine: &mut dyn Engine, chunks: &[&[u32]], phase: Phase) -> Vec<Rows> {
@@ -267,8 +266,8 @@ impl Pair {
 
     /// Teacher-forces `chunks` through both engines; `truth`: the rows of the f32 file, chunk by chunk.
     ///
-    /// Where our two phases gave the same bits over the first chunks, the later ones are read once: it is by far the
-    /// most of the time.
+    /// Where our two phases gave the same bits over the first chunks, the later ones are read once: it is by
+    /// far the most of the time.
     fn read(&mut self, chunks: &[&[u32]], truth: &[Rows]) {
         let mut ours = together(&mut self.ours, chunks, Phase::Given);
         for (phase, result) in PHASES.into_iter().zip(&mut self.results) {
@@ -290,14 +289,16 @@ impl Pair {
         }
     }
 
-    /// Asserts the bounds; gives the lines of the table.
-    fn judge(self, tokens: usize, chunks: usize) -> (String, Vec<String>) {
+    /// Gives the lines of the table and the bounds that are broken; `slack`: by how much a share of positions
+    /// may be smaller than over the whole text.
+    fn judge(self, tokens: usize, chunks: usize, slack: f64) -> (String, Vec<String>) {
         let (mut table, mut broken) = (String::new(), Vec::new());
         for (phase, result) in PHASES.into_iter().zip(self.results) {
             let [d, ours, peer]: [Divergence; 3] =
                 [result.ours_from_peer, result.ours_from_truth, result.peer_from_truth]
                     .map(|comparison| comparison.finish(tokens, chunks));
             let (same_top, kl) = bounds(self.preset, phase);
+            let same_top = same_top - slack;
             let clear = d.misses(clear_preference(phase));
             let what = format!("{:<24} {:<10}", self.name, format!("{phase:?}"));
             table += &format!(
@@ -334,10 +335,12 @@ ours from llama.cpp            same top %    KL mean   rows  miss clear  margin 
 
 /// The least share of positions with the same top token and the largest mean KL divergence from llama.cpp.
 ///
-/// Measured over 18,761 rows (Zen 4, AVX-512), generated: F32 99.99 % and 2.4e-8, F16 99.96 % and 9.5e-8, BF16 99.7 % and
+/// Measured over 18,761 rows (Zen 4, AVX-512), generated: F32 99.99 % and 2.4e-8, F16 99.96 % and 9.5e-8,
+/// BF16 99.7 % and
 /// 5.3e-6, the formats of 32 weights 98.5 to 98.9 % and 0.8 to 1.1e-4, those of 256 weights 97.96 to 98.3 % and 1.9 to
 /// 2.0e-4; no miss where llama.cpp prefers its choice by 0.3 (largest 0.25). What is left comes from activations that the
-/// two round to int8 at other places; a share of 98 % has a standard error of 0.1 %. Given: formats that are rescaled 97.3 to
+/// two round to int8 at other places; a share of 98 % has a standard error of 0.1 %. Given: formats that are
+/// rescaled 97.3 to
 /// 97.8 % and 3.2 to 4.0e-4, the others as above.
 fn bounds(preset: Preset, phase: Phase) -> (f64, f64) {
     use Preset::*;
@@ -346,17 +349,18 @@ fn bounds(preset: Preset, phase: Phase) -> (f64, f64) {
         (Q2_K | Q3_K_S | Q3_K_M | Q3_K_L, Phase::Given) => (0.95, 2e-3),
         (_, Phase::Given) => (0.97, 1e-3),
         (Q8_0 | Q4_0 | Q4_1 | Q5_0 | Q5_1 | IQ4_NL | BF16, Phase::Generated) => (0.98, 5e-4),
-        // Meant to be 98 % too, but the measured shares lie within a standard error of it, and another order of sums
-        // (another CPU, other kernels) moves them by as much: Q2_K was seen at 98.05 and at 97.96 %. Three standard
-        // errors below 98 %.
+        // Meant to be 98 % too, but the measured shares lie within a standard error of it, and another order
+        // of sums (another CPU, other kernels) moves them by as much: Q2_K was seen at 98.05 and at 97.96 %.
+        // Three standard errors below 98 %.
         (_, Phase::Generated) => (0.977, 5e-4),
     }
 }
 
 /// By how much llama.cpp's logits must prefer its choice for a miss of ours to count as clear.
 ///
-/// Meant to be 0.3. For given tokens weights are brought to one scale, which makes the distance from llama.cpp 1.3 times as
-/// large: two of 8,000 misses lay above, Q6_K at 0.301 and Q3_K_M at 0.319. Of 450 misses one in 1000 is none.
+/// Meant to be 0.3. For given tokens weights are brought to one scale, which makes the distance from
+/// llama.cpp 1.3 times as large: two of 8,000 misses lay above, Q6_K at 0.301 and Q3_K_M at 0.319. Of 450
+/// misses one in 1000 is none.
 fn clear_preference(phase: Phase) -> f32 {
     match phase {
         Phase::Given => 0.35,
@@ -364,13 +368,18 @@ fn clear_preference(phase: Phase) -> f32 {
     }
 }
 
-/// `HUOZI_GGML_TOKENS=N` shows the table of the first N tokens, too few to judge by.
+/// Tokens of the text that every run reads: a third of it, in a third of the time.
+const SOME: usize = 24 * CHUNK;
+/// Three standard errors of a share of 98 % over [`SOME`] tokens.
+const SLACK: f64 = 0.0055;
+
+/// `HUOZI_GGML_FULL=1` reads the whole text, by which the bounds were set.
 #[test]
 fn every_preset_of_nano_agrees() {
+    let full = std::env::var_os("HUOZI_GGML_FULL").is_some();
     let mut ids = nano_ids("nano-sampled.txt");
-    let most = std::env::var("HUOZI_GGML_TOKENS").ok();
-    if let Some(most) = &most {
-        ids.truncate(most.parse().expect("a number of tokens"));
+    if !full {
+        ids.truncate(SOME);
     }
     let chunks: Vec<&[u32]> = ids.chunks(CHUNK).filter(|chunk| chunk.len() > 1).collect();
     let mut truth = common::open(&model("nano", Preset::F32), KvType::F32, CHUNK, 2).1;
@@ -393,14 +402,17 @@ fn every_preset_of_nano_agrees() {
             }
         });
     }
-    let (tables, broken): (Vec<_>, Vec<_>) =
-        pairs.into_iter().map(|pair| pair.judge(ids.len(), chunks.len())).unzip();
+    let (tables, broken): (Vec<_>, Vec<_>) = pairs
+        .into_iter()
+        .map(|pair| pair.judge(ids.len(), chunks.len(), if full { 0.0 } else { SLACK }))
+        .unzip();
     eprint!("{HEADER}{}", tables.concat());
     let broken = broken.concat();
-    assert!(most.is_some() || broken.is_empty(), "{}", broken.join("\n"));
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// Files that `llama-quantize` made: tiny random models, so that a wrong bit shows, but with no text to agree on.
+/// Files that `llama-quantize` made: tiny random models, so that a wrong bit shows, but with no text to agree
+/// on.
 #[test]
 fn files_written_by_llama_cpp_agree() {
     let mut tables = String::from(HEADER);
@@ -419,191 +431,10 @@ fn files_written_by_llama_cpp_agree() {
             let truth: Vec<Rows> = group.iter().map(|chunk| rows(&mut truth, chunk, Phase::Given)).collect();
             pair.read(group, &truth);
         }
-        let (table, wrong) = pair.judge(ids.len(), chunks.len());
+        let (table, wrong) = pair.judge(ids.len(), chunks.len(), 0.0);
         tables += &table;
         broken.extend(wrong);
     }
     eprint!("{tables}");
     assert!(broken.is_empty(), "{}", broken.join("\n"));
-}
-
-/// The sink of a step that must give no row.
-fn no_row() -> Sink<'static> {
-    Sink::Shared(&|_, _, _| panic!("no row is wanted"))
-}
-
-fn ids(n: usize) -> Vec<u32> {
-    (0..n as u32).map(|i| 4 + i * 37 % 900).collect()
-}
-
-fn tiny(kv_positions: usize, sequences: usize) -> Ggml {
-    peer(&model("tiny-f32", Preset::F32), kv_positions, sequences, 2)
-}
-
-fn append(engine: &mut dyn Engine, seq: Seq, tokens: &[u32], phase: Phase) -> Rows {
-    let mut rows = Vec::new();
-    let item = StepItem { seq, tokens, phase, want: Want::All };
-    let mut sink = |_: usize, _: usize, row: &[f32]| rows.push(row.to_vec());
-    let stats = engine.step(&[item], &mut Sink::InOrder(&mut sink), &NEVER).unwrap();
-    assert_eq!((stats.tokens, stats.rows), (tokens.len(), tokens.len()));
-    rows
-}
-
-/// llama.cpp adds in another order at another width, and its GELU is a table over f16, where the last bit may turn a
-/// value into its neighbour: 1.2e-4 seen.
-fn near(a: &[Vec<f32>], b: &[Vec<f32>], what: &str) {
-    assert_eq!(a.len(), b.len(), "{what}");
-    for (a, b) in a.iter().flatten().zip(b.iter().flatten()) {
-        assert!((a - b).abs() < 1e-3, "{what}: {a} and {b}");
-    }
-}
-
-#[test]
-fn forks_and_truncation_go_on_as_their_source_would() {
-    let mut e = tiny(512, 4);
-    let a = ids(200);
-    let first = e.seq_new();
-    let all = append(&mut e, first, &a, Phase::Given);
-    e.seq_free(first);
-    for at in [1, 63, 64, 100] {
-        let src = e.seq_new();
-        append(&mut e, src, &a[..130], Phase::Given);
-        let fork = e.seq_fork(src, at).unwrap();
-        assert_eq!((e.seq_len(fork), e.kv_free_blocks()), (at, 512 - 130), "a fork shares its cells");
-        near(&append(&mut e, fork, &a[at..150], Phase::Generated), &all[at..150], "fork");
-        near(&append(&mut e, src, &a[130..], Phase::Given), &all[130..], "source");
-        assert_eq!(e.kv_free_blocks(), 512 - 200 - (150 - at));
-        e.seq_free(src);
-        assert_eq!(e.kv_free_blocks(), 512 - 150, "what the fork shares stays");
-        near(&append(&mut e, fork, &a[150..160], Phase::Given), &all[150..160], "fork without its source");
-        e.seq_truncate(fork, 70.min(at)).unwrap();
-        near(&append(&mut e, fork, &a[70.min(at)..], Phase::Given), &all[70.min(at)..], "truncated");
-        e.seq_truncate(fork, 0).unwrap();
-        near(&append(&mut e, fork, &a[..9], Phase::Given), &all[..9], "from the start");
-        assert!(matches!(e.seq_truncate(fork, 10), Err(EngineError::PastEnd { len: 10, have: 9, .. })));
-        assert!(matches!(e.seq_fork(fork, 10), Err(EngineError::PastEnd { len: 10, have: 9, .. })));
-        e.seq_free(fork);
-        assert_eq!(e.kv_free_blocks(), 512, "everything came back");
-    }
-}
-
-#[test]
-fn sequences_of_both_phases_share_a_step() {
-    let mut e = tiny(1024, 3);
-    let a = ids(90);
-    let b: Vec<u32> = a.iter().rev().copied().collect();
-    let seqs = [(); 3].map(|()| e.seq_new());
-    let mut got = vec![Vec::new(); 3];
-    let item = |i: usize, tokens, phase, want| StepItem { seq: seqs[i], tokens, phase, want };
-    let items = [
-        item(0, &a[..], Phase::Generated, Want::All),
-        item(1, &b[..], Phase::Given, Want::Last),
-        item(2, &b[..50], Phase::Generated, Want::None),
-    ];
-    let mut sink = |i: usize, at: usize, row: &[f32]| got[i].push((at, row.to_vec()));
-    let stats = e.step(&items, &mut Sink::InOrder(&mut sink), &NEVER).unwrap();
-    assert_eq!((stats.tokens, stats.rows), (230, 91));
-    let positions: Vec<usize> = got[0].iter().map(|(at, _)| *at).collect();
-    assert_eq!((positions, got[1][0].0, got[2].len()), ((0..90).collect(), 89, 0));
-    for (i, ids) in [(0, &a), (1, &b)] {
-        seqs.iter().for_each(|&seq| e.seq_free(seq));
-        let alone = e.seq_new();
-        let rows = append(&mut e, alone, ids, Phase::Given);
-        let got: Rows = got[i].iter().map(|(_, row)| row.clone()).collect();
-        near(&got, &rows[90 - got.len()..], "in company");
-        e.seq_free(alone);
-    }
-}
-
-#[test]
-fn what_cannot_be_done_changes_nothing() {
-    let mut e = tiny(128, 2);
-    let [a, b, c] = [(); 3].map(|()| e.seq_new());
-    append(&mut e, a, &ids(64), Phase::Given);
-    let long = ids(65);
-    let item = |seq, tokens| StepItem { seq, tokens, phase: Phase::Given, want: Want::Last };
-    let mut step = |items: &[StepItem<'_>]| e.step(items, &mut no_row(), &NEVER);
-    assert_eq!(step(&[item(b, &long)]), Err(EngineError::KvFull { needed: 65, free: 64 }));
-    assert_eq!(step(&[item(a, &[])]), Err(EngineError::NoTokens));
-    assert_eq!(step(&[item(a, &[1024])]), Err(EngineError::TokenOutOfRange { token: 1024, n_vocab: 1024 }));
-    assert_eq!(step(&[item(a, &[1]), item(a, &[2])]), Err(EngineError::SeqTwice(a)));
-    assert_eq!(step(&[item(b, &[1]), item(c, &[2])]), Err(EngineError::TooManySeqs { max: 2 }));
-    assert_eq!((e.seq_len(a), e.seq_len(b), e.kv_free_blocks()), (64, 0, 64));
-    append(&mut e, b, &long[..64], Phase::Given);
-    assert_eq!(e.kv_free_blocks(), 0);
-    assert_eq!(e.seq_fork(a, 3), Err(EngineError::TooManySeqs { max: 2 }));
-    e.seq_free(b);
-    assert_eq!(e.step(&[item(b, &[1])], &mut no_row(), &NEVER), Err(EngineError::UnknownSeq(b)));
-    let options = ggml::GgmlOptions {
-        threads: Some(1),
-        kv: KvType::F16,
-        kv_positions: 64,
-        sequences: ggml::MAX_SEQUENCES + 1,
-        shared: true,
-        flash_attention: FlashAttention::Auto,
-        mmap: true,
-    };
-    let file = model("tiny-f32", Preset::F32);
-    assert!(matches!(Ggml::open(&file, &options), Err(ggml::Error::Option { asked: 257, .. })));
-    let options = ggml::GgmlOptions { sequences: 1, ..options };
-    assert!(matches!(Ggml::open(&file.join("none"), &options), Err(ggml::Error::Load { .. })));
-}
-
-#[test]
-fn a_cancelled_step_leaves_the_sequences_as_they_were() {
-    let mut e = tiny(2048, 2);
-    let a = ids(1400);
-    let (seq, other) = (e.seq_new(), e.seq_new());
-    let all = append(&mut e, seq, &a, Phase::Given);
-    e.seq_truncate(seq, 100).unwrap();
-    for phase in PHASES {
-        let cancel = AtomicBool::new(false);
-        let items = [
-            StepItem { seq, tokens: &a[100..], phase, want: Want::All },
-            StepItem { seq: other, tokens: &a[..9], phase: Phase::Given, want: Want::None },
-        ];
-        let mut rows = 0;
-        let mut stop = |_: usize, _: usize, _: &[f32]| {
-            rows += 1;
-            cancel.store(true, Ordering::Relaxed);
-        };
-        assert_eq!(e.step(&items, &mut Sink::InOrder(&mut stop), &cancel), Err(EngineError::Cancelled));
-        assert!(rows <= ggml::MICRO_BATCH, "{rows} rows after it was cancelled");
-        assert_eq!((e.seq_len(seq), e.seq_len(other), e.kv_free_blocks()), (100, 0, 2048 - 100));
-    }
-    near(&append(&mut e, seq, &a[100..], Phase::Given), &all[100..], "after it");
-}
-
-#[test]
-fn the_program_runs_it() {
-    let file = common::arg(&model("nano", Preset::F32));
-    let run = |args: &[&str]| common::run(args, "");
-    let greedy =
-        ["run", "-m", &file, "--raw", "-p", "白日依山尽", "-n", "24", "--greedy", "--json", "-q", "-t", "2"];
-    let ours = &run(&greedy).json()[0];
-    for flags in [&["--engine", "ggml"][..], &["--engine", "ggml", "--flash-attn", "on", "--no-mmap"]] {
-        let run = run(&[&greedy[..], flags].concat());
-        let theirs = &run.json()[0];
-        assert_eq!(ours["ids"], theirs["ids"], "{flags:?}");
-        assert!(theirs["runs_on"].as_str().unwrap().starts_with("llama.cpp ("), "{theirs}");
-        assert_eq!(run.stderr, "", "llama.cpp says nothing");
-    }
-    let text = common::arg(&fixture("famous-poems.txt"));
-    for phase in ["given", "generated"] {
-        let kl =
-            ["eval", "kl", "-m", &file, "--base", &file, "--base-engine", "ggml", &text, "--phase", phase];
-        let kl =
-            &run(&[&kl[..], &["--chunks", "1", "--json", "-q", "--flash-attn", "off"]].concat()).json()[0];
-        let mean = kl["kl_mean"].as_f64().unwrap();
-        assert!(mean > 0.0 && mean < 1e-5, "two engines on one file: {mean}");
-        assert_eq!(kl["phase"], phase);
-        assert!(kl["base_runs_on"].as_str().unwrap().starts_with("llama.cpp ("), "{kl}");
-    }
-    let logits = ["logits", "-m", &file, "--ids", "5,6,7", "--engine", "ggml", "--last", "--json"];
-    assert_eq!(run(&logits).json()[0]["position"], 2);
-    let chat = common::run(&["chat", "-m", &file, "--engine", "ggml", "--greedy", "-n", "4", "-q"], "月\n");
-    assert!(!chat.ok().is_empty());
-    run(&["run", "-m", &file, "-p", "a", "--flash-attn", "on"]).fails(2, "--engine ggml");
-    let unknown = run(&["run", "-m", &file, "-p", "a", "--engine", "gpu"]);
-    assert!(unknown.code == Some(2) && unknown.stderr.contains("native or ggml"), "{unknown:?}");
 }

@@ -11,6 +11,8 @@ mod cli_exit;
 mod engine;
 #[cfg(feature = "ggml")]
 mod ggml;
+#[cfg(feature = "ggml")]
+mod ggml_engine;
 mod log_probs;
 mod open;
 mod reference;
@@ -23,8 +25,6 @@ mod session_kv;
 mod session_support;
 mod token;
 
-#[cfg(all(feature = "tui", feature = "demo", target_os = "linux"))]
-mod terminal_support;
 #[cfg(feature = "tui")]
 mod tui;
 #[cfg(feature = "tui")]
@@ -40,8 +40,6 @@ mod tui_shown;
 #[cfg(feature = "tui")]
 #[path = "../tui_support/mod.rs"]
 mod tui_support;
-#[cfg(all(feature = "tui", feature = "demo", target_os = "linux"))]
-mod tui_terminal;
 #[cfg(feature = "tui")]
 mod tui_worker;
 #[cfg(feature = "tui")]

@@ -443,13 +443,26 @@ fn item_names_in(tokens: TokenStream, deep: bool) -> Vec<String> {
     let mut keyword = false;
     for token in tokens {
         match token {
+            // `macro_rules! name`
+            TokenTree::Punct(punct) if punct.as_char() == '!' => {}
             TokenTree::Ident(ident) => {
                 if keyword {
                     names.push(ident.to_string());
                 }
-                keyword = ["fn", "struct", "enum", "trait", "const", "static", "type", "union"]
-                    .iter()
-                    .any(|word| ident == word);
+                keyword = [
+                    "fn",
+                    "struct",
+                    "enum",
+                    "trait",
+                    "const",
+                    "static",
+                    "type",
+                    "union",
+                    "mod",
+                    "macro_rules",
+                ]
+                .iter()
+                .any(|word| ident == word);
             }
             TokenTree::Group(group) if deep => {
                 keyword = false;

@@ -107,6 +107,12 @@ fn items_that_a_macro_makes_are_found() {
         ),
     ];
     assert_eq!(seen(&text), ["above/a -> above/b"]);
+    let text = [
+        ("above/src/lib.rs", "mod a;\nmod b;"),
+        ("above/src/a.rs", "fn f() { crate::b::inner!(); }"),
+        ("above/src/b.rs", "macro_rules! m { () => { macro_rules! inner { () => {} } } }\nm! {}"),
+    ];
+    assert_eq!(seen(&text), ["above/a -> above/b"]);
 }
 
 fn circles_of(files: &[(&str, &str)]) -> Vec<usize> {

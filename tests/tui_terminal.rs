@@ -1,12 +1,16 @@
 //! `huozi-tui` in a terminal of its own, with the embedded model: what a person types, and what then stands there.
+//! In a binary of its own: what it measures and waits for is not to run beside tests that take every core.
+#![cfg(target_os = "linux")]
 
-use crate::terminal_support::{PATIENCE, Terminal, cache};
+mod terminal_support;
+
 use rustix::termios::{Winsize, tcsetwinsize};
 use std::fs::{self};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use terminal_support::{PATIENCE, Terminal, cache};
 
 /// With [`ENDLESS`] the model writes on and on.
 const LONG: [&str; 4] = ["-n", "1700", "--greedy", "--new"];
