@@ -104,13 +104,17 @@ impl SchedulerHandle {
                 let mut scheduler = match build() {
                     Ok(scheduler) => scheduler,
                     Err(error) => {
-                        let _ = tell.take().map(|tell| tell.send(Err(error)));
+                        if let Some(tell) = tell.take() {
+                            let _ = tell.send(Err(error));
+                        }
                         return;
                     }
                 };
                 scheduler.watched_by(at.cancels.clone());
                 let info = scheduler.info().clone();
-                let _ = tell.take().map(|tell| tell.send(Ok(info)));
+                if let Some(tell) = tell.take() {
+                    let _ = tell.send(Ok(info));
+                }
                 at.run(scheduler);
             }));
             let panic = outcome.err().map(|panic| message(&*panic));
