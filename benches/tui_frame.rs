@@ -1,7 +1,7 @@
 //! Wall time of a frame of the terminal chat: `cargo bench --bench tui_frame`.
 //!
 //! The conversation has 200,000 characters, and an answer of 20,000 more is on its way. Printed for each
-//! size: a frame after a key, a frame after a token, a frame after the size changed (every row is made anew,
+//! size: a frame after a key, a frame after a token, a frame after the size changed (every row is made again,
 //! unless the text is capped at a width that both sizes pass).
 
 #[path = "../tests/tui_support/mod.rs"]

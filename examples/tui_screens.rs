@@ -61,7 +61,8 @@ fn svg(buffer: &Buffer, cursor: Option<Position>) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{w}\" height=\"{h}\" viewBox=\"0 0 {w} {h}\">\n\
          <rect width=\"{w}\" height=\"{h}\" rx=\"6\" fill=\"{BACKGROUND}\"/>\n\
-         <g font-family=\"'DejaVu Sans Mono','Noto Sans Mono CJK SC','Noto Sans CJK SC','WenQuanYi Zen Hei Mono',monospace\" \
+         <g font-family=\"'DejaVu Sans Mono','Noto Sans Mono CJK SC','Noto Sans CJK SC',\
+         'WenQuanYi Zen Hei Mono',monospace\" \
          font-size=\"15\">\n"
     );
     for y in 0..area.height {
@@ -69,8 +70,8 @@ fn svg(buffer: &Buffer, cursor: Option<Position>) -> String {
         while x < area.width {
             let style = look(&buffer[(x, y)]);
             let start = x;
-            // Cells of one look are drawn together, their words and wide characters each in its place: how wide a font
-            // makes a space is its own affair.
+            // Cells of one look are drawn together, their words and wide characters each in its place: how
+            // wide a font makes a space is its own affair.
             let mut pieces: Vec<(u16, String)> = Vec::new();
             let mut word = false;
             while x < area.width && look(&buffer[(x, y)]) == style {

@@ -1,5 +1,6 @@
-//! `huozi-tui` in a terminal of its own, with the embedded model: what a person types, and what then stands there.
-//! In a binary of its own: what it measures and waits for is not to run beside tests that take every core.
+//! `huozi-tui` in a terminal of its own, with the embedded model: what a person types, and what then stands
+//! there. In a binary of its own: what it measures and waits for is not to run beside tests that take every
+//! core.
 #![cfg(target_os = "linux")]
 
 mod terminal_support;
@@ -372,7 +373,7 @@ fn the_end_comes_while_an_editor_has_the_terminal() {
     assert!(Command::new("kill").arg(pid).status().unwrap().success());
     let since = Instant::now();
     assert_eq!(t.ended().code(), Some(143));
-    assert!(since.elapsed() < Duration::from_secs(10), "it waits for nobody");
+    assert!(since.elapsed() < Duration::from_secs(10), "it does not wait");
     let modes = rustix::termios::tcgetattr(&t.master).unwrap();
     assert!(modes.local_modes.contains(rustix::termios::LocalModes::ICANON), "the editor's mode is gone");
     let drafts = home.path().join(".local/state/huozi/drafts");
@@ -391,7 +392,7 @@ fn ctrl_z_stops_the_job_where_there_is_one() {
     t.is_restored();
     t.send("\n");
     t.wait("the chat", |screen| screen.contains("> abc"));
-    // Once is once; and what was cleared is painted.
+    // Once is once; and what was cleared is drawn.
     t.send("\u{c}");
     assert!(t.settle().contains("> abc"));
     t.send("d");
@@ -407,7 +408,7 @@ fn ctrl_z_stops_the_job_where_there_is_one() {
     t.send("\u{1a}");
     t.wait("the end", |screen| screen.contains("[left 0]"));
     t.is_restored();
-    // Without a shell nobody could let it go on.
+    // Without a shell nothing could continue it.
     let mut t = Terminal::chat(home.path(), (80, 24), &["--new"]);
     t.send("\u{1a}abc");
     t.wait("the chat", |screen| screen.contains("> abc"));

@@ -32,14 +32,14 @@ const DEFAULT_KV_CACHE_GIB: u32 = 4;
 Examples:
   huozi-tui                     choose among the models that are found
   huozi-tui -m huozi.gguf       open this one and the last conversation
-  huozi-tui --demo              the small model that is built in
+  huozi-tui --demo              the built-in demo model
 F1 shows the keys. Conversations are kept in $XDG_DATA_HOME/huozi/sessions."
 )]
 struct Args {
     /// GGUF file or Hugging Face ORG/NAME [default: choose among those found]
     #[arg(short, long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// Open the small model that is built in
+    /// Open the built-in demo model
     #[cfg(feature = "demo")]
     #[arg(long, conflicts_with = "model")]
     demo: bool,
@@ -126,7 +126,7 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
     let utf8 = encoding.is_none_or(|e| e.to_lowercase().replace('-', "").contains("utf8"));
     let state = xdg("XDG_STATE_HOME", ".local/state").map(|base| base.join("huozi"));
     let prefs_file = state.as_ref().map(|state| state.join("tui.json"));
-    // Whatever is wrong with it: it is written anew at the next change.
+    // A broken file counts as none: it is replaced at the next change.
     let prefs = prefs_file.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
     let prefs: Prefs = prefs.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let around = Surroundings {

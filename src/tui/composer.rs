@@ -1,5 +1,5 @@
-//! The part of the state that holds the message being written: its text, the question that is edited, the history of
-//! questions, and what of all that is to be kept on disk as a draft.
+//! The part of the state that holds the message being written: its text, the question that is edited, the
+//! history of questions, and what of all that is to be kept on disk as a draft.
 
 use super::commands::written;
 use super::input::Input;
@@ -105,8 +105,8 @@ impl Composer {
         self.put_question(question);
     }
 
-    /// Puts the question of an answer that failed back into the input, unless something else is written by now; then it
-    /// is in the history.
+    /// Puts the question of an answer that failed back into the input, unless something else is written by
+    /// now; then it is in the history.
     pub fn give_back(&mut self, question: &str) {
         if self.input.is_empty() {
             self.put_question(question);
@@ -166,7 +166,8 @@ impl Composer {
         self.private_from = self.history.len();
     }
 
-    /// A private conversation, which held `turns`, is left: neither the history nor an undo brings anything of it back.
+    /// A private conversation, which held `turns`, is left: neither the history nor an undo brings anything
+    /// of it back.
     pub fn leave_private(&mut self, turns: &[Turn]) {
         self.private = !self.input.is_empty();
         self.input.forget();
@@ -183,8 +184,8 @@ impl Composer {
         self.kept = draft;
     }
 
-    /// The text of the draft, where `last` is the last question of the conversation: not an old question that is only
-    /// looked at, but what the input held before it.
+    /// The text of the draft, where `last` is the last question of the conversation: not an old question that
+    /// is only looked at, but what the input held before it.
     fn draft_text(&self, last: Option<&str>) -> Cow<'_, str> {
         let text = self.input.text();
         let is = |question: &str| *written(question) == *text;

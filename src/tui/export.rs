@@ -21,8 +21,8 @@ pub struct Exported<'a> {
     pub system: Option<&'a str>,
 }
 
-/// The conversation: title, day of the export, the model if all answers are its, system prompt, and the exchanges, as
-/// on the screen.
+/// The conversation: title, day of the export, the model if all answers are its, system prompt, and the
+/// exchanges, as on the screen.
 pub fn markdown(exported: &Exported<'_>, words: &Words, now: &ZonedDateTime) -> String {
     let talk = exported.talk;
     let mut turns = talk.turns().to_vec();

@@ -1,5 +1,5 @@
-//! The text that is being written: a cursor between grapheme clusters, undo, and rows that are wrapped once for text and
-//! cursor alike. It knows no keys and no terminal.
+//! The text that is being written: a cursor between grapheme clusters, undo, and rows that are wrapped once
+//! for text and cursor alike. It knows no keys and no terminal.
 
 use super::text::{cells, next, previous, typed, wrap};
 use std::ops::Range;

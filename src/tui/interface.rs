@@ -1,4 +1,5 @@
-//! The part of the state that says how the interface looks: what was chosen, and what holds for this run only.
+//! The part of the state that says how the interface looks: what was chosen, and what holds for this run
+//! only.
 
 use super::event::Effect;
 use super::look::{Lang, Look, Theme};
@@ -85,7 +86,7 @@ impl Interface {
         self.prefs.enter_sends = sends;
     }
 
-    /// Chooses who has the mouse.
+    /// Chooses whether this program or the terminal has the mouse.
     pub fn set_mouse(&mut self, mouse: bool) {
         self.prefs.mouse = mouse;
     }

@@ -71,8 +71,8 @@ impl Live {
         }
     }
 
-    /// How many of `turns` stand before it: it takes the place of the turn that it replaces, or of one without an
-    /// answer.
+    /// How many of `turns` stand before it: it takes the place of the turn that it replaces, or of one
+    /// without an answer.
     pub fn shown_before(&self, turns: &[Turn]) -> usize {
         let replaces = self.ask != AskKind::New || turns.last().is_some_and(Turn::is_empty);
         turns.len().saturating_sub(usize::from(replaces))

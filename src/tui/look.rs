@@ -31,13 +31,14 @@ impl Theme {
     }
 }
 
-/// Styles and glyphs. The sixteen colours of the terminal and its own background, so that every terminal can show them.
+/// Styles and glyphs. The sixteen colours of the terminal and its own background, so that every terminal can
+/// show them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
     /// Colours.
     pub theme: Theme,
-    /// Only ASCII for lines, bars and marks: for the Linux console, for other encodings than UTF-8, and for terminals that
-    /// show characters of ambiguous width in two cells.
+    /// Only ASCII for lines, bars and marks: for the Linux console, for other encodings than UTF-8, and for
+    /// terminals that show characters of ambiguous width in two cells.
     pub ascii: bool,
 }
 
@@ -70,7 +71,8 @@ impl Look {
         self.colour(Color::LightYellow, Color::Red)
     }
 
-    /// What matters less. Not the bright black of the sixteen colours: that is the background itself in some palettes.
+    /// What matters less. Not the bright black of the sixteen colours: that is the background itself in some
+    /// palettes.
     pub fn dim(self) -> Style {
         Style::new().add_modifier(Modifier::DIM)
     }

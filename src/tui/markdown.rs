@@ -1,7 +1,7 @@
 //! Markdown to rows of at most so many cells.
 //!
-//! In: text of a model, hostile. Out: styled rows, ready to be shown; a row is never wider than asked for unless one
-//! cluster is. A line break of the text stays one: verses are lines.
+//! In: text of a model, hostile. Out: styled rows, ready to be shown; a row is never wider than asked for
+//! unless one cluster is. A line break of the text stays one: verses are lines.
 
 use super::look::Look;
 use super::text::{clean, fit, pad, width, wrap};
@@ -105,7 +105,8 @@ struct Page {
     rows: Vec<Line<'static>>,
     inline: Inline,
     styles: Vec<Style>,
-    /// What stands before every row of the blocks that are open; the first row of an item has its mark instead.
+    /// What stands before every row of the blocks that are open; the first row of an item has its mark
+    /// instead.
     prefix: Vec<String>,
     mark: Option<String>,
     lists: Vec<Option<u64>>,
@@ -439,7 +440,8 @@ mod tests {
 
     #[test]
     fn blocks() {
-        let text = "# 题目\n\n床前明月光，疑是地上霜。\n举头**望**明月。\n\n- one\n- two\n  - 三\n\n1. x\n2. y\n\n> 引用\n\n```rust\nfn main() {}\n```\n---\n[a](http://b)";
+        let text = "# 题目\n\n床前明月光，疑是地上霜。\n举头**望**明月。\n\n- one\n- two\n  - 三\n\n\
+                    1. x\n2. y\n\n> 引用\n\n```rust\nfn main() {}\n```\n---\n[a](http://b)";
         assert_eq!(
             page(text, 20),
             "题目\n----\n\n床前明月光，疑是地上\n霜。\n举头望明月。\n\n* one\n* two\n  * 三\n\n1. x\n2. y\n\n| 引用\n\n\
@@ -482,7 +484,8 @@ mod tests {
         fn no_row_is_too_wide(text in "[-#*>|`~_\\[\\]()a1. 床，\u{301}\n\u{1b}]{0,80}", cells in 4usize..30) {
             for row in rows(&text, cells, LOOK) {
                 let shown = row.to_string();
-                prop_assert!(width(&shown) <= cells.max(4) || shown.graphemes(true).count() <= 2, "{shown:?} in {cells}");
+                let fits = width(&shown) <= cells.max(4) || shown.graphemes(true).count() <= 2;
+                prop_assert!(fits, "{shown:?} in {cells}");
                 prop_assert!(!shown.chars().any(char::is_control));
             }
         }

@@ -1,12 +1,13 @@
 //! The terminal chat: what `huozi-tui` shows.
 //!
-//! A message changes the state, the state is shown: [`event::Msg`] -> [`app::App::update`] -> [`view::render`], one way.
-//! What is to be done outside of the state is an [`event::Effect`]. [`worker`] has the two threads behind it,
-//! [`terminal`] the terminal, signals and the loop. The clock comes in as an argument.
+//! A message changes the state, the state is shown: [`event::Msg`] -> [`app::App::update`] ->
+//! [`view::render`], one way. What is to be done outside of the state is an [`event::Effect`]. [`worker`] has
+//! the two threads behind it, [`terminal`] the terminal, signals and the loop. The clock comes in as an
+//! argument.
 //!
-//! The state is made of parts with private fields ([`composer`], [`talk`], [`models`], [`panels`] and others). A pane is
-//! one file: it takes keys and says what happened, as a value; [`app`] does what follows. Texts stand in [`words`], a
-//! file per language. Files import each other in one direction only.
+//! The state is made of parts with private fields ([`composer`], [`talk`], [`models`], [`panels`] and
+//! others). A pane is one file: it takes keys and says what happened, as a value; [`app`] does what follows.
+//! Texts stand in [`words`], a file per language. Files import each other in one direction only.
 
 pub mod app;
 mod ask;

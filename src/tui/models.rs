@@ -53,8 +53,8 @@ impl Models {
         self.opening.as_ref()
     }
 
-    /// The row of the model that was opened last; one that is in no list has the row after the last, where a path is
-    /// typed.
+    /// The row of the model that was opened last; one that is in no list has the row after the last, where a
+    /// path is typed.
     pub fn row_of_opening(&self) -> usize {
         let sources = self.sources();
         let row = |source| sources.iter().position(|other| other == source).unwrap_or(sources.len());

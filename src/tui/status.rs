@@ -1,4 +1,5 @@
-//! The lines around the conversation: the title above it, what the model does below it, and figures in the last row.
+//! The lines around the conversation: the title above it, what the model does below it, and figures in the
+//! last row.
 
 use super::app::App;
 use super::interface::Ui;
@@ -38,8 +39,8 @@ pub fn render_title(app: &App, area: Rect, buffer: &mut Buffer) {
     buffer.set_string(area.x, area.y, pad(&format!("{} {model}", pad(&title, room)), cells), look.bar());
 }
 
-/// What the model does, between the conversation and the input, and a message beside it; one that finds no room there
-/// covers the end of the conversation for a while.
+/// What the model does, between the conversation and the input, and a message beside it; one that finds no
+/// room there covers the end of the conversation for a while.
 pub fn render_state(app: &App, now: Instant, area: Rect, buffer: &mut Buffer) {
     let ui = app.interface().ui();
     let look = ui.look;

@@ -1,5 +1,5 @@
-//! The part of the state that holds the open conversation: what was said, its rows, what the model does about it, and
-//! what that costs.
+//! The part of the state that holds the open conversation: what was said, its rows, what the model does about
+//! it, and what that costs.
 
 use super::event::Effect;
 use super::failure::Failure;
@@ -23,8 +23,8 @@ pub struct TalkView {
     talk: Talk,
     transcript: Transcript,
     busy: Busy,
-    /// Other conversations that were asked for and are not there yet: the one on the screen is not the one that an
-    /// answer or a setting would go to.
+    /// Other conversations that were asked for and are not there yet: the one on the screen is not the one
+    /// that an answer or a setting would go to.
     switching: usize,
     /// Readings of the conversation that the model was told to do and has not ended.
     warming: usize,

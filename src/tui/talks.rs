@@ -114,8 +114,8 @@ impl TalksPane {
         self.choose(self.at, &list.entries);
     }
 
-    /// What is searched for is another text: the first of what is found is chosen. Titles are known at once; an entry
-    /// that does not match is never shown, and so nothing is done to it.
+    /// What is searched for is another text: the first of what is found is chosen. Titles are known at once;
+    /// an entry that does not match is never shown, and so nothing is done to it.
     fn searched(&mut self, list: &mut TalkList) -> TalksOutcome {
         let text = self.search.text().trim();
         list.entries.retain(|entry| entry.is_titled(text));

@@ -15,8 +15,8 @@ pub fn width(text: &str) -> usize {
     text.width()
 }
 
-/// `text` with nothing in it that could move the cursor, change a colour or turn the writing direction: control
-/// characters become visible signs, a tab four spaces, every line break `\n`.
+/// `text` with nothing in it that could move the cursor, change a colour or turn the writing direction:
+/// control characters become visible signs, a tab four spaces, every line break `\n`.
 pub fn clean(text: &str) -> Cow<'_, str> {
     if !text.chars().any(|c| c != '\n' && is_control(c)) {
         return Cow::Borrowed(text);
@@ -54,7 +54,8 @@ pub fn one_line(text: &str) -> String {
 /// Control characters, and those that only change how others are shown.
 fn is_control(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// What is shown for a control character.
@@ -66,7 +67,8 @@ fn sign(c: char) -> char {
     }
 }
 
-/// What typed or pasted text is before it goes into a message: line breaks are `\n`, tabs stay, what cannot be seen goes.
+/// What typed or pasted text is before it goes into a message: line breaks are `\n`, tabs stay, what cannot
+/// be seen goes.
 pub fn typed(text: &str) -> String {
     with_breaks(text, |out, c| {
         if c == '\t' || !is_control(c) {
@@ -148,8 +150,9 @@ fn closes(grapheme: &str) -> bool {
     )
 }
 
-/// The rows of a text, as byte ranges without their line breaks, each at most `width` cells wide (a cluster wider than
-/// that has a row of its own). Breaks stand after spaces and beside wide characters, anywhere else only if need be.
+/// The rows of a text, as byte ranges without their line breaks, each at most `width` cells wide (a cluster
+/// wider than that has a row of its own). Breaks stand after spaces and beside wide characters, anywhere else
+/// only if need be.
 pub fn wrap(text: &str, width: usize) -> Vec<Range<usize>> {
     let mut rows = Vec::new();
     let mut start = 0;
@@ -272,7 +275,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_byte_is_in_one_row_and_no_row_is_too_wide(text in "[a-d 床前明，。\u{301}👧\u{200d}\n\t]{0,60}", w in 1usize..12) {
+        fn every_byte_is_in_one_row_and_no_row_is_too_wide(
+            text in "[a-d 床前明，。\u{301}👧\u{200d}\n\t]{0,60}", w in 1usize..12
+        ) {
             let mut at = 0;
             for range in wrap(&text, w) {
                 prop_assert!(range.start == at || text[at..range.start] == *"\n");

@@ -1,5 +1,5 @@
-//! The pane of the conversation. Rows are made once and kept: a frame costs the rows it shows, however long the
-//! conversation is.
+//! The pane of the conversation. Rows are made once and kept: a frame costs the rows it shows, however long
+//! the conversation is.
 
 use super::interface::Ui;
 use super::live::Live;
@@ -15,7 +15,7 @@ use ratatui::widgets::{Scrollbar, ScrollbarOrientation, ScrollbarState, Stateful
 /// Rows that a question may have before it is folded, and those that are left then.
 const FOLD: (usize, usize) = (16, 6);
 
-/// What the rows were made for; all anew when it changes.
+/// What the rows were made for; all are made again when it changes.
 #[derive(Clone, Copy)]
 pub struct Made {
     /// Cells of a row.
@@ -243,7 +243,8 @@ impl Transcript {
                 .track_style(look.dim())
                 .thumb_symbol(" ")
                 .thumb_style(look.bar());
-            // Positions that the first row can have, not rows: the thumb reaches the end with the last of them.
+            // Positions that the first row can have, not rows: the thumb reaches the end with the last of
+            // them.
             let mut state =
                 ScrollbarState::new(len - height + 1).position(first).viewport_content_length(height);
             bar.render(area, buffer, &mut state);

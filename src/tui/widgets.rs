@@ -15,8 +15,8 @@ use unicode_segmentation::UnicodeSegmentation;
 /// Cells beside a window, at each side: where there are fewer, what stands in them cannot be read.
 const BESIDE: u16 = 8;
 
-/// The place of a window that wants `width` by `height` cells, its frame included: in the middle, and never on the last
-/// row. Where little of the screen would be left beside it, it has the whole width.
+/// The place of a window that wants `width` by `height` cells, its frame included: in the middle, and never
+/// on the last row. Where little of the screen would be left beside it, it has the whole width.
 pub fn place(screen: Rect, width: u16, height: u16) -> Rect {
     let most = Rect { height: screen.height.saturating_sub(1), ..screen };
     let (width, height) = (width.min(most.width), height.min(most.height));

@@ -226,10 +226,8 @@ fn a_second_click_opens_what_the_first_has_chosen() {
         assert!(click(&mut world, 20, y).is_empty());
         assert_eq!(row(&mut world, &format!("title {n}.")), y, "nothing moves");
         let opened = click(&mut world, 20, y);
-        assert!(
-            matches!(&opened[..], [Effect::Work(ModelTask::Open(name))] if *name == format!("chat-{}", n + 10)),
-            "{opened:?}"
-        );
+        let is = format!("chat-{}", n + 10);
+        assert!(matches!(&opened[..], [Effect::Work(ModelTask::Open(name))] if *name == is), "{opened:?}");
         world.talk(conversation());
         world.key(KeyCode::F(3));
         world.listed(many(60));
@@ -437,9 +435,9 @@ fn only_what_is_searched_for_is_shown_and_touched() {
     let renamed = world.ctrl('r');
     assert!(renamed.is_empty() && world.screen().contains("Explain the borrow checker"));
     world.write("!");
-    assert!(
-        matches!(&world.key(KeyCode::Enter)[..], [Effect::Desk(DeskTask::Rename(name, _)), _] if name == "chat-2")
-    );
+    let effects = world.key(KeyCode::Enter);
+    let [Effect::Desk(DeskTask::Rename(name, _)), _] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(name, "chat-2");
     world.write("nothing like it");
     assert!(world.app.panels().talks().entries().is_empty() && world.screen().contains("searching…"));
     for code in [KeyCode::Enter, KeyCode::Delete] {
@@ -483,7 +481,7 @@ fn a_path_is_completed_and_mended() {
     );
     world.key(KeyCode::Backspace);
     world.key(KeyCode::Enter);
-    // Nothing is put over what somebody does meanwhile.
+    // Nothing is put over a pane that was opened meanwhile.
     world.key(KeyCode::F(1));
     world.report(why());
     world.key(KeyCode::Esc);

@@ -76,7 +76,7 @@ fn what_is_not_saved_is_marked_and_not_quit_at_once() {
     world.report(Report::Saved);
     assert!(!world.screen().contains("[save failed]") && world.screen().contains("saved again"));
     assert!(quits(&world.ctrl('q')));
-    // Whoever sends a signal waits for no answer.
+    // A signal ends it without asking.
     world.report(Report::NotSaved(why()));
     world.pass(11_000);
     assert!(quits(&world.send(Msg::Terminate)));

@@ -75,7 +75,7 @@ fn is_moved(reports: &[Report]) -> bool {
 }
 
 #[test]
-fn what_somebody_takes_away_is_written_again() {
+fn a_file_that_is_taken_away_is_written_again() {
     let home = tempfile::tempdir().unwrap();
     let (threads, chosen) = talked(home.path());
     let sessions = home.path().join("sessions");
@@ -94,7 +94,7 @@ fn what_somebody_takes_away_is_written_again() {
     fs::remove_file(file(second)).unwrap();
     let [(third, questions)] = &on_disk(home.path())[..] else { panic!("one conversation") };
     assert_eq!(questions[..], ["你好", "写诗", "春", "夏"]);
-    assert_ne!(third, second, "what is somebody else's stays");
+    assert_ne!(third, second, "another program's file stays");
     // Cut: the same file says all of it again.
     let length = fs::metadata(file(third)).unwrap().len();
     fs::File::options().write(true).open(file(third)).unwrap().set_len(length / 2).unwrap();
@@ -126,7 +126,7 @@ fn what_is_taken_away_and_left_is_not_lost() {
     let sessions = home.path().join("sessions");
     let (threads, chosen) = talked(home.path());
     let path = || sessions.join(format!("{}.jsonl", on_disk(home.path())[0].0));
-    // Somebody else's file in its place is not erased, and not thrown away.
+    // Another program's file in its place is not erased, and not thrown away.
     fs::write(home.path().join("mine"), "mine\n").unwrap();
     let taken = path();
     fs::rename(home.path().join("mine"), &taken).unwrap();
@@ -142,7 +142,7 @@ fn what_is_taken_away_and_left_is_not_lost() {
     threads.opened(ModelTask::New);
     assert_eq!(on_disk(home.path())[0].1, ["你好", "写诗"]);
     threads.ask("再见", &chosen);
-    // It is thrown away: all of it is, not what somebody left of it.
+    // It is thrown away: all of it is, not only the rest of it.
     let newest = path();
     fs::File::options().write(true).open(&newest).unwrap().set_len(0).unwrap();
     threads.workers.work(ModelTask::Delete);
@@ -177,7 +177,7 @@ fn what_cannot_be_saved_is_told_kept_and_saved_when_it_can_be() {
             .starts_with("this conversation is not saved; repeat to leave it anyway: "),
         "{why:?}"
     );
-    // There is room again: nobody has to do anything.
+    // There is room again: it is saved without being asked.
     fs::remove_file(&sessions).unwrap();
     let name = threads.wait(|report| if let Report::Named(name, _) = report { Some(name) } else { None });
     threads.wait(|report| matches!(report, Report::Saved).then_some(()));
@@ -320,7 +320,7 @@ fn a_draft_waits_for_the_next_start() {
     two.workers.desk(DeskTask::Draft("夏".into()));
     two.workers.finish(Instant::now() + PATIENCE);
     assert!(!two.reports.try_iter().any(|report| matches!(report, Report::Draft(..))));
-    // What else may lie there keeps nobody waiting.
+    // Other kinds of files there block nothing.
     fs::write(drafts.join("draft-empty.txt"), "").unwrap();
     fs::write(drafts.join("draft-long.txt"), vec![b'a'; 17 << 20]).unwrap();
     fs::create_dir(drafts.join("draft-folder.txt")).unwrap();
@@ -352,7 +352,7 @@ fn a_draft_waits_for_the_next_start() {
     }
     let left: Vec<_> = fs::read_dir(&drafts).unwrap().flatten().map(|file| file.file_name()).collect();
     assert_eq!(left.len(), 5, "what was sent leaves nothing: {left:?}");
-    // Somebody cleans up, or there is no room: it is kept as soon as it can be.
+    // The folder is removed, or there is no room: it is kept as soon as it can be.
     let threads = Threads::start(setup());
     threads.workers.desk(DeskTask::Draft("秋".into()));
     threads.workers.desk(DeskTask::Models);
@@ -398,7 +398,7 @@ fn a_search_gives_way_to_the_next() {
 }
 
 #[test]
-fn a_pipe_in_the_place_of_keys_and_values_keeps_nobody_waiting() {
+fn a_pipe_in_the_place_of_keys_and_values_blocks_nothing() {
     let home = tempfile::tempdir().unwrap();
     drop(talked(home.path()));
     let name = on_disk(home.path()).remove(0).0;

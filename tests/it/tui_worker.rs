@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 #[test]
-fn what_was_set_stays_when_the_engine_is_opened_anew() {
+fn what_was_set_stays_when_the_engine_is_reopened() {
     let home = tempfile::tempdir().unwrap();
     saved(home.path(), choices());
     let threads = Threads::start(setup(home.path()));
@@ -190,7 +190,7 @@ fn a_changed_question_that_is_stopped_at_once_costs_no_answer() {
 }
 
 #[test]
-fn options_that_nobody_waited_for_still_hold() {
+fn options_whose_opening_was_cancelled_still_hold() {
     let home = tempfile::tempdir().unwrap();
     saved(home.path(), choices());
     let threads = Threads::start(setup(home.path()));

@@ -156,7 +156,7 @@ impl Terminal {
         tcsetwinsize(&self.master, winsize).unwrap();
     }
 
-    /// Closes the terminal: nobody reads or writes it any more.
+    /// Closes the terminal: its other end is gone.
     pub fn hang_up(mut self) -> ExitStatus {
         self.ending.store(true, Ordering::SeqCst);
         // The reader waits for something to read.

@@ -218,7 +218,8 @@ pub fn text(buffer: &Buffer) -> String {
 pub fn conversation() -> Vec<Turn> {
     let poem = "静夜思\n\n床前明月光，疑是地上霜。\n举头望明月，低头思故乡。";
     let table = "下面是一个**对比**：\n\n| 诗人 | 代表作 | 年代 |\n|---|---|---:|\n| 李白 | 静夜思 | 726 |\n| 杜甫 | 春望 | 757 |\n\n\
-                 1. 李白的诗*飘逸*。\n2. 杜甫的诗沉郁，`fn main()` 与诗无关。\n\n```rust\nfn main() {\n    println!(\"你好，世界\");\n}\n```";
+                 1. 李白的诗*飘逸*。\n2. 杜甫的诗沉郁，`fn main()` 与诗无关。\n\n\
+                 ```rust\nfn main() {\n    println!(\"你好，世界\");\n}\n```";
     vec![turn("写一首关于月的诗。", poem), turn("比较李白和杜甫，并给出一个 Rust 的例子。", table)]
 }
 

@@ -1,4 +1,5 @@
-//! What is being written and not sent yet: one file a process, held by its lock, which the next process takes over.
+//! What is being written and not sent yet: one file a process, held by its lock, which the next process takes
+//! over.
 
 use super::file::{Error, identity, make_private_directory, open_options};
 use std::fs::{self, File};
@@ -9,7 +10,7 @@ use std::time::Duration;
 /// What a draft's name begins and ends with.
 const BEGIN: &str = "draft-";
 const END: &str = ".txt";
-/// What it ends with while it is written, and how old such a file is when nobody writes it.
+/// What it ends with while it is written, and how old such a file is when no process writes it.
 const NEW: &str = ".new";
 const STALE: Duration = Duration::from_secs(60);
 /// A draft is at most this long.
@@ -27,8 +28,8 @@ impl Draft {
         Self { folder, own: None }
     }
 
-    /// Takes over the latest draft that no process holds: its text, and how many more there are, which wait for the next
-    /// process.
+    /// Takes over the latest draft that no process holds: its text, and how many more there are, which wait
+    /// for the next process.
     pub fn take(&mut self) -> Option<(String, usize)> {
         let files = fs::read_dir(&self.folder).ok()?.flatten();
         let mut files: Vec<_> = files
@@ -104,7 +105,7 @@ impl Draft {
 
     fn remove(&mut self) -> Result<(), Error> {
         let Some((path, file)) = &self.own else { return Ok(()) };
-        // While it is held: nobody is to take it over in between.
+        // While it is held: no other process is to take it over in between.
         match fs::remove_file(path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 let emptied = file.set_len(0);

@@ -1,4 +1,5 @@
-//! What every part of the store shares: the conversation as it is stored, errors, and how its files are opened.
+//! What every part of the store shares: the conversation as it is stored, errors, and how its files are
+//! opened.
 
 use crate::session::Turn;
 use crate::settings::{InvalidSetting, Patch};
@@ -71,8 +72,8 @@ pub enum Error {
         /// The last id in it.
         last: u64,
     },
-    /// Somebody removed or replaced the file while it was written, or made it something else; or the answer that goes on
-    /// has no beginning in it.
+    /// Another program removed or replaced the file while it was written, or made it something else; or the
+    /// answer that goes on has no beginning in it.
     #[error("{}: was removed, replaced or damaged by another program", path.display())]
     Gone {
         /// The file.
@@ -86,7 +87,8 @@ pub enum Error {
     },
     /// A name that cannot be a file name.
     #[error(
-        "{name:?} is no name for a conversation: letters, digits, - and _ are fine, / and a leading dot are not"
+        "{name:?} is no name for a conversation: letters, digits, - and _ are fine, / and a leading dot \
+         are not"
     )]
     Name {
         /// The name.
@@ -160,7 +162,7 @@ pub(in crate::session) fn open_options() -> OpenOptions {
 pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
     match file.try_lock() {
         Err(fs::TryLockError::WouldBlock) => Err(Error::Busy { path: path.to_owned() }),
-        // A file system without locks: go on, as one does who has it alone.
+        // A file system without locks: go on as if no other process had it.
         Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(()),
     }
 }

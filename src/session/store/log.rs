@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Characters of a title that nobody gave.
+/// Characters of a title that is the beginning of the first question.
 const TITLE_CHARS: usize = 40;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,7 +265,7 @@ impl Log {
         }
     }
 
-    /// Takes a title from the first question, if nobody has given one.
+    /// Takes a title from the first question, if the person has given none.
     pub(super) fn entitle(&mut self, question: &str, out: &mut Vec<u8>) -> Option<()> {
         let title = title_of(question);
         if self.title.as_ref() != Some(&title) && !self.is_entitled() {
@@ -274,7 +274,8 @@ impl Log {
         Some(())
     }
 
-    /// Whether somebody gave the title: it is not that of a first question, the present one or one that was taken back.
+    /// Whether the person gave the title: it is not that of a first question, the present one or one that was
+    /// taken back.
     fn is_entitled(&self) -> bool {
         let asked = |title: &String| self.children(None).any(|(_, said)| title_of(&said.text) == *title);
         self.title.as_ref().is_some_and(|title| !asked(title))
@@ -352,8 +353,8 @@ impl Log {
     }
 }
 
-/// The title that a conversation with this first question has: the beginning of its first line, which of a file that is
-/// put into a message is its name.
+/// The title that a conversation with this first question has: the beginning of its first line, which of a
+/// file that is put into a message is its name.
 pub fn title_of(question: &str) -> String {
     question.trim_start().lines().next().unwrap_or_default().trim_end().chars().take(TITLE_CHARS).collect()
 }

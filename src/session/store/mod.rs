@@ -4,17 +4,18 @@
 //!
 //! | kind | parent | what else |
 //! |---|---|---|
-//! | `message` | the message before it, or null | `role` (`user`, `assistant`), `text`; an answer also `ids`, `model` (fingerprint), `attempt` |
-//! | `part` | the message it goes on | `text`, of an answer also `ids`: what is appended to those of the message |
+//! | `message` | the message before it, or null | `role` (`user`, `assistant`), `text`; answers: `ids` ff. |
+//! | `part` | the message it goes on | `text`, of an answer also `ids`: appended to those of the message |
 //! | `end` | an answer | `stop`: `end`, `length`, `context`, `cancelled` |
-//! | `settings` | null | `system` (null: the format's own), `choices`: some of the settings (absent: as before) |
+//! | `settings` | null | `system` (null: the format's own), `choices`: settings (absent: as before) |
 //! | `title` | null | `text`; empty: none again |
 //! | `head` | the last message of the conversation, or null | |
 //! | `deleted` | null | the conversation was thrown away: it is neither read nor added to |
 //!
-//! Other kinds are skipped. Nothing is rewritten: saving a conversation that was undone, retried or edited appends what
-//! is new as a branch and moves the head. A last line without its line break is a torn write; it is skipped when read
-//! and cut before the next append.
+//! An answer has, beside its `ids`, the fingerprint of its `model` and the number of the `attempt`. Other
+//! kinds are skipped. Nothing is rewritten: saving a conversation that was undone, retried or edited appends
+//! what is new as a branch and moves the head. A last line without its line break is a torn write; it is
+//! skipped when read and cut before the next append.
 
 mod choices;
 mod draft;
@@ -215,7 +216,10 @@ mod tests {
                 "id 18446744073709551615",
             ),
             (
-                r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"assistant","text":"b","attempt":9223372036854775808}"#,
+                concat!(
+                    r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"assistant","text":"b","#,
+                    r#""attempt":9223372036854775808}"#
+                ),
                 "attempt 9223372036854775808",
             ),
             (
@@ -252,7 +256,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lines = [
             r#"{"schema":1,"id":1,"parent":null,"kind":"message","role":"user","text":"a"}"#,
-            r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"assistant","text":"春","ids":[1],"model":"m"}"#,
+            concat!(
+                r#"{"schema":1,"id":2,"parent":1,"kind":"message","role":"assistant","text":"春","#,
+                r#""ids":[1],"model":"m"}"#
+            ),
             r#"{"schema":1,"id":3,"parent":2,"kind":"head"}"#,
             r#"{"schema":1,"id":4,"parent":2,"kind":"part","text":"眠","ids":[2,3]}"#,
             r#"{"schema":1,"id":5,"parent":2,"kind":"part","text":"不觉"}"#,

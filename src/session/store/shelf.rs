@@ -99,8 +99,8 @@ impl Entry {
     }
 }
 
-/// The conversations of [`list`] whose title or messages hold `text`, letter case aside; `None` when `go_on`, which is
-/// asked before every file, says no.
+/// The conversations of [`list`] whose title or messages hold `text`, letter case aside; `None` when `go_on`,
+/// which is asked before every file, says no.
 pub fn search(directory: &Path, text: &str, go_on: &dyn Fn() -> bool) -> Option<Vec<Entry>> {
     let lower = text.to_lowercase();
     let said = |entry: &Entry| {
@@ -129,7 +129,8 @@ pub fn rename(directory: &Path, name: &str, title: &str) -> Result<(), Error> {
     let path = path(directory, name)?;
     let said = fs::metadata(&path).and_then(|meta| meta.modified());
     Writer::open(directory, name, "")?.0.rename(title)?;
-    // Nothing was said: its time, and its place in the list, are those of its last word. Where that fails it is on top.
+    // Nothing was said: its time, and its place in the list, are those of its last word. Where that fails it
+    // is on top.
     if let Ok(said) = said {
         let _ = File::options().append(true).open(&path).and_then(|file| file.set_modified(said));
     }
@@ -176,7 +177,8 @@ pub fn empty_trash(directory: &Path, days: u64) {
     }
 }
 
-/// When a file came into its folder: the system notes the time of a move beside that of a change of the content.
+/// When a file came into its folder: the system notes the time of a move beside that of a change of the
+/// content.
 fn thrown(meta: &fs::Metadata) -> SystemTime {
     #[cfg(unix)]
     {

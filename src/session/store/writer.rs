@@ -1,8 +1,8 @@
 //! A conversation file that grows while its conversation does.
 //!
-//! The writer holds the file's lock as long as it lives. What is said is in the file before anything is done about it: a
-//! question before its answer begins, an answer piece by piece. A process that is killed loses nothing but the piece
-//! that was not given to it yet.
+//! The writer holds the file's lock as long as it lives. What is said is in the file before anything is done
+//! about it: a question before its answer begins, an answer piece by piece. A process that is killed loses
+//! nothing but the piece that was not given to it yet.
 
 use super::file::{
     Conversation, Error, MAX_NUMBER, fresh_name, identity, lock, make_private_directory, open_options, path,
@@ -38,7 +38,8 @@ impl Writer {
     /// Takes hold of the conversation `name`; gives what it says.
     ///
     /// # Errors
-    /// No such file, one that another process writes, a line that is not what it should be, no whole line at all.
+    /// No such file, one that another process writes, a line that is not what it should be, no whole line at
+    /// all.
     pub fn open(directory: &Path, name: &str, model: &str) -> Result<(Self, Conversation), Error> {
         let path = path(directory, name)?;
         let mut file = open_options().open(&path).map_err(|source| match source.kind() {
@@ -97,7 +98,7 @@ impl Writer {
         self.log.whole == 0
     }
 
-    /// Whether somebody else did something to the file since it was last read or written here.
+    /// Whether another program changed the file since it was last read or written here.
     pub fn is_touched(&mut self) -> bool {
         !matches!(self.look(), Ok(false))
     }
@@ -112,8 +113,9 @@ impl Writer {
         model.clone_into(&mut self.model);
     }
 
-    /// Writes `question` after what was said `before`, and the beginning of its answer. With `retry` it is the last
-    /// question of `before` once more, and the earlier answer counts until the new one has said something.
+    /// Writes `question` after what was said `before`, and the beginning of its answer. With `retry` it is
+    /// the last question of `before` once more, and the earlier answer counts until the new one has said
+    /// something.
     ///
     /// # Errors
     /// What the system says, and [`Error::Gone`]: no answer is begun then.
@@ -157,8 +159,8 @@ impl Writer {
     /// Writes a piece of the answer begun: text, and the ids that gave it.
     ///
     /// # Errors
-    /// What the system says, and [`Error::Gone`], also where no answer is begun in the file any more: then the next piece
-    /// needs another [`Writer::begin`].
+    /// What the system says, and [`Error::Gone`], also where no answer is begun in the file any more: then
+    /// the next piece needs another [`Writer::begin`].
     pub fn part(&mut self, text: &str, ids: &[u32]) -> Result<(), Error> {
         self.look()?;
         let Some(growing) = &mut self.growing else { return Err(Error::Gone { path: self.path.clone() }) };
@@ -203,12 +205,12 @@ impl Writer {
         self.write(taken.map(|_| ()), &out)
     }
 
-    /// Looks at whether somebody else did something to the file: one that was made shorter or longer is read again, and the answer
-    /// begun is no part of it. What is lost of it comes back with [`Writer::begin`] and [`Writer::finish`], which write
-    /// whatever the file does not say.
+    /// Looks at whether another program changed the file: one that was made shorter or longer is read
+    /// again, and the answer begun is no part of it. What is lost of it comes back with [`Writer::begin`] and
+    /// [`Writer::finish`], which write whatever the file does not say.
     ///
     /// # Errors
-    /// [`Error::Gone`]: what is written would be found by nobody; or what the system says.
+    /// [`Error::Gone`]: what is written would be lost; or what the system says.
     fn look(&mut self) -> Result<bool, Error> {
         let gone = || Error::Gone { path: self.path.clone() };
         let io = |source: io::Error| match source.kind() {
@@ -232,7 +234,7 @@ impl Writer {
     }
 
     fn read_again(&mut self) -> Result<(), Error> {
-        // Until it is read nobody knows what it says.
+        // Until it is read its content is not known.
         self.length = u64::MAX;
         self.file.seek(SeekFrom::Start(0)).map_err(|source| Error::Io {
             path: self.path.clone(),
@@ -245,8 +247,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Appends `out`, which the log has `taken`. After an error the log is what the file says again; a file that says
-    /// nothing is removed.
+    /// Appends `out`, which the log has `taken`. After an error the log is what the file says again; a file
+    /// that says nothing is removed.
     fn write(&mut self, taken: Option<()>, out: &[u8]) -> Result<(), Error> {
         let last = self.log.last_id;
         let result = match taken {

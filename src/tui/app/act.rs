@@ -157,7 +157,8 @@ impl App {
         self.is_switching(now)
     }
 
-    /// Whether the model is there for something new; says why not. What it reads in the background is given up.
+    /// Whether the model is there for something new; says why not. What it reads in the background is given
+    /// up.
     fn is_free(&mut self, now: Instant) -> bool {
         let free = !self.is_busy(now);
         if free {

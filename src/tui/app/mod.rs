@@ -1,5 +1,5 @@
-//! The state of the program: a composition of parts, each of which holds its own. Messages change it ([`App::update`]),
-//! [`super::view`] shows it.
+//! The state of the program: a composition of parts, each of which holds its own. Messages change it
+//! ([`App::update`]), [`super::view`] shows it.
 
 mod act;
 mod outcomes;
@@ -194,8 +194,8 @@ impl App {
         self.size = (width, height);
     }
 
-    /// Lays out the screen, and makes the rows that are missing: before every frame, and before a message that depends
-    /// on where things are.
+    /// Lays out the screen, and makes the rows that are missing: before every frame, and before a message
+    /// that depends on where things are.
     pub fn prepare(&mut self) {
         let (width, height) = self.size;
         let mark = MARK.len() as u16;
@@ -253,7 +253,8 @@ impl App {
         searched.into_iter().map(|text| Effect::Desk(DeskTask::List(text))).collect()
     }
 
-    /// Puts another conversation on the screen; an answer on its way ends and stays with its own conversation.
+    /// Puts another conversation on the screen; an answer on its way ends and stays with its own
+    /// conversation.
     fn switch(&mut self, task: ModelTask) -> Vec<Effect> {
         let effect = self.talk.switch(task);
         self.composer.leave_editing();

@@ -209,7 +209,8 @@ impl App {
         }
     }
 
-    /// Changes settings of the next answer, unless another conversation is on its way or `change` changes nothing.
+    /// Changes settings of the next answer, unless another conversation is on its way or `change` changes
+    /// nothing.
     fn choose(&mut self, change: impl FnOnce(&mut Chosen) -> bool, now: Instant) -> Vec<Effect> {
         if self.is_switching(now) {
             return Vec::new();

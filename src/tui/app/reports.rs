@@ -129,8 +129,8 @@ impl App {
         vec![self.talk.switch(ModelTask::Resume)]
     }
 
-    /// No model is open any more. The question that was asked is not lost; the exchange that it was to replace may be,
-    /// then it is a question of its own.
+    /// No model is open any more. The question that was asked is not lost; the exchange that it was to
+    /// replace may be, then it is a question of its own.
     fn load_failed(&mut self, why: Failure) -> Vec<Effect> {
         self.composer.leave_editing();
         if let Some(live) = self.talk.model_lost()

@@ -1,5 +1,5 @@
-//! The chat on a terminal: the loop between the state, its threads, and the terminal, from the first frame to what is said
-//! after the last.
+//! The chat on a terminal: the loop between the state, its threads, and the terminal, from the first frame to
+//! what is said after the last.
 
 mod code;
 mod editor;
@@ -19,7 +19,7 @@ use crossterm::terminal::disable_raw_mode;
 use editor::edit;
 use keys::{Keys, read_keys};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
-use screen::{Restore, TerminalScreen, draw, enter, leave, repaint};
+use screen::{Restore, TerminalScreen, draw, enter, leave, redraw};
 use signals::{Job, watch_signals};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -69,7 +69,8 @@ fn complain(what: &str) {
 /// Runs the chat until it ends; whether all that was said is on disk.
 fn chat(start: Start, setup: Setup, code: &SignalCode) -> io::Result<bool> {
     let (send, messages) = mpsc::channel();
-    // Dropped after `terminal`, which may hold a part of a frame when a panic unwinds: that part comes before it.
+    // Dropped after `terminal`, which may hold a part of a frame when a panic unwinds: that part comes before
+    // it.
     let restore = Restore;
     let job = Arc::new(Job::default());
     // Before the terminal is changed: a signal that comes at once has it changed back.
@@ -146,7 +147,7 @@ fn serve(
     let panics = cfg!(debug_assertions) && std::env::var_os("HUOZI_TUI_PANIC").is_some();
     let mut effects = effects;
     let mut drawn = Instant::now();
-    // Whether the screen is behind, and whether somebody waits for it.
+    // Whether the screen is behind, and whether a key waits for it.
     let (mut behind, mut urgent) = (false, false);
     loop {
         let mut again = Vec::new();
@@ -180,7 +181,8 @@ fn serve(
                 for msg in std::iter::once(msg).chain(messages.try_iter().take(1000)) {
                     urgent |= !matches!(msg, Msg::Report(_) | Msg::Tick);
                     assert!(!panics || !matches!(msg, Msg::Key(_)), "HUOZI_TUI_PANIC is set");
-                    // Where things are depends on what came before; characters that are typed need not know it.
+                    // Where things are depends on what came before; characters that are typed need not know
+                    // it.
                     if matches!(msg, Msg::Key(_) | Msg::Mouse(_)) && !is_plain(&msg) {
                         app.prepare();
                     }
@@ -226,7 +228,7 @@ fn carry_out(
         }
         Effect::Mouse(true) => execute!(terminal.backend_mut(), EnableMouseCapture)?,
         Effect::Mouse(false) => execute!(terminal.backend_mut(), DisableMouseCapture)?,
-        Effect::Redraw => repaint(terminal)?,
+        Effect::Redraw => redraw(terminal)?,
         Effect::Edit(text) => {
             outside.keys.pause();
             leave();
@@ -247,7 +249,7 @@ fn carry_out(
             }
             leave();
             outside.job.stop()?;
-            // Whoever ends a job that is stopped lets it go on, too: it does not take the terminal then.
+            // A stopped job that is ended is continued, too: it does not take the terminal then.
             let until = Instant::now() + SIGNALS;
             while outside.code.get() == 0 {
                 if Instant::now() >= until {
@@ -258,10 +260,10 @@ fn carry_out(
             return Ok(Some(Msg::Terminate));
         }
         Effect::Enter => {
-            // Whoever had the terminal may have changed its mode.
+            // Another program may have changed the terminal's mode.
             disable_raw_mode()?;
             enter(app.interface().prefs().mouse)?;
-            repaint(terminal)?;
+            redraw(terminal)?;
         }
         Effect::Quit => {}
     }

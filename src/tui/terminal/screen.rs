@@ -63,7 +63,8 @@ pub(super) struct Restore;
 impl Drop for Restore {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // The rest is done, and the reason stands on the screen; it would be hidden by a frame that has no end.
+            // The rest is done, and the reason stands on the screen; it would be hidden by a frame that has
+            // no end.
             let _ = execute!(io::stdout(), EndSynchronizedUpdate);
         } else {
             leave();
@@ -90,9 +91,9 @@ pub(super) fn draw(terminal: &mut TerminalScreen, app: &mut App) -> io::Result<(
     terminal.backend_mut().flush()
 }
 
-/// Clears the screen; the next frame paints all of it. (`Terminal::clear` would ask the terminal where its cursor is, and
-/// the answer would go to the thread that reads keys.)
-pub(super) fn repaint(terminal: &mut TerminalScreen) -> io::Result<()> {
+/// Clears the screen; the next frame draws all of it. (`Terminal::clear` would ask the terminal where its
+/// cursor is, and the answer would go to the thread that reads keys.)
+pub(super) fn redraw(terminal: &mut TerminalScreen) -> io::Result<()> {
     let size = used(terminal.size()?);
     terminal.resize(size)
 }

@@ -25,7 +25,8 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Whether a shell would continue this process: none looks after the process group of the session's leader. There the system ignores SIGTSTP, too.
+    /// Whether a shell would continue this process: none looks after the process group of the session's
+    /// leader. There the system ignores SIGTSTP, too.
     pub(super) fn can_stop() -> bool {
         rustix::process::getsid(None).is_ok_and(|session| session != rustix::process::getpgrp())
     }

@@ -35,8 +35,8 @@ pub(super) static WORDS: Words = Words {
     exported: "exported",
     welcome: |sends, breaks| {
         format!(
-            "Type a message and press {sends}. {breaks} begins a new line, F2 shows the settings, F3 the conversations, \
-             F1 all keys."
+            "Type a message and press {sends}. {breaks} begins a new line, F2 shows the settings, \
+             F3 the conversations, F1 all keys."
         )
     },
     memory: "memory",
@@ -64,7 +64,8 @@ pub(super) static WORDS: Words = Words {
 
     choose_model: "Choose a model",
     looking_for_models: "looking for models…",
-    no_models: "No GGUF file was found: huozi-convert makes one from a checkpoint. The demo model needs none.",
+    no_models: "No GGUF file was found: huozi-convert makes one from a checkpoint. The demo model needs \
+                none.",
     needs: "needs",
     does_not_fit: ", does not fit",
     not_usable: "not usable",
@@ -87,10 +88,10 @@ pub(super) static WORDS: Words = Words {
 
     help: "Help",
     help_keys: "Up Down scroll, Esc closes",
-    help_text: "The terminal cursor stands where the text goes, so that an input method shows its candidates there. \
-                Commands for terminals without these keys: /help /new /retry /undo /edit /copy /attach FILE \
-                /export [FILE] /list /settings /set KEY VALUE /model /private /raw /lang /quit; // begins a message \
-                with a slash. Shift and the mouse select text as the terminal does.",
+    help_text: "The terminal cursor stands where the text goes, so that an input method shows its candidates \
+                there. Commands for terminals without these keys: /help /new /retry /undo /edit /copy \
+                /attach FILE /export [FILE] /list /settings /set KEY VALUE /model /private /raw /lang /quit; \
+                // begins a message with a slash. Shift and the mouse select text as the terminal does.",
 
     settings: "Settings: this conversation, the interface",
     settings_keys: "Left Right change, Enter types, Del resets, Esc closes",
@@ -145,7 +146,7 @@ pub(super) static WORDS: Words = Words {
     deleted: "deleted; Ctrl+Z in the list brings it back",
     written: "written: ",
     read_as: |encoding| format!("not UTF-8; read as {encoding}"),
-    goes_on_in_copy: "it cannot be written here (open in another huozi, or read-only): this goes on in a copy",
+    goes_on_in_copy: "this conversation is open in another huozi, or read-only: it goes on in a copy",
     others_answer: "the last answer is another model's; this one goes on (Ctrl+N: a new conversation)",
 
     lost_conversation: "the conversation is not saved: ",

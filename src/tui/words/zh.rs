@@ -82,9 +82,9 @@ pub(super) static WORDS: Words = Words {
 
     help: "帮助",
     help_keys: "上下滚动，Esc 关闭",
-    help_text: "终端光标始终在输入位置，输入法的候选框也在那里。没有这些按键的终端可用命令：/help /new /retry /undo /edit \
-                /copy /attach 文件 /export [文件] /list /settings /set 名称 值 /model /private /raw /lang /quit；以 // \
-                开头发送以斜杠开头的消息。按住 Shift 用鼠标可像平常一样选择文字。",
+    help_text: "终端光标始终在输入位置，输入法的候选框也在那里。没有这些按键的终端可用命令：/help /new /retry \
+                /undo /edit /copy /attach 文件 /export [文件] /list /settings /set 名称 值 /model /private \
+                /raw /lang /quit；以 // 开头发送以斜杠开头的消息。按住 Shift 用鼠标可像平常一样选择文字。",
 
     settings: "设置：此对话、界面",
     settings_keys: "左右修改，Enter 输入，Del 复原，Esc 关闭",
@@ -267,6 +267,15 @@ fn of_open(error: &open::Error) -> String {
         open::Error::NoChat { path } => {
             format!("{}：此模型没有对话格式，只能续写文本：请用 huozi run --raw", path.display())
         }
+        open::Error::SeveralFiles { name, files } => {
+            let files = Vec::from_iter(files.iter().map(|file| file.display().to_string()));
+            format!("{name}：Hugging Face 缓存中有多个 GGUF 文件，请给出其中一个的路径：{}", files.join("、"))
+        }
+        open::Error::Checkpoint { name } => format!(
+            "{name}：Hugging Face 缓存中只有检查点，没有 GGUF 文件；可转换：huozi-convert {name} -t q4_k_m -o 文件.gguf"
+        ),
+        open::Error::NoModel { name, .. } => format!("{name}：Hugging Face 缓存中没有 GGUF 文件"),
+        open::Error::Io { path, source } => format!("{}：{}", path.display(), of_system(source)),
         open::Error::Cancelled { path } => format!("{}：已停止打开", path.display()),
         open::Error::File(of_file @ FileError::Malformed(malformed)) => match of_gguf(of_file) {
             Some(what) => format!("{}：{what}", malformed.file),

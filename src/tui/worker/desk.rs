@@ -151,8 +151,8 @@ impl DeskWorker {
         self.setup.folder.as_deref().ok_or_else(|| Report::DeskFailed(Failure::NoPlaceForConversations))
     }
 
-    /// Reads something in a thread of its own: a slow disk, or a file that gives nothing and does not end either, is to
-    /// keep nothing from being written.
+    /// Reads something in a thread of its own: a slow disk, or a file that gives nothing and does not end
+    /// either, is to keep nothing from being written.
     fn aside(&self, work: impl FnOnce() -> Option<Report> + Send + 'static) -> Option<Report> {
         let send = self.send.clone();
         let work = move || {
@@ -240,8 +240,8 @@ fn read_text(path: &Path) -> Result<(String, Option<&'static str>), Failure> {
     text_of(&bytes).map_err(|at| Failure::NotText { path: path.to_owned(), at })
 }
 
-/// The text that a file holds, and its encoding where that is another than UTF-8: texts that were written on Windows in
-/// Chinese are often GBK, of which GB18030 is the whole. Else the byte where it is not UTF-8.
+/// The text that a file holds, and its encoding where that is another than UTF-8: texts that were written on
+/// Windows in Chinese are often GBK, of which GB18030 is the whole. Else the byte where it is not UTF-8.
 fn text_of(bytes: &[u8]) -> Result<(String, Option<&'static str>), usize> {
     let marked = Encoding::for_bom(bytes);
     let encoding = match marked {

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 /// A second wish to leave what cannot be saved counts if it comes this soon.
 const AFTER_ALL: Duration = Duration::from_secs(10);
-/// And not sooner than this, in which nobody has read what was said.
+/// And not sooner than this: a key that is held down is one wish.
 const LEAST: Duration = Duration::from_millis(300);
 
 impl ModelWorker {
-    /// The conversation as it is to stand on disk; without an exchange that has no answer when a question follows.
+    /// The conversation as it is to stand on disk; without an exchange that has no answer when a question
+    /// follows.
     pub(super) fn conversation(&self, question_follows: bool) -> Conversation {
         let Some((turns, settings, _)) = self.said() else { return Conversation::default() };
         let mut turns = turns.to_vec();
@@ -53,7 +54,7 @@ impl ModelWorker {
         result
     }
 
-    /// Removes the keys and values of conversations whose files somebody took away.
+    /// Removes the keys and values of conversations whose files another program took away.
     pub(super) fn forget_gone(&mut self) {
         for name in std::mem::take(&mut self.talk.gone) {
             self.uncache(&name);
@@ -92,7 +93,8 @@ impl ModelWorker {
         if self.talk.unsaved || touched { self.try_save() } else { Ok(()) }
     }
 
-    /// The same before another conversation takes the place of this one; the reason not to open it, the first time.
+    /// The same before another conversation takes the place of this one; the reason not to open it, the first
+    /// time.
     pub(super) fn settle_first(&mut self) -> Result<(), Option<Failure>> {
         let Err(why) = self.settle() else { return Ok(()) };
         // A key that is held down is one wish.
@@ -111,7 +113,7 @@ impl ModelWorker {
 
     pub(super) fn private(&mut self, private: bool) {
         self.talk.private = private;
-        // Another file that has its name is somebody else's.
+        // Another file with its name belongs to another program.
         let gone = self.talk.writer.as_mut().is_some_and(Writer::is_gone);
         match (private, self.talk.writer.take().filter(|_| !gone)) {
             (true, Some(writer)) => {
@@ -154,7 +156,7 @@ impl ModelWorker {
         }
         if let (Some(writer), Some(folder)) = (self.talk.writer.take(), self.setup.folder.clone()) {
             let name = writer.name().to_owned();
-            // Whoever moves the file must have its lock.
+            // The file is moved by the code that holds its lock.
             drop(writer);
             match store::delete(&folder, &name) {
                 Ok(trashed) => {

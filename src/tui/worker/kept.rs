@@ -11,7 +11,7 @@ use std::time::Instant;
 
 /// The open conversation beside what was said in it.
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct TalkFile {
     pub(super) writer: Option<Writer>,
     pub(super) title: Option<String>,
     pub(super) private: bool,
@@ -23,9 +23,9 @@ pub(super) struct Kept {
     pub(super) options: Option<SessionOptions>,
     /// Name and title that the screen was told.
     pub(super) told: Option<(String, Option<String>)>,
-    /// Names that it had until somebody took the file away.
+    /// Names that it had until another program took the file away.
     pub(super) gone: Vec<String>,
-    /// When somebody last wished to leave it although it is not saved.
+    /// When it was last asked to leave it although it is not saved.
     pub(super) left: Option<Instant>,
 }
 
@@ -37,8 +37,8 @@ pub(super) struct Shelf<'a> {
     pub(super) send: &'a ReportSink,
 }
 
-impl Kept {
-    /// Writes to its file, which is made if there is none; in another one if somebody took it away.
+impl TalkFile {
+    /// Writes to its file, which is made if there is none; in another one if another program took it away.
     pub(super) fn write(
         &mut self,
         shelf: &Shelf<'_>,

@@ -1,5 +1,5 @@
-//! The two threads behind the screen: one owns the model and the open conversation, the other does what takes a
-//! moment on disk. In: [`ModelTask`] and [`DeskTask`]. Out: [`Report`]s. Neither knows the screen.
+//! The two threads behind the screen: one owns the model and the open conversation, the other does what takes
+//! a moment on disk. In: [`ModelTask`] and [`DeskTask`]. Out: [`Report`]s. Neither knows the screen.
 
 mod desk;
 mod keep;
@@ -73,7 +73,8 @@ impl Workers {
         let _ = self.desk.send((desk, Pending::new(&self.pending)));
     }
 
-    /// Ends the model's thread; waits for that until `until` at most. What it tells then can still be given to the desk.
+    /// Ends the model's thread; waits for that until `until` at most. What it tells then can still be given
+    /// to the desk.
     pub fn end_model(&self, until: Instant) {
         self.ending.store(true, Ordering::Relaxed);
         let _ = self.work.send((ModelTask::Quit, Pending::new(&self.pending)));
@@ -82,8 +83,8 @@ impl Workers {
         }
     }
 
-    /// Waits until both threads have ended, until `until` at most. Whether they have tried to write all that was
-    /// said, and all that the desk was given to write: what they could not is told.
+    /// Waits until both threads have ended, until `until` at most. Whether they have tried to write all that
+    /// was said, and all that the desk was given to write: what they could not is told.
     pub fn finish(self, until: Instant) -> bool {
         self.end_model(until);
         let Self { desk, pending, threads, .. } = self;

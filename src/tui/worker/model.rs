@@ -1,8 +1,8 @@
 //! The thread that owns the model: it opens models, answers, and writes what is said to disk as it grows.
 
-use super::kept::{Kept, Shelf};
+use super::kept::{Shelf, TalkFile};
 use super::part::{AGAIN, Part};
-use super::state::{Left, Loaded, ModelWorker};
+use super::state::{Left, ModelWorker, OpenModel};
 use super::task::{AskKind, Chosen, ModelTask, Pending, Report};
 use crate::session::catalog;
 use crate::session::open::{self, About, SessionOptions, Source, Step};
@@ -35,7 +35,7 @@ impl ModelWorker {
             again = if self.talk.unsaved { (2 * again).min(RARELY) } else { AGAIN };
             let idle = if self.talk.writer.is_some() { LOOK } else { Duration::MAX };
             let work = match works.recv_timeout(if self.talk.unsaved { again / 2 } else { idle }) {
-                // Why it cannot be saved was told; or somebody may have taken its file away.
+                // Why it cannot be saved was told; or another program may have taken its file away.
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
                 Ok(work) => Some(work),
@@ -163,7 +163,7 @@ impl ModelWorker {
                     writer.set_model(&about.fingerprint);
                 }
                 let (told, usual) = (Box::new(about.clone()), Box::new(fresh.clone()));
-                self.model = Some(Loaded { session, about, source, options, fresh, _file: file });
+                self.model = Some(OpenModel { session, about, source, options, fresh, _file: file });
                 let chosen = Box::new(self.chosen().unwrap_or_else(|| (*usual).clone()));
                 (self.send)(Report::Ready { about: told, fresh: usual, chosen });
                 self.memory();
@@ -222,7 +222,7 @@ impl ModelWorker {
             return Err(None);
         }
         self.settle_first()?;
-        let Some(Loaded { about: About { fingerprint, .. }, .. }) = &self.model else { return Err(None) };
+        let Some(OpenModel { about: About { fingerprint, .. }, .. }) = &self.model else { return Err(None) };
         // The desk may be giving it another title.
         let until = Instant::now() + MOMENT;
         let opened = loop {
@@ -250,7 +250,8 @@ impl ModelWorker {
         Ok(())
     }
 
-    /// Puts a conversation from disk in the place of the open one. What was typed at the start holds for it, too.
+    /// Puts a conversation from disk in the place of the open one. What was typed at the start holds for it,
+    /// too.
     fn put(&mut self, conversation: Conversation, writer: Option<Writer>, copy: bool) {
         self.begin();
         let Some(model) = &mut self.model else { return };
@@ -264,7 +265,7 @@ impl ModelWorker {
         model.session.restore(conversation.turns);
         let (title, choices) = (conversation.title, conversation.choices);
         let options = Some(options);
-        self.talk = Kept { writer, title, copy, choices, options, ..Kept::default() };
+        self.talk = TalkFile { writer, title, copy, choices, options, ..TalkFile::default() };
         self.tell_with(true);
         self.tell_invalid(conversation.invalid);
     }
@@ -293,7 +294,7 @@ impl ModelWorker {
         if let (Some(cache), Some(model), Some(writer)) =
             (&mut self.cache, &mut self.model, &self.talk.writer)
         {
-            // Where that fails it is read again; what was laid down before somebody came stays.
+            // Where that fails it is read again; what was saved before other work came stays.
             let waiting = &self.waiting;
             let go_on = || waiting.load(Ordering::Relaxed) == 0;
             let _ = cache.save(writer.name(), &model.about.fingerprint, &mut model.session, &go_on);
@@ -345,7 +346,7 @@ impl ModelWorker {
             return Some(error);
         }
         let Self { model, talk, setup, send, .. } = self;
-        let Some(Loaded { session, about, .. }) = model else { return None };
+        let Some(OpenModel { session, about, .. }) = model else { return None };
         let fingerprint = &about.fingerprint;
         let shelf = setup.folder.as_deref().map(|folder| Shelf { folder, fingerprint, send });
         let mut looked = Instant::now();
@@ -385,7 +386,8 @@ impl ModelWorker {
         result.err().map(Failure::from)
     }
 
-    /// Puts the exchange whose question was to be changed back to its place, `instead` of the one without an answer.
+    /// Puts the exchange whose question was to be changed back to its place, `instead` of the one without an
+    /// answer.
     fn take_back(&mut self, undone: Option<Turn>, instead: bool) {
         let Some(undone) = undone else { return };
         match (&mut self.model, &mut self.left) {
@@ -402,8 +404,8 @@ impl ModelWorker {
         }
     }
 
-    /// Opens the engine anew if it is not open with these options; what was said and set stays. Why that failed; then
-    /// the engine has the options it had.
+    /// Opens the engine again if it is not open with these options; what was said and set stays. Why that
+    /// failed; then the engine has the options it had.
     fn reopen(&mut self, wanted: &SessionOptions, cancel: &AtomicBool) -> Option<Failure> {
         let model = self.model.as_ref().filter(|model| model.options != *wanted)?;
         (self.send)(Report::Reopening);
@@ -417,7 +419,7 @@ impl ModelWorker {
             Ok(opened) => (Ok(opened), wanted.clone(), None),
             Err(error) => (try_open(&before, &never), before, Some(error)),
         };
-        // Options that did not work are given up; those that somebody did not wait for still hold.
+        // Options that did not work are given up; those whose opening was cancelled still hold.
         let stopped = matches!(error, Some(open::Error::Cancelled { .. }));
         let error = error.map(Failure::from);
         match opened {
@@ -430,7 +432,7 @@ impl ModelWorker {
                 self.talk.options = Some(if stopped { wanted } else { &options }.clone());
                 let back = error.clone().filter(|_| !stopped).map(|error| (Box::new(options.clone()), error));
                 (self.send)(Report::Reopened(Box::new(about.clone()), back));
-                self.model = Some(Loaded { session, about, source, options, fresh, _file: file });
+                self.model = Some(OpenModel { session, about, source, options, fresh, _file: file });
                 error
             }
             Err(error) => {

@@ -25,8 +25,8 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Nothing of the answer to `question`, which follows what was said `before`; with `retry` it is the last question
-    /// once more.
+    /// Nothing of the answer to `question`, which follows what was said `before`; with `retry` it is the last
+    /// question once more.
     pub(super) fn new(before: Conversation, question: &str, attempt: u64, retry: bool) -> Self {
         let (question, due) = (question.to_owned(), Instant::now() + PART);
         Self { before, question, attempt, retry, text: String::new(), ids: Vec::new(), written: (0, 0), due }

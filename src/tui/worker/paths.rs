@@ -16,8 +16,8 @@ pub struct Completed {
     pub names: Vec<String>,
 }
 
-/// The path that `typed` stands for: `~` is the home folder, and a file that was dropped onto the terminal may stand in
-/// quotes.
+/// The path that `typed` stands for: `~` is the home folder, and a file that was dropped onto the terminal
+/// may stand in quotes.
 pub fn path_of(typed: &str) -> PathBuf {
     let text = typed.strip_prefix(['\'', '"']).and_then(|t| t.strip_suffix(['\'', '"'])).unwrap_or(typed);
     let home = std::env::var_os("HOME").filter(|_| text.starts_with("~/"));
@@ -35,7 +35,7 @@ pub(super) fn complete(typed: String) -> Completed {
     let mut names: Vec<String> = entries
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            // What is hidden is offered to whoever asks for it.
+            // Hidden files are offered when the name begins with a dot.
             let fits = name.starts_with(begun) && (begun.starts_with('.') || !name.starts_with('.'));
             let slash = if fits && entry.path().is_dir() { "/" } else { "" };
             fits.then(|| name + slash)

@@ -1,6 +1,6 @@
 //! What the model's thread holds: the open model, the open conversation, the setup.
 
-use super::kept::Kept;
+use super::kept::TalkFile;
 use super::task::{Chosen, ReportSink, Setup};
 use crate::session::kv_cache::KvCache;
 use crate::session::open::{self, About, SessionOptions, Source};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 /// An open model.
-pub(super) struct Loaded {
+pub(super) struct OpenModel {
     pub(super) session: Session,
     pub(super) about: About,
     pub(super) source: Source,
@@ -32,10 +32,10 @@ pub(super) struct Left {
 pub(super) struct ModelWorker {
     pub(super) setup: Setup,
     pub(super) send: ReportSink,
-    pub(super) model: Option<Loaded>,
+    pub(super) model: Option<OpenModel>,
     /// What was being said when a model did not open: it goes on with the next one.
     pub(super) left: Option<Left>,
-    pub(super) talk: Kept,
+    pub(super) talk: TalkFile,
     /// Keys and values of conversations on disk.
     pub(super) cache: Option<KvCache>,
     /// Work that has not begun.
@@ -50,7 +50,7 @@ impl ModelWorker {
     /// Without a model and a conversation.
     pub(super) fn new(setup: Setup, send: ReportSink, waiting: Arc<AtomicUsize>) -> Self {
         let cache = setup.kv_cache();
-        let talk = Kept::default();
+        let talk = TalkFile::default();
         Self { setup, send, model: None, left: None, talk, cache, waiting, start: None, homeless: false }
     }
 
@@ -74,7 +74,7 @@ impl ModelWorker {
     /// An empty conversation.
     pub(super) fn begin(&mut self) {
         self.left = None;
-        self.talk = Kept::default();
+        self.talk = TalkFile::default();
         if let Some(model) = &mut self.model {
             model.session.clear();
             let seed = self.setup.wanted.seed.unwrap_or_else(open::random_seed);

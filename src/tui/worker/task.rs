@@ -34,7 +34,7 @@ pub enum ModelTask {
         /// Ends a conversion or the reading of the file.
         cancel: Arc<AtomicBool>,
     },
-    /// Open the conversation that was used last, if nobody else has it.
+    /// Open the conversation that was used last, unless another process has it.
     Resume,
     /// Open this conversation.
     Open(String),
@@ -146,9 +146,9 @@ pub enum Report {
     Saved,
     /// The question is on disk, where it is to be.
     Begun,
-    /// Somebody took the conversation's file away while it was open: it is written to another one.
+    /// Another program took the conversation's file away while it was open: it is written to another one.
     Moved,
-    /// The engine is opened anew, as the settings want it.
+    /// The engine is opened again, as the settings say.
     Reopening,
     /// It is open; with the options it had before, if the others did not work, and why.
     Reopened(Box<About>, Option<(Box<SessionOptions>, Failure)>),
@@ -158,7 +158,8 @@ pub enum Report {
     Models(Vec<ModelEntry>, Option<u64>),
     /// Conversations, the latest first: those that hold the text, unless it is empty.
     Talks(String, Vec<store::Entry>),
-    /// What was being written and not sent when the program ended, and how many such texts wait for another start.
+    /// What was being written and not sent when the program ended, and how many such texts wait for another
+    /// start.
     Draft(String, usize),
     /// What is being written cannot be kept.
     DraftNotKept(Failure),

@@ -121,7 +121,7 @@ pub fn talked(home: &Path) -> (Threads, Chosen) {
     (threads, chosen)
 }
 
-/// A conversation on disk that somebody chose settings for.
+/// A conversation on disk with settings of its own.
 pub fn saved(home: &Path, choices: Patch) {
     let turn = Turn {
         question: "写一首关于月的诗。".into(),
