@@ -1,38 +1,48 @@
-//! `huozi` runs BLOOM-family language models (Huozi 1.0 and 2.0, BLOOM, BLOOMZ) on CPUs: offline, no Python, no daemon.
+//! `huozi` runs BLOOM-family language models (Huozi 1.0 and 2.0, BLOOM, BLOOMZ) on CPUs: offline, no Python,
+//! no daemon.
 //!
 //! # The flow
 //!
 //! ```text
 //! checkpoint --huozi_convert--> model.gguf
-//! model.gguf --quant::map--> quant::gguf::Reader --> weights where they lie in the file
+//! model.gguf --open, quant::map--> quant::gguf::Reader --> weights, used in place in the mapped file
 //! text --token--> ids --schedule, engine (model, KV blocks)--> logits --sample--> id
-//!   --token::DecodeStream--> text --session::Event--> cli (standard output) | tui (screen)
+//!   --token::TextStream--> text --session::Event--> cli (standard output) | tui (screen)
 //! ```
 //!
-//! Data only ever moves to the right.
+//! Data moves to the right only.
 //!
-//! # Rooms
+//! # Modules
 //!
-//! | room | what it does | may import |
-//! |---|---|---|
-//! | [`sample`] | logits to an id: filters in Hugging Face's order, a draw that depends on seed and position only; log-probabilities | |
-//! | [`lang`] | the languages of the interface | |
-//! | [`settings`] | the one table of settings: names, ranges, help; what they are set to, read at every door | `engine`, `lang`, `quant`, `sample` |
-//! | [`model`] | the forward pass over mapped weights, KV blocks | `quant` |
-//! | [`engine`] | `trait Engine`: sequences of tokens in, rows of logits out; `Native` is ours, `ggml` (a cargo feature) is llama.cpp | `model`, `quant` |
-//! | [`schedule`] | requests over one engine, a step at a time; prefixes are shared; a thread for several clients | `engine`, `sample` |
-//! | [`mod@open`] | from a model (file, name in the Hugging Face cache, demo, memory, random weights) to an engine; memory | `demo`, `engine`, `model`, `quant`, `token` |
-//! | [`session`] | one conversation; its files on disk, its keys and values there; the model files of this machine | `engine`, `open`, `sample`, `schedule`, `token`; its catalog and open `quant` |
-//! | [`mod@bench`] | speed of any engine, floors of the machine, comparisons | `engine`, `quant` |
-//! | [`eval`] | perplexity, KL divergence | `engine`, `sample` |
-//! | `demo` | the embedded small model, and the only place that sees `huozi_convert` | `convert` |
-//! | `tui` | the terminal chat `huozi-tui`: state, update, view | `session` |
-//! | [`cli`] | the program `huozi`: a file per subcommand, exit codes, the printer | everything |
+//! - [`sample`]: logits to an id, with filters in Hugging Face's order and a draw that depends on seed and
+//!   position only; log-probabilities. Imports no other module.
+//! - [`lang`]: the languages of the interface. Imports no other module.
+//! - [`settings`]: the one table of settings (names, ranges, help) and the patch that every source of
+//!   settings is read into. Imports `engine`, `lang`, `quant`, `sample`.
+//! - [`model`]: the forward pass over mapped weights, KV blocks. Imports `quant`.
+//! - [`engine`]: `trait Engine`, sequences of tokens in, rows of logits out; `Native` is ours, `ggml` (a
+//!   cargo feature) is llama.cpp. Imports `model`, `quant`.
+//! - [`schedule`]: requests over one engine, a step at a time; shared prefixes; a thread that several clients
+//!   can use. Imports `engine`, `sample`.
+//! - [`mod@open`]: from a model (file, name in the Hugging Face cache, demo, memory, random weights) to an
+//!   engine; memory checks. Imports `demo`, `engine`, `model`, `quant`, `token`.
+//! - [`session`]: one conversation, its files, its cached keys and values; the model files of this machine.
+//!   Imports `engine`, `open`, `sample`, `schedule`, `token`; its catalog and open also `quant`.
+//! - [`mod@bench`]: speed of any engine, floors of the machine, comparisons. Imports `engine`, `quant`.
+//! - [`eval`]: perplexity, KL divergence. Imports `engine`, `sample`.
+//! - `demo`: the embedded small model, and the only module that sees `huozi_convert`.
+//! - `tui`: the terminal chat `huozi-tui`: state, update, view. Imports `lang`, `session`, `settings`.
+//! - [`cli`]: the program `huozi`: a file per subcommand, exit codes, the printer. May import every module.
 //!
-//! `tests/layering.rs` holds these arrows. `huozi_quant` (formats, kernels, matrix products, attention, the GGUF container,
-//! mmap) holds all `unsafe` of the workspace, but for two calls into llama.cpp in `engine::ggml`. `huozi_token`
-//! (vocabulary, BPE, decoding from bytes, chat formats, limits of a conversation) imports `quant` only.
-//! `huozi_convert` never sees the runtime.
+//! `tests/layering.rs` enforces these imports, and those of the other packages:
+//!
+//! - `huozi_quant`: formats, kernels, matrix products, attention, the GGUF container, mmap; BLOOM's sizes and
+//!   tensors.
+//! - `huozi_token`: vocabulary, BPE, text from ids, chat formats and templates, limits of a conversation.
+//!   Imports `quant`.
+//! - `huozi_convert`: checkpoint to GGUF. Imports `quant` and `token`, never the runtime.
+//!
+//! `huozi_quant` holds all `unsafe` code of the workspace, except two calls into llama.cpp in `engine::ggml`.
 //!
 //! # A conversation
 //!
@@ -69,10 +79,10 @@
 //!
 //! # What stays true
 //!
-//! Weights are used where mmap puts them. Arithmetic is chosen by phase (prompt or generated), never by width, threads
-//! or company, so the same seed gives the same text. The instruction set is chosen at run time. Bytes from outside give an
-//! answer or an error, never a panic. Message text never becomes a control token. Nothing half-written is found under
-//! its final name.
+//! The engine uses weights in place, where mmap put them. Arithmetic is chosen by phase (prompt or
+//! generated), never by batch width, threads or other sequences, so the same seed gives the same text. The
+//! instruction set is chosen at run time. Untrusted bytes give an answer or an error, never a panic. Message
+//! text never becomes a control token. An unfinished file never has its final name.
 
 // The rows of `bench` in JSON have more keys than the macro recurses by default.
 #![recursion_limit = "256"]

@@ -1,16 +1,17 @@
 //! Ids in, whole characters out, up to a stop string.
 //!
-//! What a front end shows of an answer while it is generated. A character may be several tokens, and a stop string may
-//! begin in one token and end in another: text that could still become either is held back until it is decided.
+//! What a front end shows of an answer while it is generated. A character may be several tokens, and a stop
+//! string may begin in one token and end in another: text that could still become either is held back until
+//! it is decided.
 
 use crate::decode_stream::DecodeStream;
 use crate::vocabulary::Vocabulary;
 
 /// The text of a sequence of ids, given out as soon as it is certain.
 ///
-/// The pieces put together are the same for every way to cut the ids into calls, with these rules: control tokens have no
-/// text; bytes that are not UTF-8 become U+FFFD as in [`DecodeStream`]; the text ends before the stop string whose last
-/// character comes first, and where several end there, before the longest.
+/// The pieces put together are the same for every way to cut the ids into calls, with these rules: control
+/// tokens have no text; bytes that are not UTF-8 become U+FFFD as in [`DecodeStream`]; the text ends before
+/// the stop string whose last character comes first, and where several end there, before the longest.
 #[derive(Clone, Debug, Default)]
 pub struct TextStream {
     decode: DecodeStream,
@@ -29,7 +30,8 @@ impl TextStream {
         Self { stops, ..Self::default() }
     }
 
-    /// Takes the next id of a vocabulary; gives the text that is certain now. After a stop string there is none.
+    /// Takes the next id of a vocabulary; gives the text that is certain now. After a stop string there is
+    /// none.
     pub fn push(&mut self, id: u32, vocab: &Vocabulary) -> String {
         self.push_bytes(if vocab.kind(id).is_control() { &[] } else { vocab.bytes(id) })
     }

@@ -50,7 +50,8 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 fn any_split_gives_the_same_text_and_stop() {
     let config = ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() };
     let stops = prop::collection::vec("[ab好😀\u{fffd}]{0,3}", 0..4);
-    proptest!(config, |(bytes in bytes(), stops in stops, mut cuts in prop::collection::vec(0usize..40, 0..20))| {
+    let cuts = prop::collection::vec(0usize..40, 0..20);
+    proptest!(config, |(bytes in bytes(), stops in stops, mut cuts in cuts)| {
         cuts.sort_unstable();
         check(&bytes, &stops, &cuts)?;
         check(&bytes, &stops, &(0..bytes.len()).collect::<Vec<_>>())?;
