@@ -126,3 +126,43 @@ fn a_signal_ends_a_script() {
         assert_eq!(status.code(), Some(code), "{signal}");
     }
 }
+
+#[test]
+fn settings_of_files_out_of_range_are_replaced_with_a_note() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join(".local/share/huozi/sessions");
+    fs::create_dir_all(&folder).unwrap();
+    let line =
+        r#"{"schema":1,"id":1,"parent":null,"kind":"settings","choices":{"sampling":{"temperature":-1}}}"#;
+    fs::write(folder.join("x.jsonl"), format!("{line}\n")).unwrap();
+    let talk = finish(huozi(home.path()).args(["chat", "-m", &nano(), "--load", "x"]), "/set\n");
+    talk.ok();
+    let note = "huozi: x: temperature -1 is not used: a number from 0 to 5 is needed\n";
+    assert!(talk.stderr.contains(note), "{}", talk.stderr);
+    // The key of a model file, spelled by hand: a converted one has none of these.
+    let file = home.path().join("hot.gguf");
+    let mut options = huozi_convert::Options::new(
+        huozi_convert::Source::Path(crate::common::checkpoint("tiny-f32")),
+        Preset::F32,
+        &file,
+    );
+    options.metadata =
+        vec![("general.sampling.temp".into(), "9.5".into()), ("general.sampling.top_p".into(), "0".into())];
+    huozi_convert::pipeline::run(&options, &(), &std::sync::atomic::AtomicBool::new(false)).unwrap();
+    let file = crate::common::arg(&file);
+    let talk = finish(huozi(home.path()).args(["chat", "-m", &file]), "/set\n");
+    talk.ok();
+    assert!(
+        talk.stderr.contains("temperature 0.5 | ") && talk.stderr.contains("top_p 0 | "),
+        "{}",
+        talk.stderr
+    );
+    let note = format!("huozi: {file}: temperature 9.5 is not used: a number from 0 to 5 is needed\n");
+    assert!(talk.stderr.contains(&note), "{}", talk.stderr);
+    // A configuration is typed: refused with the range.
+    let config = home.path().join(".config/huozi");
+    fs::create_dir_all(&config).unwrap();
+    fs::write(config.join("config.toml"), "[sampling]\ntop_p = 1.01\n").unwrap();
+    let refused = finish(huozi(home.path()).args(["chat", "-m", &file]), "");
+    refused.fails(4, "config.toml: top_p: a number from 0 to 1 is needed");
+}
