@@ -67,7 +67,7 @@ const ARROWS: &[(&str, Arrows)] = &[
 ];
 
 /// Files that are tables of test cases: as long as there are cases.
-const TABLES: &[&str] = &[];
+const TABLES: &[&str] = &["convert/tests/it/source_hostile.rs", "quant/tests/it/gguf_malformed.rs"];
 
 /// Folders with `.rs` files of the project.
 const FOLDERS: &[&str] = &[

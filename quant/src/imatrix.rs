@@ -76,9 +76,11 @@ impl ImportanceMatrix {
 fn from_gguf(name: &str, bytes: Vec<u8>) -> Result<ImportanceMatrix, gguf::Error> {
     let reader = Reader::from_bytes(name, bytes)?;
     let meta = reader.meta();
-    let mut read = ImportanceMatrix::default();
-    read.chunks = meta.uint("imatrix.chunk_count")?.and_then(|n| u32::try_from(n).ok());
-    read.dataset = meta.strings("imatrix.datasets")?.and_then(|all| all.iter().next().map(str::to_owned));
+    let mut read = ImportanceMatrix {
+        chunks: meta.uint("imatrix.chunk_count")?.and_then(|n| u32::try_from(n).ok()),
+        dataset: meta.strings("imatrix.datasets")?.and_then(|all| all.iter().next().map(str::to_owned)),
+        ..Default::default()
+    };
     let values = |t: &TensorInfo| {
         let mut values = vec![0.0; t.rows() * t.cols()];
         t.format.decode(&reader.bytes(t), &mut values);

@@ -5,6 +5,8 @@ mod source_support;
 
 mod convert;
 mod convert_cli;
+mod convert_outcomes;
+mod convert_support;
 mod imatrix;
 mod make_checkpoint;
 mod plan;

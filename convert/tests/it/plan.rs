@@ -13,7 +13,8 @@ fn config(n_embd: u64, n_layer: u64, n_head: u64, n_vocab: u64) -> Config {
     Config { n_vocab, n_embd, n_layer, n_head, n_ctx: 2048, eps: 1e-5, tied: None, name: None }
 }
 
-/// One line: preset, embedding when tied, embedding when not, output, then attn_qkv, ffn_down, attn_output, ffn_up as
+/// One line: preset, embedding when tied, embedding when not, output, then attn_qkv, ffn_down, attn_output,
+/// ffn_up as
 /// `TYPE` or `TYPE:layers,OTHER` ("OTHER" for the layers not listed; `a-b` is a range).
 type Line = [&'static str; 8];
 
@@ -156,7 +157,8 @@ fn nano() {
 
 #[test]
 fn sixty_four_wide() {
-    // Rows of 64 hold no block of 256; rows of ffn_down are 256 and do. n = 2: 7n/8 = 1, more bits in layer 1.
+    // Rows of 64 hold no block of 256; rows of ffn_down are 256 and do. n = 2: 7n/8 = 1, more bits in layer
+    // 1.
     check(
         &config(64, 2, 4, 1024),
         &[

@@ -1,5 +1,5 @@
-//! Conversions that are stopped: by a cancel, by signals, by a full disk, by a source that changes; and what the next
-//! run makes of what they leave.
+//! Conversions that are stopped: by a cancel, by signals, by a full disk, by a source that changes; and what
+//! the next run makes of what they leave.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};

@@ -1,4 +1,5 @@
-//! Hostile and unusual files: each gives an error that says where, or the right numbers. Nothing is ever carried out.
+//! Hostile and unusual files: each gives an error that says where, or the right numbers. Nothing is ever
+//! carried out.
 
 use crate::source_support::*;
 
@@ -443,7 +444,8 @@ fn pickles_that_are_broken() {
     }
 }
 
-/// Tuples of tuples by memo: 2^200 leaves if anyone walked them, 400 opcodes here. And depth that recursion would not survive.
+/// Tuples of tuples by memo: 2^200 leaves if anyone walked them, 400 opcodes here. And depth that recursion
+/// would not survive.
 #[test]
 fn pickle_bombs_cost_nothing() {
     let laughs = [b"]q\x00".to_vec(), b"h\x00\x86q\x00".repeat(200)].concat();
@@ -566,7 +568,8 @@ fn archives() {
     }
 }
 
-/// Pickles that run `touch MARK` where Python's `pickle.loads` reads them (all that end in a call were tried with Python
+/// Pickles that run `touch MARK` where Python's `pickle.loads` reads them (all that end in a call were tried
+/// with Python
 /// 3.11), each with the place where this reader stops: before the call, and so before anything that follows.
 #[test]
 fn malicious_pickles_run_nothing() {
@@ -640,7 +643,8 @@ fn malicious_pickles_run_nothing() {
     assert!(!mark.exists());
 }
 
-/// A storage of 4 GiB and a bit, and one behind it: sizes and offsets that 32 bits do not hold. Sparse: no room is taken.
+/// A storage of 4 GiB and a bit, and one behind it: sizes and offsets that 32 bits do not hold. Sparse: no
+/// room is taken.
 #[test]
 fn archives_over_4_gib() {
     use std::os::unix::fs::FileExt;
