@@ -8,9 +8,10 @@ mod common;
 mod damage;
 
 use common::NEVER;
-use damage::{Random, Watch, count};
+use damage::{Watch, count, damage};
 use huozi::engine::{Engine, KvType, Native, NativeOptions, Phase, Sink, StepItem, Want};
 use huozi_quant::gguf::Reader;
+use huozi_quant::random::Random;
 use huozi_token::{ChatFormat, Message, Role, Specials, Tokenizer};
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -51,7 +52,7 @@ fn damaged_models_answer_or_give_an_error() {
     let (mut answered, mut said) = (0, BTreeSet::new());
     for seed in 1..=count() {
         // Nearly all that is not weights: metadata, vocabulary, names.
-        let bytes = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)).damage(&good, 40_000);
+        let bytes = damage(&mut Random::new(seed), &good, 40_000);
         match watch.case(&format!("seed {seed}"), || ask(bytes).map_err(|e| e.to_string())) {
             Ok(_) => answered += 1,
             Err(error) => drop(said.insert(error)),

@@ -1,7 +1,7 @@
 //! What a chat needs beside the tokens: special ids, the template, sampling defaults.
 //!
-//! Reads `config.json`, `tokenizer_config.json`, `generation_config.json` and `chat_template.jinja`; Huozi stores neither
-//! a template nor its real end token, so both are supplied when its two markers are there.
+//! Reads `config.json`, `tokenizer_config.json`, `generation_config.json` and `chat_template.jinja`; Huozi
+//! stores neither a template nor its real end token, so both are supplied when its two markers are there.
 
 use huozi_token::markers;
 use serde_json::Value;

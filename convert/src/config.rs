@@ -28,7 +28,7 @@ pub struct Config {
     pub n_ctx: u64,
     /// Epsilon of every LayerNorm.
     pub eps: f32,
-    /// `tie_word_embeddings` as written; `None` when the file does not say.
+    /// `tie_word_embeddings` as written; `None` when it is absent.
     pub tied: Option<bool>,
     /// `_name_or_path`, or `general.name`.
     pub name: Option<String>,
@@ -68,7 +68,8 @@ impl Config {
         let Value::Object(json) = json else { return Err(bad("not a JSON object".into())) };
         check_architecture(&json)?;
         if json.get("apply_residual_connection_post_layernorm") == Some(&Value::Bool(true)) {
-            let what = "apply_residual_connection_post_layernorm is true: this variant of BLOOM (residual after the norm) is not known here";
+            let what = "apply_residual_connection_post_layernorm is true: this variant of BLOOM (residual after the \
+                        norm) is not supported";
             return Err(bad(what.into()));
         }
         let n_embd =
@@ -115,7 +116,7 @@ impl Config {
         // These errors name file and key themselves.
         let broken = |e: huozi_quant::gguf::Error| Error::Source(e.into());
         let shape = Shape::from_meta(meta).map_err(broken)?;
-        // A shape may do without, a copy of the metadata may not.
+        // A shape does not need it, a copy of the metadata does.
         if meta.strings(TOKENS).map_err(broken)?.is_none() {
             return Err(broken(meta.missing(TOKENS, "the vocabulary")));
         }
@@ -138,7 +139,7 @@ impl Config {
         Ok(config)
     }
 
-    /// What a checkpoint of this shape says.
+    /// The configuration of a checkpoint of this shape.
     pub(crate) fn of(shape: &Shape) -> Self {
         let n = |size: usize| size as u64;
         Self {
@@ -153,11 +154,11 @@ impl Config {
         }
     }
 
-    /// Whether the sizes are ones that a model can have; `Err`: why not.
+    /// Checks that a model can have these sizes; `Err`: the reason.
     pub(crate) fn check(&self) -> Result<(), String> {
         // Far above any BLOOM, far below where a product of three of them leaves u64.
         let caps = [
-            // One entry of the vocabulary per row is held before anything else says how many there are.
+            // One entry of the vocabulary per row is allocated before anything else bounds their number.
             ("vocab_size", self.n_vocab, 1 << 20),
             ("hidden_size", self.n_embd, 1 << 18),
             ("n_layer", self.n_layer, 1 << 12),
@@ -194,7 +195,7 @@ fn check_architecture(json: &Map<String, Value>) -> Result<(), Error> {
     }
 }
 
-/// The value of whichever spelling is present; several must agree.
+/// The value under any of the spellings of a key; several present ones must agree.
 fn one_of(json: &Map<String, Value>, keys: &[&str]) -> Result<Option<u64>, Error> {
     let mut found: Option<(&str, u64)> = None;
     for key in keys {
@@ -233,12 +234,16 @@ mod tests {
 
     #[test]
     fn all_spellings() {
-        let new = read(r#"{"model_type":"bloom","hidden_size":64,"n_head":4,"n_layer":2,"vocab_size":1024,"layer_norm_epsilon":1e-6}"#).unwrap();
+        let new = read(
+            r#"{"model_type":"bloom","hidden_size":64,"n_head":4,"n_layer":2,"vocab_size":1024,
+                "layer_norm_epsilon":1e-6}"#,
+        )
+        .unwrap();
         assert_eq!((new.n_embd, new.n_head, new.n_layer, new.n_vocab, new.n_ctx), (64, 4, 2, 1024, 2048));
         assert_eq!((new.eps, new.tied, new.head_dim(), new.n_ff()), (1e-6, None, 16, 256));
         let old = read(
-            r#"{"architectures":["BloomModel"],"n_embed":64,"num_attention_heads":4,"num_hidden_layers":2,"vocab_size":1024,
-                "seq_length":1024,"n_inner":null,"tie_word_embeddings":false}"#,
+            r#"{"architectures":["BloomModel"],"n_embed":64,"num_attention_heads":4,"num_hidden_layers":2,
+                "vocab_size":1024,"seq_length":1024,"n_inner":null,"tie_word_embeddings":false}"#,
         )
         .unwrap();
         assert_eq!(

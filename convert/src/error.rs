@@ -1,4 +1,4 @@
-//! What can go wrong in a conversion, and which exit code it deserves.
+//! The errors of a conversion, and their exit codes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use huozi_quant::gguf;
 
 use crate::source;
 
-/// Why a conversion did not happen. Every variant names its subject: file, tensor, key or token.
+/// Why a conversion failed. Every variant names its subject: file, tensor, key or token.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The request contradicts itself or would destroy something.
     #[error("{0}")]
     Usage(String),
-    /// The output is there already.
+    /// The output exists.
     #[error("{} exists; --force replaces it", .0.display())]
     Exists(PathBuf),
     /// The output is one of the files read.
@@ -44,7 +44,8 @@ pub enum Error {
     },
     /// NaN or infinite weights.
     #[error(
-        "{file}: tensor {tensor}: {count} of {total} weights are NaN or infinite; the checkpoint is damaged (--allow-nan converts it all the same)"
+        "{file}: tensor {tensor}: {count} of {total} weights are NaN or infinite; the checkpoint is damaged \
+         (--allow-nan converts it anyway)"
     )]
     NotFinite {
         /// The file that holds it.
@@ -58,7 +59,8 @@ pub enum Error {
     },
     /// Finite weights that an F16 tensor cannot hold.
     #[error(
-        "{file}: tensor {tensor}: {count} of {total} weights are beyond F16's range (65504); use bf16 or f32 (--allow-nan writes them as infinite)"
+        "{file}: tensor {tensor}: {count} of {total} weights are beyond F16's range (65504); use bf16 or f32 \
+         (--allow-nan writes them as infinite)"
     )]
     Overflow {
         /// The file that holds it.
@@ -80,8 +82,10 @@ pub enum Error {
         /// Bytes the file system still gives.
         free: u64,
     },
-    /// A finished file that is not what it should be.
-    #[error("the file written is not what the source has: tensor {tensor}: {what}; nothing was given a name")]
+    /// A finished file that does not match the source.
+    #[error(
+        "the file written does not match the source: tensor {tensor}: {what}; no output was renamed into place"
+    )]
     Verify {
         /// Its name in the file.
         tensor: String,
@@ -117,29 +121,29 @@ pub enum Error {
         path: PathBuf,
         /// `create`, `rename to`, ...
         doing: &'static str,
-        /// What it said.
+        /// The reason that it gives.
         source: io::Error,
     },
-    /// Something went wrong, but not with what is done.
-    #[error("not finished, but what is done is kept, and the same command goes on there")]
+    /// An error that leaves the finished chunks usable.
+    #[error("not finished; the finished part is kept, and the same command resumes")]
     Unfinished {
         /// What went wrong.
         source: Box<Error>,
     },
-    /// Some outputs have their final names, the others will not get theirs.
-    #[error("{} finished, but not all is well", .named.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
+    /// Some outputs have their final names, the others have not.
+    #[error("{} finished, but not all outputs", list(named))]
     Partly {
         /// The outputs that are there, each complete.
         named: Vec<PathBuf>,
         /// What went wrong after that.
         source: Box<Error>,
     },
-    /// The cancel flag was set. What is done lies in `OUT.partial`, if anything is.
-    #[error("interrupted; the same command goes on where it stopped")]
+    /// The cancel flag was set. Finished chunks, if any, are in `OUT.partial`.
+    #[error("interrupted; the same command resumes")]
     Interrupted,
 }
 
-/// The classes that exit codes tell apart.
+/// The classes of errors that have exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// Exit code 1.
@@ -155,7 +159,7 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    /// Which exit code this deserves.
+    /// The class of exit code.
     pub fn kind(&self) -> ErrorKind {
         if io_cause(self).is_some_and(no_room) {
             return ErrorKind::NoRoom;
@@ -174,14 +178,14 @@ impl Error {
         }
     }
 
-    /// Whether what is done with this source and these options is of no use to another run.
+    /// Whether the chunks finished so far are of no use to a later run with this source and these options.
     pub(crate) fn is_worthless(&self) -> bool {
         let damaged = matches!(self, Self::Source(source::Error::Format { .. }));
         let refused = matches!(self, Self::NotFinite { .. } | Self::Overflow { .. });
         damaged || refused || matches!(self, Self::Changed(_) | Self::Verify { .. })
     }
 
-    /// A file given beside the source can not be read.
+    /// A file given besides the source cannot be read.
     pub(crate) fn input(path: &Path, doing: &str) -> impl FnOnce(io::Error) -> Self {
         let (file, doing) = (path.display().to_string(), doing.to_owned());
         move |source| source::Error::Io { file, doing, source }.into()
@@ -191,6 +195,10 @@ impl Error {
         let path = path.to_owned();
         move |source| Self::Io { path, doing, source }
     }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn no_room(error: &io::Error) -> bool {

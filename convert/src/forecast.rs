@@ -1,5 +1,5 @@
-//! What a conversion would do: every tensor with its format, the file, the memory to run the model, the time. Writes
-//! nothing.
+//! What a conversion would do: every tensor with its format, the file, the memory to run the model, the time.
+//! Writes nothing.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -1,13 +1,13 @@
-//! What of an unfinished file is on the disk for certain: a text file beside it, one line per finished chunk.
+//! The journal of an unfinished file: a text file beside it with one line per chunk that is on the disk.
 //!
 //! ```text
 //! huozi-convert journal 2 DIGEST
 //! CHUNK SHA256 ERROR POWER ZEROED
 //! ```
 //!
-//! A line is written after the chunk's data has been synced, so whatever moment the machine stops at, a line that is
-//! there tells the truth; a torn last line is cut off. The digest is of everything that decides the bytes of the file:
-//! a journal with another one is of another conversion.
+//! A line is written after the chunk's data has been synced, so a line is true even if
+//! the machine stops at any moment; a torn last line is cut off. The digest is of everything that decides the
+//! bytes of the file: a journal with another one is of another conversion.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -25,7 +25,7 @@ const MAX_BYTES: u64 = 256 << 20;
 const OURS: &str = "huozi-convert journal ";
 const TITLE: &str = "huozi-convert journal 2";
 
-/// What encoding did to some weights. The sums of squares are over the rows that were looked at.
+/// The error of encoding some weights. The sums of squares are over the sampled rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Loss {
     /// Squares of the differences.
@@ -101,20 +101,20 @@ impl Record {
     }
 }
 
-/// What stood in a journal when it was opened.
+/// The content of a journal when it was opened.
 #[derive(Debug, PartialEq)]
 pub(crate) enum JournalState {
     /// Nothing: a new file.
     Nothing,
     /// A journal of another conversion.
     Foreign,
-    /// No journal of this program.
-    Stranger,
+    /// A file that is no journal of this program.
+    OtherFile,
     /// The finished chunks of this conversion, each once.
     Same(Vec<Record>),
 }
 
-/// An open journal, owned by whoever holds the lock of the file it is about.
+/// An open journal; the owner holds the lock of the file that it describes.
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: File,
@@ -133,7 +133,7 @@ impl Journal {
         let Some(mut rest) = text.strip_prefix(first.as_bytes()) else {
             // Also one whose first line was not written to its end.
             let ours = text.starts_with(OURS.as_bytes()) || OURS.as_bytes().starts_with(&text);
-            let found = if ours { JournalState::Foreign } else { JournalState::Stranger };
+            let found = if ours { JournalState::Foreign } else { JournalState::OtherFile };
             return Ok((Self { file, records: 0 }, found));
         };
         let (mut records, mut seen, mut good) = (Vec::new(), HashSet::new(), first.len());
@@ -149,7 +149,7 @@ impl Journal {
         Ok((Self { file, records: records.len() }, JournalState::Same(records)))
     }
 
-    /// Starts anew.
+    /// Empties the journal and writes its first line.
     pub fn begin(&mut self, digest: &str) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
@@ -179,7 +179,7 @@ impl Journal {
     }
 }
 
-/// The digest of some parts, told apart by their lengths.
+/// The digest of some parts and their lengths.
 pub(crate) fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -228,8 +228,8 @@ mod tests {
         std::fs::write(&path, &whole[..first - 1]).unwrap();
         assert_eq!(open("a").1, JournalState::Foreign);
         for (text, expected) in [
-            (&[0xff; 100][..], JournalState::Stranger),
-            (b"Monday: rain\n", JournalState::Stranger),
+            (&[0xff; 100][..], JournalState::OtherFile),
+            (b"Monday: rain\n", JournalState::OtherFile),
             (&whole[..4], JournalState::Foreign),
             (b"huozi-convert journal 1 a\n", JournalState::Foreign),
         ] {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_not_ours_end_the_list() {
+    fn lines_that_are_no_records_end_the_list() {
         let good = record(1).line();
         assert_eq!(Record::read(good.trim_end()), Some(record(1)));
         for bad in [

@@ -21,32 +21,32 @@ use signals::{exit_code, watch_signals};
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = HELP)]
 struct Args {
-    /// Directory of the checkpoint, a .gguf file, or ORG/NAME in the local Hugging Face cache
+    /// Checkpoint directory, .gguf file, or ORG/NAME in the local Hugging Face cache
     #[arg(value_name = "DIR_OR_GGUF_OR_NAME")]
     source: PathBuf,
-    /// Type of the weights, see below; once per output
+    /// Weight type, see below; once per output
     #[arg(short = 't', long = "type", alias = "outtype", required = true, hide_possible_values = true)]
     types: Vec<Preset>,
-    /// File to write; once per type
+    /// Output file; once per type
     #[arg(short = 'o', long = "output", alias = "outfile", value_name = "OUT.gguf")]
     #[arg(required_unless_present = "dry_run")]
     outputs: Vec<PathBuf>,
     /// Threads [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// Replace an output that exists
+    /// Overwrite existing outputs
     #[arg(long)]
     force: bool,
-    /// Name of the model in the file [default: that of the directory]
+    /// Model name in the file [default: name of the directory]
     #[arg(long)]
     name: Option<String>,
-    /// Context in tokens [default: seq_length of config.json, else 2048]
+    /// Context length in tokens [default: seq_length of config.json, else 2048]
     #[arg(long, alias = "context_length", value_name = "N")]
     context_length: Option<u64>,
     /// Store a tied embedding twice, for ik_llama.cpp and llama.cpp before March 2025
     #[arg(long, alias = "duplicate_output")]
     duplicate_output: bool,
-    /// No mixture: the plain format of the type for every matrix
+    /// Use the plain format of the type for every matrix (no mixture)
     #[arg(long)]
     pure: bool,
     /// Format of the output, and of a tied embedding unless the next option is given
@@ -55,25 +55,25 @@ struct Args {
     /// Format of the embedding
     #[arg(long, alias = "token_embedding_type", value_name = "TYPE", value_parser = named_format)]
     token_embedding_type: Option<Format>,
-    /// Format of the matrices whose GGUF name it finds, e.g. ffn_down=q6_k; may be repeated
+    /// Format of matrices whose GGUF name matches, e.g. ffn_down=q6_k; may be repeated
     #[arg(long = "tensor-type", alias = "tensor_type", value_name = "REGEX=TYPE")]
     tensor_types: Vec<NamedFormat>,
     /// Importance matrix of llama-imatrix, .dat or .gguf
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
-    /// Chat template (Jinja) in place of the checkpoint's
+    /// Chat template (Jinja) that replaces the checkpoint's
     #[arg(long, alias = "chat_template", value_name = "FILE")]
     chat_template: Option<PathBuf>,
-    /// Set a key of the file's metadata; may be repeated
+    /// Set a metadata key of the file; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     metadata: Vec<(String, String)>,
-    /// Convert NaN and infinite weights too (0 where the type cannot hold them)
+    /// Convert NaN and infinite weights too (as 0 where the type cannot hold them)
     #[arg(long, alias = "allow_nan")]
     allow_nan: bool,
-    /// Read the finished file beside the source before it gets its name
+    /// Compare the result with the source before renaming it into place
     #[arg(long)]
     verify: bool,
-    /// Say what would be done: types, size, memory, time; write nothing
+    /// Print types, size, memory and time without writing anything
     #[arg(long, alias = "dry_run")]
     dry_run: bool,
     /// Print the report as one JSON object
@@ -88,12 +88,12 @@ Types: f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q5_1 q5_0 q4_k_m q4_k_s q4_1 q4_0
 
 Example:
   huozi-convert HIT-SCIR/huozi-7b-rlhf -t q4_k_m -o huozi.gguf
-Stopped half-way (Ctrl+C, power, full disk), the same command goes on there.
+After an interruption (Ctrl+C, power loss, full disk) the same command resumes.
 
-make-checkpoint SHAPE DIR instead writes a random checkpoint to try this with.
+`huozi-convert make-checkpoint SHAPE DIR` writes a random checkpoint for testing.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad input file,
-5 not enough disk or memory, 129 / 130 / 143 hung up, interrupted, ended.";
+5 not enough disk or memory, 129 / 130 / 143 stopped by SIGHUP, SIGINT, SIGTERM.";
 
 /// `KEY=VALUE`.
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -129,7 +129,7 @@ fn main() -> ExitCode {
         source: Source::Path(args.source),
         outputs: args.types.into_iter().zip(paths).collect(),
         threads: args.threads.map(usize::from),
-        // A name nobody asked for is in nobody's way.
+        // These names are made up for a dry run: files of these names do not matter.
         force: args.force || unnamed,
         name: args.name,
         context_length: args.context_length,
@@ -159,7 +159,7 @@ fn main() -> ExitCode {
         match result {
             Ok(report) => {
                 let printed = print::report(&report, args.json);
-                (Ok(printed), report.notes.into_iter().skip(progress.told()).collect())
+                (Ok(printed), report.notes.into_iter().skip(progress.notes_printed()).collect())
             }
             Err(error) => (Err(error), Vec::new()),
         }
@@ -168,7 +168,7 @@ fn main() -> ExitCode {
         print::say(format_args!("note: {note}"));
     }
     match result {
-        // A reader that went away has what it wanted.
+        // The reader of standard output has closed it: not an error.
         Ok(Err(e)) if e.kind() != io::ErrorKind::BrokenPipe => {
             print::say(format_args!("error: cannot print the report: {e}"));
             ExitCode::from(if e.kind() == io::ErrorKind::StorageFull { 5 } else { 1 })
@@ -182,7 +182,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Names for the files of a dry run, each another.
+/// Distinct names for the files of a dry run.
 fn unnamed_paths(types: &[Preset]) -> Vec<PathBuf> {
     let name = |(i, preset): (usize, &Preset)| {
         let before = types[..i].iter().filter(|other| *other == preset).count();

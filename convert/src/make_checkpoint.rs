@@ -14,25 +14,26 @@ use huozi_quant::bloom::shape::Shape;
 use crate::print::{ProgressPrinter, say};
 use crate::signals::{exit_code, watch_signals};
 
-/// The first argument that leads here. A checkpoint of this name is `./make-checkpoint`.
+/// The first argument that selects this command. A checkpoint of this name is `./make-checkpoint`.
 pub(crate) const NAME: &str = "make-checkpoint";
 
-/// Writes a random checkpoint of a real shape, to try the whole line before a large download.
+/// Writes a random checkpoint of a real shape, to try the pipeline before a large download.
 ///
-/// Weights in F16 of a trained model's scale, the full vocabulary, Huozi's chat markers. What it says means nothing.
+/// Weights in F16 of a trained model's scale, the full vocabulary, Huozi's chat markers. What it says means
+/// nothing.
 #[derive(Parser)]
 #[command(name = "huozi-convert make-checkpoint", version, max_term_width = 100, after_help = HELP)]
 struct Args {
     /// bloom-7b1, bloom-3b, bloom-1b7, bloom-1b1, bloom-560m, or sizes LAYERSxHIDDENxHEADS[xVOCAB]
     #[arg(value_parser = shape)]
     shape: Shape,
-    /// Directory to make; one that is there has to be empty
+    /// Directory to create; an existing one must be empty
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Kind of the files with the weights
+    /// File format of the weights
     #[arg(long, value_enum, default_value = "safetensors")]
     layout: Layout,
-    /// Equal seeds give equal weights
+    /// Seed of the weights
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Print the report as one JSON object
@@ -41,14 +42,14 @@ struct Args {
 }
 
 const HELP: &str = "\
-bloom-7b1 takes 14.1 GB on the disk, bloom-560m 1.1 GB.
+bloom-7b1 takes 14.1 GB of disk space, bloom-560m 1.1 GB.
 
 Example:
   huozi-convert make-checkpoint bloom-560m random
   huozi-convert random -t q4_k_m -o random.gguf
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 5 not enough disk or memory,
-129 / 130 / 143 hung up, interrupted, ended.";
+129 / 130 / 143 stopped by SIGHUP, SIGINT, SIGTERM.";
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Layout {
@@ -85,7 +86,7 @@ pub(crate) fn main() -> ExitCode {
     progress.end();
     match result {
         Ok(made) => match print(&made, started.elapsed().as_secs_f64(), args.json) {
-            // A reader that went away has what it wanted.
+            // The reader of standard output has closed it: not an error.
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
                 say(format_args!("error: cannot print the report: {e}"));
                 ExitCode::from(1)
@@ -95,7 +96,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             let code = exit_code(&error, signal.load(Relaxed));
             match error {
-                // A conversion that was stopped can go on, this cannot.
+                // Unlike a conversion this cannot be resumed.
                 Error::Interrupted => say(format_args!("error: interrupted; nothing was written")),
                 error => say(format_args!("error: {:#}", anyhow::Error::new(error))),
             }
@@ -109,7 +110,8 @@ fn print(made: &MadeCheckpoint, seconds: f64, json: bool) -> io::Result<()> {
     let MadeCheckpoint { path, shards, bytes, .. } = made;
     if json {
         let object = serde_json::json!({
-            "schema": 1, "path": path.display().to_string(), "shards": shards, "bytes": bytes, "seconds": seconds,
+            "schema": 1, "path": path.display().to_string(), "shards": shards, "bytes": bytes,
+            "seconds": seconds,
         });
         writeln!(out, "{object}")?;
     } else {

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::plan::Preset;
 use crate::vocab::Vocabulary;
 
-/// What a person may set by hand.
+/// Metadata that options replace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MetadataOverrides<'a> {
     pub name: Option<&'a str>,
@@ -21,8 +21,8 @@ const FILE_TYPE: &str = "general.file_type";
 const CONTEXT: &str = "bloom.context_length";
 const PENALTY: &str = "general.sampling.penalty_last_n";
 
-/// Metadata for a checkpoint, all but the type; `params`: weights of the model, padding rows included; `license`: that
-/// of its model card.
+/// Metadata for a checkpoint, all but the type; `params`: weights of the model, padding rows included;
+/// `license`: that of its model card.
 pub(crate) fn from_checkpoint(
     config: &Config,
     vocab: Vocabulary,
@@ -52,7 +52,8 @@ pub(crate) fn from_checkpoint(
         // Not in the demo; llama.cpp's own default is 0.05.
         put("general.sampling.min_p", F32(0.0));
         put("general.sampling.penalty_repeat", F32(s.penalty_repeat));
-        // The whole context. llama.cpp has no sign for that any more: it clamps a negative number to 0, which is off.
+        // The whole context. llama.cpp has no value for that any more: it clamps a negative number to 0,
+        // which is off.
         put(PENALTY, I32(config.n_ctx as i32));
     }
 
@@ -92,8 +93,8 @@ pub(crate) fn from_checkpoint(
     meta
 }
 
-/// Metadata of a GGUF source, all but the type and what the new file makes untrue. `config`: what the source says, or a
-/// person instead of it.
+/// Metadata of a GGUF source, without the type and the keys that are wrong for the new file. `config`: what
+/// the source says, or a person instead of it.
 pub(crate) fn from_gguf(
     source: Meta<'_>,
     given: MetadataOverrides<'_>,
@@ -119,11 +120,11 @@ pub(crate) fn from_gguf(
         set(&mut meta, TEMPLATE, MetaValue::Str(template));
     }
     let n_ctx = config.n_ctx;
-    // Absent means a default here, but other programs want it said.
+    // This program has a default, but others need the key.
     if given.n_ctx.is_some() || source.get(CONTEXT).is_none() {
         set(&mut meta, CONTEXT, MetaValue::U32(n_ctx as u32));
     }
-    // The penalty looks at the whole context.
+    // The penalty covers the whole context.
     if given.n_ctx.is_some() && source.get(PENALTY).is_some() {
         set(&mut meta, PENALTY, MetaValue::I32(n_ctx as i32));
     }
@@ -137,18 +138,18 @@ pub(crate) fn for_preset(meta: &[(String, MetaValue)], preset: Preset) -> Vec<(S
     meta
 }
 
-/// Sets `key` to what was typed. A key that is there keeps its type; for a new one `true` and `false`, whole numbers and
-/// numbers are taken as such, everything else, and what follows `str:`, as a string.
+/// Sets `key` to a typed value. An existing key keeps its type; for a new one `true`, `false` and numbers are
+/// taken as such, everything else, and text after `str:`, as a string.
 ///
-/// `Err`: why not, for whoever typed it.
+/// `Err`: the reason, for the person who typed it.
 pub(crate) fn set_by_hand(meta: &mut Vec<(String, MetaValue)>, key: &str, text: &str) -> Result<(), String> {
     use MetaValue::{Bool, F32, F64, I8, I16, I32, I64, Str, U8, U16, U32, U64};
     let refuse = |why: &str| Err(format!("--metadata {key}: {why}"));
     let own = [
-        ("bloom.", "the sizes of the model are read from the source; there is --context-length"),
-        ("huozi.", "written by the converter itself"),
+        ("bloom.", "the model's sizes come from the source; use --context-length"),
+        ("huozi.", "written by the converter"),
         ("split.", "the file is whole"),
-        ("quantize.imatrix.", "said by the converter itself, of --imatrix"),
+        ("quantize.imatrix.", "written by the converter, from --imatrix"),
         ("general.alignment", "fixed"),
         ("general.architecture", "always bloom"),
         ("general.file_type", "follows from the type"),
@@ -159,7 +160,7 @@ pub(crate) fn set_by_hand(meta: &mut Vec<(String, MetaValue)>, key: &str, text: 
     }
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-.".contains(c);
     if key.is_empty() || key.len() > 255 || !key.chars().all(plain) {
-        return refuse("a key has small letters, digits, points, lines and hyphens");
+        return refuse("a key consists of lower-case letters, digits, ., _ and -");
     }
     let string = || Str(text.strip_prefix("str:").unwrap_or(text).to_owned());
     macro_rules! number {
@@ -189,11 +190,11 @@ pub(crate) fn set_by_hand(meta: &mut Vec<(String, MetaValue)>, key: &str, text: 
         Some(I32(_)) => number!(I32),
         Some(U64(_)) => number!(U64),
         Some(I64(_)) => number!(I64),
-        Some(F32(_)) if text.parse().is_ok_and(|x: f32| !x.is_finite()) => return refuse("has to be finite"),
-        Some(F64(_)) if text.parse().is_ok_and(|x: f64| !x.is_finite()) => return refuse("has to be finite"),
+        Some(F32(_)) if text.parse().is_ok_and(|x: f32| !x.is_finite()) => return refuse("must be finite"),
+        Some(F64(_)) if text.parse().is_ok_and(|x: f64| !x.is_finite()) => return refuse("must be finite"),
         Some(F32(_)) => number!(F32),
         Some(F64(_)) => number!(F64),
-        Some(_) => return refuse("holds a list, which can not be typed"),
+        Some(_) => return refuse("holds a list, which cannot be typed"),
         None => {
             let whole = text.parse().map(U32).or_else(|_| text.parse().map(I64));
             let finite = || text.parse().ok().filter(|x: &f32| x.is_finite()).map(F32);
@@ -206,7 +207,8 @@ pub(crate) fn set_by_hand(meta: &mut Vec<(String, MetaValue)>, key: &str, text: 
 
 /// The license that a model card names: `license:` in the YAML between two `---` lines at its very beginning.
 ///
-/// `card`: the beginning of a `README.md`. Knows plain one-line values only; whatever else is there counts as nothing.
+/// `card`: the beginning of a `README.md`. Knows plain one-line values only; anything else counts as
+/// nothing.
 pub(crate) fn license(card: &[u8]) -> Option<String> {
     let card = String::from_utf8_lossy(card);
     let mut lines = card.strip_prefix('\u{feff}').unwrap_or(&card).lines();
@@ -227,7 +229,7 @@ fn set(meta: &mut Vec<(String, MetaValue)>, key: &str, value: MetaValue) {
     match meta.iter_mut().find(|(k, _)| k == key) {
         Some((_, old)) => *old = value,
         None => {
-            // Behind its like, not behind the long vocabulary.
+            // After the keys of its group, not after the long vocabulary.
             let group = key.split('.').next();
             let at = meta.iter().rposition(|(k, _)| k.split('.').next() == group);
             meta.insert(at.map_or(meta.len(), |i| i + 1), (key.to_owned(), value));

@@ -1,4 +1,4 @@
-//! What is known before the first weight is read: names, shapes, vocabulary, metadata, and which tensor gets which format.
+//! A model before its first weight is read: names, shapes, vocabulary, metadata, the format of each tensor.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -23,10 +23,10 @@ use crate::source::{self, Checkpoint, CheckpointKind, Dtype, Inode, MAX_TOKENIZE
 use crate::vocab::Vocabulary;
 use crate::work::Workers;
 
-/// How much of a model card is looked at.
+/// How many bytes of a model card are read.
 const CARD_BYTES: u64 = 1 << 16;
 
-/// What is known before the first weight is converted.
+/// A model before its first weight is converted.
 pub(crate) struct SourceModel {
     pub name: String,
     pub config: Config,
@@ -36,7 +36,7 @@ pub(crate) struct SourceModel {
     pub notes: Vec<String>,
     duplicated: bool,
     pub imatrix: Option<Imatrix>,
-    /// Files read beside the checkpoint's own.
+    /// Files read besides the checkpoint's own.
     pub opened: HashSet<Inode>,
 }
 
@@ -109,7 +109,7 @@ impl SourceModel {
                     Vocabulary::read(&tokenizer, json.tokenizer_config.as_ref(), model.config.n_vocab)?;
                 let chat = ChatSetup::read(&json.files(), &vocab)?;
                 model.notes.extend(vocab.notes.iter().chain(&chat.notes).cloned());
-                // A card is for people: one that can not be read is none.
+                // A card that cannot be read is ignored.
                 let card = checkpoint.file_start("README.md", CARD_BYTES).ok().flatten();
                 let license = card.and_then(|card| meta::license(&card));
                 let (config, params) = (&model.config, model.weights());
@@ -153,13 +153,13 @@ impl SourceModel {
         self.tensors.iter().map(spec).collect()
     }
 
-    /// PresetOptions about types that come to nothing.
+    /// Notes on options for types that have no effect.
     fn type_notes(&self, options: &Options) -> Vec<String> {
         let mut notes = Vec::new();
         let matrices = || self.tensors.iter().map(|(t, _)| t).filter(|t| t.role != TensorRole::Vector);
         for wish in &options.tensor_types {
             if !matrices().any(|t| wish.pattern.is_match(&t.name)) {
-                notes.push(format!("--tensor-type {}: there is no such matrix", wish.pattern));
+                notes.push(format!("--tensor-type {}: matches no matrix", wish.pattern));
             }
         }
         let (embedding, tied) = (options.preset_options.embedding, self.is_tied());
@@ -204,7 +204,8 @@ impl SourceModel {
     }
 }
 
-/// Drops an output equal to the embedding, or adds one on request. Says whether the file will have a duplicate.
+/// Drops an output equal to the embedding, or adds one on request. Returns whether the file will have a
+/// duplicate.
 fn resolve_output(
     tensors: &mut Vec<(Target, usize)>,
     config: &Config,
@@ -260,7 +261,7 @@ fn name_of(source: &Source, given: Option<&str>) -> String {
     from_path.or_else(|| given.map(last)).filter(|n| !n.is_empty()).unwrap_or_else(|| "bloom".into())
 }
 
-/// The texts that say something about the chat.
+/// The files that describe the chat.
 struct ChatTexts {
     config: Option<Value>,
     tokenizer_config: Option<Value>,
@@ -293,7 +294,7 @@ impl ChatTexts {
     }
 }
 
-/// The text of `--chat-template`. `opened`: gets the file.
+/// The text of `--chat-template`. `opened`: receives the file.
 fn read_template(path: &Path, opened: &mut HashSet<Inode>) -> Result<String, Error> {
     const MAX_BYTES: u64 = 1 << 20;
     let fail = |e| Error::input(path, "read the chat template")(e);
@@ -301,7 +302,7 @@ fn read_template(path: &Path, opened: &mut HashSet<Inode>) -> Result<String, Err
     let meta = file.metadata().map_err(fail)?;
     opened.insert((meta.dev(), meta.ino()));
     let mut text = String::new();
-    // Whatever its length says: a pipe has none, and a device no end.
+    // Not by its length: a pipe has none, and a device no end.
     file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(fail)?;
     if text.len() as u64 > MAX_BYTES {
         let what = format!("a chat template of more than {MAX_BYTES} bytes");
@@ -322,7 +323,7 @@ fn file_name(tensor: &SourceTensor) -> &str {
     tensor.file.rsplit('/').next().unwrap_or_default()
 }
 
-/// What was read of `file`, which has to be there.
+/// The content of `file`, which must exist.
 fn need(
     read: Result<Option<Vec<u8>>, source::Error>,
     checkpoint: &Checkpoint,

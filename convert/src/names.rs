@@ -1,7 +1,7 @@
 //! Hugging Face tensor names -> GGUF names, expected shapes, and the one transform BLOOM needs.
 //!
-//! In: the names and shapes a checkpoint has. Out: for each tensor the GGUF file will hold, where it comes from.
-//! Knows nothing about formats or bytes.
+//! In: the names and shapes a checkpoint has. Out: for each tensor the GGUF file will hold, where it comes
+//! from. Knows nothing about formats or bytes.
 
 use std::collections::HashMap;
 
@@ -30,8 +30,8 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// The row of the Hugging Face matrix that row `row` of the stacked matrix holds: `row = jE + hd + i` comes from
-    /// `3hd + jd + i` (head h, j = 0 q, 1 k, 2 v, d = head_dim).
+    /// The row of the Hugging Face matrix that row `row` of the stacked matrix holds: `row = jE + hd + i`
+    /// comes from `3hd + jd + i` (head h, j = 0 q, 1 k, 2 v, d = head_dim).
     pub fn source_row(self, row: u64) -> u64 {
         let Self { n_head, head_dim: d } = self;
         let (j, in_part) = (row / (n_head * d), row % (n_head * d));
@@ -51,7 +51,8 @@ pub struct Target {
     pub rows: u64,
     /// Weights per row.
     pub cols: u64,
-    /// Rows (of a vector: elements) of Q, K and V, interleaved per head in the Hugging Face file, stacked in GGUF.
+    /// Rows (of a vector: elements) of Q, K and V, interleaved per head in the Hugging Face file, stacked in
+    /// GGUF.
     pub qkv: Option<Heads>,
 }
 
@@ -72,7 +73,8 @@ impl Target {
     }
 }
 
-/// Every tensor a BLOOM of this shape has, in the order they are written; `output`: with a separate `output.weight`.
+/// Every tensor a BLOOM of this shape has, in the order they are written; `output`: with a separate
+/// `output.weight`.
 pub fn targets(config: &Config, output: bool) -> Vec<Target> {
     let heads = Heads { n_head: config.n_head, head_dim: config.head_dim() };
     let target = |t: plan::ModelTensor| {
@@ -100,7 +102,7 @@ pub fn gguf_name(name: &str) -> Option<HfName> {
     let name = name.strip_prefix("transformer.").unwrap_or(name);
     if let Some(rest) = name.strip_prefix("h.") {
         let (layer, rest) = rest.split_once('.')?;
-        // As printed: no sign, no leading zero; so that two names can not mean one tensor.
+        // As printed: no sign, no leading zero; so that two names cannot mean one tensor.
         let i: u64 = layer.parse().ok().filter(|i: &u64| i.to_string() == layer)?;
         if matches!(
             rest,
@@ -156,7 +158,8 @@ const OUTSIDE: [(&str, &str); 5] = [
 /// Where every target comes from.
 #[derive(Clone, Debug)]
 pub struct Assignment {
-    /// Each target with the index of its source tensor, in writing order. `output.weight` is the last, if the source has one.
+    /// Each target with the index of its source tensor, in writing order. `output.weight` is the last, if the
+    /// source has one.
     pub tensors: Vec<(Target, usize)>,
     /// Names of buffers left out.
     pub ignored: Vec<String>,
@@ -176,8 +179,8 @@ pub struct FoundTensor<'a> {
 /// Matches a checkpoint's tensors with what the configuration demands.
 ///
 /// # Errors
-/// Unknown names, missing tensors, one tensor stored twice, or a shape that is not the configuration's: says so of all of
-/// a kind.
+/// Unknown names, missing tensors, one tensor stored twice, or a shape that is not the configuration's: says
+/// so of all of a kind.
 pub fn assign<'a>(
     config: &Config,
     spelling: Spelling,
@@ -324,7 +327,7 @@ mod tests {
             assert_eq!(of("token_embd.weight").1, "word_embeddings.weight");
             assert_eq!(of("token_embd_norm.bias").1, "word_embeddings_layernorm.bias");
             assert_eq!(of("output_norm.weight").1, "ln_f.weight");
-            // Layers are written in order, whatever order the shards have them in.
+            // Layers are written in order, in any order of the shards.
             assert!(done.tensors[3].0.name.starts_with("blk.0."));
         }
     }

@@ -1,4 +1,4 @@
-//! What to convert and how: everything that a person may ask of a conversion.
+//! The options of a conversion: sources, outputs, formats, metadata.
 
 use std::borrow::Cow;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Files being written: laid out and given their room at once, filled in any order, named when all are complete.
+//! Output files: laid out with their disk space reserved, filled in any order, renamed when all are complete.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -21,32 +21,32 @@ use crate::plan::Preset;
 use crate::progress::Progress;
 use crate::source::Inode;
 
-/// What is to become a file.
+/// An output before its files are opened.
 pub(crate) struct OutputPlan {
     pub preset: Preset,
     pub path: PathBuf,
     pub layout: Layout,
-    /// Of everything that decides the bytes of the file.
+    /// The digest of everything that decides the bytes of the file.
     pub digest: String,
-    /// How many chunks it is written in.
+    /// The number of chunks.
     pub chunks: usize,
 }
 
-/// One file on its way.
+/// An output that is being written.
 pub(crate) struct Output<'a> {
     preset: Preset,
     path: PathBuf,
     writer: Writer,
     partial: PartialOutput<'a>,
-    /// What the journal says is there, still to be looked at.
+    /// Chunks that the journal lists, still to be checked.
     found: Vec<Record>,
     /// Finished chunks that are not in the journal yet.
     pending: Mutex<Vec<Record>>,
-    /// What each finished chunk lost.
+    /// The encoding error of each finished chunk.
     losses: Mutex<Vec<Option<Loss>>>,
 }
 
-/// Refuses, before anything is read, outputs that can not be: twice the same, there already, no file names.
+/// Refuses outputs before anything is read: the same twice, files that exist, paths without a file name.
 pub(crate) fn check_paths(outputs: &[(Preset, PathBuf)], force: bool) -> Result<(), Error> {
     let mut seen = HashSet::new();
     for (_, path) in outputs {
@@ -78,14 +78,14 @@ fn refuse_existing(path: &Path, force: bool) -> Result<(), Error> {
         Ok(_) if !force => Err(Error::Exists(path.to_owned())),
         Ok(_) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io(path, "look at")(e)),
+        Err(e) => Err(Error::io(path, "stat")(e)),
     }
 }
 
 impl<'a> Output<'a> {
-    /// Opens the partial files at their full length, with what an earlier run of the same conversion left in them.
-    /// `sources`: files that must survive this; `notes`: told what was found. Nothing is touched before every file is
-    /// open and the disk known to have the room.
+    /// Opens the partial files at their full length, with what an earlier run of the same conversion left in
+    /// them. `sources`: files that must survive this; `notes`: receives what was found. No file is changed
+    /// before every file is open and the disk known to have the space.
     pub(crate) fn create_all(
         plans: Vec<OutputPlan>,
         sources: &HashSet<Inode>,
@@ -125,7 +125,7 @@ impl<'a> Output<'a> {
             found => {
                 let what = match found {
                     JournalState::Foreign => {
-                        Some("was begun with another source, other options or another version")
+                        Some("belongs to another source, other options or another version")
                     }
                     JournalState::Same(records) if !records.is_empty() => {
                         Some("has another length than its journal says")
@@ -141,12 +141,12 @@ impl<'a> Output<'a> {
         Ok(Self { preset, path, writer, partial, found, pending, losses })
     }
 
-    /// Takes the room on the disk now, where the file system can: better than to find none at the end.
+    /// Reserves the disk space, where the file system can.
     fn reserve(&self, cancel: &AtomicBool) -> Result<(), Error> {
         let file = self.partial.file();
         let chunks = lock(&self.losses).len();
-        take_room(&self.path, cancel, || fallocate(file, FallocateFlags::empty(), 0, self.file_bytes()))?;
-        take_room(&self.path, cancel, || self.partial.reserve_journal(chunks))
+        reserve_space(&self.path, cancel, || fallocate(file, FallocateFlags::empty(), 0, self.file_bytes()))?;
+        reserve_space(&self.path, cancel, || self.partial.reserve_journal(chunks))
     }
 
     /// The tensors, in order.
@@ -159,12 +159,12 @@ impl<'a> Output<'a> {
         self.tensors()[tensor].format
     }
 
-    /// What the journal says is there.
+    /// The chunks that the journal lists.
     pub(crate) fn found(&self) -> &[Record] {
         &self.found
     }
 
-    /// Reads `out` back, and takes it as done when its sum is the record's.
+    /// Reads `out` back and marks the chunk as done if its checksum matches the record.
     pub(crate) fn accept(
         &self,
         record: &Record,
@@ -201,7 +201,7 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// Waits until what is written is on the disk, then notes it in the journal.
+    /// Syncs the written chunks to disk, then notes them in the journal.
     pub(crate) fn note(&self) -> Result<(), Error> {
         let pending = std::mem::take(&mut *lock(&self.pending));
         if pending.is_empty() {
@@ -211,7 +211,7 @@ impl<'a> Output<'a> {
         self.partial.add(&pending)
     }
 
-    /// The preset it is made for.
+    /// The preset.
     pub(crate) fn preset(&self) -> Preset {
         self.preset
     }
@@ -226,12 +226,13 @@ impl<'a> Output<'a> {
         self.writer.layout().file_bytes()
     }
 
-    /// What each chunk lost, in order; nothing for those that are not written.
+    /// The encoding error of each chunk, in order; 0 for those that are not written.
     pub(crate) fn losses(&self) -> Vec<Loss> {
         lock(&self.losses).iter().map(|loss| loss.unwrap_or_default()).collect()
     }
 
-    /// Puts the whole file on the disk, complete but for its name. What is read back for its sums is told to `progress`.
+    /// Puts the whole file on the disk, complete but for its name. What is read back for its sums is told to
+    /// `progress`.
     pub(crate) fn seal(self, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Sealed<'a>, Error> {
         let on = |bytes| {
             progress.summed(bytes);
@@ -258,7 +259,7 @@ impl Sealed<'_> {
         self.partial.path()
     }
 
-    /// Gives every file its name.
+    /// Renames every file to its final name.
     pub(crate) fn name_all(mut files: Vec<Self>, force: bool, cancel: &AtomicBool) -> Result<(), Error> {
         if cancel.load(Relaxed) {
             return Err(Error::Interrupted);
@@ -273,7 +274,7 @@ impl Sealed<'_> {
     }
 }
 
-/// Gives every file its name, then makes the names last. An error tells which files have theirs.
+/// Renames every file to its final name, then syncs the directories. An error lists the renamed files.
 fn name_all(files: &mut [Sealed<'_>], force: bool) -> Result<(), Error> {
     let mut named = Vec::new();
     let failed = |named: Vec<PathBuf>, error: Error| {
@@ -300,7 +301,7 @@ fn name_all(files: &mut [Sealed<'_>], force: bool) -> Result<(), Error> {
 fn rename(from: &Path, to: &Path, force: bool) -> Result<(), Error> {
     if !force {
         match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-            // A kernel or file system without this: a look just before is as good as it gets.
+            // A kernel or file system without this flag: check just before the rename.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => refuse_existing(to, force)?,
             Err(Errno::EXIST) => return Err(Error::Exists(to.to_owned())),
             done => return done.map_err(|e| Error::io(to, "rename to")(e.into())),
@@ -309,7 +310,7 @@ fn rename(from: &Path, to: &Path, force: bool) -> Result<(), Error> {
     fs::rename(from, to).map_err(Error::io(to, "rename to"))
 }
 
-/// Room that the partial files do not have yet, against what the file system still gives.
+/// Compares the space that the partial files still need with the free space of the file system.
 fn refuse_full_disk(opened: &[(OutputPlan, PartialOutput<'_>, JournalState)]) -> Result<(), Error> {
     for (plan, ..) in opened {
         let (Some(free), Some(disk)) = (free_bytes(&plan.path), device(&plan.path)) else { continue };
@@ -326,8 +327,8 @@ fn refuse_full_disk(opened: &[(OutputPlan, PartialOutput<'_>, JournalState)]) ->
     Ok(())
 }
 
-/// Takes room on the disk for the output `path`; a signal that comes in between is not the disk's answer.
-fn take_room(
+/// Reserves disk space for the output `path`; repeats the call when a signal interrupts it.
+fn reserve_space(
     path: &Path,
     cancel: &AtomicBool,
     mut take: impl FnMut() -> Result<(), Errno>,
@@ -342,13 +343,13 @@ fn take_room(
     }
 }
 
-/// Bytes that the file system of `path` still gives; `None` when it does not say.
+/// Free bytes on the file system of `path`; `None` when it does not tell.
 pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(directory(path)).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// The file system of `path`; `None` when the system does not say.
+/// The file system of `path`; `None` when the system does not tell.
 pub(crate) fn device(path: &Path) -> Option<u64> {
     fs::metadata(directory(path)).ok().map(|m| m.dev())
 }
@@ -393,7 +394,7 @@ mod tests {
         assert!(is_locked(&path), "another process could take over a file that is about to be removed");
         drop(partial);
         assert!(!path.exists());
-        // A file that took the name by force is not ours to remove, nor to be given the final name.
+        // A file of another program under the partial name is neither removed nor renamed.
         let own = sealed(dir.path(), &["a"], &outcome);
         fs::remove_file(&path).unwrap();
         fs::write(&path, "other").unwrap();
@@ -418,11 +419,11 @@ mod tests {
     }
 
     #[test]
-    fn a_late_failure_says_what_is_there() {
+    fn a_late_failure_lists_the_renamed_files() {
         let dir = tempfile::tempdir().unwrap();
         let outcome = RunOutcome::default();
         let mut list = sealed(dir.path(), &["a", "b", "c"], &outcome);
-        // Comes between the last look and the rename.
+        // Appears between the last check and the rename.
         fs::write(dir.path().join("b"), "mine").unwrap();
         let error = name_all(&mut list, false).unwrap_err();
         drop(list);
@@ -436,15 +437,15 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_is_no_answer_of_the_disk() {
+    fn an_interrupted_reservation_is_repeated() {
         let cancel = AtomicBool::new(false);
         let mut answers = vec![Ok(()), Err(Errno::INTR), Err(Errno::INTR)];
-        take_room(Path::new("a"), &cancel, || answers.pop().unwrap()).unwrap();
+        reserve_space(Path::new("a"), &cancel, || answers.pop().unwrap()).unwrap();
         assert!(answers.is_empty());
-        let full = take_room(Path::new("a"), &cancel, || Err(Errno::NOSPC)).unwrap_err();
+        let full = reserve_space(Path::new("a"), &cancel, || Err(Errno::NOSPC)).unwrap_err();
         assert_eq!(full.kind(), crate::error::ErrorKind::NoRoom);
         cancel.store(true, Relaxed);
-        let stopped = take_room(Path::new("a"), &cancel, || Err(Errno::INTR)).unwrap_err();
+        let stopped = reserve_space(Path::new("a"), &cancel, || Err(Errno::INTR)).unwrap_err();
         assert!(matches!(stopped, Error::Interrupted), "{stopped}");
     }
 }

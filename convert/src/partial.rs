@@ -1,7 +1,8 @@
-//! The two files of an output on its way: `OUT.partial` in its directory, and `OUT.journal` beside it.
+//! The two files of an unfinished output: `OUT.partial` in its directory, and `OUT.journal` beside it.
 //!
-//! Whoever holds their locks may write, rename and remove them; the locks end after the names do. What is of use to the
-//! next run is left to it, whatever ends this one; what is not is removed.
+//! Only the process that holds their locks writes, renames and removes them; it releases the locks after it
+//! has renamed or removed the files. Files that a later run can resume are kept however this run ends, others
+//! are removed.
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
@@ -32,17 +33,17 @@ pub(crate) fn directory(path: &Path) -> &Path {
     path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes the names in a directory last.
+/// Syncs the names in a directory.
 pub(crate) fn sync_directory(dir: &Path) -> Result<(), Error> {
     File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io(dir, "sync"))
 }
 
-/// A panic elsewhere leaves what is locked here as it was.
+/// Locks, also after a panic of another thread: it leaves the data as it was.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a run and its files tell each other about the end.
+/// Whether the partial files of a run are kept: what the run knows, and what its files report.
 #[derive(Debug, Default)]
 pub(crate) struct RunOutcome {
     worthless: AtomicBool,
@@ -50,12 +51,12 @@ pub(crate) struct RunOutcome {
 }
 
 impl RunOutcome {
-    /// Nobody will want to go on with the files.
+    /// The partial files are of no use to a later run.
     pub(crate) fn set_worthless(&self) {
         self.worthless.store(true, Relaxed);
     }
 
-    /// Whether something is left that the next run goes on with; known once the files are dropped.
+    /// Whether partial files are left that a later run can resume; known after the files are dropped.
     pub(crate) fn is_kept(&self) -> bool {
         self.kept.load(Relaxed)
     }
@@ -63,18 +64,20 @@ impl RunOutcome {
 
 /// An unfinished file and its journal.
 pub(crate) struct PartialOutput<'a> {
-    /// Of the same opening as the writer's, so the lock lasts until this is dropped, wherever the writer went.
+    /// Of the same opening as the writer's, so the lock lasts until this is dropped, wherever the writer
+    /// went.
     data: LockedFile,
     journal: Mutex<Journal>,
     journal_file: LockedFile,
     outcome: &'a RunOutcome,
     /// Whether this run has written to them.
-    begun: bool,
+    written: bool,
     named: bool,
 }
 
 impl<'a> PartialOutput<'a> {
-    /// Opens the files of the output `path` and makes sure that nobody else writes them. Their content stays as it is.
+    /// Opens the files of the output `path` and locks them. Their content stays
+    /// as it is.
     ///
     /// `sources`: files that must survive this.
     ///
@@ -93,14 +96,14 @@ impl<'a> PartialOutput<'a> {
             .and_then(|file| Journal::open(file, digest).map_err(Error::io(&journal_file.path, "read")));
         let (journal, found) = opened?;
         match found {
-            JournalState::Stranger => return Err(foreign(&journal_file.path, "no journal of a conversion")),
+            JournalState::OtherFile => return Err(foreign(&journal_file.path, "no journal of a conversion")),
             JournalState::Nothing if data.bytes()? > 0 => {
                 return Err(foreign(&data.path, "there without the journal of its conversion"));
             }
             _ => {}
         }
         let journal = Mutex::new(journal);
-        Ok((Self { data, journal, journal_file, outcome, begun: false, named: false }, found))
+        Ok((Self { data, journal, journal_file, outcome, written: false, named: false }, found))
     }
 
     /// Where the unfinished file is.
@@ -120,14 +123,14 @@ impl<'a> PartialOutput<'a> {
 
     /// The unfinished file, to be written from now on.
     pub(crate) fn take(&mut self) -> Result<File, Error> {
-        self.begun = true;
+        self.written = true;
         self.data.handle()
     }
 
-    /// Empties both files and gives the journal its title. A kill in between leaves neither an unfinished file without a
-    /// journal nor a journal beside the content of another conversion.
+    /// Empties both files and gives the journal its title. A kill in between leaves neither an unfinished
+    /// file without a journal nor a journal beside the content of another conversion.
     pub(crate) fn begin(&mut self, digest: &str) -> Result<(), Error> {
-        self.begun = true;
+        self.written = true;
         let emptied = self.data.file.set_len(0).and_then(|()| self.data.file.sync_all());
         emptied.map_err(Error::io(&self.data.path, "empty"))?;
         lock(&self.journal).begin(digest).map_err(Error::io(&self.journal_file.path, "write"))?;
@@ -149,7 +152,7 @@ impl<'a> PartialOutput<'a> {
         self.data.is_named()
     }
 
-    /// The file has its final name: nothing is left to go on with.
+    /// Notes that the file has its final name, so that nothing is left to resume.
     pub(crate) fn set_named(&mut self) {
         self.named = true;
     }
@@ -157,11 +160,11 @@ impl<'a> PartialOutput<'a> {
 
 impl Drop for PartialOutput<'_> {
     fn drop(&mut self) {
-        // Before the fields go, so under the locks: nobody can have taken the files over.
+        // Before the fields are dropped, so under the locks: no other process can have taken the files over.
         let noted = lock(&self.journal).len() > 0;
         if noted && !self.named && self.data.is_named() && !self.outcome.worthless.load(Relaxed) {
             self.outcome.kept.store(true, Relaxed);
-        } else if self.begun {
+        } else if self.written {
             if !self.named {
                 self.data.remove();
             }
@@ -170,7 +173,7 @@ impl Drop for PartialOutput<'_> {
     }
 }
 
-/// A locked file under a name that is this program's. Nobody misses an empty one: it is removed in the end.
+/// A locked file under a name of this program. An empty one is removed in the end.
 struct LockedFile {
     path: PathBuf,
     file: File,
@@ -181,7 +184,7 @@ impl LockedFile {
     /// Opens or creates the file beside the output `path`, without touching its content.
     fn open(path: &Path, suffix: &str, sources: &HashSet<Inode>) -> Result<Self, Error> {
         let own = beside(path, suffix);
-        // A link would lead what is written to a file that is none of our business.
+        // A link would redirect the writing to a file of another program.
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false);
         options.custom_flags(OFlags::NOFOLLOW.bits() as i32);
@@ -191,7 +194,7 @@ impl LockedFile {
             }
             file => file.map_err(Error::io(&own, "create"))?,
         };
-        let meta = file.metadata().map_err(Error::io(&own, "look at"))?;
+        let meta = file.metadata().map_err(Error::io(&own, "stat"))?;
         let inode = (meta.dev(), meta.ino());
         if sources.contains(&inode) {
             return Err(Error::SameFile(own));
@@ -204,11 +207,11 @@ impl LockedFile {
         }
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(Error::Busy(path.to_owned())),
-            // A file system without locks: as good as it gets.
+            // A file system without locks cannot do better.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
         let own = Self { path: own, file, inode };
-        // Whoever held the lock a moment ago may have renamed or removed the file opened here.
+        // The process that held the lock a moment ago may have renamed or removed the file opened here.
         if own.is_named() { Ok(own) } else { Err(Error::Busy(path.to_owned())) }
     }
 
@@ -218,7 +221,7 @@ impl LockedFile {
     }
 
     fn bytes(&self) -> Result<u64, Error> {
-        self.file.metadata().map(|m| m.len()).map_err(Error::io(&self.path, "look at"))
+        self.file.metadata().map(|m| m.len()).map_err(Error::io(&self.path, "stat"))
     }
 
     /// Whether the name still means this file.
@@ -228,7 +231,7 @@ impl LockedFile {
 
     fn remove(&self) {
         if self.is_named() {
-            // Nothing better to do with an error: the run is ending, and the names say what these are.
+            // The run is ending and cannot report an error; the names tell what the files are.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -283,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_use_stays() {
+    fn what_a_later_run_can_resume_stays() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         // Opened and nothing else: as it was, be it of this conversion or another.
@@ -296,7 +299,7 @@ mod tests {
             let (_, found) = open(dir, "d", &outcome).unwrap();
             assert_eq!(found, JournalState::Same(vec![record(0)]));
         }
-        // Of no use to anybody.
+        // Of no use to a later run.
         let outcome = RunOutcome::default();
         let (partial, _) = open(dir, "d", &outcome).unwrap();
         let mut partial = partial;
@@ -305,7 +308,7 @@ mod tests {
         drop(partial);
         assert!(!outcome.is_kept());
         assert_eq!(names(dir), [""; 0]);
-        // Begun, and nothing noted yet.
+        // Written to, and nothing noted yet.
         let outcome = RunOutcome::default();
         let (mut partial, _) = open(dir, "d", &outcome).unwrap();
         partial.begin("d").unwrap();
@@ -337,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_left_alone() {
+    fn other_files_are_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let (data, journal) = (dir.path().join("a.partial"), dir.path().join("a.journal"));
         let outcome = RunOutcome::default();
@@ -355,7 +358,7 @@ mod tests {
         assert!(refused().contains("a.journal is no journal"));
         assert_eq!(fs::read(&journal).unwrap(), b"Monday: rain\n");
         assert_eq!(names(dir.path()), ["a.journal"]);
-        // A journal that can not be opened leaves no empty file either.
+        // A journal that cannot be opened leaves no empty file either.
         fs::remove_file(&journal).unwrap();
         fs::create_dir(&journal).unwrap();
         assert!(open(dir.path(), "d", &outcome).is_err());

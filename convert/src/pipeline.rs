@@ -1,4 +1,5 @@
-//! From a checkpoint and a list of (type, path) to finished GGUF files, each complete under its name or absent.
+//! From a checkpoint and a list of (type, path) to finished GGUF files, each complete under its name or
+//! absent.
 //!
 //! This file makes the decisions that come before the first weight is read; `work` streams the rows,
 //! `output` owns the files. The bytes written depend on the source and the options only, never on threads.
@@ -28,12 +29,14 @@ use crate::work::{CHUNK, Chunk, EncodeOptions, Workers, chunks};
 
 /// Converts.
 ///
-/// `cancel` is polled between chunks of 1 MiB. After a cancellation, and after any failure that does not make the finished
-/// chunks useless, they stay in `OUT.partial`, and a later run with the same source and options resumes there.
+/// `cancel` is polled between chunks of 1 MiB. After a cancellation, and after any failure that does not make
+/// the finished chunks useless, they stay in `OUT.partial`, and a later run with the same source and options
+/// resumes there.
 ///
 /// # Errors
-/// See [`Error`]; [`Error::Unfinished`] says that a later run can resume. No output gets its final name before all are
-/// complete on the disk; after that only a rename can fail, and [`Error::Partly`] lists the files that have their names.
+/// See [`Error`]; [`Error::Unfinished`] says that a later run can resume. No output gets its final name
+/// before all are complete on the disk; after that only a rename can fail, and [`Error::Partly`] lists the
+/// files that have their names.
 pub fn run(options: &Options, progress: &dyn Progress, cancel: &AtomicBool) -> Result<Report, Error> {
     let outcome = RunOutcome::default();
     match convert(options, progress, cancel, &outcome) {
@@ -153,7 +156,7 @@ impl Opened {
         let threads =
             options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
-        let pool = pool.map_err(|e| Error::Usage(format!("can not start {threads} threads: {e}")))?;
+        let pool = pool.map_err(|e| Error::Usage(format!("cannot start {threads} threads: {e}")))?;
         let isa = Isa::from_env().map_err(|e| Error::Usage(e.to_string()))?;
         Ok(Self { checkpoint, pool, isa })
     }
@@ -172,7 +175,7 @@ fn plans(
     let one = |(preset, path): &(Preset, PathBuf)| {
         let layout = Layout::new(&model.meta(*preset), model.specs(*preset, options));
         let layout = layout.map_err(|source| Error::Gguf { path: path.clone(), source })?;
-        // Everything that decides the bytes of the file: what is not in its header, and the header.
+        // Everything that decides the bytes of the file: the header, and what is not in it.
         let importance = model.imatrix.as_ref().map_or("", |m| m.digest());
         let nan = [u8::from(options.allow_nan)];
         let texts = [&version, identity, &mapping, importance].map(str::as_bytes);

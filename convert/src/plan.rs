@@ -1,4 +1,4 @@
-//! Tensor -> format: the presets' choice, and what a person asks for instead.
+//! Tensor -> format: the presets' choice, and formats chosen by name.
 
 pub use huozi_quant::bloom::plan::{Preset, PresetOptions, fit, format};
 
@@ -23,25 +23,25 @@ impl std::str::FromStr for NamedFormat {
     fn from_str(text: &str) -> Result<Self, String> {
         let (pattern, format) = text.rsplit_once('=').ok_or("expected REGEX=TYPE, e.g. ffn_down=q6_k")?;
         if pattern.is_empty() {
-            return Err("no pattern before the =".into());
+            return Err("expected a pattern before the =".into());
         }
         let pattern = Regex::new(pattern).map_err(|e| format!("{pattern}: {e}"))?;
         Ok(Self { pattern, format: named_format(format)? })
     }
 }
 
-/// A format of single tensors by its name: no mixtures.
+/// The format of single tensors with this name; mixtures have none.
 ///
 /// # Errors
-/// Another name; says which there are.
+/// Another name; the message lists the valid ones.
 pub fn named_format(name: &str) -> Result<Format, String> {
     Format::from_name(name).ok_or_else(|| {
         let all: Vec<String> = Format::ALL.iter().map(|f| f.name().to_lowercase()).collect();
-        format!("{name} is no format of a tensor; there are {}", all.join(", "))
+        format!("unknown tensor format {name}; valid: {}", all.join(", "))
     })
 }
 
-/// The format of the first that finds the target's name; none for vectors, which are always F32.
+/// The format of the first pattern that matches the target's name; none for vectors, which are always F32.
 pub(crate) fn named(types: &[NamedFormat], target: &Target) -> Option<Format> {
     let found = types.iter().find(|t| t.pattern.is_match(&target.name));
     found.filter(|_| target.role != TensorRole::Vector).map(|t| t.format)

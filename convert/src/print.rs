@@ -1,4 +1,4 @@
-//! What the program says: results on standard output, all else on standard error.
+//! The program's output: results on standard output, all else on standard error.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// A line on standard error. That nobody reads there any more is no reason to stop.
+/// Writes a line to standard error; an error of that is ignored.
 pub fn say(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{what}");
 }
@@ -100,9 +100,9 @@ pub fn forecast(forecast: &Forecast, json: bool) -> io::Result<()> {
         let memory: Vec<String> = file
             .memory
             .iter()
-            .map(|m| format!("{:.0} MiB with {} keys and values", m.bytes as f64 / MIB, m.kv_type))
+            .map(|m| format!("{:.0} MiB with a KV cache of type {}", m.bytes as f64 / MIB, m.kv_type))
             .collect();
-        writeln!(out, "  to run it at a context of 2048 tokens: {}", memory.join(", "))?;
+        writeln!(out, "  memory at a context of 2048 tokens: {}", memory.join(", "))?;
         if let Some(free) = file.free_bytes {
             let short = if free < file.disk_bytes { ", too little" } else { "" };
             writeln!(out, "  free on its disk: {:.0} MiB{short}", free as f64 / MIB)?;
@@ -123,7 +123,7 @@ pub struct ProgressPrinter {
     lines: Mutex<Lines>,
     done: AtomicU64,
     total: AtomicU64,
-    told: AtomicUsize,
+    notes_printed: AtomicUsize,
 }
 
 struct Lines {
@@ -145,7 +145,13 @@ impl ProgressPrinter {
         });
         let now = Instant::now();
         let lines = Mutex::new(Lines { started: now, last: now });
-        Self { bar, lines, done: AtomicU64::new(0), total: AtomicU64::new(0), told: AtomicUsize::new(0) }
+        Self {
+            bar,
+            lines,
+            done: AtomicU64::new(0),
+            total: AtomicU64::new(0),
+            notes_printed: AtomicUsize::new(0),
+        }
     }
 
     pub fn end(&self) {
@@ -154,12 +160,12 @@ impl ProgressPrinter {
         }
     }
 
-    /// How many of the report's notes were told while it worked.
-    pub fn told(&self) -> usize {
-        self.told.load(Relaxed)
+    /// How many of the report's notes have been printed already.
+    pub fn notes_printed(&self) -> usize {
+        self.notes_printed.load(Relaxed)
     }
 
-    /// Counts anew, to `bytes`.
+    /// Restarts the count, up to `bytes`.
     fn next(&self, message: &'static str, bytes: u64) {
         self.done.store(0, Relaxed);
         self.start(bytes);
@@ -175,7 +181,7 @@ impl Progress for ProgressPrinter {
         for text in notes {
             say(format_args!("note: {text}"));
         }
-        self.told.store(notes.len(), Relaxed);
+        self.notes_printed.store(notes.len(), Relaxed);
     }
 
     fn start(&self, bytes: u64) {
@@ -196,7 +202,7 @@ impl Progress for ProgressPrinter {
             return;
         }
         let done = self.done.fetch_add(bytes, Relaxed) + bytes;
-        // Whoever does not get the lock has nothing to say: another thread is just looking.
+        // Without the lock there is nothing to print: another thread has just checked.
         let Ok(mut lines) = self.lines.try_lock() else { return };
         if lines.last.elapsed() < EVERY {
             return;
@@ -216,7 +222,7 @@ impl Progress for ProgressPrinter {
     fn sync(&self, bytes: u64) {
         const MESSAGE: &str = "writing to disk";
         match &self.bar {
-            // Nothing that could be counted.
+            // Nothing to count.
             Some(bar) if bytes == 0 => bar.set_message(MESSAGE),
             _ => self.next(MESSAGE, bytes),
         }

@@ -14,7 +14,8 @@ pub trait Progress: Sync {
     fn advance(&self, bytes: u64) {
         let _ = bytes;
     }
-    /// Everything is encoded; the files are being synced to disk, and `bytes` of them read back for their checksums.
+    /// Everything is encoded; the files are being synced to disk, and `bytes` of them read back for their
+    /// checksums.
     fn sync(&self, bytes: u64) {
         let _ = bytes;
     }

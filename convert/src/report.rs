@@ -14,7 +14,7 @@ use crate::work::Chunk;
 /// How many of the worst tensors a report lists.
 const WORST: usize = 5;
 
-/// What a conversion did ([`Report`]) or would do ([`Forecast`](crate::forecast::Forecast)).
+/// What a conversion did ([`Report`]) or would do ([`Forecast`](crate::Forecast)).
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary<F> {
     /// `general.name`.
@@ -23,12 +23,12 @@ pub struct Summary<F> {
     pub weights: u64,
     /// Bytes of source tensors to read.
     pub source_bytes: u64,
-    /// Of a report: from the first byte read to the last rename. Of a forecast: an estimate from a piece of each format
-    /// that is encoded now; without the time that the disk may need beyond that.
+    /// Of a report: from the first byte read to the last rename. Of a forecast: an estimate from a piece of
+    /// each format that is encoded now; without the time that the disk may need beyond that.
     pub seconds: f64,
     /// One per output, in the order of the options.
     pub outputs: Vec<F>,
-    /// What the person who converts may want to know.
+    /// Notes for the person who converts.
     pub notes: Vec<String>,
 }
 
@@ -75,7 +75,8 @@ pub struct OutputReport {
     pub file: OutputFile,
     /// The tensors with the largest errors, the worst first.
     pub worst: Vec<TensorLoss>,
-    /// Whether the file was compared with the source; the errors are then of all weights, else of every 16th row.
+    /// Whether the file was compared with the source; the errors are then of all weights, else of every 16th
+    /// row.
     pub verified: bool,
     #[serde(skip)]
     tensors: Vec<TensorInfo>,
@@ -103,7 +104,7 @@ pub struct TensorLoss {
     pub relative_error: f64,
 }
 
-/// A path as it is printed: JSON has no way to write one that is not UTF-8.
+/// Writes a path as text: JSON cannot hold one that is not UTF-8.
 pub(crate) fn displayed<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }

@@ -1,4 +1,4 @@
-//! A finished file beside the source it was made of: reopened, decoded, compared weight by weight.
+//! Comparing a finished file with its source: reopened, decoded, compared weight by weight.
 
 use std::io;
 use std::path::Path;
@@ -15,8 +15,8 @@ use crate::report::per_tensor;
 use crate::source::Checkpoint;
 use crate::work::{Chunk, Workers};
 
-/// The relative error that a format may have: far above what any encoder leaves, below what wrong rows (1.4), missing
-/// ones (1) or another tensor give.
+/// The relative error that a format may have: far above what any encoder leaves, below what wrong rows (1.4),
+/// missing ones (1) or another tensor give.
 fn allowed(format: Format) -> f64 {
     match format {
         Format::F32 => 0.0,
@@ -25,11 +25,13 @@ fn allowed(format: Format) -> f64 {
     }
 }
 
-/// Reads the file at `path`. Gives back what each chunk lost, in whole. `allow_nan`: as it was converted.
+/// Compares the file at `path`; returns the error of each chunk, over all its rows. `allow_nan`: as in the
+/// conversion.
 ///
 /// # Errors
-/// [`Error::Verify`] for the first tensor whose bytes do not give their sum, that has NaN or infinity where the source has
-/// a number, or that is not what the source has to the precision of its format; also in a single chunk.
+/// [`Error::Verify`] for the first tensor whose checksum does not match, that has NaN or infinity where
+/// the source has a number, or that is not what the source has to the precision of its format; also in a
+/// single chunk.
 pub(crate) fn verify(
     work: &Workers<'_>,
     tensors: &[(Target, usize)],
@@ -46,7 +48,7 @@ pub(crate) fn verify(
     let checked = checked.map_err(|source| Error::Gguf { path: path.to_owned(), source })?;
     let wrong = |tensor: &str, what: String| Err(Error::Verify { tensor: tensor.to_owned(), what });
     if let Some(tensor) = checked.damaged.first() {
-        return wrong(tensor, "its bytes do not give the sum that the file carries".into());
+        return wrong(tensor, "its checksum does not match".into());
     }
     let file = Checkpoint::open(path)?;
     let losses = work.compare(tensors, chunks, &file, allow_nan, progress)?;
@@ -55,7 +57,8 @@ pub(crate) fn verify(
         let ((target, _), sum) = (&tensors[chunk.target], sums[chunk.target]);
         let stored = file.find(&target.name).and_then(|at| file.tensors()[at].dtype.format());
         let allowed = stored.map_or(0.0, allowed);
-        // Rows far below the tensor's own scale may be lost in whole, as the padding rows of an embedding are.
+        // Rows far below the tensor's own scale may be lost in whole, as the padding rows of an embedding
+        // are.
         let share = (chunk.rows.end - chunk.rows.start) as f64 / target.rows as f64;
         let tiny = if allowed > 0.0 { 1e-6 * sum.power * share } else { 0.0 };
         if loss.error > allowed * allowed * loss.power + tiny {
@@ -103,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn other_weights_than_the_source_s_are_found() {
+    fn weights_that_differ_from_the_source_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-k256-f16");
@@ -163,7 +166,7 @@ mod tests {
             });
             let error = verify("turned.gguf").unwrap_err().to_string();
             assert!(error.contains("blk.0.attn_qkv.weight"), "{preset}: {error}");
-            // The file says itself that it is damaged.
+            // The checksum of the file shows the damage.
             let mut bytes = std::fs::read(&good).unwrap();
             let last = bytes.len() - 40;
             bytes[last] ^= 1;

@@ -1,8 +1,8 @@
 //! `tokenizer.json` -> the vocabulary of a GGUF file: tokens by id, types, merges.
 //!
-//! The tokenizer is recognised by its structure (byte-level BPE behind BLOOM's split), never by a hash. What would give
-//! other ids in GGUF readers is refused by name: other steps or options of the tokenizer, merges without one meaning,
-//! bytes of text without a token, added tokens that ask for more than their own spelling.
+//! The tokenizer is recognised by its structure (byte-level BPE behind BLOOM's split), never by a hash. What
+//! would give other ids in GGUF readers is refused by name: other steps or options of the tokenizer, merges
+//! with several meanings, bytes without a token, added tokens with options besides their spelling.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -24,7 +24,7 @@ pub(crate) const SPLIT: &str = r" ?[^(\s|[.,!?…。，、।۔،])]+";
 pub enum TokenType {
     /// Part of text.
     Normal = 1,
-    /// Steers the model, never shown.
+    /// Controls the model, never shown.
     Control = 3,
     /// Added as a whole, but text.
     UserDefined = 4,
@@ -41,7 +41,7 @@ pub struct Vocabulary {
     pub types: Vec<TokenType>,
     /// `"a b"` in order of rank.
     pub merges: Vec<String>,
-    /// Things a person may want to know.
+    /// Notes for the report.
     pub notes: Vec<String>,
     added: HashMap<String, u32>,
 }
@@ -52,8 +52,8 @@ impl Vocabulary {
     /// `n_vocab`: rows of the embedding, as found in the weights.
     ///
     /// # Errors
-    /// Another kind of tokenizer, ids without a row, two tokens of one spelling or one id, merges of unknown parts or
-    /// listed twice, bytes without a token, added tokens with `lstrip`, `rstrip` or `single_word`.
+    /// Another kind of tokenizer, ids without a row, two tokens of one spelling or one id, merges of unknown
+    /// parts or listed twice, bytes without a token, added tokens with `lstrip`, `rstrip` or `single_word`.
     pub fn read(tokenizer: &[u8], tokenizer_config: Option<&Value>, n_vocab: u64) -> Result<Self, Error> {
         // First the type alone: other models' `vocab` does not even parse.
         let kind: ModelHeader = parse(tokenizer)?;
@@ -75,7 +75,8 @@ impl Vocabulary {
         let mut by_content = HashMap::new();
         for token in &added {
             let marker = [markers::BEGIN, markers::END].contains(&token.content.as_str());
-            // The markers steer the model whatever the checkpoint calls them: as text they would be printed, and typed.
+            // The markers are control tokens even where the checkpoint says otherwise: as text they would be
+            // printed, and typed.
             let kind = if token.special || marker { TokenType::Control } else { TokenType::UserDefined };
             let id = slots.put(&token.content, token.id, kind)?;
             by_content.insert(token.content.clone(), id);
@@ -87,14 +88,15 @@ impl Vocabulary {
                 return Err(bad(format!("token {id} {content} has {flag}, which GGUF readers do not do")));
             }
         }
-        // What is not added is text, and text is spelled in the 256 characters that stand for bytes.
+        // Tokens that are not added are text, spelled in the 256 characters that stand for bytes.
         for (token, id) in &json.model.vocab.0 {
             if !by_content.contains_key(token) && !token.chars().all(|c| spells.contains(&c)) {
                 let token = quoted(token);
                 return Err(bad(format!("token {id} {token} is not spelled in the byte-level alphabet")));
             }
         }
-        // Without its token a byte would be dropped here and abort the program there. Bytes that UTF-8 never has do not matter.
+        // Without its token a byte would be dropped here and abort the program there. Bytes that UTF-8 never
+        // has do not matter.
         let known: HashSet<&str> = json.model.vocab.0.iter().map(|(t, _)| t.as_str()).collect();
         for (byte, c) in (0u8..=255).zip(&alphabet) {
             let in_text = !matches!(byte, 0xc0 | 0xc1 | 0xf5..);
@@ -107,7 +109,7 @@ impl Vocabulary {
         let unused = types.iter().filter(|t| **t == TokenType::Unused).count();
         if unused > 0 {
             notes.push(format!(
-                "{unused} of {} rows have no token: named [PADn], never to be sampled",
+                "{unused} of {} rows have no token: named [PADn], never sampled",
                 tokens.len()
             ));
         }
@@ -159,7 +161,8 @@ impl Slots {
         Ok(id as u32)
     }
 
-    /// Names the holes and makes sure that no spelling comes twice: a duplicate aborts other readers.
+    /// Names the rows without a token and refuses a spelling that occurs twice: a duplicate aborts other
+    /// readers.
     fn finish(self) -> Result<(Vec<String>, Vec<TokenType>), Error> {
         let filled = self.rows.into_iter().enumerate();
         let (tokens, types): (Vec<String>, Vec<TokenType>) =
@@ -190,7 +193,7 @@ fn merges(model: &TokenizerModel) -> Result<Vec<String>, Error> {
         for part in [a, b] {
             // A space would be read back as the separator; the byte-level alphabet has none.
             if part.is_empty() || part.contains(' ') {
-                return Err(bad(format!("merge {rank}: {} can not be a token", quoted(part))));
+                return Err(bad(format!("merge {rank}: {} cannot be a token", quoted(part))));
             }
             if !known.contains(part) {
                 return Err(bad(format!("merge {rank}: {} is no token", quoted(part))));
@@ -218,12 +221,12 @@ fn check_structure(json: &TokenizerJson, config: Option<&Value>) -> Result<(), E
     let set = |v: &Value| !v.is_null();
     if set(&json.normalizer) {
         let normalizer = shown_json(&json.normalizer);
-        return Err(bad(format!("normalizer {normalizer} is not known here, expected none")));
+        return Err(bad(format!("normalizer {normalizer} is not supported, expected none")));
     }
     check_pre_tokenizer(&json.pre_tokenizer)?;
     if set(&json.post_processor) && json.post_processor["type"] != "ByteLevel" {
         return Err(bad(format!(
-            "post_processor {} is not known here, expected ByteLevel or none",
+            "post_processor {} is not supported, expected ByteLevel or none",
             shown_json(&json.post_processor["type"])
         )));
     }
@@ -279,7 +282,8 @@ fn check_pre_tokenizer(pre: &Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// The printable characters that stand for the 256 bytes, by byte: printable Latin-1 for itself, the rest from U+0100 on.
+/// The printable characters that stand for the 256 bytes, by byte: printable Latin-1 for itself, the rest
+/// from U+0100 on.
 fn byte_alphabet() -> Vec<char> {
     let itself = |b: u8| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     let mut others = '\u{100}'..;
@@ -324,7 +328,7 @@ struct ModelHeader {
 
 #[derive(Deserialize)]
 struct ModelType {
-    /// Old files do not say; they are BPE if the rest parses.
+    /// Absent in old files; those are BPE if the rest parses.
     #[serde(rename = "type")]
     kind: Option<String>,
     #[serde(rename = "vocab")]
@@ -378,7 +382,7 @@ enum Merge {
     Text(String),
 }
 
-/// A JSON object as it is written: a map type would hide a key that comes twice.
+/// A JSON object in its written order: a map type would hide a duplicate key.
 struct VocabularyEntries(Vec<(String, u64)>);
 
 impl<'de> Deserialize<'de> for VocabularyEntries {

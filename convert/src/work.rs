@@ -1,6 +1,6 @@
-//! The threads: claim some rows, read, permute, encode, write. A few MiB per thread, whatever the model.
+//! The worker threads: claim some rows, read, permute, encode, write. A few MiB per thread for any model.
 //!
-//! Beside them one thread puts what is finished on the disk and notes it in the journals.
+//! One more thread syncs the finished chunks to disk and notes them in the journals.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -22,11 +22,11 @@ use crate::source::{Checkpoint, Dtype};
 
 /// Weights per chunk: 1 MiB as `f32`.
 pub(crate) const CHUNK: u64 = 1 << 18;
-/// Every so many rows one is decoded again, for the report of what encoding lost.
+/// One row in so many is decoded again, to report the encoding error.
 const SAMPLE: u64 = 16;
-/// Time between two looks at what is to be noted in the journals, at the least.
+/// The least time between two updates of the journals.
 const NOTE_EVERY: Duration = Duration::from_millis(50);
-/// Waiting for the disk takes at most this share of the time.
+/// Syncs take at most one part in so many of the time.
 const NOTE_SHARE: u32 = 20;
 /// The smallest magnitude that rounds to infinity in F16.
 const F16_OVERFLOW: f32 = 65520.0;
@@ -80,7 +80,7 @@ struct Scratch {
     blocks: Vec<u8>,
 }
 
-/// What the threads share.
+/// What the worker threads share.
 pub(crate) struct Workers<'a> {
     pub checkpoint: &'a Checkpoint,
     pub pool: &'a rayon::ThreadPool,
@@ -124,7 +124,7 @@ impl Workers<'_> {
         }
     }
 
-    /// Looks at what the journals say is there, and takes as done what is. Gives back how many chunks.
+    /// Checks the chunks that the journals list and marks the good ones as done. Returns their number.
     pub(crate) fn resume(
         &self,
         tensors: &[(Target, usize)],
@@ -166,7 +166,7 @@ impl Workers<'_> {
             });
             let done = self.each(chunks.len(), |scratch, i| {
                 if broken.load(Relaxed) {
-                    // What is broken is told by the other thread.
+                    // The journal thread reports the error.
                     return Err(Error::Interrupted);
                 }
                 let (target, source) = &tensors[chunks[i].target];
@@ -206,9 +206,9 @@ impl Workers<'_> {
         let Scratch { rows: weights, other, row, blocks } = scratch;
         self.read(target, source, &chunk.rows, weights, other)?;
         let weights = weights.as_slice();
-        // Of all outputs, not of those that lack it: what is refused does not depend on what is there.
+        // Of all outputs, not only of those that lack it: a refusal must not depend on resumed chunks.
         let has = |p: fn(Format) -> bool| outputs.iter().any(|o| p(o.format(chunk.target)));
-        // What goes into formats that keep NaN, and what goes into those whose scales it would spoil.
+        // Weights for formats that keep NaN, and weights for formats whose scales a NaN would spoil.
         let (mut clean, mut zeroed) = (weights, 0);
         if !options.allow_nan {
             self.refuse_unfit(target, source, weights, has(|f| f == Format::F16))?;
@@ -227,7 +227,7 @@ impl Workers<'_> {
             blocks.resize(bytes, 0);
             let mut loss = Loss::default();
             if self.checkpoint.tensors()[source].dtype == Dtype::Quantised(format) && zeroed == 0 {
-                // As it is: encoding again would add an error, however small.
+                // Copied: encoding again would add an error.
                 self.checkpoint.read_blocks(source, chunk.rows.clone(), blocks)?;
             } else {
                 let weights = if format.block_weights() > 1 {
@@ -258,10 +258,10 @@ impl Workers<'_> {
         Ok(())
     }
 
-    /// Reads every storage of the source whose file carries its sum.
+    /// Checks every storage of the source whose file has a checksum of it.
     ///
     /// # Errors
-    /// The first whose bytes do not give it.
+    /// The first whose checksum does not match.
     pub(crate) fn check_sums(&self, progress: &dyn Progress) -> Result<(), Error> {
         let storages = self.checkpoint.summed();
         let on = |bytes| {
@@ -272,11 +272,11 @@ impl Workers<'_> {
         checked.map_err(|(_, e)| e)
     }
 
-    /// Reads a finished file beside the source: what each chunk lost, in whole.
+    /// Compares a finished file with the source: the error of each chunk, over all its rows.
     ///
     /// # Errors
-    /// [`Error::Verify`] names the first tensor that is not in the file, or where that has NaN or infinity and the source
-    /// a number. `allow_nan`: but for those that the format can not hold.
+    /// [`Error::Verify`] names the first tensor that is not in the file, or where that has NaN or infinity
+    /// and the source a number. `allow_nan`: except numbers that the format cannot hold.
     pub(crate) fn compare(
         &self,
         tensors: &[(Target, usize)],
@@ -296,7 +296,7 @@ impl Workers<'_> {
             })?;
             row.resize(rows.len(), 0.0);
             file.read_rows(at, chunks[i].rows.clone(), row)?;
-            // Infinite and missing numbers have no error where they were asked for.
+            // Infinite numbers and NaN count as exact where the options allow them.
             let format = file.tensors()[at].dtype.format();
             for (n, (x, y)) in rows.iter_mut().zip(row.iter_mut()).enumerate() {
                 if !x.is_finite() || (allow_nan && y.is_infinite() && overflows(format, *x)) {
@@ -370,7 +370,7 @@ impl Workers<'_> {
         })
     }
 
-    /// The error of one chunk, told for the whole tensor.
+    /// Turns the error of one chunk into one with the counts of the whole tensor.
     fn count_whole(&self, target: &Target, source: usize, mut error: Error) -> Result<Error, Error> {
         let (bad, large) = (AtomicU64::new(0), AtomicU64::new(0));
         let parts = chunks([target]);
@@ -416,7 +416,7 @@ impl Workers<'_> {
     }
 }
 
-/// How chunks are made.
+/// How chunks are encoded.
 #[derive(Clone, Copy)]
 pub(crate) struct EncodeOptions<'a> {
     pub allow_nan: bool,
@@ -428,7 +428,7 @@ pub(crate) fn row_bytes(format: Format, target: &Target) -> usize {
     format.row_bytes(target.cols as usize).expect("the plan chose a format whose blocks divide the row")
 }
 
-/// Notes what is finished now and then until the other end is dropped, and once more then.
+/// Notes the finished chunks from time to time until the other end is dropped, and once more then.
 fn note_all(outputs: &[Output<'_>], ended: mpsc::Receiver<()>) -> Result<(), Error> {
     let mut wait = NOTE_EVERY;
     loop {
@@ -444,7 +444,7 @@ fn note_all(outputs: &[Output<'_>], ended: mpsc::Receiver<()>) -> Result<(), Err
     }
 }
 
-/// How many weights are NaN or infinite, and how many finite ones F16 can not hold.
+/// How many weights are NaN or infinite, and how many finite ones F16 cannot hold.
 fn unfit(weights: &[f32]) -> (u64, u64) {
     // NaN compares false. One cheap pass for the usual case.
     if weights.iter().all(|x| x.abs() < F16_OVERFLOW) {

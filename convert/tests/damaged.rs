@@ -1,6 +1,8 @@
-//! Damaged copies of whole model files, converted: each ends in a file or an error, within 10 seconds and 1 GiB.
+//! Damaged copies of whole model files, converted: each ends in a file or an error, within 10 seconds and 1
+//! GiB.
 //!
-//! `HUOZI_DAMAGED=5000` makes as many copies of each kind. In a binary of its own: it watches the process's memory.
+//! `HUOZI_DAMAGED=5000` makes as many copies of each kind. In a binary of its own: it watches the process's
+//! memory.
 
 mod hostile_support;
 
@@ -10,13 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
-use hostile_support::damage::{Random, Watch, count};
+use hostile_support::damage::{Watch, count, damage};
 use huozi_convert::ErrorKind;
 use huozi_convert::pipeline::run;
 use huozi_convert::plan::Preset;
 use huozi_convert::synth::{CheckpointLayout, CheckpointRecipe};
 use huozi_convert::{Options, Source};
 use huozi_quant::bloom::shape::Shape;
+use huozi_quant::random::Random;
 
 /// One test at a time: all watch the same process.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -34,7 +37,7 @@ fn options(source: Source, out: &Path) -> Options {
 }
 
 /// Converts `count` damaged copies of `name` among `files`; `source` makes a source of them.
-fn damage(what: &str, good: &[u8], out: &Path, source: impl Fn(Vec<u8>) -> Source) {
+fn convert_damaged(what: &str, good: &[u8], out: &Path, source: impl Fn(Vec<u8>) -> Source) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let convert = |bytes| run(&options(source(bytes), out), &(), &AtomicBool::new(false));
     convert(good.to_vec()).unwrap();
@@ -43,7 +46,7 @@ fn damage(what: &str, good: &[u8], out: &Path, source: impl Fn(Vec<u8>) -> Sourc
     let mut whole = 0;
     let mut said = std::collections::BTreeSet::new();
     for seed in 1..=count() {
-        let bytes = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)).damage(good, 4096);
+        let bytes = damage(&mut Random::new(seed), good, 4096);
         match watch.case(&format!("{what}, seed {seed}"), || convert(bytes)) {
             Ok(_) => {
                 whole += 1;
@@ -72,7 +75,7 @@ fn in_memory(what: &str, layout: CheckpointLayout, name: &'static str) {
     let read = |name: &str| fs::read(folder.join(name)).unwrap();
     let texts = ["config.json", "tokenizer.json", "tokenizer_config.json"]
         .map(|name| (name.to_owned(), Cow::<'static, [u8]>::Owned(read(name))));
-    damage(what, &read(name), &dir.path().join("out.gguf"), |bytes| {
+    convert_damaged(what, &read(name), &dir.path().join("out.gguf"), |bytes| {
         let mut files = texts.to_vec();
         files.push((name.into(), Cow::Owned(bytes)));
         Source::Memory(files)
@@ -97,7 +100,7 @@ fn gguf() {
     run(&Options::new(Source::Path(folder), Preset::F16, &good), &(), &AtomicBool::new(false)).unwrap();
     let good = fs::read(good).unwrap();
     let damaged = dir.path().join("damaged.gguf");
-    damage("gguf", &good, &dir.path().join("out.gguf"), |bytes| {
+    convert_damaged("gguf", &good, &dir.path().join("out.gguf"), |bytes| {
         fs::write(&damaged, bytes).unwrap();
         Source::Path(damaged.clone())
     });

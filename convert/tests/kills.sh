@@ -48,4 +48,4 @@ if [ -e $out.partial ]; then
     [ "$(sha256sum <$out)" = "$expected" ] || { echo "other bytes after $killed kills"; exit 1; }
     finished=$((finished + 1))
 fi
-echo "$killed kills, $resumed runs went on where another had stopped, $finished files, all the same"
+echo "$killed kills, $resumed runs resumed, $finished files, all with equal bytes"

@@ -15,6 +15,7 @@ use huozi_quant::attention::{
 use huozi_quant::formats::F16;
 use huozi_quant::kernels::Isa;
 use huozi_quant::kv::BLOCK;
+use huozi_quant::random::Random;
 use huozi_quant::team::{Crew, Team};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -26,13 +27,8 @@ const DEPTH: usize = 2048;
 const LAYERS: usize = 8;
 
 fn values(n: usize, seed: u32) -> Vec<f32> {
-    let mut s = seed;
-    (0..n)
-        .map(|_| {
-            s = s.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (s >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
+    let mut random = Random::new(seed.into());
+    (0..n).map(|_| random.signed_unit()).collect()
 }
 
 /// `[layer][block][head]`.

@@ -9,19 +9,15 @@
 use huozi_quant::Format;
 use huozi_quant::encode::encode_rows;
 use huozi_quant::kernels::Isa;
+use huozi_quant::random::Random;
 use std::time::Instant;
 
 const COLS: usize = 4096;
 const ROWS: usize = 16;
 
-/// Sums of twelve uniform numbers.
 fn values(n: usize, seed: u32) -> Vec<f32> {
-    let mut s = seed;
-    let mut unit = || {
-        s = s.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (s >> 8) as f32 / (1 << 24) as f32
-    };
-    (0..n).map(|_| ((0..12).map(|_| unit()).sum::<f32>() - 6.0) * 0.02).collect()
+    let mut random = Random::new(seed.into());
+    (0..n).map(|_| random.normal() * 0.02).collect()
 }
 
 fn median(mut seconds: Vec<f64>) -> f64 {

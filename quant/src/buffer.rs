@@ -38,7 +38,7 @@ impl<T: Pod> Buffer<T> {
         Self { store: Store::Pages(pages), len }
     }
 
-    /// Makes it `len` values, whatever they are now; memory that is there already is used again.
+    /// Makes it `len` values of any content; reuses the memory it has.
     pub fn resize(&mut self, len: usize) {
         let room = match &self.store {
             Store::Heap(vec) => vec.len(),

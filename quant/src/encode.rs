@@ -73,28 +73,7 @@ pub fn encode_rows(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// splitmix64.
-    struct Random(u64);
-
-    impl Random {
-        fn bits(&mut self) -> u64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
-        }
-
-        /// Below 1.
-        fn unit(&mut self) -> f32 {
-            (self.bits() >> 40) as f32 / (1 << 24) as f32
-        }
-
-        /// Close to normal.
-        fn normal(&mut self) -> f32 {
-            (0..12).map(|_| self.unit()).sum::<f32>() - 6.0
-        }
-    }
+    use crate::random::Random;
 
     /// Rows of `cols` of every kind: whole and half batches of good blocks, blocks that are nothing, flat,
     /// huge, tiny, not finite, or any bits at all, beside each other.
@@ -131,7 +110,7 @@ mod tests {
     #[test]
     fn every_isa_writes_the_bytes_of_scalar() {
         eprintln!("ISAs: {:?}", Isa::all());
-        let mut r = Random(1);
+        let mut r = Random::new(1);
         // Half a batch, one, one and a half, some and a bit.
         for (cols, n) in [(256, 40), (512, 20), (768, 20), (2304, 8)] {
             let x = rows(&mut r, n, cols);
@@ -160,7 +139,7 @@ mod tests {
     /// Blocks share vectors when they are searched: what is in one must not reach another.
     #[test]
     fn no_block_depends_on_what_the_others_are() {
-        let mut r = Random(2);
+        let mut r = Random::new(2);
         let cols = 1024;
         let x = rows(&mut r, 1, cols);
         for &format in Format::ALL.iter().filter(|f| f.block_weights() == 256) {

@@ -1,7 +1,8 @@
-//! The local Hugging Face cache: `ORG/NAME` -> the folder of a snapshot. It is looked up; nothing is ever downloaded.
+//! The local Hugging Face cache: `ORG/NAME` -> the folder of a snapshot. It is looked up; nothing is ever
+//! downloaded.
 //!
-//! In: a name and what the environment says about the place of the cache. Out: a folder. What lies in the folder is the
-//! business of the caller: the converter reads checkpoints there, the runtime GGUF files.
+//! In: a name and what the environment says about the place of the cache. Out: a folder. What lies in the
+//! folder is the business of the caller: the converter reads checkpoints there, the runtime GGUF files.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -57,7 +58,7 @@ impl CacheEnv {
 #[non_exhaustive]
 pub enum Error {
     /// It is not in the cache.
-    #[error("{what}; looked at: {}", .looked.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
+    #[error("{what}; searched: {}", list(looked))]
     NotFound {
         /// What is missing.
         what: String,
@@ -82,8 +83,8 @@ pub enum Error {
     },
 }
 
-/// The folder of the snapshot of `name` (`ORG/NAME` or `NAME`), which the caller has found to be no path: the one that
-/// `refs/main` names, or the only one there is.
+/// The folder of the snapshot of `name` (`ORG/NAME` or `NAME`), which the caller has found to be no path: the
+/// one that `refs/main` names, or the only one there is.
 ///
 /// # Errors
 /// No such model, snapshot or cache; more than one snapshot and no `refs/main`.
@@ -148,8 +149,8 @@ pub fn find(name: &Path, env: &CacheEnv) -> Result<PathBuf, Error> {
     }
 }
 
-/// The folder of a model in the cache: `ORG/NAME` -> `models--ORG--NAME`; `None` for text that cannot be the name of a
-/// model.
+/// The folder of a model in the cache: `ORG/NAME` -> `models--ORG--NAME`; `None` for text that cannot be the
+/// name of a model.
 pub fn folder_name(name: &Path) -> Option<String> {
     let name = name.to_str()?;
     let parts: Vec<_> = name.split('/').collect();
@@ -203,8 +204,12 @@ fn is_plain(name: &str) -> bool {
         && !name.chars().any(|c| c == '/' || c == '\\' || c == ':' || c.is_control())
 }
 
-/// Text from outside as it may stand in a message: at most 80 characters, no control characters (they could drive the
-/// reader's terminal).
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Text from outside as it may stand in a message: at most 80 characters, no control characters (they could
+/// drive the reader's terminal).
 fn shown(text: &str) -> String {
     let mut out: String = text.chars().take(SHOWN_CHARS).flat_map(char::escape_debug).collect();
     if text.chars().nth(SHOWN_CHARS).is_some() {

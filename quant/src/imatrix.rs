@@ -1,5 +1,5 @@
-//! Importance of each column of a matrix, as `llama-imatrix` writes it: the mean square of the activation that the column
-//! is multiplied with.
+//! Importance of each column of a matrix, as `llama-imatrix` writes it: the mean square of the activation
+//! that the column is multiplied with.
 //!
 //! Two formats, told apart by their first bytes. The older one, all numbers 32 bits, little-endian:
 //!
@@ -8,8 +8,9 @@
 //! chunks i32 | length i32 | name of the text file
 //! ```
 //!
-//! The newer one is a GGUF file with two F32 tensors per entry: `NAME.in_sum2`, sums of squares, and `NAME.counts`, how
-//! many activations were summed. Names are GGUF's names of tensors. Any bytes at all give a matrix or an [`Error`].
+//! The newer one is a GGUF file with two F32 tensors per entry: `NAME.in_sum2`, sums of squares, and
+//! `NAME.counts`, how many activations were summed. Names are GGUF's names of tensors. Any bytes at all give
+//! a matrix or an [`Error`].
 
 use std::collections::HashMap;
 

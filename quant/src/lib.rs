@@ -1,8 +1,9 @@
 //! Quantised weight formats, the GGUF container and the CPU kernels of `huozi`.
 //!
-//! In: the bytes of a GGUF file, or rows of `f32`. Out: blocks, decoded rows, and products of a quantised matrix with
-//! activations. Of models it knows BLOOM's sizes, tensors and mixtures of formats ([`bloom`]); the forward pass, tokens
-//! and checkpoints are the business of other packages. [`hub`] finds what lies in the local Hugging Face cache.
+//! In: the bytes of a GGUF file, or rows of `f32`. Out: blocks, decoded rows, and products of a quantised
+//! matrix with activations. Of models it knows BLOOM's sizes, tensors and mixtures of formats ([`bloom`]);
+//! the forward pass, tokens and checkpoints are the business of other packages. [`hub`] finds what lies in
+//! the local Hugging Face cache.
 //!
 //! ```text
 //! {formats, tile} <- kernels <- elementwise <- attention -> kv;   {formats, kernels} <- encode

@@ -24,7 +24,7 @@ pub enum How {
 /// Read in pieces of this size, so that one system call never takes seconds.
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// Places that are looked at to tell whether a file is in memory.
+/// Pages that are sampled to tell whether a file is in memory.
 const PROBES: usize = 256;
 
 /// Longer than a page takes that is in memory (under 5 microseconds), less than any disk takes.
@@ -62,9 +62,9 @@ impl Bytes {
     /// The start of a file opened here is page-aligned, empty files aside.
     ///
     /// # Errors
-    /// Whatever opening, mapping or reading gives; `InvalidInput` for what is not a regular file (a mapped device
-    /// or pipe has no length to hold on to); `FileTooLarge` when the address space is too small; with [`How::Read`],
-    /// `UnexpectedEof` or `InvalidData` when the file shrinks or grows meanwhile.
+    /// The error of opening, mapping or reading; `InvalidInput` for what is not a regular file (a mapped
+    /// device or pipe has no length to hold on to); `FileTooLarge` when the address space is too small; with
+    /// [`How::Read`], `UnexpectedEof` or `InvalidData` when the file shrinks or grows meanwhile.
     pub fn open(path: &Path, how: How) -> io::Result<Bytes> {
         Self::open_watched(path, how, &mut |_| {})
     }
@@ -113,9 +113,9 @@ impl Bytes {
         Ok(Bytes { store: Arc::new(Store::Map(buffer.make_read_only()?)), range: 0..len })
     }
 
-    /// Brings these bytes in from the file, front to back, `on(bytes so far)` after each piece: what a cold file costs is
-    /// paid here, where somebody can watch or stop it, and not by the first token. Gives back at once where they are in
-    /// memory already.
+    /// Brings these bytes in from the file, front to back, `on(bytes so far)` after each piece: what a cold
+    /// file costs is paid here, with progress and a cancel flag, and not by the first token. Gives back
+    /// at once where they are in memory already.
     pub fn page_in(&self, on: &mut dyn FnMut(u64) -> ControlFlow<()>) {
         if self.seems_cold() {
             self.fetch(on);
@@ -148,8 +148,8 @@ impl Bytes {
         slow.count() > PROBES / 64
     }
 
-    /// Tells the system that a part of these bytes is about to be read, what lies past their end aside. Advice only: a
-    /// kernel that refuses it still serves the pages.
+    /// Tells the system that a part of these bytes is about to be read, what lies past their end aside.
+    /// Advice only: a kernel that refuses it still serves the pages.
     fn will_need(&self, part: Range<usize>) {
         #[cfg(unix)]
         if let Store::File(map, _) | Store::Map(map) = &*self.store {
@@ -158,11 +158,12 @@ impl Bytes {
         }
     }
 
-    /// Keeps the whole mapping or buffer in memory until its last range is dropped: no page of it is dropped or swapped.
+    /// Keeps the whole mapping or buffer in memory until its last range is dropped: no page of it is dropped
+    /// or swapped.
     ///
     /// # Errors
-    /// What `mlock` says, mostly that the process may not lock so much; `Unsupported` for bytes that were allocated
-    /// elsewhere.
+    /// What `mlock` says, mostly that the process may not lock so much; `Unsupported` for bytes that were
+    /// allocated elsewhere.
     pub fn lock(&self) -> io::Result<()> {
         match &*self.store {
             #[cfg(unix)]
@@ -171,8 +172,8 @@ impl Bytes {
         }
     }
 
-    /// Whether a mapped file still is as long as the mapping: a page past its end could only end the process. A look at
-    /// the length, no promise for the next moment. Bytes that are no mapped file are whole always.
+    /// Whether a mapped file still is as long as the mapping: a page past its end could only end the process.
+    /// Checks the length now; it may change later. Bytes that are no mapped file are always complete.
     ///
     /// # Errors
     /// `UnexpectedEof` when it is shorter, what the system says when it does not tell.
@@ -246,14 +247,15 @@ fn regular(metadata: &fs::Metadata) -> io::Result<()> {
 
 fn map_file(file: &File, len: usize) -> io::Result<Mmap> {
     // SAFETY: `len` is the length `fstat` gave for this open regular file (checked in `Bytes::open`), and the
-    // mapping is read-only. That is all we can check. A mapping is a window on a file that belongs to everybody:
-    // another process may truncate it, and then touching a lost page ends the process with SIGBUS; or write to it,
-    // and then bytes behind a `&[u8]` change, which Rust's memory model does not allow for. No lock of ours can
-    // prevent either. What we do: nothing in this workspace writes a model file in place (a new file is written
-    // under another name and renamed over), readers of `gguf` re-check every length they take from the mapping,
-    // so changed bytes give wrong text or wrong numbers but no access outside the mapping, `Bytes::check_length` finds
-    // a file that was shortened between two steps, and whoever cannot trust the file's other users has `How::Read`. As with ripgrep's use of memory maps, this reasoning should be
-    // treated as suspect.
+    // mapping is read-only. That is all we can check. A mapping is a window on a file that belongs to
+    // everybody: another process may truncate it, and then touching a lost page ends the process with SIGBUS;
+    // or write to it, and then bytes behind a `&[u8]` change, which Rust's memory model does not allow for.
+    // No lock of ours can prevent either. What we do: nothing in this workspace writes a model file in place
+    // (a new file is written under another name and renamed over), readers of `gguf` re-check every length
+    // they take from the mapping, so changed bytes give wrong text or wrong numbers but no access outside the
+    // mapping, `Bytes::check_length` finds a file that was shortened between two steps, and a program that
+    // cannot trust the file's other users has `How::Read`. As with ripgrep's use of memory maps, this
+    // reasoning should be treated as suspect.
     unsafe { MmapOptions::new().len(len).map(file) }
 }
 

@@ -196,17 +196,13 @@ pub fn matmul(
 mod tests {
     use super::*;
     use crate::formats::Activation;
+    use crate::random::Random;
     use crate::team::Team;
     use std::sync::atomic::AtomicBool;
 
     fn values(n: usize, seed: u32) -> Vec<f32> {
-        let mut s = seed;
-        (0..n)
-            .map(|_| {
-                s = s.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (s >> 8) as f32 / (1 << 23) as f32 - 1.0
-            })
-            .collect()
+        let mut random = Random::new(seed.into());
+        (0..n).map(|_| random.signed_unit()).collect()
     }
 
     fn matrix(format: Format, rows: usize, cols: usize) -> QMatrix {
@@ -318,11 +314,8 @@ mod tests {
     /// Blocks of any bytes, scales that are not finite among them: what a hostile file may hold.
     #[test]
     fn arbitrary_blocks_have_the_bits_of_the_scalar_code() {
-        let mut s = 1u32;
-        let mut byte = || {
-            s = s.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (s >> 24) as u8
-        };
+        let mut random = Random::new(1);
+        let mut byte = || random.bits() as u8;
         let same = |a: &[f32], b: &[f32]| {
             a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()))
         };

@@ -11,6 +11,7 @@ use huozi_quant::formats::Format;
 use huozi_quant::gguf::Reader;
 use huozi_quant::kernels::Isa;
 use huozi_quant::map::How;
+use huozi_quant::random::Random;
 use huozi_token::{Specials, Tokenizer};
 use std::path::Path;
 
@@ -71,43 +72,15 @@ fn decoded_weights_are_llama_cpps() {
             }
         }
     }
-    let mut state = 1u64;
+    let mut random = Random::new(1);
     for &format in Format::ALL {
         // Every bit pattern, also those no encoder writes: scales that are subnormal, infinite, no number.
-        let blocks: Vec<u8> = (0..format.block_bytes() * 4096)
-            .map(|_| {
-                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                (state >> 56) as u8
-            })
-            .collect();
+        let blocks: Vec<u8> = (0..format.block_bytes() * 4096).map(|_| random.bits() as u8).collect();
         match ggml::dequantize(format, &blocks) {
             Some(theirs) => same_weights(&decode(format, &blocks), &theirs, format.name()),
             None => assert_eq!(format, Format::F32, "llama.cpp does not decode it"),
         }
         assert!(format == Format::F32 || seen.contains(&format), "{format} in no file of nano");
-    }
-}
-
-/// A generator with the same numbers everywhere (splitmix64).
-struct Random(u64);
-
-impl Random {
-    /// In (0, 1).
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (((z ^ (z >> 31)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    }
-
-    fn gauss(&mut self) -> f64 {
-        (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
-    }
-
-    /// Student's t with four degrees of freedom: heavy tails.
-    fn student(&mut self) -> f64 {
-        let chi: f64 = (0..4).map(|_| self.gauss().powi(2)).sum();
-        self.gauss() / (chi / 4.0).sqrt()
     }
 }
 
@@ -130,9 +103,9 @@ fn rmse(format: Format, blocks: &[u8], x: &[f32], weight: impl Fn(usize, f64) ->
 fn encoders_err_no_more_than_llama_cpps() {
     // Rows of nano's matrices have 256 and 1024 columns: all are read as rows of 256.
     const COLS: usize = 256;
-    let mut r = Random(3);
+    let mut r = Random::new(3);
     let gauss: Vec<f32> = (0..COLS * 512).map(|_| (0.02 * r.gauss()) as f32).collect();
-    let heavy: Vec<f32> = (0..COLS * 512).map(|_| (0.02 * r.student()) as f32).collect();
+    let heavy: Vec<f32> = (0..COLS * 512).map(|_| (0.02 * r.student4()) as f32).collect();
     let reader = Reader::open(&model("nano", Preset::F16), How::Map).unwrap();
     let mut nano = Vec::new();
     for tensor in reader.tensors().iter().filter(|t| t.format == Format::F16) {

@@ -24,8 +24,8 @@ pub struct Bpe {
 const NO_TOKEN: u32 = u32::MAX;
 
 impl Bpe {
-    /// A merge into a control token is left out: text must never become one, whatever the file
-    /// says. A merge listed twice has its later rank, as in the `tokenizers` crate.
+    /// A merge into a control token is left out: text must never become one, even if the file
+    /// says so. A merge listed twice has its later rank, as in the `tokenizers` crate.
     ///
     /// # Errors
     /// A merge that names tokens which do not exist; a byte without a token.

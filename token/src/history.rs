@@ -1,17 +1,16 @@
-//! How much of a conversation fits into a prompt.
+//! Fits a conversation into the limits of a prompt.
 //!
-//! In: all messages, the current one last. Out: the ids of the prompt, and which exchanges had to
-//! be left out: always the oldest. An exchange is a message of the person and what follows up to
+//! In: all messages, the current one last. Out: the ids of the prompt, and how many of the oldest
+//! exchanges were dropped. An exchange is a message of the person and what follows up to
 //! the next one; system messages in front stay.
 
 use crate::chat::{ChatError, ChatFormat, Message, Role};
 use crate::tokenizer::Tokenizer;
 
-/// How much is dropped once a limit is passed.
+/// How many exchanges are dropped when a limit is exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HistoryRule {
-    /// As Huozi's demo: as little as possible. At the limit almost everything is read again at
-    /// every turn.
+    /// As Huozi's demo: as few as possible. At the limit almost the whole prompt is read again in every turn.
     Demo,
     /// Down to two thirds of the limit passed, so that the next turns only add. The current
     /// exchange stays if it alone is longer than that.
@@ -45,7 +44,7 @@ impl PromptLimits {
 pub struct FittedPrompt {
     /// The ids, up to where the answer begins.
     pub ids: Vec<u32>,
-    /// How many of the oldest exchanges were dropped. From now on the caller goes on without them:
+    /// How many of the oldest exchanges were dropped. The caller continues without them:
     /// given again they would be counted and dropped again.
     pub dropped_exchanges: usize,
 }

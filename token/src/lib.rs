@@ -1,14 +1,15 @@
 //! Text to token ids and back, chat formats, and the limits of a conversation.
 //!
-//! In: the vocabulary of a GGUF file, text, messages. Out: ids, and text from the bytes of ids. Knows nothing of models,
-//! engines or sampling.
+//! In: the vocabulary of a GGUF file, text, messages. Out: ids, and text from the bytes of ids. Knows nothing
+//! of models, engines or sampling.
 //!
-//! The ids are those that the `tokenizers` crate gives with the checkpoint's `tokenizer.json`, in both modes of
-//! [`Specials`]. Message text is always tokenised with [`Specials::Plain`]: text that spells a control token never
-//! becomes one.
+//! The ids are those that the `tokenizers` crate gives with the checkpoint's `tokenizer.json`, in both modes
+//! of [`Specials`]. Message text is always tokenised with [`Specials::Plain`]: text that spells a control
+//! token never becomes one.
 //!
 //! ```text
-//! error, markers <- vocabulary <- bpe <- tokenizer <- chat <- history;   {decode_stream, vocabulary} <- text_stream
+//! {error, markers} <- vocabulary <- bpe <- tokenizer <- chat <- history
+//! {decode_stream, vocabulary} <- text_stream
 //! ```
 #![forbid(unsafe_code)]
 

@@ -15,10 +15,11 @@ macro_rules! huozi_system {
 /// The system text of Huozi's format when a conversation has none.
 pub const DEFAULT_SYSTEM: &str = huozi_system!();
 
-/// Huozi's format as a Jinja template, for GGUF files: the system message (always), the other messages, the beginning of
-/// the answer.
+/// Huozi's format as a Jinja template, for GGUF files: the system message (always), the other messages, the
+/// beginning of the answer.
 ///
-/// One line, every newline an escape inside a string: `trim_blocks` and `lstrip_blocks` cannot change the rendered text.
+/// One line, every newline an escape inside a string: `trim_blocks` and `lstrip_blocks` cannot change the
+/// rendered text.
 pub const TEMPLATE: &str = concat!(
     "{% if messages and messages[0]['role'] in ['system', '系统'] %}",
     "{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}",

@@ -12,8 +12,8 @@ use crate::vocabulary::{Lookup, Vocabulary, VocabularyParts};
 pub enum Specials {
     /// A spelled control token becomes its id: for template text.
     Parse,
-    /// A spelled control token is text like any other: for everything that a person typed. Added tokens that are
-    /// text (user-defined ones) are still found.
+    /// A spelled control token is text like any other: for everything that a person typed. Added tokens that
+    /// are text (user-defined ones) are still found.
     Plain,
 }
 
@@ -89,8 +89,8 @@ impl Tokenizer {
         self.controls.split(text, f);
     }
 
-    /// The text of `ids`; bytes that are not UTF-8 become U+FFFD. Control tokens are spelled out if `show_controls`,
-    /// else skipped, as are ids outside the vocabulary.
+    /// The text of `ids`; bytes that are not UTF-8 become U+FFFD. Control tokens are spelled out if
+    /// `show_controls`, else skipped, as are ids outside the vocabulary.
     #[must_use]
     pub fn decode(&self, ids: &[u32], show_controls: bool) -> String {
         let mut bytes = Vec::new();

@@ -85,7 +85,8 @@ impl<'a> VocabularyParts<'a> {
                 return Err(Error::Unsupported { key, found: found.to_owned(), wanted });
             }
         }
-        // BLOOM's texts begin without one; a model trained otherwise would silently get prompts it does not know.
+        // BLOOM's texts begin without one; a model trained otherwise would silently get prompts it does not
+        // know.
         if meta.bool(ADD_BOS)?.unwrap_or(false) {
             return Err(Error::Unsupported { key: ADD_BOS, found: "true".into(), wanted: "false" });
         }

@@ -55,12 +55,13 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a directory, a GGUF file, or a model by its name in the local Hugging Face cache (`ORG/NAME`, where no such path exists).
+    /// Opens a directory, a GGUF file, or a model by its name in the local Hugging Face cache (`ORG/NAME`,
+    /// where no such path exists).
     ///
     /// Reads headers only. Shards must be complete and no tensor may be in two of them.
     ///
     /// # Errors
-    /// Nothing there, files missing or broken: see [`Error`].
+    /// No such path, files missing or broken: see [`Error`].
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::open_with(path, &CacheEnv::from_process())
     }
@@ -99,7 +100,7 @@ impl Checkpoint {
             let expected = "a GGUF file, or the directory that holds a checkpoint and its config.json";
             return Err(Error::layout(input.name(), expected, "another file"));
         }
-        // Mapped for its header only; rows are read by range like everything else here.
+        // Mapped for its header only; rows are read by range as those of other layouts.
         let reader = Reader::open(path, How::Map)?;
         let (mut tensors, mut places) = (Vec::new(), Vec::new());
         for t in reader.tensors() {
@@ -197,17 +198,20 @@ impl Checkpoint {
         self.names.get(name).copied()
     }
 
-    /// Tensors whose numbers were rounded to a block format already: converting them again adds error to error.
+    /// Tensors whose numbers were rounded to a block format already: converting them again adds error to
+    /// error.
     pub fn quantised(&self) -> impl Iterator<Item = &SourceTensor> {
         self.tensors.iter().filter(|t| matches!(t.dtype, Dtype::Quantised(_)))
     }
 
     /// Reads rows of tensor number `tensor` as `f32`.
     ///
-    /// `rows`: which of its [`SourceTensor::rows`]; `out`: (rows, [`SourceTensor::cols`]), row-major. Takes at most a few MiB besides.
+    /// `rows`: which of its [`SourceTensor::rows`]; `out`: (rows, [`SourceTensor::cols`]), row-major. Takes
+    /// at most a few MiB besides.
     ///
     /// # Errors
-    /// No such tensor or rows, another length of `out`, a type other than F32, F16 and BF16, or the file cannot be read.
+    /// No such tensor or rows, another length of `out`, a type other than F32, F16 and BF16, or the file
+    /// cannot be read.
     pub fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [f32]) -> Result<(), Error> {
         let Some(t) = self.tensors.get(tensor) else {
             return Err(Error::Rows {
@@ -257,8 +261,8 @@ impl Checkpoint {
         self.inputs[place.input].read_at(place.base + rows.start * row_bytes as u64, out)
     }
 
-    /// What tells this source from another, and from itself at another time: each file with its size and its time of
-    /// change, each tensor with its type and place. One line each; asked of the system at every call.
+    /// A text that changes with the source: each file with its size and its
+    /// time of change, each tensor with its type and place. One line each; asked of the system at every call.
     ///
     /// # Errors
     /// The system does not say.
@@ -283,7 +287,8 @@ impl Checkpoint {
         }
     }
 
-    /// The storages whose file says what their bytes sum up to, each once: number of a tensor in it, and bytes.
+    /// The storages whose file says what their bytes sum up to, each once: number of a tensor in it, and
+    /// bytes.
     pub(crate) fn summed(&self) -> Vec<(usize, u64)> {
         let mut seen = HashSet::new();
         let of = |(i, place): (usize, &Place)| Some((i, place.sum?.bytes));
@@ -291,8 +296,8 @@ impl Checkpoint {
         self.places.iter().enumerate().filter(first).filter_map(of).collect()
     }
 
-    /// Reads the storage of tensor number `tensor`, of [`summed`](Self::summed), and compares its sum with the file's.
-    /// `on` is told of each piece and may end it with an error.
+    /// Reads the storage of tensor number `tensor`, of [`summed`](Self::summed), and compares its sum with
+    /// the file's. `on` receives the length of each piece and may stop with an error.
     pub(crate) fn check_sum<E: From<Error>>(
         &self,
         tensor: usize,

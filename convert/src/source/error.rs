@@ -21,7 +21,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Nothing is where the caller pointed.
-    #[error("{what}; looked at: {}", .looked.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
+    #[error("{what}; searched: {}", list(looked))]
     NotFound {
         /// What is missing.
         what: String,
@@ -52,7 +52,8 @@ pub enum Error {
     },
     /// A pickle that asks for more than building tensors. Nothing of it was carried out.
     #[error(
-        "{file}: refused at byte {at}: {what}; a checkpoint needs plain tensors only, so this file may be harmful"
+        "{file}: refused at byte {at}: {what}; a checkpoint needs plain tensors only, so this file may be \
+         harmful"
     )]
     Refused {
         /// The file and the archive member.
@@ -87,6 +88,10 @@ pub enum Error {
     Gguf(#[from] huozi_quant::gguf::Error),
 }
 
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
 impl Error {
     pub(super) fn format(file: &str, at: u64, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Error::Format { file: file.into(), at, expected: expected.into(), found: found.into() }
@@ -117,8 +122,8 @@ impl From<hub::Error> for Error {
     }
 }
 
-/// Text from a file as it may stand in a message: at most 80 characters, no control characters (they could drive
-/// the reader's terminal).
+/// Text from a file as it may stand in a message: at most 80 characters, no control characters (they could
+/// drive the reader's terminal).
 pub fn shown(text: &str) -> String {
     let mut out: String = text.chars().take(80).flat_map(char::escape_debug).collect();
     if text.chars().nth(80).is_some() {

@@ -152,7 +152,8 @@ fn unindexed(folder: &Folder, names: &[String], extension: &str) -> Result<Optio
     Ok(Some(shards.into_values().map(String::from).collect()))
 }
 
-/// `pytorch_model_00001-of-00072.bin` -> (`pytorch_model_`, 1, Some(72)); `model_00001.bin` -> (`model_`, 1, None).
+/// `pytorch_model_00001-of-00072.bin` -> (`pytorch_model_`, 1, Some(72)); `model_00001.bin` -> (`model_`, 1,
+/// None).
 fn numbered(name: &str, extension: &str) -> Option<(&'static str, u32, Option<u32>)> {
     let base = name.strip_suffix(extension)?.strip_suffix('.')?;
     let (stem, rest) = ["pytorch_model-", "pytorch_model_", "model-", "model_"]

@@ -15,7 +15,7 @@ use super::error::{Error, shown};
 /// Bytes read at once for a sum.
 const PIECE: u64 = 1 << 20;
 
-/// A file whatever its name: device and inode.
+/// A file under any of its names: device and inode.
 pub(crate) type Inode = (u64, u64);
 
 /// One readable file of known length.
@@ -67,15 +67,16 @@ impl Input {
         }
     }
 
-    /// Name without folders, size, number and times of change as they are now; of bytes in memory their sum. One line.
+    /// Name without folders, size, number and times of change as they are now; of bytes in memory their sum.
+    /// One line.
     ///
-    /// Without the device: some file systems give it another number when the machine starts, and what a power cut
-    /// interrupted has to go on after that.
+    /// Without the device: some file systems give it another number when the machine starts, and what a power
+    /// cut interrupted has to go on after that.
     pub(super) fn identity(&self) -> Result<String, Error> {
         let name = self.name.rsplit('/').next().unwrap_or_default();
         let rest = match &self.data {
             Data::File(file, _) => {
-                let fail = |source| Error::Io { file: self.name.clone(), doing: "look at".into(), source };
+                let fail = |source| Error::Io { file: self.name.clone(), doing: "stat".into(), source };
                 let meta = file.metadata().map_err(fail)?;
                 // The second time is the system's own: no program can put it back.
                 let (written, changed) =
@@ -107,7 +108,8 @@ impl Input {
         }
     }
 
-    /// The CRC-32 of `len` bytes from `at`; `on` is told of each piece and may end it with an error.
+    /// The CRC-32 of `len` bytes from `at`; `on` receives the length of each piece and may stop with an
+    /// error.
     pub(super) fn crc32<E: From<Error>>(
         &self,
         mut at: u64,

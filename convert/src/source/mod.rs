@@ -1,8 +1,9 @@
 //! A checkpoint as a list of tensors whose rows can be read as `f32`, in any layout.
 //!
-//! In: a directory of `model.safetensors` or `pytorch_model.bin`, whole or in shards, or a model's name in the local
-//! Hugging Face cache, or files in memory, or a GGUF file. Out: names, shapes and rows. Bytes are read by range when they
-//! are asked for, so a checkpoint may be larger than memory. What the tensors mean is not known here.
+//! In: a directory of `model.safetensors` or `pytorch_model.bin`, whole or in shards, or a model's name in
+//! the local Hugging Face cache, or files in memory, or a GGUF file. Out: names, shapes and rows. Bytes are
+//! read by range when they are asked for, so a checkpoint may be larger than memory. What the tensors mean is
+//! not known here.
 //!
 //! Everything in these files is taken as hostile: any content at all gives an answer or an [`Error`].
 

@@ -1,8 +1,10 @@
-//! A pickle interpreter that can build strings, numbers, containers and tensor descriptions, and nothing else.
+//! A pickle interpreter that can build strings, numbers, containers and tensor descriptions, and nothing
+//! else.
 //!
-//! In come the bytes of `data.pkl`, out go the named tensors with their storages' keys. Opcodes and globals outside the
-//! lists below are refused by name and offset before anything else happens; a global is a value of [`Global`], there is nothing that
-//! could be called. Values are numbers into one list of nodes: sharing costs nothing, a cycle is harmless, and dropping does not recurse.
+//! In come the bytes of `data.pkl`, out go the named tensors with their storages' keys. Opcodes and globals
+//! outside the lists below are refused by name and offset before anything else happens; a global is a value
+//! of [`Global`], there is nothing that could be called. Values are numbers into one list of nodes: sharing
+//! costs nothing, a cycle is harmless, and dropping does not recurse.
 
 use std::collections::HashMap;
 
@@ -10,8 +12,8 @@ use super::allowed::{Global, StorageKind, opcode_name};
 use super::error::{Error, shown};
 use super::limits::{MAX_DIMS, MAX_TENSORS};
 
-// A tensor takes some 40 opcodes, 6 objects and 10 memo entries. These caps hold the memory of the worst pickle near 200 MB, and a
-// small file cannot come near them.
+// A tensor takes some 40 opcodes, 6 objects and 10 memo entries. These caps hold the memory of the worst
+// pickle near 200 MB, and a small file cannot come near them.
 const MAX_OPS: u64 = 4 << 20;
 const MAX_NODES: usize = 1 << 19;
 const MAX_STACK: usize = 1 << 16;
@@ -446,7 +448,10 @@ impl<'a> Machine<'a, '_> {
     fn build(&mut self) -> Result<(), Error> {
         let state = self.pop()?;
         let target = self.top()?;
-        let is_dict = |value, must: bool| matches!(value, Value::Node(n) if matches!(self.nodes[n], Node::Dict { ordered, .. } if ordered || !must));
+        let is_dict = |value, must: bool| {
+            let Value::Node(n) = value else { return false };
+            matches!(self.nodes[n], Node::Dict { ordered, .. } if ordered || !must)
+        };
         if is_dict(target, true) && is_dict(state, false) {
             return Ok(());
         }

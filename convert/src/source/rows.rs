@@ -12,8 +12,8 @@ const SCRATCH: usize = 1 << 20;
 /// Elements farther apart than this (bytes) are read one by one, not with what lies between them.
 const FAR: u64 = 4096;
 
-/// A tensor's elements in a file: element (i, j, ..) is number `first + i * strides[0] + j * strides[1] ..` of
-/// the `storage` elements that start at byte `base`.
+/// A tensor's elements in a file: element (i, j, ..) is number `first + i * strides[0] + j * strides[1] ..`
+/// of the `storage` elements that start at byte `base`.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub input: usize,
@@ -56,8 +56,8 @@ pub(super) fn contiguous(shape: &[u64]) -> Vec<u64> {
 }
 
 impl Place {
-    /// Checks that the elements of `shape` lie in the storage and are not more than it has, so that no small file can
-    /// declare a huge tensor. Says what was expected and what was found.
+    /// Checks that the elements of `shape` lie in the storage and are not more than it has, so that no small
+    /// file can declare a huge tensor. Says what was expected and what was found.
     pub(super) fn check(&self, shape: &[u64]) -> Result<(), (String, String)> {
         if self.strides.len() != shape.len() {
             return Err((format!("{} strides", shape.len()), format!("{:?}", self.strides)));
@@ -102,7 +102,8 @@ impl Place {
         if self.is_contiguous(shape) {
             return reader.line(self.first + rows.start * cols, 1, out);
         }
-        // Stretches of rows that differ in the innermost leading dimension only: each is a block with two strides.
+        // Stretches of rows that differ in the innermost leading dimension only: each is a block with two
+        // strides.
         let (&inner, outer) = lead.split_last().unwrap_or((&1, &[]));
         let (&row_stride, outer_strides) = lead_strides.split_last().unwrap_or((&0, &[]));
         let mut row = rows.start;
@@ -146,7 +147,8 @@ impl Lines<'_> {
         out: &mut [f32],
     ) -> Result<(), Error> {
         let rows = out.len() / cols;
-        // Along the shorter stride a read fetches more of what is wanted. A transposed matrix goes column by column.
+        // Along the shorter stride a read fetches more of what is wanted. A transposed matrix goes column by
+        // column.
         if rows == 1 || row == 0 || (col != 0 && col <= row) {
             for (i, line) in out.chunks_exact_mut(cols).enumerate() {
                 self.line(first + i as u64 * row, col, line)?;

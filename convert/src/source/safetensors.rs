@@ -1,7 +1,8 @@
 //! The header of a safetensors file: names, types, shapes and places.
 //!
-//! Only the header is read. It is parsed here and not by the crate of that name because the crate wants the whole
-//! file in memory, keeps the last of two tensors with one name, and gives up at a type it does not know, used or not.
+//! Only the header is read. It is parsed here and not by the crate of that name because the crate wants the
+//! whole file in memory, keeps the last of two tensors with one name, and gives up at a type it does not
+//! know, used or not.
 
 use std::fmt;
 

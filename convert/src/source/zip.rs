@@ -1,8 +1,8 @@
 //! The directory of a zip archive as `torch.save` writes it: stored members only, zip64 where it is large.
 //!
-//! In comes a file, out go the members' names and the ranges of their bytes. Stricter than an unzip program: what
-//! could mean two things (a second member of one name, bytes before the archive, members that overlap, names with
-//! paths upwards) is refused.
+//! In comes a file, out go the members' names and the ranges of their bytes. Stricter than an unzip program:
+//! what could mean two things (a second member of one name, bytes before the archive, members that overlap,
+//! names with paths upwards) is refused.
 
 use std::collections::HashMap;
 

@@ -11,8 +11,8 @@ use crate::error::Error;
 pub(super) fn refuse_full(dir: &Path) -> Result<(), Error> {
     match fs::symlink_metadata(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io(dir, "look at")(e)),
-        Ok(meta) if !meta.is_dir() => Err(Error::Usage(format!("{} is no directory", dir.display()))),
+        Err(e) => Err(Error::io(dir, "stat")(e)),
+        Ok(meta) if !meta.is_dir() => Err(Error::Usage(format!("{} is not a directory", dir.display()))),
         Ok(_) => match fs::read_dir(dir).map_err(Error::io(dir, "list"))?.next() {
             None => Ok(()),
             Some(_) => Err(Error::Usage(format!("{} is not empty; name a new directory", dir.display()))),
@@ -29,14 +29,14 @@ pub(super) struct NewFolder {
 
 impl NewFolder {
     pub fn create(dir: &Path) -> Result<Self, Error> {
-        let no_name = || Error::Usage(format!("{} is no name of a directory", dir.display()));
+        let no_name = || Error::Usage(format!("{} is not the name of a directory", dir.display()));
         let mut name = dir.file_name().ok_or_else(no_name)?.to_owned();
         name.push(".partial");
         // `file_name` has dropped a trailing slash.
         let partial = dir.with_file_name(name);
         match fs::create_dir(&partial) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                let what = "is there, of a run that goes on or was killed; remove it if none goes on";
+                let what = "exists: another run is writing it, or was killed; remove it if none is running";
                 Err(Error::Usage(format!("{} {what}", partial.display())))
             }
             made => {

@@ -1,8 +1,9 @@
-//! Random checkpoints of a real shape, so that the whole line can be tried before a model is downloaded.
+//! Random checkpoints of a real shape, to try the pipeline before downloading a model.
 //!
-//! In: a shape, a layout, a seed. Out: a folder as the Hugging Face hub has it: weights in F16 of a trained model's
-//! scale, in shards with an index, configuration, a full-size tokenizer with Huozi's two markers. The weights are those
-//! of [`huozi_quant::bloom::synth`]: the same for every layout, on any number of threads. What such a model says means nothing.
+//! In: a shape, a layout, a seed. Out: a folder as the Hugging Face hub has it: weights in F16 of a trained
+//! model's scale, in shards with an index, configuration, a full-size tokenizer with Huozi's two markers. The
+//! weights are those of [`huozi_quant::bloom::synth`]: the same for every layout, on any number of threads.
+//! The text of such a model is meaningless.
 
 mod folder;
 mod safetensors;
@@ -49,7 +50,7 @@ pub struct CheckpointRecipe {
     pub shard_bytes: u64,
 }
 
-/// What was made.
+/// The checkpoint that was written.
 #[derive(Clone, Debug, Serialize)]
 pub struct MadeCheckpoint {
     /// The folder.
@@ -71,11 +72,12 @@ impl CheckpointRecipe {
         Self { shape, layout, seed, shard_bytes }
     }
 
-    /// Writes the checkpoint into `DIR.partial`, which becomes `dir` when everything is on the disk and is removed when
-    /// anything fails. Holds a few MiB per thread.
+    /// Writes the checkpoint into `DIR.partial`, which becomes `dir` when everything is on the disk and is
+    /// removed when anything fails. Holds a few MiB per thread.
     ///
     /// # Errors
-    /// `dir` is there and not empty, sizes that no model has, a vocabulary that is too small, too little disk, `cancel`.
+    /// `dir` is there and not empty, sizes that no model has, a vocabulary that is too small, too little
+    /// disk, `cancel`.
     pub fn write(
         &self,
         dir: &Path,
@@ -89,7 +91,7 @@ impl CheckpointRecipe {
                 "a vocabulary of {n} is too small: at least {least} are needed"
             )));
         }
-        // What is made here has to go through the converter.
+        // The converter must accept the checkpoint.
         Config::of(&self.shape).check().map_err(Error::Usage)?;
         refuse_full(dir)?;
         let plan = plan::tensors(&self.shape, false);

@@ -17,7 +17,7 @@ const CARD: &str = "\
 # Random weights
 
 A checkpoint of a BLOOM's shape, made by `huozi-convert make-checkpoint` to try programs and to measure them.
-What it says means nothing.
+Its text is meaningless.
 ";
 
 /// Names and contents.
@@ -71,7 +71,8 @@ fn tokenizer_config() -> Vec<u8> {
     }))
 }
 
-/// BLOOM's pipeline over a synthetic vocabulary, the markers behind it, then rows without a token as in the real one.
+/// BLOOM's pipeline over a synthetic vocabulary, the markers behind it, then rows without a token as in the
+/// real one.
 fn tokenizer(n_vocab: usize) -> Result<Vec<u8>, Error> {
     let unused = (n_vocab / 1000).min(UNUSED);
     let words = n_vocab - unused - MARKERS.len();

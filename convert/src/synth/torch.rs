@@ -1,11 +1,12 @@
-//! A `.bin` shard as `torch.save` writes it: a zip archive of stored members, one of them a pickle that describes
-//! tensors, one for each storage.
+//! A `.bin` shard as `torch.save` writes it: a zip archive of stored members, one of them a pickle that
+//! describes tensors, one for each storage.
 
 use super::folder::NewFile;
 use super::weights::{CheckpointTensor, WeightSink};
 use crate::error::Error;
 
-/// Data begins at a multiple of this, so that it can be mapped; the gap is a field of the member's own header.
+/// Data begins at a multiple of this, so that it can be mapped; the gap is a field of the member's own
+/// header.
 const ALIGNMENT: u64 = 64;
 /// Version needed to read: 4.5, which has zip64.
 const VERSION: u16 = 45;
@@ -147,7 +148,8 @@ impl Zip<'_> {
     fn finish(self) -> Result<(), Error> {
         let (at, len, n) = (self.at, self.directory.len() as u64, self.members);
         let mut out = self.directory;
-        // The zip64 end record is always there, as from torch: its size without these twelve bytes, versions, parts.
+        // The zip64 end record is always there, as from torch: its size without these twelve bytes, versions,
+        // parts.
         out.extend(b"PK\x06\x06");
         out.extend(44u64.to_le_bytes());
         out.extend([VERSION, VERSION].iter().flat_map(|n| n.to_le_bytes()));

@@ -3,55 +3,46 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use huozi_quant::random::Random;
+
 const MOST_TIME: Duration = Duration::from_secs(10);
 const MOST_KIB: u64 = 1 << 20;
 
-/// xorshift64*
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % below
-    }
-
-    /// One to four changes of single bytes, whole words, cuts, or copies; most of them within `edge` bytes of the
-    /// beginning or the end, where a file says what it is.
-    pub fn damage(&mut self, bytes: &[u8], edge: usize) -> Vec<u8> {
-        let mut out = bytes.to_vec();
-        for _ in 0..1 + self.next(4) {
-            let near = self.next(out.len().clamp(1, edge));
-            let at = match self.next(8) {
-                0..=2 => near,
-                3..=5 => out.len().saturating_sub(near + 1),
-                _ => self.next(out.len().max(1)),
-            };
-            match self.next(8) {
-                _ if out.is_empty() => {}
-                0..=2 => out[at] = self.next(256) as u8,
-                3 => out[at] ^= 1 << self.next(8),
-                4 => {
-                    let extreme = [[0xff; 8], [0; 8], [0x7f; 8], (1u64 << 40).to_le_bytes()][self.next(4)];
-                    let n = (1 << self.next(4)).min(out.len() - at);
-                    out[at..at + n].copy_from_slice(&extreme[..n]);
-                }
-                5 => out.truncate(at),
-                6 => {
-                    let n = self.next(16).min(out.len() - at);
-                    let copy = out[at..at + n].to_vec();
-                    let to = self.next(out.len());
-                    out.splice(to..to, copy);
-                }
-                _ => {
-                    let n = self.next(16).min(out.len() - at);
-                    out.drain(at..at + n);
-                }
+/// One to four changes of single bytes, whole words, cuts, or copies; most of them within `edge` bytes of
+/// the beginning or the end, where a file says what it is.
+pub fn damage(random: &mut Random, bytes: &[u8], edge: usize) -> Vec<u8> {
+    let mut next = |below: usize| random.below(below as u64) as usize;
+    let mut out = bytes.to_vec();
+    for _ in 0..1 + next(4) {
+        let near = next(out.len().clamp(1, edge));
+        let at = match next(8) {
+            0..=2 => near,
+            3..=5 => out.len().saturating_sub(near + 1),
+            _ => next(out.len().max(1)),
+        };
+        match next(8) {
+            _ if out.is_empty() => {}
+            0..=2 => out[at] = next(256) as u8,
+            3 => out[at] ^= 1 << next(8),
+            4 => {
+                let extreme = [[0xff; 8], [0; 8], [0x7f; 8], (1u64 << 40).to_le_bytes()][next(4)];
+                let n = (1 << next(4)).min(out.len() - at);
+                out[at..at + n].copy_from_slice(&extreme[..n]);
+            }
+            5 => out.truncate(at),
+            6 => {
+                let n = next(16).min(out.len() - at);
+                let copy = out[at..at + n].to_vec();
+                let to = next(out.len());
+                out.splice(to..to, copy);
+            }
+            _ => {
+                let n = next(16).min(out.len() - at);
+                out.drain(at..at + n);
             }
         }
-        out
     }
+    out
 }
 
 /// Most address space the process had.
@@ -93,8 +84,8 @@ impl Watch {
         Self { now, before_kib: peak_kib(), slowest: Duration::ZERO }
     }
 
-    /// Runs `job`, which `what` names when it fails. The limit is on address space: memory that was asked for counts, used
-    /// or not.
+    /// Runs `job`, which `what` names when it fails. The limit is on address space: memory that was asked for
+    /// counts, used or not.
     pub fn case<T>(&mut self, what: &str, job: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         *self.now.lock().unwrap() = Some((what.to_owned(), started));

@@ -1,5 +1,5 @@
-//! What the three parsers are put through, in the tests and by the fuzzer (`fuzz/`): any bytes at all, to an answer or
-//! an error. A panic, a long wait or much memory is a fault.
+//! What the three parsers are put through, in the tests and by the fuzzer (`fuzz/`): any bytes at all, to an
+//! answer or an error. A panic, a long wait or much memory is a fault.
 #![allow(dead_code, reason = "each test binary and each fuzz target uses a part")]
 
 pub mod damage;
@@ -42,8 +42,8 @@ pub fn safetensors(bytes: &[u8]) -> bool {
     checkpoint("model.safetensors", bytes.to_vec())
 }
 
-/// A checkpoint of one `.bin` file. What is no archive is taken for the pickle in one: its checksum would keep all but
-/// whole pickles from the interpreter.
+/// A checkpoint of one `.bin` file. What is no archive is taken for the pickle in one: its checksum would
+/// keep all but whole pickles from the interpreter.
 pub fn bin(bytes: &[u8]) -> bool {
     let file = if bytes.starts_with(b"PK") { bytes.to_vec() } else { archive(bytes) };
     checkpoint("pytorch_model.bin", file)

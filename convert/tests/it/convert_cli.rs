@@ -69,7 +69,7 @@ fn types_of_single_tensors() {
     assert_eq!(formats(tied, &[&both[..], &["--duplicate-output"]].concat()), ["1 F16", "1 Q8_0", "8 Q4_K"]);
     let mixture = convert(&fixture(tied), &["-t", "f16", "-o", out, "--output-tensor-type", "q4_k_m"]);
     assert_eq!(mixture.status.code(), Some(2));
-    assert!(text(&mixture.stderr).contains("q4_k_m is no format of a tensor"));
+    assert!(text(&mixture.stderr).contains("unknown tensor format q4_k_m"));
 }
 
 #[test]
@@ -137,12 +137,12 @@ fn exit_codes() {
     let nowhere = dir.path().join("no-folder/a.gguf");
     let nowhere = nowhere.to_str().unwrap();
     let cases: [(PathBuf, Vec<&str>, i32, &str); 10] = [
-        (fixture("tiny-f32"), vec!["-t", "q9", "-o", out], 2, "q9 is no type; there are f32, "),
+        (fixture("tiny-f32"), vec!["-t", "q9", "-o", out], 2, "unknown type q9; valid: f32, "),
         (
             fixture("tiny-f32"),
             vec!["-t", "Q4", "-o", out],
             2,
-            "Q4 is no type; there is q4_k_m, q4_k_s, q4_1, q4_0\n",
+            "unknown type Q4; did you mean q4_k_m, q4_k_s, q4_1, q4_0?\n",
         ),
         (fixture("tiny-f32"), vec!["-t", "", "-o", out], 2, "there are f32, "),
         (fixture("tiny-f32"), vec!["-t", "f16"], 2, "--output"),
@@ -189,7 +189,7 @@ fn exit_codes() {
             assert!(error.contains(file), "{option} {file}: {error}");
         }
     }
-    // Nowhere to print the report to; the file is there all the same.
+    // Standard output is closed; the file is written nevertheless.
     if let Ok(full) = std::fs::File::options().write(true).open("/dev/full") {
         let mut command = program();
         command.arg(fixture("tiny-f32")).args(["-t", "f16", "-o", out]);

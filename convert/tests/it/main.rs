@@ -14,4 +14,5 @@ mod resume;
 mod source_fixtures;
 mod source_hostile;
 mod source_layouts;
+mod source_pickles;
 mod vocab;

@@ -124,7 +124,7 @@ fn nothing_is_replaced_and_nothing_is_left() {
         "n_head is 8192",
     );
     fs::write(&folder, "mine").unwrap();
-    usage(&good, "is no directory");
+    usage(&good, "is not a directory");
     assert_eq!(fs::read(&folder).unwrap(), b"mine");
     fs::remove_file(&folder).unwrap();
     fs::create_dir(&folder).unwrap();

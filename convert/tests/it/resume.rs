@@ -163,7 +163,7 @@ fn damage_between_the_runs_is_found() {
         fs::write(&partial, "").unwrap();
         fs::write(&journal, "huozi-conv").unwrap();
     });
-    // Without its journal it may be anybody's.
+    // Without its journal it may belong to another program.
     stop_after(&wanted, 6_000_000);
     for harm in
         [&|| fs::remove_file(&journal).unwrap(), &|| fs::write(&journal, "").unwrap()] as [&dyn Fn(); 2]
@@ -196,7 +196,7 @@ fn what_is_done_outlasts_any_error_that_is_not_its_fault() {
         Error::Unfinished { source } => *source,
         other => panic!("{other}"),
     };
-    // Another output that can not be, found before anything is written.
+    // Another impossible output, found before anything is written.
     stop_after(&wanted, 6_000_000);
     fs::create_dir(dir.path().join("b.gguf.journal")).unwrap();
     let both = Options {
@@ -353,8 +353,7 @@ fn text(output: &Output) -> String {
 #[test]
 fn killed_at_any_moment_it_ends_with_the_same_bytes() {
     let expected = whole(Preset::Q2_K);
-    // The same on every machine, and nothing special about it.
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = huozi_quant::random::Random::new(1);
     let (mut kills, mut resumed) = (0, 0);
     while kills < 8 || (resumed == 0 && kills < 40) {
         let dir = tempfile::tempdir().unwrap();
@@ -367,8 +366,7 @@ fn killed_at_any_moment_it_ends_with_the_same_bytes() {
                 command.env("HUOZI_ISA", "scalar");
             }
             let mut child = command.spawn().unwrap();
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            std::thread::sleep(Duration::from_millis((random >> 33) % 700));
+            std::thread::sleep(Duration::from_millis(random.below(700)));
             if child.try_wait().unwrap().is_none() {
                 kill(&child, "KILL");
                 kills += 1;

@@ -29,7 +29,7 @@ fn safetensors_come_before_pickles() {
         ("model-00002-of-00002.safetensors", one("b", 2.0)),
     ]);
     assert_eq!(names(&shards.unwrap()), ["a", "b"]);
-    // Other files beside the weights do not matter, whatever they are called.
+    // Other files in the directory do not matter.
     let others = ["x.bin", ".bin", "模型模型模型.bin", "a.safetensors", "model_.bin", "optimizer.bin"];
     let mut files: Vec<_> = others.into_iter().map(|name| (name, vec![0])).collect();
     refused("others only", open(&files), &["x.bin"]);

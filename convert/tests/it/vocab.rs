@@ -64,13 +64,16 @@ fn added_tokens_that_are_text_and_those_of_the_config() {
     let added =
         |id: u64, content: &str, special: bool| json!({"id": id, "content": content, "special": special});
     t["added_tokens"].as_array_mut().unwrap().push(added(1002, "汉字 ok", false));
-    // Markers steer the model whatever they are called.
+    // Markers are control tokens even where the file calls them text.
     for token in t["added_tokens"].as_array_mut().unwrap() {
         if token["id"] == 1001 {
             token["special"] = json!(false);
         }
     }
-    let config = json!({"added_tokens_decoder": {"1003": {"content": "<extra>", "special": true}, "2": {"content": "</s>", "special": true}}});
+    let config = json!({"added_tokens_decoder": {
+        "1003": {"content": "<extra>", "special": true},
+        "2": {"content": "</s>", "special": true},
+    }});
     let vocab = read_with(&t, Some(&config)).unwrap();
     assert_eq!((vocab.tokens[1002].as_str(), vocab.types[1002]), ("汉字 ok", TokenType::UserDefined));
     assert_eq!((vocab.tokens[1003].as_str(), vocab.types[1003]), ("<extra>", TokenType::Control));
@@ -135,8 +138,8 @@ fn everything_that_would_change_ids_is_refused_by_name() {
         ("byte-level alphabet", |t| t["model"]["vocab"]["汉"] = json!(1010)),
         ("merge 0: \"zq\" is no token", |t| t["model"]["merges"][0] = json!(["zq", "x"])),
         ("which is no token", |t| t["model"]["merges"][0] = json!(["z", "q"])),
-        ("merge 0: \"Ģ x\" can not be a token", |t| t["model"]["merges"][0] = json!("ã Ģ x")),
-        ("merge 0: \"\" can not be a token", |t| t["model"]["merges"][0] = json!(["", "a"])),
+        ("merge 0: \"Ģ x\" cannot be a token", |t| t["model"]["merges"][0] = json!("ã Ģ x")),
+        ("merge 0: \"\" cannot be a token", |t| t["model"]["merges"][0] = json!(["", "a"])),
         ("has no space", |t| t["model"]["merges"][0] = json!("ab")),
         ("tokenizer.json", |t| t["model"]["vocab"]["!"] = json!(-1)),
         ("tokenizer.json", |t| t["model"] = json!([])),
@@ -153,7 +156,7 @@ fn everything_that_would_change_ids_is_refused_by_name() {
         ("invalid type", |t| t["model"]["vocab"]["!"] = json!("\u{1b}x".repeat(100_000))),
     ];
     assert!(read(&tiny()).is_ok());
-    // What can not change any id is no obstacle.
+    // Options that cannot change any id are accepted.
     let mut harmless = tiny();
     harmless["model"]["vocab"].as_object_mut().unwrap().remove("ÿ");
     harmless["added_tokens"][5]["normalized"] = json!(true);
@@ -285,7 +288,11 @@ fn huozi_template_renders_the_format_byte_for_byte() {
         let head = "<|beginofutterance|>系统\n短<|endofutterance|>\n";
         assert_eq!(render(json!(own), true, trim).unwrap(), format!("{head}{tail}{open}"));
         // The Chinese names of the roles mean the same.
-        let chinese = json!([{"role": "系统", "content": "短"}, {"role": "用户", "content": "问"}, {"role": "助手", "content": "答"}]);
+        let chinese = json!([
+            {"role": "系统", "content": "短"},
+            {"role": "用户", "content": "问"},
+            {"role": "助手", "content": "答"},
+        ]);
         let all = format!(
             "{head}<|beginofutterance|>用户\n问<|endofutterance|>\n<|beginofutterance|>助手\n答<|endofutterance|>\n"
         );

@@ -5,6 +5,7 @@ use crate::kernels::unit::Unit;
 use crate::kernels::vector::Vector;
 use crate::kernels::{Isa, with_vectors};
 use crate::kv::BLOCK;
+use crate::random::Random;
 
 #[test]
 fn slopes_on_and_off_the_power_of_two() {
@@ -16,13 +17,8 @@ fn slopes_on_and_off_the_power_of_two() {
 }
 
 fn values(n: usize, seed: u32) -> Vec<f32> {
-    let mut s = seed;
-    (0..n)
-        .map(|_| {
-            s = s.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (s >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
+    let mut random = Random::new(seed.into());
+    (0..n).map(|_| random.signed_unit()).collect()
 }
 
 /// One head's cache.

@@ -1,4 +1,5 @@
-//! The tensors of a BLOOM model, and tensor -> format for each preset: the mixtures that `llama-quantize` chooses.
+//! The tensors of a BLOOM model, and tensor -> format for each preset: the mixtures that `llama-quantize`
+//! chooses.
 //!
 //! Knows names and sizes only. Where the table comes from: `llama_tensor_get_type_impl` of llama.cpp's
 //! `src/llama-quant.cpp`, in which a fused QKV counts as `attn_v`.
@@ -43,7 +44,8 @@ impl ModelTensor {
     }
 }
 
-/// Every tensor a BLOOM of this shape has, in the order they are written; `output`: with a separate `output.weight`.
+/// Every tensor a BLOOM of this shape has, in the order they are written; `output`: with a separate
+/// `output.weight`.
 pub fn tensors(shape: &Shape, output: bool) -> Vec<ModelTensor> {
     let (e, ff) = (shape.n_embd, shape.n_ff);
     let matrix = |name: String, role, rows, cols| ModelTensor { name, role, rows, cols };
@@ -181,7 +183,7 @@ impl Preset {
         }
     }
 
-    /// The format of whatever the mixture does not name.
+    /// The format of the tensors that the mixture does not name.
     pub const fn plain(self) -> Format {
         match self {
             Self::F32 => Format::F32,
@@ -227,32 +229,34 @@ impl std::str::FromStr for Preset {
                 .filter(|p| !typed.is_empty() && p.starts_with(&typed))
                 .collect();
             if near.is_empty() {
-                format!("{name} is no type; there are {}", all.join(", "))
+                format!("unknown type {name}; valid: {}", all.join(", "))
             } else {
-                format!("{name} is no type; there is {}", near.join(", "))
+                format!("unknown type {name}; did you mean {}?", near.join(", "))
             }
         })
     }
 }
 
-/// What a person asks for beside the preset.
+/// Options that change a preset's choice of formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PresetOptions {
     /// No mixture: every matrix has the preset's plain format.
     pub pure: bool,
-    /// The format of the output, which is the embedding where they are tied and [`embedding`](Self::embedding) is
-    /// `None`.
+    /// The format of the output, which is the embedding where they are tied and
+    /// [`embedding`](Self::embedding) is `None`.
     pub output: Option<Format>,
     /// The format of the embedding.
     pub embedding: Option<Format>,
-    /// An importance matrix is at hand: it makes some of the mixtures' cautions unnecessary, others necessary.
+    /// An importance matrix is at hand: it makes some of the mixtures' cautions unnecessary, others
+    /// necessary.
     pub imatrix: bool,
 }
 
 /// The format of one tensor.
 ///
-/// `n_layer`: layers of the model. `cols`: the row length. `tied`: the file will have no `output.weight`, so that the
-/// embedding is the output too. Whatever is wanted, rows that hold no whole blocks of it get the nearest that fits.
+/// `n_layer`: layers of the model. `cols`: the row length. `tied`: the file will have no `output.weight`, so
+/// that the embedding is the output too. Rows that hold no whole blocks of a format get the
+/// nearest that fits.
 pub fn format(
     preset: Preset,
     options: PresetOptions,
@@ -331,8 +335,8 @@ pub fn fit(format: Format, cols: u64) -> Format {
     if fits(smaller) { smaller } else { Format::F16 }
 }
 
-/// Bytes of the tensors of a model of `shape`, tied or with a head of its own; the file adds its header, a few MiB of
-/// vocabulary.
+/// Bytes of the tensors of a model of `shape`, tied or with a head of its own; the file adds its header, a
+/// few MiB of vocabulary.
 pub fn tensor_bytes(shape: &Shape, preset: Preset, tied: bool) -> u64 {
     let bytes = |t: &ModelTensor| {
         let format =

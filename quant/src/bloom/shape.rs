@@ -36,8 +36,8 @@ const BLOOM: [(&str, usize, usize, usize); 5] = [
     ("bloom-7b1", 4096, 30, 32),
 ];
 
-// What a file may say. Far above any BLOOM up to 7.1B, far below what could overflow: the largest product taken of
-// them, n_layer * n_embd * n_ff, is 2^54.
+// What a file may say. Far above any BLOOM up to 7.1B, far below what could overflow: the largest product
+// taken of them, n_layer * n_embd * n_ff, is 2^54.
 const MAX_VOCAB: usize = 1 << 24;
 const MAX_EMBD: usize = 1 << 20;
 const MAX_LAYER: usize = 1 << 12;
@@ -61,9 +61,9 @@ impl Shape {
         })
     }
 
-    /// A shape of one's own, `LAYERSxHIDDENxHEADS` or `LAYERSxHIDDENxHEADSxVOCAB`, e.g. `2x256x4x1000`; the rest as in
-    /// every published BLOOM. `None` for other texts, sizes that no file may have, heads that do not divide the hidden
-    /// size.
+    /// A shape of one's own, `LAYERSxHIDDENxHEADS` or `LAYERSxHIDDENxHEADSxVOCAB`, e.g. `2x256x4x1000`; the
+    /// rest as in every published BLOOM. `None` for other texts, sizes that no file may have, heads that do
+    /// not divide the hidden size.
     pub fn from_sizes(text: &str) -> Option<Shape> {
         let sizes: Vec<usize> = text.split('x').map(|n| n.parse().ok()).collect::<Option<_>>()?;
         let (n_layer, n_embd, n_head, n_vocab) = match sizes[..] {
@@ -113,13 +113,13 @@ impl Shape {
 
     /// The shape a file's metadata gives.
     ///
-    /// `n_vocab` is the length of `tokenizer.ggml.tokens` (or `bloom.vocab_size` in a file without a vocabulary);
-    /// an absent `bloom.feed_forward_length` means `4 * n_embd`, an absent `bloom.context_length`
-    /// [`DEFAULT_CTX_TRAIN`].
+    /// `n_vocab` is the length of `tokenizer.ggml.tokens` (or `bloom.vocab_size` in a file without a
+    /// vocabulary); an absent `bloom.feed_forward_length` means `4 * n_embd`, an absent
+    /// `bloom.context_length` [`DEFAULT_CTX_TRAIN`].
     ///
     /// # Errors
-    /// Names the key: another architecture than `bloom`, an absent key, a size that is 0 or absurd, heads that do
-    /// not divide the hidden size, fewer KV heads than heads.
+    /// Names the key: another architecture than `bloom`, an absent key, a size that is 0 or absurd, heads
+    /// that do not divide the hidden size, fewer KV heads than heads.
     pub fn from_meta(meta: Meta<'_>) -> Result<Shape, Error> {
         let key = "general.architecture";
         match meta.str(key)? {
@@ -169,8 +169,8 @@ impl Shape {
         self.n_embd / self.n_head
     }
 
-    /// Weights, norms and biases included, the output head being the embedding. An output head of its own adds
-    /// `n_vocab * n_embd`.
+    /// Weights, norms and biases included, the output head being the embedding. An output head of its own
+    /// adds `n_vocab * n_embd`.
     pub const fn weights(&self) -> u64 {
         let [e, f] = [self.n_embd as u64, self.n_ff as u64];
         let norm = 2 * e;
@@ -196,16 +196,17 @@ impl Shape {
         self.kv_block_bytes(kv).saturating_mul(blocks)
     }
 
-    /// An estimate of the working memory of a step that takes `columns` tokens and keeps `rows` rows of logits:
-    /// per column 8 activations of the hidden size (residual, norm, fused QKV, attention, output, and what
-    /// quantised operands take) and 2 of the MLP's width, and the logits, all `f32`.
+    /// An estimate of the working memory of a step that takes `columns` tokens and keeps `rows` rows of
+    /// logits: per column 8 activations of the hidden size (residual, norm, fused QKV, attention, output, and
+    /// what quantised operands take) and 2 of the MLP's width, and the logits, all `f32`.
     pub const fn scratch_bytes(&self, columns: usize, rows: usize) -> u64 {
         let per_column = 4 * (8 * self.n_embd as u64 + 2 * self.n_ff as u64);
         let per_row = 4 * self.n_vocab as u64;
         per_column.saturating_mul(columns as u64).saturating_add(per_row.saturating_mul(rows as u64))
     }
 
-    /// The memory that a model file of `file` bytes needs with KV of type `kv` for `positions` and steps of at most `columns` tokens and `rows` rows of logits.
+    /// The memory that a model file of `file` bytes needs with KV of type `kv` for `positions` and steps of
+    /// at most `columns` tokens and `rows` rows of logits.
     pub const fn forecast(
         &self,
         file: u64,

@@ -2,32 +2,20 @@
 
 use super::iq4_nl::TABLE;
 use super::*;
+use crate::random::Random;
 
-/// splitmix64.
-struct Random(u64);
+/// The distributions of the rows below.
+trait Draw {
+    fn laplace(&mut self) -> f64;
+    fn row(&mut self, n: usize, scale: f64, draw: impl FnMut(&mut Self) -> f64) -> Vec<f32>;
+}
 
-impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    /// In (0, 1).
-    fn unit(&mut self) -> f64 {
-        ((self.bits() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    }
-    fn gauss(&mut self) -> f64 {
-        (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
-    }
+impl Draw for Random {
     fn laplace(&mut self) -> f64 {
-        let u = self.unit() - 0.5;
+        let u = self.open_unit() - 0.5;
         -u.signum() * (1.0 - 2.0 * u.abs()).ln()
     }
-    fn student4(&mut self) -> f64 {
-        let chi: f64 = (0..4).map(|_| self.gauss().powi(2)).sum();
-        self.gauss() / (chi / 4.0).sqrt()
-    }
+
     fn row(&mut self, n: usize, scale: f64, mut draw: impl FnMut(&mut Self) -> f64) -> Vec<f32> {
         (0..n).map(|_| (scale * draw(self)) as f32).collect()
     }
@@ -121,7 +109,7 @@ fn levels(f: Format, block: &[u8], sub: usize) -> Vec<f32> {
 
 #[test]
 fn every_weight_gets_the_nearest_level_so_half_a_step_inside_the_range() {
-    let mut r = Random(1);
+    let mut r = Random::new(1);
     for f in PLAIN {
         for case in 0..60 {
             let scale = 10f64.powi(case % 9 - 5);
@@ -129,7 +117,7 @@ fn every_weight_gets_the_nearest_level_so_half_a_step_inside_the_range() {
             if case % 5 == 0 {
                 x.iter_mut().for_each(|v| *v += (3.0 * scale) as f32);
             }
-            let importance = r.row(512, 1.0, Random::unit);
+            let importance = r.row(512, 1.0, Random::open_unit);
             let bytes = encode(f, &x, (case % 3 == 0).then_some(&importance));
             let y = decode(f, &bytes);
             for (i, (&x, &y)) in x.iter().zip(&y).enumerate() {
@@ -148,7 +136,7 @@ fn every_weight_gets_the_nearest_level_so_half_a_step_inside_the_range() {
 
 #[test]
 fn dot_products_agree_with_f64_on_random_and_extreme_blocks() {
-    let mut r = Random(2);
+    let mut r = Random::new(2);
     for f in PLAIN {
         let n = f.block_weights();
         for case in 0..400 {
@@ -306,10 +294,10 @@ const MEASURED: [(Format, [[f64; 3]; 4]); 7] = [
 
 #[test]
 fn errors_stay_where_they_were_measured() {
-    let mut r = Random(3);
+    let mut r = Random::new(3);
     let mut rows =
         |draw: fn(&mut Random) -> f64| (0..32).map(|_| r.row(1024, 0.02, draw)).collect::<Vec<_>>();
-    let data = [rows(Random::gauss), rows(Random::laplace), rows(Random::student4), real_rows()];
+    let data = [rows(Random::gauss), rows(Draw::laplace), rows(Random::student4), real_rows()];
     let importance: Vec<f32> = (0..1024).map(|_| r.gauss().exp() as f32).collect();
     let mut other = Vec::new();
     for (f, measured) in MEASURED {
@@ -333,7 +321,7 @@ fn errors_stay_where_they_were_measured() {
 
 #[test]
 fn q4_0_is_within_two_per_cent_of_trying_every_f16_scale() {
-    let mut r = Random(4);
+    let mut r = Random::new(4);
     let (mut ours, mut best) = (0.0, 0.0);
     for _ in 0..100 {
         let x = r.row(32, 1.0, Random::gauss);
@@ -357,7 +345,7 @@ fn q4_0_is_within_two_per_cent_of_trying_every_f16_scale() {
 
 #[test]
 fn encoders_take_any_value() {
-    let mut r = Random(5);
+    let mut r = Random::new(5);
     for f in PLAIN {
         assert!(round_trip(f, &[0.0; 256], None).iter().all(|&v| v == 0.0), "{f}: zeros");
         assert!(round_trip(f, &[-0.0; 256], Some(&[0.0; 256])).iter().all(|&v| v == 0.0), "{f}: -0");
@@ -405,7 +393,7 @@ fn a_flat_block_is_kept_by_the_formats_with_a_minimum() {
 
 #[test]
 fn important_columns_get_smaller_errors() {
-    let mut r = Random(6);
+    let mut r = Random::new(6);
     for f in PLAIN {
         let rows: Vec<_> = (0..16).map(|_| r.row(512, 0.02, Random::gauss)).collect();
         let importance: Vec<f32> = (0..512).map(|i| if i % 4 == 0 { 30.0 } else { 1.0 }).collect();
@@ -448,7 +436,7 @@ mod isa {
                     eprintln!("{} is not on this machine: not run", $features);
                     return;
                 }
-                let mut r = Random(7);
+                let mut r = Random::new(7);
                 $({
                     #[target_feature(enable = $features)]
                     fn encode(x: &[f32], p: Option<&[f32]>, out: &mut [$module::$block]) {
@@ -462,7 +450,7 @@ mod isa {
                     for case in 0..20 {
                         let draw = if case % 2 == 0 { Random::gauss } else { Random::student4 };
                         let x = r.row(1024, 0.1, draw);
-                        let p = r.row(1024, 1.0, Random::unit);
+                        let p = r.row(1024, 1.0, Random::open_unit);
                         let p = (case % 3 == 0).then_some(&p[..]);
                         let n = 1024 / $act::N;
                         let zero: $module::$block = bytemuck::Zeroable::zeroed();
@@ -498,7 +486,7 @@ mod isa {
 #[test]
 fn activation_blocks_hold_what_their_pages_say() {
     use bytemuck::Zeroable;
-    let mut r = Random(8);
+    let mut r = Random::new(8);
     for case in 0..300 {
         let x = r.row(512, 10f64.powi(case % 80 - 42), Random::gauss);
         let (mut a, mut k) = (vec![q8_a::BlockQ8A::zeroed(); 16], vec![q8_k::BlockQ8K::zeroed(); 2]);
@@ -563,7 +551,7 @@ fn halves_of_every_bit_pattern() {
 
 #[test]
 fn narrowing_is_that_of_the_half_crate() {
-    let mut r = Random(10);
+    let mut r = Random::new(10);
     for i in 0..1 << 21 {
         // Any bits, then magnitudes around and inside what F16 holds.
         let any = r.bits() as u32;
@@ -578,7 +566,7 @@ fn narrowing_is_that_of_the_half_crate() {
 
 #[test]
 fn plain_floats_pass_unchanged_and_multiply() {
-    let mut r = Random(9);
+    let mut r = Random::new(9);
     for n in [0, 1, 15, 16, 17, 100] {
         let (x, a) = (r.row(n, 1.0, Random::gauss), r.row(n, 1.0, Random::gauss));
         assert_eq!(round_trip(Format::F32, &x, None), x);

@@ -1,8 +1,9 @@
-//! Whether a file still holds what its writer put there: its structure, and the SHA-256 that it carries of every tensor.
+//! Whether a file still holds what its writer put there: its structure, and the SHA-256 that it carries of
+//! every tensor.
 //!
-//! The sums are an array of hexadecimal strings under [`SHA256_KEY`], in the order of the tensors; a sum covers a
-//! tensor's bytes without padding. The data is read by range, not through a mapping: a disk that fails gives an error
-//! and not a signal.
+//! The sums are an array of hexadecimal strings under [`SHA256_KEY`], in the order of the tensors; a sum
+//! covers a tensor's bytes without padding. The data is read by range, not through a mapping: a disk that
+//! fails gives an error and not a signal.
 
 use std::fs::File;
 use std::io;
@@ -27,8 +28,8 @@ const PIECE: usize = 1 << 20;
 /// A SHA-256 sum.
 pub type Sum = [u8; 32];
 
-/// The value to give [`SHA256_KEY`] in the metadata of a new file with this many tensors: the writer puts the sums in
-/// its place when it finishes.
+/// The value to give [`SHA256_KEY`] in the metadata of a new file with this many tensors: the writer puts the
+/// sums in its place when it finishes.
 pub fn placeholder(tensors: usize) -> MetaValue {
     MetaValue::Strings(vec!["0".repeat(SUM_CHARS); tensors])
 }
@@ -43,7 +44,8 @@ pub fn sum(bytes: &[u8]) -> Sum {
     Sha256::digest(bytes).into()
 }
 
-/// The sum of `bytes` bytes of a file from `start`; `on` is told of each piece and may end it with an error.
+/// The sum of `bytes` bytes of a file from `start`; `on` receives the length of each piece and may stop with
+/// an error.
 ///
 /// # Errors
 /// What reading gives, `UnexpectedEof` for a file that is too short, or what `on` gives.
@@ -81,10 +83,11 @@ pub struct Checked {
 
 /// Checks the file at `path`: its structure, then every tensor on the threads of the current rayon pool.
 ///
-/// `on`: told of the bytes read, from any thread; an error from it ends the check.
+/// `on`: receives the bytes read, from any thread; an error from it ends the check.
 ///
 /// # Errors
-/// [`Error::Io`], the first broken [`super::Rule`], or a [`SHA256_KEY`] that is no list of one sum per tensor.
+/// [`Error::Io`], the first broken [`super::Rule`], or a [`SHA256_KEY`] that is no list of one sum per
+/// tensor.
 pub fn check(path: &Path, on: &(dyn Fn(u64) -> io::Result<()> + Sync)) -> Result<Checked, Error> {
     let reader = Reader::open(path, How::Map)?;
     let bytes = reader.tensors().iter().map(|t| t.bytes).sum();

@@ -57,7 +57,8 @@ pub enum Rule {
     WrongType,
     /// A metadata key that is needed is there.
     Missing,
-    /// A metadata value means something: checked by the code that reads it, see [`Meta::refuse`](super::Meta::refuse).
+    /// A metadata value means something: checked by the code that reads it, see
+    /// [`Meta::refuse`](super::Meta::refuse).
     Value,
     /// What is written lies inside its tensor.
     WriteRange,

@@ -27,7 +27,8 @@ pub const MIN_ALIGNMENT: u64 = 8;
 /// The largest alignment: the largest page size in use.
 pub const MAX_ALIGNMENT: u64 = 64 << 10;
 
-// Shortest by structure: an empty name or no dimension breaks a rule of its own, which should be the one reported.
+// Shortest by structure: an empty name or no dimension breaks a rule of its own, which should be the one
+// reported.
 
 /// Shortest metadata entry: key length, type, one value byte.
 pub const MIN_KV_BYTES: u64 = 8 + 4 + 1;

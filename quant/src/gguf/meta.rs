@@ -1,8 +1,8 @@
 //! Metadata: typed values in the file's own bytes.
 //!
-//! A value is found by its key and decoded where it lies; an array is walked in place. The bytes were validated when
-//! the file was opened, but a mapped file may be changed by others since, so every length is taken with a check
-//! here too: bytes that no longer make sense give empty strings and zeros, never a panic.
+//! A value is found by its key and decoded where it lies; an array is walked in place. The bytes were
+//! validated when the file was opened, but a mapped file may be changed by others since, so every length is
+//! taken with a check here too: bytes that no longer make sense give empty strings and zeros, never a panic.
 
 use std::ops::Range;
 
@@ -547,7 +547,8 @@ impl<'a> Meta<'a> {
         }
     }
 
-    /// The error for a value that has the right type and makes no sense, for whoever knows what `key` means.
+    /// The error for a value that has the right type and makes no sense, for code that knows what `key`
+    /// means.
     pub fn refuse(&self, key: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
         self.error(Rule::Value, key, &expected.into(), &found.into())
     }

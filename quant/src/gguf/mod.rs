@@ -1,8 +1,8 @@
 //! GGUF, the container of names, numbers and weights: reads versions 2 and 3, writes 3, little-endian.
 //!
-//! In come the bytes of a file, out go metadata, tensor descriptions and views of the tensors' bytes; or the other
-//! way round. Nothing here does arithmetic on weights or knows what a metadata key means (`general.alignment`
-//! apart, which moves the tensors).
+//! In come the bytes of a file, out go metadata, tensor descriptions and views of the tensors' bytes; or the
+//! other way round. Nothing here does arithmetic on weights or knows what a metadata key means
+//! (`general.alignment` apart, which moves the tensors).
 //!
 //! ```text
 //! "GGUF" | version u32 | n_tensors u64 | n_kv u64
@@ -11,8 +11,8 @@
 //! padding to the alignment | tensor data, each tensor padded to the alignment
 //! ```
 //!
-//! A file is checked as a whole when it is opened: the limits are in [`limits`], and [`Rule`] names each check. After
-//! that no access can fail, except a typed look-up of a value that has another type.
+//! A file is checked as a whole when it is opened: the limits are in [`limits`], and [`Rule`] names each
+//! check. After that no access can fail, except a typed look-up of a value that has another type.
 
 pub mod check;
 mod error;

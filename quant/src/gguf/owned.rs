@@ -43,8 +43,16 @@ impl From<Value<'_>> for MetaValue {
         macro_rules! array {
             ($array:ident, $($of:ident => $many:ident,)*) => {
                 match $array.element_type() {
-                    $( ValueType::$of => MetaValue::$many(all($array, |v| match v { Value::$of(x) => Some(x), _ => None })), )*
-                    ValueType::Str => MetaValue::Strings(all($array, |v| match v { Value::Str(x) => Some(x.to_owned()), _ => None })),
+                    $(
+                        ValueType::$of => MetaValue::$many(all($array, |v| match v {
+                            Value::$of(x) => Some(x),
+                            _ => None,
+                        })),
+                    )*
+                    ValueType::Str => MetaValue::Strings(all($array, |v| match v {
+                        Value::Str(x) => Some(x.to_owned()),
+                        _ => None,
+                    })),
                     ValueType::Array => MetaValue::Arrays(all($array, |v| Some(v.into()))),
                 }
             };
@@ -90,8 +98,8 @@ impl MetaValue {
         }
     }
 
-    /// Appends the value as it lies in a file. `Err`: the type of an element of [`Arrays`](Self::Arrays) that is no
-    /// array.
+    /// Appends the value as it lies in a file. `Err`: the type of an element of [`Arrays`](Self::Arrays) that
+    /// is no array.
     pub(super) fn encode(&self, out: &mut Vec<u8>) -> Result<(), ValueType> {
         fn head(of: ValueType, len: usize, out: &mut Vec<u8>) {
             out.extend(of.id().to_le_bytes());

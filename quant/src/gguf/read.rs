@@ -11,7 +11,8 @@ use super::{Error, Meta, Place, Rule, TensorInfo};
 use crate::Format;
 use crate::map::{Bytes, How};
 
-/// An open GGUF file. Cheap to clone; the bytes live as long as the last clone or the last [`bytes`](Self::bytes).
+/// An open GGUF file. Cheap to clone; the bytes live as long as the last clone or the last
+/// [`bytes`](Self::bytes).
 #[derive(Clone)]
 pub struct Reader(Arc<Inner>);
 
@@ -316,7 +317,8 @@ impl<'a> Cursor<'a> {
         Ok(Entry { key, held: self.value()? })
     }
 
-    /// A tensor, its offset still counted from the start of the tensor data; and where its entry's offset lies.
+    /// A tensor, its offset still counted from the start of the tensor data; and where its entry's offset
+    /// lies.
     fn tensor(&mut self, number: usize) -> Result<(TensorInfo, usize), Error> {
         self.place = Place::Tensor(format!("#{number}"));
         let name =

@@ -142,19 +142,19 @@ impl Writer {
     /// # Errors
     /// [`Error::Io`].
     pub fn create(file: File, layout: Layout) -> Result<Writer, Error> {
-        // Through 0, so that whatever was there before cannot shine through in the padding.
+        // Truncated to 0 first, so that old bytes cannot remain in the padding.
         file.set_len(0).and_then(|()| file.set_len(layout.file_bytes)).map_err(io("set the length"))?;
         let written = layout.tensors.iter().map(|_| Mutex::default()).collect();
         Ok(Writer { file, layout, written })
     }
 
-    /// Goes on with a file that [`create`](Self::create) made with the same layout and that was not finished; what of it
-    /// is written already is said by [`keep`](Self::keep).
+    /// Resumes a file that [`create`](Self::create) made with the same layout and that was not finished;
+    /// [`keep`](Self::keep) tells which parts are written already.
     ///
     /// # Errors
     /// [`Rule::Truncated`] when it has another length, [`Error::Io`].
     pub fn resume(file: File, layout: Layout) -> Result<Writer, Error> {
-        let found = file.metadata().map_err(io("look at"))?.len();
+        let found = file.metadata().map_err(io("stat"))?.len();
         if found != layout.file_bytes {
             let expected = format!("{} bytes", layout.file_bytes);
             return Err(Error::malformed(
@@ -166,7 +166,7 @@ impl Writer {
                 found.to_string(),
             ));
         }
-        // A header that is there already would vouch for data that is not.
+        // An existing header would vouch for data that is missing.
         file.write_all_at(&vec![0; layout.header.len()], 0).map_err(io("write"))?;
         let written = layout.tensors.iter().map(|_| Mutex::default()).collect();
         Ok(Writer { file, layout, written })
@@ -200,11 +200,12 @@ impl Writer {
     /// Threads may write different parts at the same time. What failed may be written again.
     ///
     /// # Errors
-    /// [`Rule::WriteRange`] when there is no such tensor or it is too short, [`Rule::WrittenTwice`] for bytes that
-    /// are already there, [`Error::Io`].
+    /// [`Rule::WriteRange`] when there is no such tensor or it is too short, [`Rule::WrittenTwice`] for bytes
+    /// that are already there, [`Error::Io`].
     pub fn write_at(&self, tensor: usize, offset: u64, data: &[u8]) -> Result<(), Error> {
         let Some(part) = self.part(tensor, offset, data.len() as u64)? else { return Ok(()) };
-        // Asked before, so that nothing good is overwritten; noted after, so that a failed write can be repeated.
+        // Asked before, so that nothing good is overwritten; noted after, so that a failed write can be
+        // repeated.
         lock(part.written).free(offset, part.end).map_err(|()| part.twice(offset))?;
         self.file.write_all_at(data, part.info.offset + offset).map_err(io("write"))?;
         lock(part.written).add(offset, part.end).map_err(|()| part.twice(offset))
@@ -236,9 +237,9 @@ impl Writer {
         self.layout.tensors.par_iter().map(sum).collect::<Result<_, _>>().map_err(io("read back"))
     }
 
-    /// Writes the header and waits until everything is on the disk. The sums of the tensors, where the layout has room
-    /// for them, are taken of what the file gives back (so `file` must be open for reading too), by the threads of the
-    /// current rayon pool.
+    /// Writes the header and waits until everything is on the disk. The sums of the tensors, where the layout
+    /// has room for them, are taken of what the file gives back (so `file` must be open for reading too), by
+    /// the threads of the current rayon pool.
     ///
     /// # Errors
     /// [`Rule::Incomplete`] when a byte of a tensor is missing, [`Error::Io`].
@@ -246,8 +247,8 @@ impl Writer {
         self.finish_watched(&|_| Ok(()))
     }
 
-    /// [`finish`](Self::finish) with progress. `on`: told of the bytes read back, from any thread; an error from it ends
-    /// the work before the header is written.
+    /// [`finish`](Self::finish) with progress. `on`: receives the bytes read back, from any thread; an error
+    /// from it ends the work before the header is written.
     ///
     /// # Errors
     /// As `finish`; also what `on` gives, as [`Error::Io`].

@@ -164,16 +164,12 @@ mod tests {
 
     #[test]
     fn rescaled_weights_are_the_decoded_ones_to_half_a_step() {
-        let mut s = 1u32;
-        let mut random = || {
-            s = s.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (s >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
+        let mut random = crate::random::Random::new(1);
         macro_rules! each {
             ($($format:ident $unpack:ident),*) => {
                 $(for scale in [1e-6, 1.0, 1e3, 0.0] {
                     let x: Vec<f32> =
-                        (0..8 * 256).map(|i| random() * scale * (1 + i / 32 % 9) as f32).collect();
+                        (0..8 * 256).map(|i| random.signed_unit() * scale * (1 + i / 32 % 9) as f32).collect();
                     let format = Format::$format;
                     let mut blocks = vec![0; format.row_bytes(x.len()).unwrap()];
                     format.encode(&x, None, &mut blocks);

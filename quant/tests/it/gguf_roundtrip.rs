@@ -1,4 +1,4 @@
-//! GGUF: what is written is read, whatever the types, formats, order and threads.
+//! GGUF: what is written is read, for all types, formats, orders and thread counts.
 
 use huozi_quant::Format;
 use huozi_quant::gguf::{Layout, MetaValue, Reader, Rule, TensorSpec, Writer};
@@ -152,7 +152,10 @@ proptest! {
     #[test]
     fn what_is_written_is_read(
         values in proptest::collection::vec(any_value(), 0..12),
-        shapes in proptest::collection::vec((0..Format::ALL.len(), 1u64..3, proptest::collection::vec(1u64..4, 0..4)), 0..6),
+        shapes in proptest::collection::vec(
+            (0..Format::ALL.len(), 1u64..3, proptest::collection::vec(1u64..4, 0..4)),
+            0..6,
+        ),
         alignment in proptest::option::of(3u32..=16),
     ) {
         let mut meta: Vec<_> = values.into_iter().enumerate().map(|(i, v)| (format!("键.{i}"), v)).collect();
@@ -167,7 +170,8 @@ proptest! {
         let file = write(&meta, specs.clone());
         let reader = Reader::open(file.path(), How::Map).unwrap();
         // By bytes, not by ==: a NaN must keep its bits too.
-        let header = |meta: &[(String, MetaValue)]| Layout::new(meta, specs.clone()).unwrap().header().to_vec();
+        let header =
+            |meta: &[(String, MetaValue)]| Layout::new(meta, specs.clone()).unwrap().header().to_vec();
         prop_assert_eq!(header(&meta_of(&reader)), header(&meta));
         prop_assert_eq!(reader.alignment(), alignment.map_or(32, |bits| 1 << bits));
         prop_assert_eq!(reader.tensors().len(), specs.len());

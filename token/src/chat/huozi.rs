@@ -1,5 +1,5 @@
-//! Huozi's own format, built from ids directly: `begin` role newline text `end` newline for each message, the system
-//! message first.
+//! Huozi's own format, built from ids directly: `begin` role newline text `end` newline for each message, the
+//! system message first.
 
 use super::message::{Content, Message, Role};
 use crate::markers::{BEGIN, DEFAULT_SYSTEM, END};

@@ -5,7 +5,7 @@
 pub enum Role {
     /// Instructions in front of everything.
     System,
-    /// The person.
+    /// The user.
     User,
     /// The model.
     Assistant,
@@ -32,7 +32,7 @@ impl Role {
     }
 }
 
-/// What is said.
+/// The content of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Text, tokenised plain.
@@ -44,9 +44,9 @@ pub enum Content {
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who speaks.
+    /// The author.
     pub role: Role,
-    /// What is said.
+    /// The content.
     pub content: Content,
 }
 

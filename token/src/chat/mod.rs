@@ -4,7 +4,7 @@
 //! Three formats: Huozi's own, built from ids directly; a model's own template; none, for models
 //! that only continue text.
 //!
-//! Whatever a message spells, its text never becomes a control token: the markers are put in as
+//! The text of a message never becomes a control token: the markers are put in as
 //! ids, the text between them is tokenised plain. An answer may be given as the ids that the
 //! model generated; they are put in as they are.
 
@@ -78,7 +78,7 @@ impl ChatFormat {
         }
     }
 
-    /// The ids that the prompt begins with whatever the user's next message is: `messages`, which end with an
+    /// The ids that the prompt begins with, for any next message of the user: `messages`, which end with an
     /// answer, and the markers that follow. Ends before a token that the message's own text could become a
     /// part of.
     ///

@@ -1,12 +1,13 @@
-//! Models with random weights: blocks of every format, and whole GGUF files of a shape with a synthetic vocabulary.
+//! Models with random weights: blocks of every format, and whole GGUF files of a shape with a synthetic
+//! vocabulary.
 //!
-//! In: a shape, a preset, a seed. Out: the same bytes every time, on any number of threads, in memory or in a file.
-//! For measuring speed without a download: what such a model says means nothing.
+//! In: a shape, a preset, a seed. Out: the same bytes every time, on any number of threads, in memory or in a
+//! file. For measuring speed without a download; the text of such a model is meaningless.
 //!
-//! Weights are normal, with the spread that keeps activations of order one through any number of layers, and are
-//! encoded by the formats' own encoders, so that scales and mins are what they are in real files. Only
-//! [`PAGE_WEIGHTS`] of them are encoded per spread; a tensor is pages of these blocks in random order, which no kernel
-//! can tell from others and which costs a copy instead of a search.
+//! Weights are normal, with the spread that keeps activations of order one through any number of layers, and
+//! are encoded by the formats' own encoders, so that scales and mins are what they are in real files. Only
+//! [`PAGE_WEIGHTS`] of them are encoded per spread; a tensor is pages of these blocks in random order, which
+//! no kernel can tell from others and which costs a copy instead of a search.
 
 mod vocabulary;
 mod weights;
@@ -102,8 +103,8 @@ impl RandomModel {
         Ok(Reader::from_shared(&self.name, made)?)
     }
 
-    /// Writes the model with its vocabulary: to `PATH.partial` first, which gets its name when it is on the disk and is
-    /// removed when anything fails. Holds a few MiB of it at a time.
+    /// Writes the model with its vocabulary: to `PATH.partial` first, renamed when it is on the disk and
+    ///  removed when anything fails. Holds a few MiB of it at a time.
     ///
     /// # Errors
     /// A vocabulary that is too small, the disk, `cancel`.

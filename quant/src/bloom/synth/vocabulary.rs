@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 /// Tokens that a vocabulary has before its first merge: four special ones and one per byte.
 pub const MIN_VOCAB: usize = 4 + 256;
 
-/// Tokens and merges of a BPE vocabulary that is valid and means nothing: special tokens, bytes, then words over
-/// the letters a to z, shorter ones first, each merged from the word without its last letter and that letter.
+/// Tokens and merges of a BPE vocabulary that is valid and meaningless: special tokens, bytes, then words
+/// over the letters a to z, shorter ones first, each merged from the word without its last letter and that
+/// letter.
 #[derive(Clone, Debug)]
 pub struct SyntheticVocabulary {
     /// By id, in the byte-level alphabet.

@@ -1,7 +1,7 @@
 //! Blocks of random weights in every format.
 //!
-//! In: formats, spreads, a seed. Out: the blocks of each tensor, whole or in pieces; the same bytes on any number of
-//! threads.
+//! In: formats, spreads, a seed. Out: the blocks of each tensor, whole or in pieces; the same bytes on any
+//! number of threads.
 
 use std::collections::HashMap;
 
@@ -75,7 +75,8 @@ impl RandomPage {
     }
 }
 
-/// The weights of the tensors of a model, each with the spread that a tensor of its role has in a trained model.
+/// The weights of the tensors of a model, each with the spread that a tensor of its role has in a trained
+/// model.
 pub struct RandomWeights {
     keys: Vec<PageKey>,
     pages: HashMap<PageKey, RandomPage>,
@@ -141,9 +142,9 @@ struct PageKey {
 }
 
 impl PageKey {
-    /// The spread of a tensor's weights. A matrix with deviation 1 / sqrt(cols) gives outputs as large as its inputs;
-    /// what is added to the residual stream is smaller by sqrt(2 layers), as in GPT-2, so that all of them together
-    /// are as large as the embedding.
+    /// The spread of a tensor's weights. A matrix with deviation 1 / sqrt(cols) gives outputs as large as its
+    /// inputs; what is added to the residual stream is smaller by sqrt(2 layers), as in GPT-2, so that all of
+    /// them together are as large as the embedding.
     fn of(shape: &Shape, tensor: &ModelTensor, format: Format) -> Self {
         let even = 1.0 / (tensor.cols as f32).sqrt();
         let (mean, deviation): (f32, f32) = match tensor.role {
