@@ -37,8 +37,8 @@ pub fn dequantize(format: Format, blocks: &[u8]) -> Option<Vec<f32>> {
             u64::from_ne_bytes(word)
         })
         .collect();
-    // SAFETY: reads `out.len() / blck_size` blocks of `type_size` bytes, both compared with those of `format` above,
-    // which `aligned` holds; writes `out.len()` floats.
+    // SAFETY: reads `out.len() / blck_size` blocks of `type_size` bytes, both compared with those of `format`
+    // above, which `aligned` holds; writes `out.len()` floats.
     unsafe { to_float(aligned.as_ptr().cast(), out.as_mut_ptr(), out.len() as i64) };
     Some(out)
 }
