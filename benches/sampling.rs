@@ -4,8 +4,8 @@
 //!
 //!     cargo bench --bench sampling [-- THREADS]
 //!
-//! The logits are random: a normal distribution with deviation 3, near that of a model. Median of 9 runs. That both ways
-//! draw the same tokens is asserted.
+//! The logits are random: a normal distribution with deviation 3, near that of a model. Median of 9 runs.
+//! That both ways draw the same tokens is asserted.
 
 use huozi::engine::default_threads;
 use huozi::sample::{Sampler, SamplerPool, Sampling};

@@ -1,4 +1,5 @@
-//! Damaged copies of a whole model file, loaded and asked: each ends in an answer or an error, within 10 seconds and 1 GiB.
+//! Damaged copies of a whole model file, loaded and asked: each ends in an answer or an error, within 10
+//! seconds and 1 GiB.
 //!
 //! `HUOZI_DAMAGED=5000` makes as many copies. In a binary of its own: it watches the process's memory.
 

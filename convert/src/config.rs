@@ -68,8 +68,8 @@ impl Config {
         let Value::Object(json) = json else { return Err(bad("not a JSON object".into())) };
         check_architecture(&json)?;
         if json.get("apply_residual_connection_post_layernorm") == Some(&Value::Bool(true)) {
-            let what = "apply_residual_connection_post_layernorm is true: this variant of BLOOM (residual after the \
-                        norm) is not supported";
+            let what = "apply_residual_connection_post_layernorm is true: this variant of BLOOM \
+                        (residual after the norm) is not supported";
             return Err(bad(what.into()));
         }
         let n_embd =

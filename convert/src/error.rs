@@ -84,7 +84,8 @@ pub enum Error {
     },
     /// A finished file that does not match the source.
     #[error(
-        "the file written does not match the source: tensor {tensor}: {what}; no output was renamed into place"
+        "the file written does not match the source: tensor {tensor}: {what}; \
+         no output was renamed into place"
     )]
     Verify {
         /// Its name in the file.

@@ -182,7 +182,8 @@ fn private_use_characters_of_a_message_come_through() {
 }
 
 /// The template of the fixture.
-const UPPER: &str = "{% for m in messages %}{{ m['role'] | upper }}: {{ m['content'] | trim }}{{ eos_token }}\n\
+const UPPER: &str = "{% for m in messages %}{{ m['role'] | upper }}: \
+    {{ m['content'] | trim }}{{ eos_token }}\n\
                      {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}";
 
 #[test]
@@ -215,7 +216,8 @@ fn templates_have_what_transformers_gives_them() {
         ("{{ [1, 'a'] | tojson(indent=2) }}", "[\n  1,\n  \"a\"\n]"),
         ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
         (
-            "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+            "{% set ns = namespace(n=0) %}{% for m in messages %}\
+         {% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
             "1",
         ),
         (
@@ -243,7 +245,8 @@ fn hostile_templates_end_with_an_error() {
     }
     for source in [
         "{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}",
-        "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(60) %}\
+         {% set ns.x = ns.x ~ ns.x %}{% endfor %}",
         "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
         "{{ 'a' * 100000000000 }}",
         "{{ 'a' * 90000000 }}",

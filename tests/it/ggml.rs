@@ -304,17 +304,17 @@ impl Pair {
 }
 
 const HEADER: &str = "\
-ours from llama.cpp            same top %    KL mean   rows  miss clear  margin  f32 to ours  llama.cpp  ratio\n";
+ours from llama.cpp            same top %    KL mean   rows  miss clear  margin  \
+    f32 to ours  llama.cpp  ratio\n";
 
 /// The least share of positions with the same top token and the largest mean KL divergence from llama.cpp.
 ///
 /// Measured over 18,761 rows (Zen 4, AVX-512), generated: F32 99.99 % and 2.4e-8, F16 99.96 % and 9.5e-8,
-/// BF16 99.7 % and
-/// 5.3e-6, the formats of 32 weights 98.5 to 98.9 % and 0.8 to 1.1e-4, those of 256 weights 97.96 to 98.3 % and 1.9 to
-/// 2.0e-4; no miss where llama.cpp prefers its choice by 0.3 (largest 0.25). What is left comes from activations that the
-/// two round to int8 at other places; a share of 98 % has a standard error of 0.1 %. Given: formats that are
-/// rescaled 97.3 to
-/// 97.8 % and 3.2 to 4.0e-4, the others as above.
+/// BF16 99.7 % and 5.3e-6, the formats of 32 weights 98.5 to 98.9 % and 0.8 to 1.1e-4, those of 256 weights
+/// 97.96 to 98.3 % and 1.9 to 2.0e-4; no miss where llama.cpp prefers its choice by 0.3 (largest 0.25).
+/// What is left comes from activations that the two round to int8 at other places; a share of 98 % has a
+/// standard error of 0.1 %. Given: formats that are rescaled 97.3 to 97.8 % and 3.2 to 4.0e-4, the others
+/// as above.
 fn bounds(preset: Preset, phase: Phase) -> (f64, f64) {
     use Preset::*;
     match (preset, phase) {

@@ -30,8 +30,8 @@ fn append(engine: &mut dyn Engine, seq: Seq, tokens: &[u32], phase: Phase) -> Ro
     rows
 }
 
-/// llama.cpp adds in another order at another width, and its GELU is a table over f16, where the last bit may turn a
-/// value into its neighbour: 1.2e-4 seen.
+/// llama.cpp adds in another order at another width, and its GELU is a table over f16, where the last bit
+/// may turn a value into its neighbour: 1.2e-4 seen.
 fn near(a: &[Vec<f32>], b: &[Vec<f32>], what: &str) {
     assert_eq!(a.len(), b.len(), "{what}");
     for (a, b) in a.iter().flatten().zip(b.iter().flatten()) {

@@ -15,6 +15,11 @@ const MOST_LINES: usize = 600;
 /// Most characters of a line.
 const MOST_COLUMNS: usize = 110;
 
+/// Whether the file is there and over [`MOST_LINES`].
+pub fn is_long(sources: &Sources, file: &str) -> bool {
+    sources.get(Path::new(file)).is_some_and(|text| text.lines().count() > MOST_LINES)
+}
+
 /// Files over [`MOST_LINES`], but for `tables`.
 pub fn long_files(sources: &Sources, tables: &[&str]) -> Vec<String> {
     let lines = |text: &str| text.lines().count();

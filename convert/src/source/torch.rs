@@ -18,8 +18,8 @@ pub(super) fn list(input: &Input, index: usize) -> Result<Vec<Entry>, Error> {
             file,
             0,
             "the zip archive that torch.save has written since PyTorch 1.6",
-            "something else, perhaps its older format: load it with PyTorch where you trust it and save it again, \
-             or use safetensors",
+            "something else, perhaps its older format: load it with PyTorch where you trust it \
+             and save it again, or use safetensors",
         ));
     }
     let members = zip::members(input)?;

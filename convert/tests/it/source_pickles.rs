@@ -247,8 +247,9 @@ fn pickle_bombs_cost_nothing() {
     );
 }
 
-/// Pickles that run `touch MARK` where Python's `pickle.loads` reads them (all that end in a call were tried with
-/// Python 3.11), each with the place where this reader stops: before the call, and so before anything that follows.
+/// Pickles that run `touch MARK` where Python's `pickle.loads` reads them (all that end in a call were
+/// tried with Python 3.11), each with the place where this reader stops: before the call, and so before
+/// anything that follows.
 #[test]
 fn malicious_pickles_run_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -275,7 +275,8 @@ fn huozi_template_renders_the_format_byte_for_byte() {
         {"role": "assistant", "content": " 好。"},
         {"role": "user", "content": "再见"},
     ]);
-    let tail = "<|beginofutterance|>用户\n你好\n <|endofutterance|>\n<|beginofutterance|>助手\n 好。<|endofutterance|>\n\
+    let tail = "<|beginofutterance|>用户\n你好\n <|endofutterance|>\n\
+        <|beginofutterance|>助手\n 好。<|endofutterance|>\n\
                 <|beginofutterance|>用户\n再见<|endofutterance|>\n";
     let open = "<|beginofutterance|>助手\n";
     for trim in [true, false] {

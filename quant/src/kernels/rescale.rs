@@ -168,8 +168,8 @@ mod tests {
         macro_rules! each {
             ($($format:ident $unpack:ident),*) => {
                 $(for scale in [1e-6, 1.0, 1e3, 0.0] {
-                    let x: Vec<f32> =
-                        (0..8 * 256).map(|i| random.signed_unit() * scale * (1 + i / 32 % 9) as f32).collect();
+                    let mut weight = |i| random.signed_unit() * scale * (1 + i / 32 % 9) as f32;
+                    let x: Vec<f32> = (0..8 * 256).map(&mut weight).collect();
                     let format = Format::$format;
                     let mut blocks = vec![0; format.row_bytes(x.len()).unwrap()];
                     format.encode(&x, None, &mut blocks);

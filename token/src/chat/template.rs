@@ -275,7 +275,10 @@ impl<'a> StandIns<'a> {
         });
         let texts =
             contents.chain([template.source.as_str()]).chain(template.special.values().map(String::as_str));
-        let private = |c: &char| matches!(c, '\u{E000}'..='\u{F8FF}' | '\u{F0000}'..='\u{FFFFD}' | '\u{100000}'..='\u{10FFFD}');
+        let private = |c: &char| {
+            let areas = ['\u{E000}'..='\u{F8FF}', '\u{F0000}'..='\u{FFFFD}', '\u{100000}'..='\u{10FFFD}'];
+            areas.iter().any(|area| area.contains(c))
+        };
         let mut taken: BTreeSet<char> = texts.flat_map(str::chars).filter(private).collect();
         taken.extend(template.control_chars.iter().filter(|c| private(c)));
         let next =
