@@ -89,12 +89,8 @@ impl Vector for V256 {
     #[inline(always)]
     unsafe fn columns(p: *const u8, stride: usize) -> [__m256i; 4] {
         unsafe {
-            // Vector `e`: rows e and 4 + e, one in each half.
-            let rows = |e: usize| {
-                let at = |i: usize| _mm_loadu_si128(p.add((4 * i + e) * stride).cast());
-                _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(at(0)), at(1))
-            };
-            let (r0, r1, r2, r3) = (rows(0), rows(1), rows(2), rows(3));
+            let (r0, r1) = (rows(p, stride, 0), rows(p, stride, 1));
+            let (r2, r3) = (rows(p, stride, 2), rows(p, stride, 3));
             let (lo01, hi01) = (_mm256_unpacklo_epi32(r0, r1), _mm256_unpackhi_epi32(r0, r1));
             let (lo23, hi23) = (_mm256_unpacklo_epi32(r2, r3), _mm256_unpackhi_epi32(r2, r3));
             [
@@ -203,6 +199,16 @@ impl Vector for V256 {
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
             _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
         }
+    }
+}
+
+/// 16 bytes of rows `e` and `4 + e`, one in each part. A function, since a closure that is not inlined is
+/// compiled for the baseline.
+#[inline(always)]
+unsafe fn rows(p: *const u8, stride: usize, e: usize) -> __m256i {
+    unsafe {
+        let low = _mm256_castsi128_si256(_mm_loadu_si128(p.add(e * stride).cast()));
+        _mm256_inserti128_si256::<1>(low, _mm_loadu_si128(p.add((4 + e) * stride).cast()))
     }
 }
 

@@ -89,15 +89,8 @@ impl Vector for V512 {
     #[inline(always)]
     unsafe fn columns(p: *const u8, stride: usize) -> [__m512i; 4] {
         unsafe {
-            // Vector `e`: rows e, 4 + e, 8 + e, 12 + e, one in each quarter; loads merge without a shuffle.
-            let rows = |e: usize| {
-                let at = |i: usize| _mm_loadu_si128(p.add((4 * i + e) * stride).cast());
-                let v = _mm512_castsi128_si512(at(0));
-                let v = _mm512_mask_broadcast_i32x4(v, 0x00f0, at(1));
-                let v = _mm512_mask_broadcast_i32x4(v, 0x0f00, at(2));
-                _mm512_mask_broadcast_i32x4(v, 0xf000, at(3))
-            };
-            let (r0, r1, r2, r3) = (rows(0), rows(1), rows(2), rows(3));
+            let (r0, r1) = (rows(p, stride, 0), rows(p, stride, 1));
+            let (r2, r3) = (rows(p, stride, 2), rows(p, stride, 3));
             let (lo01, hi01) = (_mm512_unpacklo_epi32(r0, r1), _mm512_unpackhi_epi32(r0, r1));
             let (lo23, hi23) = (_mm512_unpacklo_epi32(r2, r3), _mm512_unpackhi_epi32(r2, r3));
             [
@@ -196,6 +189,18 @@ impl Vector for V512 {
     #[inline(always)]
     unsafe fn fsum(a: __m512) -> f32 {
         unsafe { _mm512_reduce_add_ps(a) }
+    }
+}
+
+/// 16 bytes of rows `e`, `4 + e`, `8 + e`, `12 + e`, one in each part; loads merge without a shuffle. A
+/// function, since a closure that is not inlined is compiled for the baseline.
+#[inline(always)]
+unsafe fn rows(p: *const u8, stride: usize, e: usize) -> __m512i {
+    unsafe {
+        let v = _mm512_castsi128_si512(_mm_loadu_si128(p.add(e * stride).cast()));
+        let v = _mm512_mask_broadcast_i32x4(v, 0x00f0, _mm_loadu_si128(p.add((4 + e) * stride).cast()));
+        let v = _mm512_mask_broadcast_i32x4(v, 0x0f00, _mm_loadu_si128(p.add((8 + e) * stride).cast()));
+        _mm512_mask_broadcast_i32x4(v, 0xf000, _mm_loadu_si128(p.add((12 + e) * stride).cast()))
     }
 }
 

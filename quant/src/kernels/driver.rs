@@ -373,8 +373,9 @@ fn tiles<U: Tiled, F: Unpack, K: Kind>(product: Product<'_>, out: &mut Tile<'_>,
 }
 
 /// Asks for `bytes` bytes at `ahead` in each of the first `n` of `rows`, or, past their ends, of the `n` that
-/// follow: more streams than hardware follows by itself.
-#[inline(always)]
+/// follow: more streams than hardware follows by itself. Not inlined: unrolled for every format it fills the
+/// instruction cache.
+#[inline(never)]
 fn ask(w: Rows<'_>, rows: Range<usize>, n: usize, ahead: usize, bytes: usize) {
     let past = ahead >= w.row_bytes;
     let (row, at) = if past { (rows.start + n, ahead - w.row_bytes) } else { (rows.start, ahead) };

@@ -338,14 +338,16 @@ impl Unpack for Iq4Xs {
     }
 }
 
-/// 16 bytes of nibbles: `value` of the low ones into entries 0..4, of the high ones into entries 4..8.
+/// 16 bytes of nibbles: the low ones in entries 0..4, the high ones in entries 4..8.
 #[inline(always)]
-unsafe fn nibbles<V: Vector>(p: *const u8, stride: usize, out: Out, value: impl Fn(V::I, usize) -> V::I) {
+unsafe fn nibbles<V: Vector>(p: *const u8, stride: usize) -> [V::I; 8] {
     unsafe {
+        let mut all = [V::splat(0); 8];
         for (t, qs) in V::columns(p, stride).into_iter().enumerate() {
-            out.set::<V>(t, value(low::<V>(qs), t));
-            out.set::<V>(4 + t, value(high::<V>(qs), 4 + t));
+            all[t] = low::<V>(qs);
+            all[4 + t] = high::<V>(qs);
         }
+        all
     }
 }
 
@@ -382,24 +384,32 @@ macro_rules! small {
 
 small!(Q4_0: Block32, 18, 4, 3, |V, p, stride, out| {
     out.fset::<V>(b::D, V::halves(V::column_u16(p, stride)));
-    nibbles::<V>(p.add(2), stride, out, |q, _| q);
+    for (t, q) in nibbles::<V>(p.add(2), stride).into_iter().enumerate() {
+        out.set::<V>(t, q);
+    }
 });
 small!(Q4_1: Block32Min, 20, 4, 0, |V, p, stride, out| {
     let dm = V::column_u32(p, stride);
     out.fset::<V>(b::D, V::halves(dm));
     out.fset::<V>(b::M, V::halves(V::shr(dm, 16)));
-    nibbles::<V>(p.add(4), stride, out, |q, _| q);
+    for (t, q) in nibbles::<V>(p.add(4), stride).into_iter().enumerate() {
+        out.set::<V>(t, q);
+    }
 });
 small!(Q5_0: Block32, 22, 5, 4, |V, p, stride, out| {
     out.fset::<V>(b::D, V::halves(V::column_u16(p, stride)));
     let fifth = V::column_u32(p.add(2), stride);
-    nibbles::<V>(p.add(6), stride, out, |q, t| with_fifth::<V>(q, fifth, t));
+    for (t, q) in nibbles::<V>(p.add(6), stride).into_iter().enumerate() {
+        out.set::<V>(t, with_fifth::<V>(q, fifth, t));
+    }
 });
 small!(Q5_1: Block32Min, 24, 5, 0, |V, p, stride, out| {
     let [dm, fifth, ..] = V::columns(p, stride);
     out.fset::<V>(b::D, V::halves(dm));
     out.fset::<V>(b::M, V::halves(V::shr(dm, 16)));
-    nibbles::<V>(p.add(8), stride, out, |q, t| with_fifth::<V>(q, fifth, t));
+    for (t, q) in nibbles::<V>(p.add(8), stride).into_iter().enumerate() {
+        out.set::<V>(t, with_fifth::<V>(q, fifth, t));
+    }
 });
 small!(Q8_0: Block32Wide, 34, 8, 7, |V, p, stride, out| {
     out.fset::<V>(b::D, V::halves(V::column_u16(p, stride)));
@@ -411,5 +421,7 @@ small!(Q8_0: Block32Wide, 34, 8, 7, |V, p, stride, out| {
 });
 small!(Iq4Nl: Block32Wide, 18, 8, 7, |V, p, stride, out| {
     out.fset::<V>(b::D, V::halves(V::column_u16(p, stride)));
-    nibbles::<V>(p.add(2), stride, out, |q, _| V::lookup(&TABLE, q));
+    for (t, q) in nibbles::<V>(p.add(2), stride).into_iter().enumerate() {
+        out.set::<V>(t, V::lookup(&TABLE, q));
+    }
 });

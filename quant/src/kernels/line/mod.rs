@@ -261,22 +261,25 @@ unsafe fn terms32<U: Tiled + Unit<V = V>, V: Parts, F: Line32>(
         let mut tail = MaybeUninit::uninit();
         for g in 0..blocks.div_ceil(group) {
             let p = nth_group(row, blocks, (g, group), F::BYTES, &mut tail);
+            let mut sums = [V::splat(0); 2];
             for h in 0..halves {
-                let at = (g * halves + h) * 4;
                 let mut acc = [V::splat(0); 4];
                 for i in 0..4 {
                     let w = F::weights::<V>(p.add(i * F::BYTES), p.add((i + group - 4) * F::BYTES), h);
-                    let a = V::load(a.add((at + i) * V::LANES));
+                    let a = V::load(a.add(((g * halves + h) * 4 + i) * V::LANES));
                     acc[i] = match <F::Kind as Kind>::WIDE {
                         true => U::dot4_wide(V::splat(0), w, a),
                         false => U::dot4(V::splat(0), w, a),
                     };
                 }
-                V::store(quads.add(at / 4 * V::LANES), V::sum4(acc));
+                sums[h] = V::sum4(acc);
             }
             for i in 0..group {
                 let d = p.add(i * F::BYTES).cast::<i32>().read_unaligned();
                 ds.add(g * group + i).write(d);
+            }
+            for h in 0..halves {
+                V::store(quads.add((g * halves + h) * V::LANES), sums[h]);
             }
         }
         for g in 0..blocks.div_ceil(V::LANES) {
