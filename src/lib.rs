@@ -10,13 +10,17 @@
 //!   --token::TextStream--> text --session::Event--> cli (standard output) | tui (screen)
 //! ```
 //!
-//! Data moves to the right only.
+//! Data moves to the right only, except that the sampled id is the next token of its sequence. `session` (one
+//! conversation) drives `schedule` (many requests).
 //!
 //! # Modules
 //!
+//! Module `x` is `src/x.rs` or `src/x/mod.rs`; `src/main.rs` and `src/bin/huozi-tui.rs` only start `cli`.
+//!
 //! - [`sample`]: logits to an id, with filters in Hugging Face's order and a draw that depends on seed and
 //!   position only; log-probabilities. Imports no other module.
-//! - [`lang`]: the languages of the interface. Imports no other module.
+//! - [`lang`]: the enum of the languages of the interface; texts are where they are shown. Imports no other
+//!   module.
 //! - [`settings`]: the one table of settings (names, ranges, help) and the patch that every source of
 //!   settings is read into. Imports `engine`, `lang`, `quant`, `sample`.
 //! - [`model`]: the forward pass over mapped weights, KV blocks. Imports `quant`.
@@ -27,7 +31,8 @@
 //! - [`mod@open`]: from a model (file, name in the Hugging Face cache, demo, memory, random weights) to an
 //!   engine; memory checks. Imports `demo`, `engine`, `model`, `quant`, `token`.
 //! - [`session`]: one conversation, its files, its cached keys and values; the model files of this machine.
-//!   Imports `engine`, `open`, `sample`, `schedule`, `token`; its catalog and open also `quant`.
+//!   Imports `engine`, `open`, `sample`, `schedule`, `settings`, `token`; `session::catalog` and
+//!   `session::open` also `quant`.
 //! - [`mod@bench`]: speed of any engine, floors of the machine, comparisons. Imports `engine`, `quant`.
 //! - [`eval`]: perplexity, KL divergence. Imports `engine`, `sample`.
 //! - `demo`: the embedded small model, and the only module that sees `huozi_convert`.
@@ -36,13 +41,35 @@
 //!
 //! `tests/layering.rs` enforces these imports, and those of the other packages:
 //!
-//! - `huozi_quant`: formats, kernels, matrix products, attention, the GGUF container, mmap; BLOOM's sizes and
-//!   tensors.
-//! - `huozi_token`: vocabulary, BPE, text from ids, chat formats and templates, limits of a conversation.
-//!   Imports `quant`.
-//! - `huozi_convert`: checkpoint to GGUF. Imports `quant` and `token`, never the runtime.
+//! - `huozi_quant` (`quant/src/`): formats, kernels, matrix products, attention, the GGUF container, mmap;
+//!   BLOOM's sizes and tensors.
+//! - `huozi_token` (`token/src/`): vocabulary, BPE, text from ids, chat formats and templates, limits of a
+//!   conversation. Imports `quant`.
+//! - `huozi_convert` (`convert/src/`): checkpoint to GGUF. Imports `quant` and `token`, never the runtime.
 //!
 //! `huozi_quant` holds all `unsafe` code of the workspace, except two calls into llama.cpp in `engine::ggml`.
+//!
+//! # Where to change what
+//!
+//! - A weight format or an instruction set: the recipes in README. A type of `huozi-convert -t`:
+//!   `quant/src/bloom/plan.rs`.
+//! - A setting: a row in `src/settings/table.rs` and a field in `src/settings/patch.rs`; `config.toml`,
+//!   `/set`, the settings pane and conversation files follow from these. Its flag: `FLAGS` in
+//!   `src/cli/args/flags.rs`. What a conversation acts on is a field of [`session::Settings`], filled from
+//!   the patch in `src/session/patched.rs`.
+//! - A sampling rule: `src/sample/mod.rs`, and its setting as above.
+//! - A subcommand: a file in `src/cli/`, its arguments in `src/cli/args/`, its line in `src/cli/mod.rs`.
+//! - A pane of the terminal chat: a file in `src/tui/` and its variant in `src/tui/panels.rs`; its key in
+//!   `src/tui/keys.rs`; its texts in both languages in `src/tui/words/`.
+//! - A chat template: `token/src/chat/template.rs`; Huozi's own format: `token/src/chat/huozi.rs`.
+//! - A key of GGUF metadata: `token/src/vocabulary.rs` reads those of the tokenizer (`stop_ids` are the
+//!   tokens that end an answer), `quant/src/bloom/shape.rs` those of the model; `convert/src/vocab.rs` and
+//!   `convert/src/meta.rs` write them.
+//! - A message of the converter: `convert/src/progress.rs` says what is reported, `convert/src/print.rs`
+//!   prints it.
+//! - A front end: a folder beside `tui` that is a client of [`session`] (one conversation) or of
+//!   [`schedule::SchedulerHandle`] with `huozi_token` (many requests), a file in `src/cli/`, its imports in
+//!   `tests/layering.rs`.
 //!
 //! # A conversation
 //!
