@@ -40,7 +40,7 @@ struct Args {
     /// Model name in the file [default: name of the directory]
     #[arg(long)]
     name: Option<String>,
-    /// Context length in tokens [default: seq_length of config.json, else 2048]
+    /// Context in tokens [default: seq_length of config.json, else 2048]
     #[arg(long, alias = "context_length", value_name = "N")]
     context_length: Option<u64>,
     /// Store a tied embedding twice, for ik_llama.cpp and llama.cpp before March 2025
@@ -70,7 +70,7 @@ struct Args {
     /// Convert NaN and infinite weights too (as 0 where the type cannot hold them)
     #[arg(long, alias = "allow_nan")]
     allow_nan: bool,
-    /// Compare the result with the source before renaming it into place
+    /// Compare the result with the source before renaming it
     #[arg(long)]
     verify: bool,
     /// Print types, size, memory and time without writing anything
@@ -90,7 +90,7 @@ Example:
   huozi-convert HIT-SCIR/huozi-7b-rlhf -t q4_k_m -o huozi.gguf
 After an interruption (Ctrl+C, power loss, full disk) the same command resumes.
 
-`huozi-convert make-checkpoint SHAPE DIR` writes a random checkpoint for testing.
+make-checkpoint SHAPE DIR instead writes a random checkpoint for testing.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad input file,
 5 not enough disk or memory, 129 / 130 / 143 stopped by SIGHUP, SIGINT, SIGTERM.";

@@ -144,7 +144,7 @@ fn exit_codes() {
             2,
             "unknown type Q4; did you mean q4_k_m, q4_k_s, q4_1, q4_0?\n",
         ),
-        (fixture("tiny-f32"), vec!["-t", "", "-o", out], 2, "there are f32, "),
+        (fixture("tiny-f32"), vec!["-t", "", "-o", out], 2, "valid: f32, "),
         (fixture("tiny-f32"), vec!["-t", "f16"], 2, "--output"),
         (fixture("tiny-f32"), vec!["-t", "f16", "-t", "f32", "-o", out], 2, "in pairs"),
         (fixture("tiny-f32"), vec!["-t", "f16", "-o", out, "--threads", "0"], 2, "threads"),

@@ -133,7 +133,7 @@ fn nothing_is_replaced_and_nothing_is_left() {
     fs::remove_file(folder.join("mine")).unwrap();
     let partial = dir.path().join("made.partial");
     fs::create_dir(&partial).unwrap();
-    usage(&good, "made.partial is there");
+    usage(&good, "made.partial exists");
     assert!(partial.is_dir(), "not ours");
     fs::remove_dir(&partial).unwrap();
     // Cancelled in the middle.

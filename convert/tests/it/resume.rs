@@ -237,7 +237,7 @@ fn what_is_done_outlasts_any_error_that_is_not_its_fault() {
     command.args(["-c", "ulimit -f 1024; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_huozi-convert")]);
     let output = command.arg(demo()).args(["-t", "q8_0", "-o"]).arg(&out).output().unwrap();
     assert_eq!(output.status.code(), Some(5), "{}", text(&output));
-    assert!(text(&output).contains("the same command goes on"), "{}", text(&output));
+    assert!(text(&output).contains("the same command resumes"), "{}", text(&output));
     assert_eq!(names(dir.path()), ["a.gguf.journal", "a.gguf.partial"]);
     goes_on(20);
 }
@@ -406,7 +406,7 @@ fn signals_leave_what_the_next_run_goes_on_with() {
         kill(&child, signal);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "SIG{signal}: {}", text(&output));
-        assert!(text(&output).contains("the same command goes on"), "{}", text(&output));
+        assert!(text(&output).contains("the same command resumes"), "{}", text(&output));
         assert_eq!(names(dir.path()), ["a.gguf.journal", "a.gguf.partial"]);
         let output = program(&out, &SLOW).output().unwrap();
         assert!(output.status.success() && text(&output).contains("resumed at"), "{}", text(&output));
