@@ -1,10 +1,12 @@
 //! A model whose header is read, and the engines that run it.
 
 use super::error::Error;
+use super::fingerprint;
+#[cfg(feature = "demo")]
+use super::folders;
 use super::memory::{self, Memory, check_memory};
 use super::options::{OpenOptions, OpenProgress, OpenStep, Room};
 use super::source::{Source, locate};
-use super::{fingerprint, folders};
 #[cfg(feature = "demo")]
 use crate::demo;
 #[cfg(feature = "ggml")]
@@ -41,6 +43,7 @@ pub struct Loaded {
 /// # Errors
 /// The source gives no BLOOM model that this program can run; the options contradict each other; too little
 /// memory for random weights.
+#[cfg_attr(not(feature = "demo"), expect(unused_variables, reason = "only the demo model is converted here"))]
 pub fn open(
     source: &Source,
     options: &OpenOptions,

@@ -150,7 +150,7 @@ fn an_engine_that_does_not_open_leaves_the_one_before() {
         reports.iter().find_map(|r| if let Report::Reopened(_, back) = r { back.clone() } else { None });
     assert_eq!(*back.expect("the options before").0, chosen.options);
     let Some(Report::Answered(Some(why))) = reports.last() else { panic!("{reports:?}") };
-    assert!((words(Lang::Zh).failure)(&why).starts_with("内存不足"), "{why:?}");
+    assert!((words(Lang::Zh).failure)(why).starts_with("内存不足"), "{why:?}");
     let reports = threads.ask("你好", &short(&chosen));
     assert!(matches!(reports.last(), Some(Report::Answered(None))), "{reports:?}");
     // Nor does a changed question cost the exchange that it was to replace.

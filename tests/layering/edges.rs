@@ -13,12 +13,15 @@ use crate::graph::{FileId, Graph, ModuleId, Target, UseLeaf, for_tests, item_att
 /// From a file to another one: a line and the path there that makes the edge.
 pub type Edges = BTreeMap<(FileId, FileId), (usize, String)>;
 
+/// A package, and a room of it when it is that of the file.
+pub type To = (usize, Option<String>);
+
 /// What the paths of a workspace say.
 #[derive(Default)]
 pub struct Read {
     pub edges: Edges,
     /// From a file to a room, its own excepted, or to another package (`None`): see [`Graph::first_outside`].
-    pub arrows: BTreeMap<(FileId, (usize, Option<String>)), (usize, String)>,
+    pub arrows: BTreeMap<(FileId, To), (usize, String)>,
     /// Paths into the workspace that lead nowhere.
     pub lost: Vec<String>,
 }

@@ -297,7 +297,7 @@ impl ModelWorker {
             // Where that fails it is read again; what was saved before other work came stays.
             let waiting = &self.waiting;
             let go_on = || waiting.load(Ordering::Relaxed) == 0;
-            let _ = cache.save(writer.name(), &model.about.fingerprint, &mut model.session, &go_on);
+            let _ = cache.save(writer.name(), &model.about.fingerprint, &model.session, &go_on);
         }
     }
 
