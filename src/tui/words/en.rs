@@ -26,8 +26,8 @@ pub(super) static WORDS: Words = Words {
         n => format!("the {n} exchanges above are no longer in the prompt"),
     },
     dropped: |n| match n {
-        1 => "dropped the oldest exchange from the prompt: the context is full".into(),
-        n => format!("dropped the {n} oldest exchanges from the prompt: the context is full"),
+        1 => "dropped the oldest exchange from the prompt (limit of exchanges or tokens)".into(),
+        n => format!("dropped the {n} oldest exchanges from the prompt (limit of exchanges or tokens)"),
     },
     stop,
     notice: Notice::to_string,

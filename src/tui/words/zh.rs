@@ -26,7 +26,7 @@ pub(super) static WORDS: Words = Words {
     waiting: "…",
     folded: |rows| format!("… 还有 {rows} 行（Alt+O）"),
     dropped_above: |n| format!("以上 {n} 轮已不在上下文中"),
-    dropped: |n| format!("上下文已满：最早的 {n} 轮对话已移出上下文"),
+    dropped: |n| format!("最早的 {n} 轮对话已移出提示（已达轮数或词元上限）"),
     stop,
     notice,
     new_conversation: "新对话",
