@@ -348,13 +348,13 @@ fn tiles<U: Tiled, F: Unpack, K: Kind>(product: Product<'_>, out: &mut Tile<'_>,
             }
             let slab = SLAB / stored * F::BYTES;
             ask(w, start..end, n, from + AHEAD * slab, slab);
-            for column in (0..m).step_by(width) {
+            for (i, column) in (0..m).step_by(width).enumerate() {
                 let in_group = width.min(m - column);
                 let block = act_block::<K>().len(in_group, padded::<U>(in_group));
                 // SAFETY: a group is `group` long, which is room for `width` columns; there are as many
                 // groups, asserted above; `c` holds `m * n` values; the jobs above filled the panel.
                 unsafe {
-                    let a = data.as_ptr().add(column / width * group + first * block);
+                    let a = data.as_ptr().add(i * group + first * block);
                     let x = Operands { panel, a, blocks, zero: F::ZERO, c: c.add(column * n) };
                     micro::<U, K>(x, in_group);
                 }
