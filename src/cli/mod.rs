@@ -9,8 +9,6 @@ mod chat;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
-#[cfg(test)]
-mod doors;
 mod eval;
 pub mod exit;
 mod inspect;
@@ -18,6 +16,8 @@ mod load;
 mod logits;
 pub mod printer;
 mod run;
+#[cfg(test)]
+mod setting_sources;
 mod settings;
 mod show;
 mod signal;

@@ -148,7 +148,7 @@ pub struct PatchReading {
 }
 
 impl PatchReading {
-    /// The patch, for a door that refuses what is not valid. Unknown names are its own affair.
+    /// The patch, for a source whose invalid values are refused. The caller handles unknown names.
     ///
     /// # Errors
     /// The first value that is not valid.

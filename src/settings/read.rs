@@ -1,4 +1,4 @@
-//! From a value as a door has it to a value within the range of its setting.
+//! From a value as its source gives it to a value within the range of its setting.
 
 use super::table::{SettingKind, SettingName};
 use super::value::SettingValue;
@@ -6,7 +6,7 @@ use crate::engine::{EngineKind, KvType};
 use crate::lang::Lang;
 use std::fmt;
 
-/// A value as a door has it.
+/// A value as its source gives it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum GivenValue<'a> {
     /// Typed by a person: numbers and switches are text, too.
@@ -56,7 +56,7 @@ impl GivenValue<'_> {
         }
     }
 
-    /// Rounded to f32 once from f64, whatever the door: the same decimal digits give the same number.
+    /// Rounded to f32 once from f64, whatever the source: the same decimal digits give the same number.
     fn number(self) -> Option<f32> {
         match self {
             Self::Typed(text) => text.trim().parse::<f64>().ok().map(|x| x as f32),

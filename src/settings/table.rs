@@ -84,7 +84,7 @@ pub enum SettingDefault {
 pub struct SettingRow {
     /// The setting.
     pub setting: Setting,
-    /// The name, as every door takes it; flags write `-` for `_` and take both.
+    /// The name, as every source takes it; flags write `-` for `_` and take both.
     pub name: &'static str,
     /// The name that leads in the Chinese interface.
     pub name_zh: &'static str,

@@ -21,7 +21,7 @@ pub enum SettingValue {
 }
 
 impl SettingValue {
-    /// The value as a person reads it, and as every door that takes text reads it back.
+    /// The value as a person reads it, and as every source of text reads it back.
     pub fn show(&self, lang: Lang) -> String {
         match self {
             Self::Whole(n) => n.to_string(),

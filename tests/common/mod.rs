@@ -53,7 +53,7 @@ pub fn model(name: &str, preset: Preset) -> PathBuf {
         .clone()
 }
 
-/// A cancel flag that nobody sets.
+/// A cancel flag that is never set.
 pub static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// The native engine over a file.
@@ -101,7 +101,7 @@ impl Run {
     }
 }
 
-/// The program, without the settings of whoever runs the tests.
+/// The program, without the settings of the user who runs the tests.
 pub fn huozi(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_huozi"));
     for key in [

@@ -30,7 +30,7 @@ fn keys_and_values_kept_on_disk_go_on_bit_for_bit() {
     let file = dir.path().join("kv").join("talk.kv");
     let mut w = long_talk();
     let mut kept = cache();
-    // Stopped after a record by somebody who waits, it goes on from there.
+    // Stopped after a record because work waits, it goes on from there.
     let asked = std::cell::Cell::new(0);
     let one = || asked.replace(asked.get() + 1) < 1;
     let stopped = kept.save("talk", "model", &w.session, &one).unwrap_err();

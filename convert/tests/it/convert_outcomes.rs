@@ -182,7 +182,7 @@ fn outputs_that_would_destroy_something_are_refused() {
         assert_eq!(std::fs::read(&target).ok(), before, "{}", target.display());
         assert_eq!(std::fs::read(&template).unwrap(), b"{{ messages }}");
     }
-    // Somebody's file behind the name of a partial one, by either kind of link.
+    // A file of the user's behind the name of a partial one, by either kind of link.
     let other = dir.path().join("other");
     std::fs::write(&other, "mine").unwrap();
     std::os::unix::fs::symlink(&other, dir.path().join("x.gguf.partial")).unwrap();
@@ -199,7 +199,7 @@ fn outputs_that_would_destroy_something_are_refused() {
         ..options("tiny-f32", Preset::F16, &out)
     };
     assert_eq!(go(&crossed).unwrap_err().kind(), ErrorKind::Usage);
-    // Somebody else is at it.
+    // Another process converts.
     let busy = dir.path().join("busy.gguf");
     let lock = std::fs::File::create(dir.path().join("busy.gguf.partial")).unwrap();
     lock.lock().unwrap();

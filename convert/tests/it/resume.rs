@@ -208,7 +208,7 @@ fn what_is_done_outlasts_any_error_that_is_not_its_fault() {
     fs::remove_dir(dir.path().join("b.gguf.journal")).unwrap();
     assert_eq!(names(dir.path()), ["a.gguf.journal", "a.gguf.partial"]);
     goes_on(20);
-    // Somebody took the name in the meantime.
+    // Another process took the name in the meantime.
     struct Taken<'a>(&'a Path);
     impl Progress for Taken<'_> {
         fn sync(&self, _: u64) {

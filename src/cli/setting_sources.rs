@@ -1,4 +1,4 @@
-//! Every setting at every door: the same value is accepted at all of them or at none.
+//! Every setting from every source: the same value is accepted from all of them or from none.
 
 use super::args::{Cli, Command};
 use super::{chat, settings::Config};
@@ -12,12 +12,12 @@ use clap::Parser;
 use huozi_quant::gguf::{Layout, MetaValue, Reader};
 use std::path::Path;
 
-/// The verdict of a door on a value; `None` where the door does not have the setting, or its format no such
-/// value.
-type Door = fn(Setting, &str) -> Option<bool>;
+/// The verdict of a source's reader on a value; `None` where the source does not have the setting, or its
+/// format no such value.
+type SourceVerdict = fn(Setting, &str) -> Option<bool>;
 
-/// Every door with the number of settings that it takes.
-const DOORS: &[(&str, usize, Door)] = &[
+/// Every source with the number of settings that it takes.
+const SOURCES: &[(&str, usize, SourceVerdict)] = &[
     ("flags", 12, flags),
     ("config.toml", 12, config),
     ("/set in huozi chat", 12, chat_set),
@@ -207,19 +207,19 @@ fn sampler(setting: Setting, text: &str) -> Option<bool> {
 }
 
 #[test]
-fn every_setting_has_the_same_verdict_at_every_door() {
-    for &(door, takes, verdict) in DOORS {
+fn every_setting_has_the_same_verdict_from_every_source() {
+    for &(source, takes, verdict) in SOURCES {
         let mut taken = 0;
         for setting in Setting::ALL {
             let verdicts =
                 values(setting).into_iter().map(|(text, good)| (verdict(setting, &text), text, good));
             let verdicts = Vec::from_iter(verdicts.filter(|(verdict, ..)| verdict.is_some()));
             for (verdict, text, good) in &verdicts {
-                assert_eq!(*verdict, Some(*good), "{door}: {} = {text}", setting.name());
+                assert_eq!(*verdict, Some(*good), "{source}: {} = {text}", setting.name());
             }
             taken += usize::from(!verdicts.is_empty());
         }
-        assert_eq!(taken, takes, "{door}");
+        assert_eq!(taken, takes, "{source}");
     }
 }
 
@@ -233,7 +233,7 @@ fn model_files_of_llama_cpp_turn_top_k_off_with_minus_one() {
 }
 
 #[test]
-fn every_name_is_known_at_the_doors_where_it_is_typed() {
+fn every_name_is_known_where_it_is_typed() {
     for setting in Setting::ALL {
         let (row, value) = (setting.row(), values(setting).remove(0).0);
         let names = [row.name].into_iter().chain(row.aliases.iter().copied());
