@@ -66,14 +66,19 @@ impl Bytes {
     /// device or pipe has no length to hold on to); `FileTooLarge` when the address space is too small; with
     /// [`How::Read`], `UnexpectedEof` or `InvalidData` when the file shrinks or grows meanwhile.
     pub fn open(path: &Path, how: How) -> io::Result<Bytes> {
-        Self::open_watched(path, how, &mut |_| {})
+        Self::open_watched(path, how, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// [`Self::open`], and with [`How::Read`] `on(bytes read so far)` after each piece.
+    /// [`Self::open`], and with [`How::Read`] `on(bytes read so far)` after each piece,
+    /// which may stop the reading.
     ///
     /// # Errors
-    /// As [`Self::open`].
-    pub fn open_watched(path: &Path, how: How, on: &mut dyn FnMut(u64)) -> io::Result<Bytes> {
+    /// As [`Self::open`]; `Interrupted` where `on` gives [`ControlFlow::Break`].
+    pub fn open_watched(
+        path: &Path,
+        how: How,
+        on: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> io::Result<Bytes> {
         // Asked before opening: opening a pipe without a writer would block.
         regular(&fs::metadata(path)?)?;
         let mut file = File::open(path)?;
@@ -259,7 +264,7 @@ fn map_file(file: &File, len: usize) -> io::Result<Mmap> {
     unsafe { MmapOptions::new().len(len).map(file) }
 }
 
-fn read_file(file: &mut File, len: usize, on: &mut dyn FnMut(u64)) -> io::Result<Mmap> {
+fn read_file(file: &mut File, len: usize, on: &mut dyn FnMut(u64) -> ControlFlow<()>) -> io::Result<Mmap> {
     let mut buffer = MmapOptions::new().len(len).map_anon()?;
     let mut done = 0;
     for chunk in buffer.chunks_mut(CHUNK_BYTES) {
@@ -270,7 +275,9 @@ fn read_file(file: &mut File, len: usize, on: &mut dyn FnMut(u64)) -> io::Result
             _ => e,
         })?;
         done += chunk.len();
-        on(done as u64);
+        if on(done as u64).is_break() {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "the reading of the file was stopped"));
+        }
     }
     if file.read(&mut [0])? != 0 {
         let grew = format!("the file grew past its {len} bytes while it was read");
@@ -307,8 +314,20 @@ mod tests {
         let f = file(&vec![1; len as usize]);
         let pieces = [CHUNK_BYTES as u64, 2 * CHUNK_BYTES as u64, len];
         let mut seen = Vec::new();
-        Bytes::open_watched(f.path(), How::Read, &mut |n| seen.push(n)).unwrap();
+        let watched = Bytes::open_watched(f.path(), How::Read, &mut |n| {
+            seen.push(n);
+            ControlFlow::Continue(())
+        });
+        assert_eq!(watched.unwrap().len() as u64, len);
         assert_eq!(seen, pieces);
+        seen.clear();
+        let stopped = Bytes::open_watched(f.path(), How::Read, &mut |n| {
+            seen.push(n);
+            ControlFlow::Break(())
+        });
+        assert_eq!(stopped.unwrap_err().kind(), io::ErrorKind::Interrupted);
+        assert_eq!(seen, pieces[..1]);
+        seen.clear();
         for how in [How::Map, How::Read] {
             seen.clear();
             Bytes::open(f.path(), how).unwrap().fetch(&mut |n| {
@@ -415,8 +434,9 @@ mod tests {
     fn a_file_that_is_not_as_long_as_it_was_is_an_error() {
         let f = file(&[1; 100]);
         let mut open = File::open(f.path()).unwrap();
-        assert_eq!(read_file(&mut open, 101, &mut |_| {}).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let go_on = &mut |_| ControlFlow::Continue(());
+        assert_eq!(read_file(&mut open, 101, go_on).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         let mut open = File::open(f.path()).unwrap();
-        assert_eq!(read_file(&mut open, 99, &mut |_| {}).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(read_file(&mut open, 99, go_on).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -91,6 +91,8 @@ pub struct Ggml {
     info: Info,
     model: &'static LlamaModel,
     context: LlamaContext<'static>,
+    /// As many threads as llama.cpp's, for rows of logits.
+    pool: rayon::ThreadPool,
     batch: LlamaBatch<'static>,
     sequences: BTreeMap<Seq, Sequence>,
     next_seq: u64,
@@ -198,6 +200,8 @@ impl Ggml {
             .with_type_v(kv)
             .with_flash_attention_policy(flash);
         let context = model.new_context(backend, params).map_err(|e| Error::Setup(e.to_string()))?;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|e| Error::Setup(e.to_string()))?;
         let n_embd = usize::try_from(model.n_embd()).unwrap_or(0);
         let n_layer = model.n_layer() as usize;
         let plural = if threads == 1 { "" } else { "s" };
@@ -230,6 +234,7 @@ impl Ggml {
             info,
             model,
             context,
+            pool,
             batch: LlamaBatch::new(MICRO_BATCH, 1),
             sequences: BTreeMap::new(),
             next_seq: 0,
@@ -371,7 +376,9 @@ impl Ggml {
             rows += given.len();
             match sink {
                 // llama.cpp's own threads are idle now.
-                Sink::Shared(sink) => given.into_par_iter().for_each(|(item, at, row)| sink(item, at, row)),
+                Sink::Shared(sink) => self
+                    .pool
+                    .install(|| given.into_par_iter().for_each(|(item, at, row)| sink(item, at, row))),
                 Sink::InOrder(sink) => given.into_iter().for_each(|(item, at, row)| sink(item, at, row)),
             }
             columns = rest;

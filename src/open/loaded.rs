@@ -230,7 +230,7 @@ impl Loaded {
         cancel: &AtomicBool,
     ) -> Result<Box<dyn Engine>, Error> {
         self.options.check()?;
-        self.check_memory(room.positions)?;
+        self.check_memory(room.engine_positions(self.options.engine))?;
         self.open_engine(room, progress, cancel)
     }
 
@@ -254,15 +254,16 @@ impl Loaded {
         progress: &OpenProgress<'_>,
         cancel: &AtomicBool,
     ) -> Result<Box<dyn Engine>, Error> {
-        let OpenOptions { threads, kv, .. } = self.options;
-        match self.options.engine {
+        let OpenOptions { threads, kv, engine, .. } = self.options;
+        let kv_positions = room.engine_positions(engine);
+        match engine {
             EngineKind::Native => {
                 let reader = self.in_place(progress, cancel)?;
                 if self.options.mlock {
                     let bytes = reader.file_bytes();
                     reader.lock().map_err(|source| Error::Lock { path: self.path.clone(), bytes, source })?;
                 }
-                let options = NativeOptions { threads, kv, kv_positions: room.positions };
+                let options = NativeOptions { threads, kv, kv_positions };
                 Ok(Box::new(Native::open(&reader, &options)?))
             }
             #[cfg(feature = "ggml")]
@@ -274,7 +275,7 @@ impl Loaded {
                 let options = GgmlOptions {
                     threads,
                     kv,
-                    kv_positions: room.ggml_positions(),
+                    kv_positions,
                     sequences: room.sequences,
                     shared: room.apart.is_none(),
                     flash_attention: self.options.flash_attention.unwrap_or_default(),
@@ -298,10 +299,13 @@ impl Loaded {
         }
         let bytes = self.reader.file_bytes();
         progress(OpenStep::Read, 0, bytes);
-        let on = &mut |done| progress(OpenStep::Read, done, bytes);
-        let reader = Reader::open_watched(&self.path, How::Read, on)?;
+        let reader = Reader::open_watched(&self.path, How::Read, &mut |done| {
+            progress(OpenStep::Read, done, bytes);
+            flow(cancel)
+        });
+        // A reading that was stopped is an error of its own kind.
         self.go_on(cancel)?;
-        Ok(reader)
+        Ok(reader?)
     }
 
     /// Brings a mapped file in. One that would push itself out of memory again is better read as it is
@@ -317,11 +321,7 @@ impl Loaded {
             progress(OpenStep::Read, 0, bytes);
             reader.page_in(&mut |done| {
                 progress(OpenStep::Read, done, bytes);
-                if cancel.load(Ordering::Relaxed) {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
+                flow(cancel)
             });
         }
         self.go_on(cancel)
@@ -333,6 +333,11 @@ impl Loaded {
         }
         Ok(())
     }
+}
+
+/// Whether to go on.
+fn flow(cancel: &AtomicBool) -> ControlFlow<()> {
+    if cancel.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// The engines of two models that are open at the same time, each with `room`: the memory is checked for both
@@ -351,8 +356,9 @@ pub fn engines(
     b.options.check()?;
     if a.options.check_memory {
         let name = format!("{} with {}", a.path.display(), b.path.display());
-        let forecast = memory::both([a.still_needed(room.positions), b.still_needed(room.positions)]);
-        check_memory(&name, forecast, room.positions, Memory::now())?;
+        let positions = models.map(|model| room.engine_positions(model.options.engine));
+        let forecast = memory::both([a.still_needed(positions[0]), b.still_needed(positions[1])]);
+        check_memory(&name, forecast, positions[0].max(positions[1]), Memory::now())?;
     }
     Ok([a.open_engine(room, progress, cancel)?, b.open_engine(room, progress, cancel)?])
 }

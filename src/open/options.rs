@@ -82,10 +82,13 @@ impl Room {
         Self { positions, sequences: CONVERSATION_SEQUENCES, apart: None }
     }
 
-    /// Positions of llama.cpp's cache: it gives each sequence an equal part, in units of 256.
-    #[cfg(feature = "ggml")]
-    pub(super) fn ggml_positions(&self) -> usize {
-        self.apart.map_or(self.positions, |each| each.next_multiple_of(256).saturating_mul(self.sequences))
+    /// Positions of the KV cache that an engine of `kind` allocates. llama.cpp gives each sequence an equal
+    /// part, in units of 256, where no two sequences share a prefix.
+    pub(super) fn engine_positions(&self, kind: EngineKind) -> usize {
+        match (kind, self.apart) {
+            (EngineKind::Ggml, Some(each)) => each.next_multiple_of(256).saturating_mul(self.sequences),
+            _ => self.positions,
+        }
     }
 }
 
@@ -106,3 +109,16 @@ pub type OpenProgress<'a> = dyn Fn(OpenStep, u64, u64) + Sync + 'a;
 
 /// A progress callback that shows nothing.
 pub fn silent(_: OpenStep, _: u64, _: u64) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llama_cpp_gives_each_sequence_whole_units_of_256_positions() {
+        let room = Room { positions: 700, sequences: 3, apart: Some(257) };
+        assert_eq!(room.engine_positions(EngineKind::Native), 700);
+        assert_eq!(room.engine_positions(EngineKind::Ggml), 3 * 512);
+        assert_eq!(Room::single(700).engine_positions(EngineKind::Ggml), 700);
+    }
+}

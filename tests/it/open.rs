@@ -84,10 +84,13 @@ fn contradictions_are_refused_before_anything_is_read() {
 
 #[test]
 fn cancelling_ends_the_opening() {
-    let model = load(&Source::File(model("nano", Preset::F16)));
+    let mut model = load(&Source::File(model("nano", Preset::F16)));
     let cancelled = AtomicBool::new(true);
-    let error = model.engine(Room::single(64), &silent, &cancelled).err().expect("no engine");
-    assert!(matches!(&error, Error::Cancelled { path } if path == model.path()), "{error}");
+    for mmap in [true, false] {
+        model.options.mmap = mmap;
+        let error = model.engine(Room::single(64), &silent, &cancelled).err().expect("no engine");
+        assert!(matches!(&error, Error::Cancelled { path } if path == model.path()), "{error}");
+    }
 }
 
 /// Memory is checked for both models of a comparison together.

@@ -40,14 +40,18 @@ impl Reader {
     /// # Errors
     /// [`Error::Io`], or the first broken [`Rule`].
     pub fn open(path: &Path, how: How) -> Result<Reader, Error> {
-        Self::open_watched(path, how, &mut |_| {})
+        Self::open_watched(path, how, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// [`Self::open`] with progress; see [`Bytes::open_watched`].
+    /// [`Self::open`] with progress that may stop it; see [`Bytes::open_watched`].
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_watched(path: &Path, how: How, on: &mut dyn FnMut(u64)) -> Result<Reader, Error> {
+    pub fn open_watched(
+        path: &Path,
+        how: How,
+        on: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<Reader, Error> {
         let name = path.display().to_string();
         match Bytes::open_watched(path, how, on) {
             Ok(bytes) => Self::new(name, bytes),

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::dense::{self, Stored};
 use super::layout::{self, Kind, Rescaled, SLAB, act_block, panel_entries};
-use super::line::{self, Line};
+use super::line::{self, Line, pack::PAD};
 use super::packing::{Packing, group_width};
 use super::unit::{Features, Finish, Job, Multiply, Product, Rows, Tiled, finish_all, padded};
 use super::unpack::{self, Out, Unpack, with_unpack};
@@ -60,29 +60,39 @@ impl<U: Tiled> Multiply for U {
         Packing::Group { block, width: group_width(m, U::COLUMNS), across: U::ACROSS, depth: U::DEPTH }
     }
 
-    fn multiply(product: Product<'_>, out: &mut Tile<'_>, finish: Finish<'_>) {
-        match product.format {
-            Format::F32 => plain::<U, formats::f32::BlockF32>(product, out, finish),
-            Format::F16 => plain::<U, formats::f16::BlockF16>(product, out, finish),
-            Format::BF16 => plain::<U, formats::bf16::BlockBf16>(product, out, finish),
-            format => with_unpack!(format, F => quantised::<U, F>(product, out, finish)),
+    unsafe fn multiply(product: Product<'_>, out: &mut Tile<'_>, finish: Finish<'_>) {
+        // SAFETY: the caller's promises.
+        unsafe {
+            match product.format {
+                Format::F32 => plain::<U, formats::f32::BlockF32>(product, out, finish),
+                Format::F16 => plain::<U, formats::f16::BlockF16>(product, out, finish),
+                Format::BF16 => plain::<U, formats::bf16::BlockBf16>(product, out, finish),
+                format => with_unpack!(format, F => quantised::<U, F>(product, out, finish)),
+            }
         }
     }
 }
 
-fn quantised<U: Tiled, F: Line>(product: Product<'_>, out: &mut Tile<'_>, finish: Finish<'_>) {
-    match product.packing {
-        Packing::Line(layout) if layout == F::layout(<U::V as Vector>::LANES) => {
-            streamed::<U, F>(product, out);
-            finish_all(out, product.w.first, finish);
+/// Products of quantised weights.
+///
+/// # Safety
+/// As [`Multiply::multiply`].
+unsafe fn quantised<U: Tiled, F: Line>(product: Product<'_>, out: &mut Tile<'_>, finish: Finish<'_>) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        match product.packing {
+            Packing::Line(layout) if layout == F::layout(<U::V as Vector>::LANES) => {
+                streamed::<U, F>(product, out);
+                finish_all(out, product.w.first, finish);
+            }
+            Packing::Group { block, .. } if block == act_block::<Rescaled>() => {
+                tiles::<U, F, Rescaled>(product, out, finish);
+            }
+            Packing::Group { block, .. } if block == act_block::<F::Kind>() => {
+                tiles::<U, F, F::Kind>(product, out, finish);
+            }
+            packing => panic!("{packing:?} for {}", product.format),
         }
-        Packing::Group { block, .. } if block == act_block::<Rescaled>() => {
-            tiles::<U, F, Rescaled>(product, out, finish);
-        }
-        Packing::Group { block, .. } if block == act_block::<F::Kind>() => {
-            tiles::<U, F, F::Kind>(product, out, finish);
-        }
-        packing => panic!("{packing:?} for {}", product.format),
     }
 }
 
@@ -98,22 +108,27 @@ struct Lines<U, F> {
     of: PhantomData<(U, F)>,
 }
 
-/// Most lanes of a vector.
-const MOST_LANES: usize = 16;
-
 impl<U: Tiled, F: Line> Job for Lines<U, F> {
-    type Output = [f32; MOST_LANES];
+    type Output = [f32; PAD];
 
     #[inline(always)]
-    unsafe fn run(self) -> [f32; MOST_LANES] {
+    unsafe fn run(self) -> [f32; PAD] {
+        const {
+            let lanes = <U::V as Vector>::LANES;
+            assert!(
+                lanes <= PAD && PAD.is_multiple_of(lanes),
+                "room for a sum of each lane, blocks in whole vectors"
+            );
+            assert!(lanes.is_multiple_of(4), "vectors of whole parts");
+        }
         let Self { w, stride, rows, blocks, a, scratch, terms, .. } = self;
-        let pitch = blocks.next_multiple_of(line::pack::PAD);
+        let pitch = blocks.next_multiple_of(PAD);
         // SAFETY: the features are those of the unit; the rest is the caller's promise.
         unsafe {
             for r in 0..rows {
                 F::terms::<U, U::V>(w.add(r * stride), blocks, a, scratch, terms.add(r * pitch));
             }
-            let mut sums = [0.0; MOST_LANES];
+            let mut sums = [0.0; PAD];
             line::sums::<U::V>(terms, pitch, blocks, sums.as_mut_ptr());
             sums
         }
@@ -121,7 +136,10 @@ impl<U: Tiled, F: Line> Job for Lines<U, F> {
 }
 
 /// One column at a time.
-fn streamed<U: Tiled, F: Line>(product: Product<'_>, out: &mut Tile<'_>) {
+///
+/// # Safety
+/// As [`Multiply::multiply`].
+unsafe fn streamed<U: Tiled, F: Line>(product: Product<'_>, out: &mut Tile<'_>) {
     let Product { w, packing, a, k, .. } = product;
     let lanes = <U::V as Vector>::LANES;
     let blocks = k / <F::Kind as Kind>::BLOCK;
@@ -129,7 +147,7 @@ fn streamed<U: Tiled, F: Line>(product: Product<'_>, out: &mut Tile<'_>) {
     assert_eq!(blocks * F::BYTES, w.row_bytes, "{blocks} blocks");
     assert_eq!(a.len(), out.rows() * len, "packed activations");
     let mut scratch = vec![0i32; line::scratch_len(blocks)];
-    let mut terms = vec![0.0f32; lanes * blocks.next_multiple_of(line::pack::PAD)];
+    let mut terms = vec![0.0f32; lanes * blocks.next_multiple_of(PAD)];
     let n = out.width();
     for (column, a) in a.chunks_exact(len).enumerate() {
         for r in (0..n).step_by(lanes) {
@@ -144,9 +162,8 @@ fn streamed<U: Tiled, F: Line>(product: Product<'_>, out: &mut Tile<'_>) {
                 terms: terms.as_mut_ptr(),
                 of: PhantomData,
             };
-            // SAFETY: `table` asserted that rows `first .. first + n` lie in `data`; a column, the scratch
-            // and the terms are as long as `line` says. An `Isa` of this unit exists only where its features
-            // were detected.
+            // SAFETY: the caller says that the CPU has the features and that rows `first .. first + n` lie in
+            // `data`; a column, the scratch and the terms are as long as `line` says.
             let sums = unsafe { U::run(job) };
             out.row(column)[r..r + rows].copy_from_slice(&sums[..rows]);
         }
@@ -293,7 +310,10 @@ fn copy(to: &mut [f32], from: &[f32]) {
 }
 
 /// Many columns: `F` unpacked, and rescaled if `K` is [`Rescaled`].
-fn tiles<U: Tiled, F: Unpack, K: Kind>(product: Product<'_>, out: &mut Tile<'_>, finish: Finish<'_>) {
+///
+/// # Safety
+/// As [`Multiply::multiply`].
+unsafe fn tiles<U: Tiled, F: Unpack, K: Kind>(product: Product<'_>, out: &mut Tile<'_>, finish: Finish<'_>) {
     const { assert!(rows::<U>() <= MOST_ROWS, "panels for a tile of this size") };
     let Product { w, packing, a: data, k, .. } = product;
     let n = const { tall::<U, K>() };
@@ -311,7 +331,8 @@ fn tiles<U: Tiled, F: Unpack, K: Kind>(product: Product<'_>, out: &mut Tile<'_>,
         let mut padded = vec![0; n * w.row_bytes];
         padded[..w.data.len()].copy_from_slice(w.data);
         let product = Product { w: Rows { data: &padded, rows: n, ..w }, ..product };
-        return tiles::<U, F, K>(product, out, finish);
+        // SAFETY: the caller's promises; `padded` holds `n` rows.
+        return unsafe { tiles::<U, F, K>(product, out, finish) };
     }
     let mut unpacked = MaybeUninit::<Aligned<{ layout::PANEL * MOST_ROWS }>>::uninit();
     let unpacked = unpacked.as_mut_ptr().cast::<i32>();
@@ -331,10 +352,10 @@ fn tiles<U: Tiled, F: Unpack, K: Kind>(product: Product<'_>, out: &mut Tile<'_>,
             let (first, blocks) = (from / K::BLOCK, weights / K::BLOCK);
             let from = from / stored * F::BYTES;
             let at = start * w.row_bytes + from;
-            // SAFETY: `start + n <= w.rows`, these weights end within `k`, and `table` asserted that `data`
-            // holds `rows` rows of `row_bytes = k / stored * BYTES`; a slab fills at most a panel, and is
-            // whole where it is rescaled, since `k` is whole blocks of 256 then. An `Isa` of this unit exists
-            // only where its features were detected.
+            // SAFETY: `start + n <= w.rows`, these weights end within `k`, and the caller says that `data`
+            // holds `rows` rows of `row_bytes = k / stored * BYTES` and that the CPU has the features; a
+            // slab fills at most a panel, and is whole where it is rescaled, since `k` is whole blocks of 256
+            // then.
             unsafe {
                 let at = w.data.as_ptr().add(at);
                 for row in (0..n).step_by(rows::<U>()) {
@@ -352,7 +373,8 @@ fn tiles<U: Tiled, F: Unpack, K: Kind>(product: Product<'_>, out: &mut Tile<'_>,
                 let in_group = width.min(m - column);
                 let block = act_block::<K>().len(in_group, padded::<U>(in_group));
                 // SAFETY: a group is `group` long, which is room for `width` columns; there are as many
-                // groups, asserted above; `c` holds `m * n` values; the jobs above filled the panel.
+                // groups, asserted above; `c` holds `m * n` values; the jobs above filled the panel. The
+                // caller says that the CPU has the features.
                 unsafe {
                     let a = data.as_ptr().add(i * group + first * block);
                     let x = Operands { panel, a, blocks, zero: F::ZERO, c: c.add(column * n) };
@@ -406,16 +428,27 @@ impl<U: Features, S: Stored, const R: usize, const W: usize> Job for Dense<U, S,
     }
 }
 
-fn plain<U: Tiled, S: Stored>(product: Product<'_>, out: &mut Tile<'_>, finish: Finish<'_>) {
+/// Products of weights that are floats.
+///
+/// # Safety
+/// As [`Multiply::multiply`].
+unsafe fn plain<U: Tiled, S: Stored>(product: Product<'_>, out: &mut Tile<'_>, finish: Finish<'_>) {
     // As many sums as leave registers for a row of weights and a factor.
-    if const { <U::V as Vector>::REGISTERS >= 32 } {
-        plain_by::<U, S, 4, 6>(product, out, finish);
-    } else {
-        plain_by::<U, S, 2, 4>(product, out, finish);
+    // SAFETY: the caller's promises.
+    unsafe {
+        if const { <U::V as Vector>::REGISTERS >= 32 } {
+            plain_by::<U, S, 4, 6>(product, out, finish);
+        } else {
+            plain_by::<U, S, 2, 4>(product, out, finish);
+        }
     }
 }
 
-fn plain_by<U: Tiled, S: Stored, const R: usize, const W: usize>(
+/// [`plain`] with the size of a tile known.
+///
+/// # Safety
+/// As [`Multiply::multiply`].
+unsafe fn plain_by<U: Tiled, S: Stored, const R: usize, const W: usize>(
     product: Product<'_>,
     out: &mut Tile<'_>,
     finish: Finish<'_>,
@@ -429,7 +462,7 @@ fn plain_by<U: Tiled, S: Stored, const R: usize, const W: usize>(
     let w: &[S] = bytemuck::cast_slice(&w.data[w.first * w.row_bytes..][..n * w.row_bytes]);
     assert_eq!(w.len(), n * k, "weights");
     /// # Safety
-    /// `w` holds `R` rows, `a` `W` columns of `k`.
+    /// `w` holds `R` rows, `a` `W` columns of `k`; the CPU has the unit's features.
     unsafe fn at<U: Tiled, S: Stored, const R: usize, const W: usize>(
         w: *const S,
         a: *const f32,
@@ -437,7 +470,7 @@ fn plain_by<U: Tiled, S: Stored, const R: usize, const W: usize>(
         (c, r): (usize, usize),
         out: &mut Tile<'_>,
     ) {
-        // SAFETY: the caller's promise; an `Isa` of this unit exists only where its features were detected.
+        // SAFETY: the caller's promise.
         let x = unsafe { U::run(Dense::<U, S, R, W> { w, a, k, of: PhantomData }) };
         for (j, x) in x.iter().enumerate() {
             out.row(c + j)[r..r + R].copy_from_slice(x);
@@ -450,7 +483,7 @@ fn plain_by<U: Tiled, S: Stored, const R: usize, const W: usize>(
         while r < n {
             let tall = n - r >= R;
             // SAFETY: rows `r..` and columns `c..` as many as each call takes are inside `w` and `a`, whose
-            // lengths were asserted.
+            // lengths were asserted; the caller says that the CPU has the features.
             unsafe {
                 let (w, a) = (w.as_ptr().add(r * k), a.as_ptr().add(c * k));
                 match (tall, wide) {

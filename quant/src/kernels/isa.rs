@@ -14,6 +14,16 @@ macro_rules! detected {
     ("aarch64" $($feature:tt)+) => { $(std::arch::is_aarch64_feature_detected!($feature))&&+ };
 }
 
+/// Whether the last word of a row says that the ISA is chosen. Any other word does not compile.
+macro_rules! chosen {
+    (chosen) => {
+        true
+    };
+    (named) => {
+        false
+    };
+}
+
 /// The list. `$d` is a dollar sign, for the macros that it defines.
 macro_rules! isas {
     ($d:tt $(
@@ -46,6 +56,15 @@ macro_rules! isas {
             }
         })*
 
+        /// The rows for every architecture.
+        #[cfg(test)]
+        const ROWS: &[Row] = &[$(Row {
+            name: stringify!($name),
+            arch: &[$($arch)?],
+            features: &[$($($feature),*)?],
+            loops: stringify!($loops),
+        },)*];
+
         impl Isa {
             /// Every instruction set that `HUOZI_ISA` may name on this CPU, lowest first: also the references
             /// that are never chosen.
@@ -69,7 +88,7 @@ macro_rules! isas {
             const fn is_chosen(self) -> bool {
                 match self.0 {
                     $($(#[cfg(target_arch = $arch)])?
-                    Level::$variant => matches!(stringify!($chosen).as_bytes(), b"chosen"),)*
+                    Level::$variant => chosen!($chosen),)*
                 }
             }
         }
@@ -122,7 +141,7 @@ macro_rules! isas {
                     match isa.level() {
                         $($(#[cfg(target_arch = $arch)])?
                         // SAFETY: an `Isa` of this level exists only where `Isa::all` detected its features,
-                        // those of the loops among them.
+                        // those of the loops among them: a test compares the lists of each row.
                         $crate::kernels::isa::Level::$variant => unsafe { $loops($d($d arg),*) },)*
                     }
                 }
@@ -225,9 +244,30 @@ impl fmt::Display for Isa {
     }
 }
 
+/// What a row of the list says of features.
+#[cfg(test)]
+struct Row {
+    name: &'static str,
+    /// Its architecture, if it is for one only.
+    arch: &'static [&'static str],
+    features: &'static [&'static str],
+    /// The name of the row whose features the loops are compiled for.
+    loops: &'static str,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loops_need_no_feature_that_their_isa_lacks() {
+        for row in ROWS {
+            let loops = ROWS.iter().find(|loops| loops.name == row.loops).unwrap();
+            let missing: Vec<_> = loops.features.iter().filter(|f| !row.features.contains(f)).collect();
+            assert!(missing.is_empty(), "{} with the loops of {} lacks {missing:?}", row.name, loops.name);
+            assert!(loops.arch.is_empty() || loops.arch == row.arch, "{} on {:?}", row.name, row.arch);
+        }
+    }
 
     #[test]
     fn scalar_is_always_there_and_names_are_taken_back() {

@@ -34,7 +34,7 @@ fn zip<A: Copy, const N: usize>(a: [A; N], b: [A; N], f: impl Fn(A, A) -> A) -> 
 
 /// The i16 halves of a lane, the low one first.
 #[inline(always)]
-pub(crate) fn words(a: i32) -> [i16; 2] {
+fn words(a: i32) -> [i16; 2] {
     [a as i16, (a >> 16) as i16]
 }
 
@@ -233,6 +233,31 @@ pub(crate) fn bytes(a: [i32; 4]) -> [u8; 16] {
 #[inline(always)]
 fn lanes(a: [u8; 16]) -> [i32; 4] {
     bytemuck::cast::<_, [i32; 4]>(a).map(i32::from_le)
+}
+
+/// `acc` plus, per lane, the four products of bytes `w`, that `widen` takes as signed or unsigned, with
+/// signed bytes `a`.
+#[inline(always)]
+pub(crate) fn dot4<const N: usize>(
+    acc: [i32; N],
+    w: [i32; N],
+    a: [i32; N],
+    widen: impl Fn(u8) -> i32,
+) -> [i32; N] {
+    from_fn(|i| {
+        let (w, a) = (w[i].to_le_bytes(), a[i].to_le_bytes());
+        w.iter().zip(a).fold(acc[i], |sum, (&w, a)| sum.wrapping_add(widen(w) * i32::from(a as i8)))
+    })
+}
+
+/// `acc` plus, per lane, the two products of i16.
+#[inline(always)]
+pub(crate) fn dot2<const N: usize>(acc: [i32; N], w: [i32; N], a: [i32; N]) -> [i32; N] {
+    from_fn(|i| {
+        let ([w0, w1], [a0, a1]) = (words(w[i]), words(a[i]));
+        let sum = i32::from(w0).wrapping_mul(i32::from(a0)).wrapping_add(i32::from(w1) * i32::from(a1));
+        acc[i].wrapping_add(sum)
+    })
 }
 
 /// One part.

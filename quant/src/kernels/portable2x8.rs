@@ -8,7 +8,7 @@
 
 use super::layout::Kind;
 use super::peak::{self, Peak};
-use super::portable::{Portable, bytes, words};
+use super::portable::{self, Portable, bytes};
 use super::unit::{Tiled, Unit, padded};
 use super::vector::Vector;
 
@@ -50,10 +50,7 @@ impl Tiled for Portable2x8 {
 
     #[inline(always)]
     unsafe fn dot4(acc: [i32; 4], w: [i32; 4], a: [i32; 4]) -> [i32; 4] {
-        std::array::from_fn(|i| {
-            let (w, a) = (w[i].to_le_bytes(), a[i].to_le_bytes());
-            w.iter().zip(a).fold(acc[i], |sum, (&w, a)| sum.wrapping_add(i32::from(w) * i32::from(a as i8)))
-        })
+        portable::dot4(acc, w, a, i32::from)
     }
     #[inline(always)]
     unsafe fn dot4_wide(acc: [i32; 4], w: [i32; 4], a: [i32; 4]) -> [i32; 4] {
@@ -62,11 +59,7 @@ impl Tiled for Portable2x8 {
     }
     #[inline(always)]
     unsafe fn dot2(acc: [i32; 4], w: [i32; 4], a: [i32; 4]) -> [i32; 4] {
-        std::array::from_fn(|i| {
-            let ([w0, w1], [a0, a1]) = (words(w[i]), words(a[i]));
-            let sum = i32::from(w0).wrapping_mul(i32::from(a0)).wrapping_add(i32::from(w1) * i32::from(a1));
-            acc[i].wrapping_add(sum)
-        })
+        portable::dot2(acc, w, a)
     }
 
     #[inline(always)]

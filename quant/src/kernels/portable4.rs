@@ -4,7 +4,7 @@
 //! It is slow, and taken only where `HUOZI_ISA` names it.
 
 use super::peak::{self, Peak};
-use super::portable::{Portable, words};
+use super::portable::{self, Portable};
 use super::unit::{Tiled, Unit};
 
 /// The unit.
@@ -17,13 +17,10 @@ impl Unit for Portable4 {
     const F32: Peak = peak::F32;
 }
 
-/// Per lane the sum of the products of four signed bytes.
+/// The products of four signed bytes per lane.
 #[inline(always)]
 fn dot(acc: [i32; 4], w: [i32; 4], a: [i32; 4]) -> [i32; 4] {
-    std::array::from_fn(|i| {
-        let (w, a) = (w[i].to_le_bytes(), a[i].to_le_bytes());
-        w.iter().zip(a).fold(acc[i], |sum, (&w, a)| sum.wrapping_add(i32::from(w as i8) * i32::from(a as i8)))
-    })
+    portable::dot4(acc, w, a, |w| i32::from(w as i8))
 }
 
 impl Tiled for Portable4 {
@@ -41,10 +38,6 @@ impl Tiled for Portable4 {
     }
     #[inline(always)]
     unsafe fn dot2(acc: [i32; 4], w: [i32; 4], a: [i32; 4]) -> [i32; 4] {
-        std::array::from_fn(|i| {
-            let ([w0, w1], [a0, a1]) = (words(w[i]), words(a[i]));
-            let sum = i32::from(w0).wrapping_mul(i32::from(a0)).wrapping_add(i32::from(w1) * i32::from(a1));
-            acc[i].wrapping_add(sum)
-        })
+        portable::dot2(acc, w, a)
     }
 }

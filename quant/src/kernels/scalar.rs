@@ -71,7 +71,7 @@ impl Multiply for Scalar {
         }
     }
 
-    fn multiply(product_of: Product<'_>, out: &mut Tile<'_>, finish: Finish<'_>) {
+    unsafe fn multiply(product_of: Product<'_>, out: &mut Tile<'_>, finish: Finish<'_>) {
         let Product { format, w, packing, a, .. } = product_of;
         if out.rows() == 0 {
             return;

@@ -46,5 +46,9 @@ pub(crate) fn multiply(isa: Isa, product: Product<'_>, out: &mut Tile<'_>, finis
     assert_eq!(w.row_bytes.checked_mul(w.rows), Some(w.data.len()), "whole rows");
     assert_eq!(format.row_bytes(k), Some(w.row_bytes), "rows of {k} weights in {format}");
     assert!(w.first + out.width() <= w.rows, "rows of the matrix");
-    with_unit!(isa, U => U::multiply(product, out, finish));
+    with_unit!(isa, U => {
+        // SAFETY: `isa` is in hand, and an `Isa` of this unit exists only where its features were detected;
+        // the lengths of the weights and the rows wanted were asserted above.
+        unsafe { U::multiply(product, out, finish) }
+    });
 }

@@ -94,7 +94,11 @@ pub(crate) trait Multiply: Features {
     /// # Panics
     /// When activations are packed otherwise than [`packing`](Self::packing) says, or lengths do not fit each
     /// other.
-    fn multiply(product: Product<'_>, out: &mut Tile<'_>, finish: Finish<'_>);
+    ///
+    /// # Safety
+    /// The CPU has the features of the unit. `data` of the weights holds `rows` whole rows of `row_bytes`
+    /// bytes, each of them `k` weights in `format`; the rows wanted are rows of the matrix.
+    unsafe fn multiply(product: Product<'_>, out: &mut Tile<'_>, finish: Finish<'_>);
 }
 
 /// A unit that multiplies tiles: some rows, one a lane, with some columns.
