@@ -1,6 +1,6 @@
 //! The embedded small model: a checkpoint in the program, and the GGUF file made of it.
 //!
-//! The one room that sees the converter. In: nothing. Out: the path of a model file.
+//! The only module that sees the converter. In: nothing. Out: the path of a model file.
 
 pub use huozi_convert::{Error as ConvertError, ErrorKind, Progress, Report};
 

@@ -320,7 +320,7 @@ pub(super) fn set(settings: &mut Settings, rest: &str) -> Result<String> {
 
 fn set_one(settings: &mut Settings, key: &str, text: &str) -> Result<(), String> {
     let Some(name) = SettingName::find(key) else {
-        return Err(settings::unknown(key, settable().map(Setting::name), Lang::En));
+        return Err(settings::unknown(key, settable().flat_map(Setting::names), Lang::En));
     };
     match (name.setting, text) {
         (Setting::System, "") => {

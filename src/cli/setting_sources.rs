@@ -111,7 +111,11 @@ fn config(setting: Setting, text: &str) -> Option<bool> {
     if let Ok((config, unknown)) = &parsed {
         assert!(unknown.is_empty() && config.settings.get(setting).is_some(), "{text}");
     }
-    Some(parsed.is_ok())
+    // An engine is refused when the model is opened.
+    Some(parsed.is_ok_and(|(config, _)| {
+        let engine = config.settings.engine.unwrap_or_default();
+        OpenOptions { engine, ..OpenOptions::default() }.check().is_ok()
+    }))
 }
 
 fn session_settings() -> Settings {

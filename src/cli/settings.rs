@@ -4,6 +4,7 @@
 use super::args::{ChatArgs, LoadArgs, SamplingArgs};
 use super::exit::{BadFile, Usage};
 use super::printer::visible;
+use crate::engine::EngineKind;
 use crate::lang::Lang;
 use crate::session::catalog::xdg;
 use crate::settings::{GivenValue, InvalidSetting, Patch, Setting, SettingGroup, SettingName};
@@ -100,6 +101,13 @@ impl Config {
         let Some(name) = SettingName::find(key) else { return Ok(false) };
         if sampling != (name.setting.row().group == SettingGroup::Sampling) {
             return Ok(false);
+        }
+        // An engine that this build does not have is refused when a model is opened: a flag may name another.
+        if name.setting == Setting::Engine
+            && let Some(engine) = value.as_str().and_then(EngineKind::named)
+        {
+            self.settings.engine = Some(engine);
+            return Ok(true);
         }
         let given = match value {
             toml::Value::Integer(n) => GivenValue::Whole((*n).into()),
@@ -279,6 +287,8 @@ mod tests {
             ("[sampling]\ntop_p = 2.0", "top_p: "),
             ("[sampling]\ntemperature = nan", "temperature: "),
             ("sampling = 1", "sampling is a table"),
+            ("[sampling]\ngreedy = \"yes\"", "greedy: true or false is needed"),
+            ("engine = \"cuda\"", "engine: "),
             ("threads = ", "config.toml"),
         ] {
             let error = parse(text).unwrap_err();
@@ -318,5 +328,11 @@ mod tests {
         assert!(draws(Patch { top_p: Some(0.5), ..Default::default() }));
         assert!(!draws(Patch { temperature: Some(0.8), do_sample: Some(false), ..Default::default() }));
         assert!(!draws(Patch { repetition_penalty: Some(1.1), ..Default::default() }));
+    }
+
+    #[test]
+    fn an_engine_of_another_build_is_refused_only_when_a_model_is_opened() {
+        let (config, _) = parse("engine = \"ggml\"").unwrap();
+        assert_eq!(config.settings.engine, Some(EngineKind::Ggml));
     }
 }

@@ -1,4 +1,4 @@
-//! The one road from a model to an engine.
+//! From a model to an engine: the only place where models are opened.
 //!
 //! In: a [`Source`] (a GGUF file, the name of a model in the local Hugging Face cache, the built-in demo
 //! model, a GGUF in memory, random weights of a shape), [`OpenOptions`], a progress callback, a cancel flag.

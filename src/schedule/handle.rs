@@ -1,8 +1,8 @@
 //! A thread that owns a scheduler, and the handle that its clients share.
 //!
 //! Clients submit requests, cancel them, and take keys and values out and in; the thread runs one step after
-//! the other while there are requests, and sleeps otherwise. What fails is told to each client that it
-//! concerns: an engine's error to the requests that the scheduler had, a panic to all.
+//! the other while there are requests, and sleeps otherwise. Each client that
+//! a failure concerns receives it: those of the requests in a step the engine's error, all clients a panic.
 
 use super::cancels::Cancels;
 use super::kept::KvBlock;
@@ -18,9 +18,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-/// Told the events of a request, mostly on the scheduler's thread: all requests wait while it works. `Break`
-/// ends the request.
+/// How long the thread waits, after a client's call and before the next step, for the call that follows it.
+const NEXT_CALL: Duration = Duration::from_millis(1);
+/// The longest that calls put off a step.
+const CALLS: Duration = Duration::from_millis(5);
+
+/// Receives the events of a request, mostly on the scheduler's thread: all requests wait while it works.
+/// `Break` ends the request.
 type Hook = Box<dyn FnMut(RequestEvent) -> ControlFlow<()> + Send>;
 
 /// A client's request.
@@ -111,9 +117,9 @@ impl SchedulerHandle {
                     }
                 };
                 scheduler.watched_by(at.cancels.clone());
-                let info = scheduler.info().clone();
+                let start = (scheduler.info().clone(), scheduler.next_id());
                 if let Some(tell) = tell.take() {
-                    let _ = tell.send(Ok(info));
+                    let _ = tell.send(Ok(start));
                 }
                 at.run(scheduler);
             }));
@@ -124,7 +130,10 @@ impl SchedulerHandle {
         let thread = thread.map_err(StartError::Thread)?;
         let thread = Arc::new(Thread { shared: shared.clone(), thread: Some(thread) });
         match built.recv() {
-            Ok(Ok(info)) => Ok(Self { shared, info: info.into(), next_id: Arc::default(), _thread: thread }),
+            Ok(Ok((info, next_id))) => {
+                let next_id = Arc::new(AtomicU64::new(next_id));
+                Ok(Self { shared, info: info.into(), next_id, _thread: thread })
+            }
             Ok(Err(error)) => Err(StartError::Build(error)),
             Err(_) => {
                 drop(thread);
@@ -134,7 +143,8 @@ impl SchedulerHandle {
         }
     }
 
-    /// Moves a scheduler that is built already to a thread of its own.
+    /// Moves a scheduler that is built already to a thread of its own. Requests that it has run to their end,
+    /// but no client receives their events.
     ///
     /// # Errors
     /// The system refuses a thread.
@@ -155,7 +165,7 @@ impl SchedulerHandle {
     /// the scheduler.
     ///
     /// # Errors
-    /// See [`Refused`]. A thread that has ended tells it as an event.
+    /// See [`Refused`]. That the thread has ended comes as an event.
     pub fn submit(
         &self,
         request: Request,
@@ -167,7 +177,7 @@ impl SchedulerHandle {
         let mut state = self.shared.lock();
         if let Some(why) = state.ended.clone() {
             drop(state);
-            let _ = hook(RequestEvent::Failed { id, error: RequestError::Ended(why) });
+            let _ = call_hook(&mut hook, RequestEvent::Failed { id, error: RequestError::Ended(why) });
             return Ok(id);
         }
         let client = Client { hook: Some(hook), timings: Timings::default(), cancelled: false };
@@ -179,8 +189,8 @@ impl SchedulerHandle {
     }
 
     /// Ends a request; unknown or ended ones are ignored. If the running step carries other requests, the
-    /// client is told now, on this thread, and its place is free after the step; otherwise the step ends at
-    /// once and the client is told then.
+    /// client receives the end now, on this thread, and its place is free after the step; otherwise the step
+    /// ends at once and the client receives it then.
     pub fn cancel(&self, id: RequestId) {
         let mut state = self.shared.lock();
         if !state.clients.contains_key(&id) {
@@ -225,8 +235,14 @@ impl SchedulerHandle {
     ///
     /// # Errors
     /// The thread has ended.
-    pub fn import_block(&self, to: Option<Seq>, block: KvBlock) -> Result<Option<Seq>, RequestError> {
-        self.call(move |scheduler| scheduler.import_block(to, &block))
+    pub fn import_block(
+        &self,
+        to: Option<Seq>,
+        before: &[u32],
+        block: KvBlock,
+    ) -> Result<Option<Seq>, RequestError> {
+        let before = before.to_vec();
+        self.call(move |scheduler| scheduler.import_block(to, &before, &block))
     }
 
     /// Has the thread do `work` before its next step, and waits for it.
@@ -257,7 +273,7 @@ impl Shared {
     /// Runs steps until no handle is left.
     fn run(&self, mut scheduler: Scheduler) {
         loop {
-            let jobs = {
+            let mut jobs = {
                 let mut state = self.lock();
                 while state.jobs.is_empty() && !state.closed && scheduler.is_idle() {
                     state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -267,15 +283,10 @@ impl Shared {
                 }
                 std::mem::take(&mut state.jobs)
             };
-            for job in jobs {
-                match job {
-                    Job::Submit(id, request) => scheduler.push(id, request),
-                    Job::Cancel(id) => {
-                        scheduler.cancel(id);
-                        self.cancels.forget(id);
-                    }
-                    Job::Call(work) => work(&mut scheduler),
-                }
+            // A client that saves or loads makes many calls, one after the other: not each waits for a step.
+            let begun = Instant::now();
+            while self.work_off(jobs, &mut scheduler) && !scheduler.is_idle() && begun.elapsed() < CALLS {
+                jobs = self.next_jobs();
             }
             match scheduler.step(self.cancels.flag(), &mut |event| self.tell(event)) {
                 // What was cancelled ends before the next step.
@@ -296,7 +307,33 @@ impl Shared {
         }
     }
 
-    /// Tells a client; its answer. One that was told its end is not told anything any more.
+    /// Does `jobs`; says whether a client's call was among them.
+    fn work_off(&self, jobs: VecDeque<Job>, scheduler: &mut Scheduler) -> bool {
+        let mut called = false;
+        for job in jobs {
+            match job {
+                Job::Submit(id, request) => scheduler.push(id, request),
+                Job::Cancel(id) => {
+                    scheduler.cancel(id);
+                    self.cancels.forget(id);
+                }
+                Job::Call(work) => {
+                    work(scheduler);
+                    called = true;
+                }
+            }
+        }
+        called
+    }
+
+    /// The jobs that come within [`NEXT_CALL`].
+    fn next_jobs(&self) -> VecDeque<Job> {
+        let wait = |state: &mut State| state.jobs.is_empty() && !state.closed;
+        let waited = self.changed.wait_timeout_while(self.lock(), NEXT_CALL, wait);
+        std::mem::take(&mut waited.unwrap_or_else(PoisonError::into_inner).0.jobs)
+    }
+
+    /// Calls a client's hook and gives its answer. A client receives nothing after its last event.
     fn tell(&self, event: RequestEvent) -> ControlFlow<()> {
         let (id, last) = (event.id(), event.is_last());
         let mut state = self.lock();
@@ -308,8 +345,7 @@ impl Shared {
         }
         // Without the lock: a hook may cancel a request.
         drop(state);
-        // A client that panics ends its own request only.
-        let answer = catch_unwind(AssertUnwindSafe(|| hook(event))).unwrap_or(ControlFlow::Break(()));
+        let answer = call_hook(&mut hook, event);
         if last {
             return answer;
         }
@@ -324,7 +360,7 @@ impl Shared {
         state.clients.remove(&id);
         drop(state);
         if let Some(timings) = cancelled {
-            let _ = hook(RequestEvent::Stopped { id, stop: Stop::Cancelled, timings });
+            let _ = call_hook(&mut hook, RequestEvent::Stopped { id, stop: Stop::Cancelled, timings });
         }
         answer
     }
@@ -349,12 +385,12 @@ impl Shared {
         state.ended = Some(why.clone());
         let (clients, jobs) = (std::mem::take(&mut state.clients), std::mem::take(&mut state.jobs));
         drop(state);
-        // Who waits for a job finds that nothing will be sent.
+        // Callers waiting for a job get a receive error.
         drop(jobs);
         for (id, client) in clients {
             if let Some(mut hook) = client.hook {
                 let error = RequestError::Ended(why.clone());
-                let _ = catch_unwind(AssertUnwindSafe(|| hook(RequestEvent::Failed { id, error })));
+                let _ = call_hook(&mut hook, RequestEvent::Failed { id, error });
             }
         }
     }
@@ -371,6 +407,11 @@ impl Drop for Thread {
             let _ = thread.join();
         }
     }
+}
+
+/// Calls a client's hook. One that panics ends its own request only.
+fn call_hook(hook: &mut Hook, event: RequestEvent) -> ControlFlow<()> {
+    catch_unwind(AssertUnwindSafe(|| hook(event))).unwrap_or(ControlFlow::Break(()))
 }
 
 /// What a thread panicked with.

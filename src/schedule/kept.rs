@@ -9,6 +9,9 @@ pub(super) struct Kept {
     pub ids: Vec<u32>,
     /// Positions below were given, the others generated.
     pub given: usize,
+    /// Below this position that is certain: a prefix taken from another sequence need not have been computed
+    /// in the phases that its ids have here.
+    pub known: usize,
 }
 
 /// A block of keys and values, as it is taken out of an engine and put back.
@@ -87,20 +90,30 @@ impl KeptSequences {
         Ok(Some(KvBlock { ids: ids.to_vec(), given, bytes }))
     }
 
-    /// Appends `block` to the kept sequence `to`, or to a new one, and gives that sequence. `None` where it
-    /// does not fit: the sequence is gone, ends within a block, or no other one is left that could make room.
-    pub fn import_block(&mut self, to: Option<Seq>, block: &KvBlock, engine: &mut dyn Engine) -> Option<Seq> {
+    /// Appends `block` to the kept sequence `to`, or to a new one, and gives that sequence. `before`: the ids
+    /// that `to` must have, empty for a new one. `None` where the block does not fit: the sequence is gone,
+    /// has other ids, or ends within a block; no other sequence is left that could make room; none are kept.
+    pub fn import_block(
+        &mut self,
+        to: Option<Seq>,
+        before: &[u32],
+        block: &KvBlock,
+        engine: &mut dyn Engine,
+    ) -> Option<Seq> {
+        if self.most == 0 || (to.is_none() && !before.is_empty()) {
+            return None;
+        }
         engine.kv_state()?;
         let size = engine.info().kv_block_positions;
         let mut kept = match to {
             Some(seq) => {
-                let i = self.list.iter().position(|k| k.seq == seq)?;
-                if !self.list[i].ids.len().is_multiple_of(size) {
+                if !before.len().is_multiple_of(size) {
                     return None;
                 }
+                let i = self.list.iter().position(|k| k.seq == seq && k.ids == before)?;
                 self.list.remove(i)?
             }
-            None => Kept { seq: engine.seq_new(), ids: Vec::new(), given: 0 },
+            None => Kept { seq: engine.seq_new(), ids: Vec::new(), given: 0, known: 0 },
         };
         if engine.kv_free_blocks() == 0 {
             self.evict(engine);

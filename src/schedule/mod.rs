@@ -10,7 +10,7 @@
 //! read, sized so that a step takes about a second in company and some seconds alone, and tells how far it is
 //! twice a second. The sequence of an ended request is kept as long as there is room: a new request continues
 //! from the longest prefix that any sequence has in common with it. When blocks run out, kept sequences go
-//! first, then the youngest request steps back and is read again later, each token in the phase it first had.
+//! first, then the youngest request is preempted and read again later, each token in the phase it first had.
 //!
 //! A program with one thread drives a [`Scheduler`] itself. Where several clients talk to one engine, a
 //! [`SchedulerHandle`] starts a thread that builds the engine and owns the scheduler; the handle is cloned

@@ -1,4 +1,4 @@
-//! What a client of the scheduler asks for, and what it is told.
+//! What a client of the scheduler asks for, and the events that it receives.
 
 use crate::engine::{EngineError, Info};
 use crate::sample::{Sampling, SettingError};
@@ -37,6 +37,15 @@ impl Request {
         if self.ids.is_empty() {
             return Err(EngineError::NoTokens.into());
         }
+        if let Some(LogProbOptions { top, ids, .. }) = &self.log_probs {
+            for (list, asked, max) in
+                [("top", *top, LogProbOptions::MAX_TOP), ("ids", ids.len(), LogProbOptions::MAX_IDS)]
+            {
+                if asked > max {
+                    return Err(Refused::TooManyLogProbs { list, asked, max });
+                }
+            }
+        }
         let named = self.log_probs.iter().flat_map(|wanted| &wanted.ids);
         if let Some(&token) = self.ids.iter().chain(named).find(|&&t| t as usize >= n_vocab) {
             return Err(EngineError::TokenOutOfRange { token, n_vocab }.into());
@@ -52,17 +61,28 @@ impl Request {
     }
 }
 
-/// Which log-probabilities a request is told, with every position that it is told about.
+/// Which log-probabilities a request receives for each position that it asks about. Such a request reuses
+/// keys and values only of tokens that were computed in the same phase, as [`SchedulerOptions::exact`] does:
+/// its numbers do not depend on what was kept.
+///
+/// [`SchedulerOptions::exact`]: super::SchedulerOptions::exact
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogProbOptions {
-    /// How many of the likeliest ids.
+    /// How many of the likeliest ids, at most [`Self::MAX_TOP`].
     pub top: usize,
-    /// Ids of the vocabulary that are told whatever their rank.
+    /// Ids of the vocabulary to report whatever their rank, at most [`Self::MAX_IDS`].
     pub ids: Vec<u32>,
     /// The first position of the prompt that is told, from 1 (no row of logits predicts position 0); the rows
     /// from the position before it on are computed, a prefix that was read for another request is reused only
     /// up to there. `None`: only generated positions are told.
     pub prompt_from: Option<usize>,
+}
+
+impl LogProbOptions {
+    /// Maximum of [`Self::top`]: each position of a prompt has a list of that length.
+    pub const MAX_TOP: usize = 1024;
+    /// Maximum length of [`Self::ids`].
+    pub const MAX_IDS: usize = 4096;
 }
 
 /// Log-probabilities of the token at one position: natural logarithms, `ln softmax` of the raw logits over
@@ -114,6 +134,16 @@ pub enum Refused {
         /// [`Request::n_ctx`].
         n_ctx: usize,
     },
+    /// [`Request::log_probs`] asks for more at each position than is computed.
+    #[error("log-probabilities: {asked} entries of `{list}`, at most {max}")]
+    TooManyLogProbs {
+        /// `top` or `ids`, the field of [`LogProbOptions`].
+        list: &'static str,
+        /// Entries asked for.
+        asked: usize,
+        /// [`LogProbOptions::MAX_TOP`] or [`LogProbOptions::MAX_IDS`].
+        max: usize,
+    },
     /// A setting out of range.
     #[error(transparent)]
     Setting(#[from] SettingError),
@@ -147,7 +177,7 @@ pub enum RequestError {
     Ended(String),
 }
 
-/// What a request's client is told. The events of one request come in the order of its positions.
+/// What a request's client receives. The events of one request come in the order of its positions.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RequestEvent {
     /// `done` of `total` prompt tokens are read.

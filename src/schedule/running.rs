@@ -15,6 +15,9 @@ pub(super) struct Running {
     pub seq: Option<Seq>,
     /// Positions in the cache.
     pub done: usize,
+    /// Below this position each was computed in its phase here, see
+    /// [`Kept::known`](super::kept::Kept::known).
+    pub known: usize,
     /// The next position of the prompt whose log-probabilities are told; past the prompt when none is.
     next_told: usize,
     pub timings: Timings,
@@ -46,6 +49,7 @@ impl Running {
             ids: request.ids.clone(),
             seq: None,
             done: 0,
+            known: usize::MAX,
             next_told: first_told.map_or(usize::MAX, |first| first.max(1)),
             timings: Timings::default(),
             ends: None,
@@ -57,7 +61,7 @@ impl Running {
         self.request.ids.len()
     }
 
-    /// Still reading what was there before (more than the one token drawn last).
+    /// Still reading the prompt or tokens to be recomputed (more than the one token drawn last).
     pub fn reads(&self) -> bool {
         self.done + 1 < self.ids.len() || self.done < self.prompt_len()
     }
@@ -118,6 +122,7 @@ impl Running {
     pub fn restart(&mut self) {
         self.seq = None;
         self.done = 0;
+        self.known = usize::MAX;
     }
 }
 

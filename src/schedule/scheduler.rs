@@ -18,7 +18,7 @@ const SILENCE_SECONDS: f64 = 0.3;
 /// The longest step that reads a prompt: what is lost when it is cancelled.
 const STEP_SECONDS: f64 = 4.0;
 /// The same while others generate: they wait for it.
-const COMPANY_SECONDS: f64 = 1.0;
+const SHARED_STEP_SECONDS: f64 = 1.0;
 /// The shortest time between two events of one prompt.
 const EVENT_SECONDS: f64 = 0.1;
 /// Maximum number of prompt tokens in one step.
@@ -47,8 +47,8 @@ impl Default for SchedulerOptions {
     }
 }
 
-/// Told what happens; `Break` ends the request that the event belongs to, with [`Stop::Hook`]. An event that
-/// is told while the engine computes ends it after the step.
+/// Receives the events; `Break` ends the request that the event belongs to, with [`Stop::Hook`]; while the
+/// engine computes, after the step.
 pub type OnEvent<'a> = dyn FnMut(RequestEvent) -> ControlFlow<()> + 'a;
 
 /// Runs requests over one engine.
@@ -60,9 +60,11 @@ pub struct Scheduler {
     running: Vec<Running>,
     kept: KeptSequences,
     next_id: u64,
+    /// An engine's error in this step concerns the first waiting request only.
+    admitting: bool,
     /// Maximum number of prompt tokens in the next step.
     piece: usize,
-    /// A request stepped back and none has ended since: letting one in now would push out another.
+    /// A request was preempted and none has ended since: letting one in now would push out another.
     crowded: bool,
     /// Who may cancel a step from outside.
     cancels: Option<Arc<Cancels>>,
@@ -85,6 +87,7 @@ impl Scheduler {
             running: Vec::new(),
             kept: KeptSequences::new(options.kept),
             next_id: 0,
+            admitting: false,
             piece: FIRST_PIECE,
             crowded: false,
             cancels: None,
@@ -122,9 +125,11 @@ impl Scheduler {
     }
 
     /// Puts back what [`Self::export_block`] gave: as a new kept sequence, or at the end of `to`, which the
-    /// last call gave. `None`: the block does not fit, what came before it is kept.
-    pub fn import_block(&mut self, to: Option<Seq>, block: &KvBlock) -> Option<Seq> {
-        self.kept.import_block(to, block, self.engine.as_mut())
+    /// last call gave. `before`: the ids of the blocks that are in `to`; between two calls a request may take
+    /// or change that sequence. `None`: it did, the block does not fit, or no sequences are kept; what came
+    /// before the block stays kept.
+    pub fn import_block(&mut self, to: Option<Seq>, before: &[u32], block: &KvBlock) -> Option<Seq> {
+        self.kept.import_block(to, before, block, self.engine.as_mut())
     }
 
     /// Queues a request.
@@ -137,6 +142,11 @@ impl Scheduler {
         self.next_id += 1;
         self.push(id, request);
         Ok(id)
+    }
+
+    /// The id of the next request that is submitted.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id
     }
 
     /// Queues a request that was checked, under an id that no other has.
@@ -165,13 +175,16 @@ impl Scheduler {
         self.running.iter().map(|r| (r.id, r.timings))
     }
 
-    /// Drops all requests without an event and gives their ids; what was read of them is kept for its prefix.
+    /// Drops the requests that the error of the last step concerns, without an event, and gives their ids:
+    /// those that run, or the one that was being admitted. What was read of them is kept for its prefix.
     pub(super) fn abandon(&mut self) -> Vec<RequestId> {
-        let ids = self.running.iter().chain(&self.waiting).map(|r| r.id).collect();
+        if self.admitting {
+            return self.waiting.pop_front().map(|r| r.id).into_iter().collect();
+        }
+        let ids = self.running.iter().map(|r| r.id).collect();
         while !self.running.is_empty() {
             self.end(0, Stop::Cancelled, &mut |_| ControlFlow::Continue(()));
         }
-        self.waiting.clear();
         ids
     }
 
@@ -181,12 +194,14 @@ impl Scheduler {
     /// What the engine says; after `Cancelled` the same step can be taken again.
     pub fn step(&mut self, cancel: &AtomicBool, on: &mut OnEvent<'_>) -> Result<bool, EngineError> {
         self.drop_ended(on);
+        self.admitting = true;
         self.admit(on)?;
+        self.admitting = false;
         self.drop_ended(on);
         while !self.running.is_empty() {
             match self.advance(cancel, on) {
-                Err(EngineError::KvFull { .. }) if !self.kept.is_empty() => self.evict(),
-                Err(EngineError::KvFull { .. }) if self.running.len() > 1 => self.step_back(),
+                Err(error) if is_full(&error) && !self.kept.is_empty() => self.evict(),
+                Err(error) if is_full(&error) && self.running.len() > 1 => self.preempt(),
                 Err(EngineError::KvFull { .. }) => self.end(0, Stop::ContextFull, on),
                 Err(error) => return Err(error),
                 Ok(()) => break,
@@ -218,7 +233,7 @@ impl Scheduler {
                 return Ok(());
             }
             let reach = self.best_prefix(next);
-            let shared = reach.map_or(0, |(_, common)| common / block);
+            let shared = reach.as_ref().map_or(0, |prefix| prefix.len / block);
             if self.coming_prefix(next) / block > shared {
                 return Ok(());
             }
@@ -231,21 +246,22 @@ impl Scheduler {
                 self.evict();
                 continue;
             }
-            let (seq, common) = match reach {
-                None => (self.engine.seq_new(), 0),
-                Some((source, common)) => match self.take_prefix(source, common) {
-                    Ok(seq) => (seq, common),
-                    Err(EngineError::KvFull { .. }) if !self.kept.is_empty() => {
+            let (seq, common, known) = match reach {
+                None => (self.engine.seq_new(), 0, usize::MAX),
+                Some(prefix) => match self.take_prefix(prefix.seq, prefix.len) {
+                    Ok(seq) => (seq, prefix.len, prefix.known),
+                    Err(error) if is_full(&error) && !self.kept.is_empty() => {
                         self.evict();
                         continue;
                     }
-                    Err(EngineError::KvFull { .. }) => return Ok(()),
+                    Err(error) if is_full(&error) && !alone => return Ok(()),
                     Err(error) => return Err(error),
                 },
             };
             let mut r = self.waiting.pop_front().expect("looked at");
             r.seq = Some(seq);
             r.done = common;
+            r.known = known;
             let (id, total) = (r.id, r.prompt_len());
             r.timings.reused_tokens = common.min(total);
             if on(RequestEvent::Prompt { id, done: common.min(total), total }).is_break() {
@@ -256,28 +272,41 @@ impl Scheduler {
         Ok(())
     }
 
-    /// The sequence with the longest prefix that `r` can continue from, and its length.
-    fn best_prefix(&self, r: &Running) -> Option<(Seq, usize)> {
-        let kept = self.kept.iter().map(|k| (k.seq, &k.ids[..], k.given));
-        let running = self.running.iter().filter_map(|o| Some((o.seq?, &o.ids[..o.done], o.prompt_len())));
+    /// The longest prefix that `r` can continue from.
+    fn best_prefix(&self, r: &Running) -> Option<Prefix> {
+        let kept = self.kept.iter().map(|k| (k.seq, &k.ids[..], k.given, k.known));
+        let running = self.running.iter();
+        let running = running.filter_map(|o| Some((o.seq?, &o.ids[..o.done], o.prompt_len(), o.known)));
         kept.chain(running)
-            .map(|(seq, have, given)| (seq, self.common(have, given, r)))
-            .filter(|&(_, common)| common > 0)
-            .max_by_key(|&(_, common)| common)
+            .map(|(seq, have, given, known)| {
+                let (len, known) = self.common(have, given, known, r);
+                Prefix { seq, len, known }
+            })
+            .filter(|prefix| prefix.len > 0)
+            .max_by_key(|prefix| prefix.len)
     }
 
     /// The longest prefix that `r` could continue from once the prompts being read are read.
     fn coming_prefix(&self, r: &Running) -> usize {
         let reading = self.running.iter().filter(|o| o.done < o.prompt_len());
-        reading.map(|o| self.common(&o.request.ids, o.prompt_len(), r)).max().unwrap_or(0)
+        reading.map(|o| self.common(&o.request.ids, o.prompt_len(), o.known, r).0).max().unwrap_or(0)
     }
 
-    /// Positions of `have`, given below `given` and generated above, that `r` can use.
-    fn common(&self, have: &[u32], given: usize, r: &Running) -> usize {
+    /// Positions of `have`, given below `given` and generated above as far as `known`, that `r` can use; and
+    /// how far `r` then has [`Running::known`] phases. A request with log-probabilities uses only those that
+    /// it has itself, and so does every request where rows must be exact.
+    fn common(&self, have: &[u32], given: usize, known: usize, r: &Running) -> (usize, usize) {
         let common = have.iter().zip(r.reusable()).take_while(|(a, b)| a == b).count();
         // Between the two boundaries one is given and the other generated.
         let (low, high) = (given.min(r.prompt_len()), given.max(r.prompt_len()));
-        if self.options.exact && low != high { common.min(low) } else { common }
+        let same = if low == high { known } else { known.min(low) };
+        if common <= same {
+            (common, usize::MAX)
+        } else if self.options.exact || r.request.log_probs.is_some() {
+            (same, usize::MAX)
+        } else {
+            (common, same)
+        }
     }
 
     /// A sequence with the first `common` positions of `source`: the kept sequence itself where little of it
@@ -297,7 +326,7 @@ impl Scheduler {
     }
 
     /// The youngest request gives its blocks back and waits.
-    fn step_back(&mut self) {
+    fn preempt(&mut self) {
         if let Some(mut r) = self.running.pop() {
             if let Some(seq) = r.seq {
                 self.engine.seq_free(seq);
@@ -314,8 +343,8 @@ impl Scheduler {
         self.crowded = false;
         if let Some(seq) = r.seq {
             r.ids.truncate(r.done);
-            let given = r.request.ids.len();
-            self.kept.keep(Kept { seq, ids: r.ids, given }, self.engine.as_mut());
+            let given = r.request.ids.len().min(r.done);
+            self.kept.keep(Kept { seq, ids: r.ids, given, known: r.known }, self.engine.as_mut());
         }
         let _ = on(RequestEvent::Stopped { id: r.id, stop, timings: r.timings });
     }
@@ -384,7 +413,7 @@ impl Scheduler {
         result?;
         // Budget that is left says nothing about speed: only a full piece may grow or shrink the next.
         if budget == 0 {
-            let most = if alone { STEP_SECONDS } else { COMPANY_SECONDS };
+            let most = if alone { STEP_SECONDS } else { SHARED_STEP_SECONDS };
             let share = (SILENCE_SECONDS / silence.max(1e-6)).min(most / seconds.max(1e-6));
             let fits = self.piece as f64 * share;
             self.piece = (fits as usize).clamp(1, (self.piece * PIECE_GROWTH).min(PIECE_TOKENS));
@@ -400,6 +429,20 @@ impl Scheduler {
         }
         Ok(())
     }
+}
+
+/// A sequence whose first positions a request can continue from.
+struct Prefix {
+    seq: Seq,
+    /// How many positions.
+    len: usize,
+    /// What [`Running::known`] of the request becomes.
+    known: usize,
+}
+
+/// Whether sequences that are freed make room.
+fn is_full(error: &EngineError) -> bool {
+    matches!(error, EngineError::KvFull { .. } | EngineError::TooManySeqs { .. })
 }
 
 /// Notes that `r` took a piece of `n` tokens in `seconds`, and tells what its rows of logits, by position,

@@ -115,7 +115,7 @@ impl KvCache {
         for number in 0.. {
             let Some(block) = read_record(&mut file, number, bytes)? else { break };
             let ids = block.ids.clone();
-            let Some(to) = session.scheduler().import_block(seq, block).map_err(ended)? else { break };
+            let Some(to) = session.scheduler().import_block(seq, &all, block).map_err(ended)? else { break };
             all.extend(ids);
             seq = Some(to);
         }

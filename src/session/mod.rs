@@ -193,9 +193,9 @@ impl Session {
         self.scheduler.info()
     }
 
-    /// Replaces the conversation. An answer's ids are kept only if they decode to its
-    /// text says; otherwise the text is tokenised. A conversation comes from outside, and ids could hold
-    /// control tokens: a turn of the system that is not shown.
+    /// Replaces the conversation. An answer's ids are kept only if they decode to its text; otherwise the
+    /// text is tokenised. A conversation comes from outside, and ids could hold control tokens: a turn of the
+    /// system that is not shown.
     pub fn restore(&mut self, mut turns: Vec<Turn>) {
         let vocab = self.tokenizer.vocab();
         let n_vocab = self.scheduler.info().n_vocab;

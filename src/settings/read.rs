@@ -42,6 +42,8 @@ impl GivenValue<'_> {
                 format!("{cut:?}{}", if cut.len() < text.len() { "..." } else { "" })
             }
             Self::Whole(n) => n.to_string(),
+            // 1e300 has 301 digits.
+            Self::Number(x) if x.abs() >= 1e9 => format!("{x:e}"),
             Self::Number(x) => x.to_string(),
             Self::Switch(on) => on.to_string(),
             Self::Other => "(not a single value)".to_owned(),
@@ -94,6 +96,8 @@ pub struct InvalidSetting {
     pub name: SettingName,
     /// The value, for a message: short, without control characters.
     pub given: String,
+    /// A person typed it: otherwise it is from a format with truth values of its own.
+    pub typed: bool,
 }
 
 impl InvalidSetting {
@@ -112,7 +116,8 @@ impl InvalidSetting {
                     format!("需要 {least} 到 {most} 的数"),
                 )
             }
-            SettingKind::Switch => lang.of("on or off is needed", "需要 on 或 off").to_owned(),
+            SettingKind::Switch if self.typed => lang.of("on or off is needed", "需要 on 或 off").to_owned(),
+            SettingKind::Switch => lang.of("true or false is needed", "需要 true 或 false").to_owned(),
             SettingKind::Kv => lang.of("f32, f16 or q8 is needed", "需要 f32、f16 或 q8").to_owned(),
             SettingKind::Engine if EngineKind::Ggml.is_built() => {
                 lang.of("native or ggml is needed", "需要 native 或 ggml").to_owned()
@@ -172,7 +177,8 @@ impl SettingName {
                 _ => None,
             },
         };
-        value.ok_or_else(|| InvalidSetting { name: self, given: given.shown() })
+        let typed = matches!(given, GivenValue::Typed(_));
+        value.ok_or_else(|| InvalidSetting { name: self, given: given.shown(), typed })
     }
 }
 

@@ -271,6 +271,12 @@ impl Setting {
         self.row().name
     }
 
+    /// Its name, and the one under which on means off.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let row = self.row();
+        [row.name].into_iter().chain(row.inverse.map(|(name, _)| name))
+    }
+
     /// What it does.
     pub fn help(self, lang: Lang) -> &'static str {
         let [en, zh] = self.row().help;

@@ -12,7 +12,7 @@ const DRAFT: Duration = Duration::from_secs(1);
 /// Questions that the history keeps.
 const HISTORY: usize = 500;
 
-/// The part.
+/// The message being written and the history of questions.
 #[derive(Default)]
 pub struct Composer {
     input: Input,
@@ -22,7 +22,7 @@ pub struct Composer {
     draft: String,
     /// Questions, the oldest first.
     history: Vec<String>,
-    /// Which of them is in the input, and what was there before.
+    /// Which of them is in the input, and the text that it replaced there.
     recalled: Option<(usize, String)>,
     /// The message was begun in a private conversation.
     private: bool,
@@ -158,6 +158,7 @@ impl Composer {
         }
         if self.history.len() > HISTORY {
             self.history.remove(0);
+            self.private_from = self.private_from.saturating_sub(1);
         }
     }
 
@@ -171,8 +172,9 @@ impl Composer {
     pub fn leave_private(&mut self, turns: &[Turn]) {
         self.private = !self.input.is_empty();
         self.input.forget();
-        self.history.retain(|question| turns.iter().all(|turn| turn.question != *question));
+        // In this order: a question that is taken out before moves the others below `private_from`.
         self.history.truncate(self.private_from);
+        self.history.retain(|question| turns.iter().all(|turn| turn.question != *question));
         self.recalled = None;
     }
 
@@ -232,5 +234,48 @@ fn both<'a>(above: &'a str, below: &'a str) -> Cow<'a, str> {
         (true, _) => Cow::Borrowed(below),
         (_, true) => Cow::Borrowed(above),
         _ => Cow::Owned(format!("{above}\n{below}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Stop;
+
+    fn turn(question: &str) -> Turn {
+        Turn {
+            question: question.into(),
+            answer: String::new(),
+            ids: None,
+            attempt: 0,
+            stop: Stop::MaxTokens,
+        }
+    }
+
+    #[test]
+    fn a_private_question_that_was_undone_leaves_the_history_too() {
+        let mut composer = Composer::default();
+        for question in ["a", "b"] {
+            composer.remember(question, None);
+        }
+        composer.enter_private();
+        // The first was asked before, the second is undone: it is no turn any more.
+        composer.remember("a", None);
+        composer.remember("secret", None);
+        composer.leave_private(&[turn("a")]);
+        assert_eq!(composer.history, ["b"]);
+    }
+
+    #[test]
+    fn a_full_history_still_knows_which_questions_are_private() {
+        let mut composer = Composer::default();
+        for n in 0..HISTORY {
+            composer.remember(&n.to_string(), None);
+        }
+        composer.enter_private();
+        composer.remember("secret", None);
+        composer.leave_private(&[]);
+        assert_eq!(composer.history.len(), HISTORY - 1);
+        assert!(!composer.history.iter().any(|question| question == "secret"));
     }
 }

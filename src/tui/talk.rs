@@ -18,7 +18,7 @@ use std::time::Instant;
 /// Speeds that the sparkline shows.
 const RATES: usize = 24;
 
-/// The part.
+/// The conversation on the screen, and what the model does for it.
 pub struct TalkView {
     talk: Talk,
     transcript: Transcript,

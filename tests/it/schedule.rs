@@ -3,7 +3,7 @@
 use crate::common;
 use crate::schedule_support::{Outcome, Watched, alone, note, request, run, scheduler, with_options};
 use huozi::engine::EngineError;
-use huozi::schedule::{Refused, Request, RequestEvent, RequestId, SchedulerOptions, Stop};
+use huozi::schedule::{LogProbOptions, Refused, Request, RequestEvent, RequestId, SchedulerOptions, Stop};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -62,6 +62,43 @@ fn where_rows_must_be_exact_a_generated_token_is_no_prompt() {
     next.ids = [&first.ids[..], &answer, &next.ids].concat();
     let id = s.submit(next).unwrap();
     assert_eq!(run(&mut s)[&id].stop.unwrap().1.reused_tokens, 300);
+}
+
+#[test]
+fn a_request_with_log_probs_reuses_only_what_was_computed_in_its_phases() {
+    let mut s = scheduler(4096);
+    let mut reused = |request: Request| {
+        let id = s.submit(request).unwrap();
+        let outcome = run(&mut s).remove(&id).unwrap();
+        (outcome.stop.unwrap().1.reused_tokens, outcome.tokens)
+    };
+    let first = request(5, 300, 20);
+    let (_, answer) = reused(first.clone());
+    let mut next = request(900, 30, 5);
+    next.ids = [&first.ids[..], &answer, &next.ids].concat();
+    assert_eq!(reused(next.clone()).0, 319);
+    let scored = Request { log_probs: Some(LogProbOptions::default()), ..next };
+    // The sequence that is kept from the request before has all of it, a part computed as an answer.
+    assert_eq!(reused(scored.clone()).0, 300);
+    assert_eq!(reused(scored).0, 349);
+}
+
+#[test]
+fn an_engine_with_few_sequences_runs_more_requests_one_after_the_other() {
+    let engine =
+        Watched::new(
+            4096,
+            |items, _, _| {
+                if items.len() > 2 { Err(EngineError::TooManySeqs { max: 2 }) } else { Ok(()) }
+            },
+        );
+    let mut s = engine.scheduler(SchedulerOptions::default());
+    let requests: Vec<Request> = (0..5).map(|i| request(i * 71, 40, 6)).collect();
+    let ids: Vec<RequestId> = requests.iter().map(|r| s.submit(r.clone()).unwrap()).collect();
+    let outcomes = run(&mut s);
+    for (request, id) in requests.into_iter().zip(&ids) {
+        assert_eq!(outcomes[id].tokens, alone(request).tokens);
+    }
 }
 
 #[test]
@@ -158,6 +195,15 @@ fn what_cannot_run_is_refused() {
     assert!(matches!(s.submit(strange), Err(Refused::Prompt(EngineError::TokenOutOfRange { .. }))));
     let beyond = s.submit(Request { n_ctx: 10, ..request(1, 11, 1) });
     assert!(matches!(beyond, Err(Refused::TooLong { tokens: 11, n_ctx: 10 })));
+    let asks = |top, ids| Request {
+        log_probs: Some(LogProbOptions { top, ids: vec![5; ids], prompt_from: None }),
+        ..request(1, 2, 1)
+    };
+    let refused = |list, asked, max| Err(Refused::TooManyLogProbs { list, asked, max });
+    assert_eq!(s.submit(asks(1025, 0)), refused("top", 1025, 1024));
+    assert_eq!(s.submit(asks(usize::MAX, 0)), refused("top", usize::MAX, 1024));
+    assert_eq!(s.submit(asks(0, 4097)), refused("ids", 4097, 4096));
+    assert!(s.submit(asks(1024, 4096)).is_ok());
     let mut hot = request(1, 1, 1);
     hot.sampling.temperature = f32::NAN;
     assert!(matches!(s.submit(hot), Err(Refused::Setting(_))));

@@ -256,13 +256,93 @@ fn the_last_handle_ends_the_thread_and_frees_the_engine() {
     };
 }
 
+fn native(options: SchedulerOptions) -> SchedulerHandle {
+    let file = crate::common::model("tiny-f32", huozi_convert::plan::Preset::F32);
+    let engine = crate::common::open(&file, huozi::engine::KvType::F16, 256, 1).1;
+    let never = Arc::from(vec![false; 1024]);
+    SchedulerHandle::of(Scheduler::with_options(Box::new(engine), never, options)).unwrap()
+}
+
+#[test]
+fn a_block_goes_in_only_after_the_ids_it_follows() {
+    let handle = native(SchedulerOptions::default());
+    let ids: Arc<[u32]> = request(5, 128, 0).ids.into();
+    finish(&submit(&handle, request(5, 128, 0)).1);
+    let blocks = [0, 1].map(|n| handle.export_block(ids.clone(), n).unwrap().expect("a block"));
+    let other = native(SchedulerOptions::default());
+    let seq = other.import_block(None, &[], blocks[0].clone()).unwrap();
+    assert!(seq.is_some());
+    // Another client's request continues from that block, and ends at the end of a block.
+    let longer = Request { ids: [&ids[..64], &request(700, 64, 0).ids].concat(), ..request(5, 1, 0) };
+    let RequestEvent::Stopped { timings, .. } = finish(&submit(&other, longer.clone()).1).2 else { panic!() };
+    assert_eq!(timings.reused_tokens, 64);
+    assert_eq!(other.import_block(seq, &ids[..64], blocks[1].clone()), Ok(None));
+    assert_eq!(other.import_block(None, &ids[..64], blocks[1].clone()), Ok(None));
+    assert_eq!(other.kept(&longer.ids), Ok(128), "what the request read is still there");
+    let none = native(SchedulerOptions { kept: 0, ..SchedulerOptions::default() });
+    assert_eq!(none.import_block(None, &[], blocks[0].clone()), Ok(None), "none are kept");
+}
+
+#[test]
+fn requests_of_a_scheduler_that_is_handed_over_keep_their_ids() {
+    let mut scheduler = crate::schedule_support::scheduler(2048);
+    let before = scheduler.submit(request(1, 40, 200)).unwrap();
+    let handle = SchedulerHandle::of(scheduler).unwrap();
+    let (id, events) = submit(&handle, request(2, 40, 20));
+    assert_ne!(id, before);
+    assert_eq!(finish(&events).0, alone(request(2, 40, 20)).tokens);
+}
+
+#[test]
+fn a_hook_that_panics_when_its_request_is_cancelled_ends_no_other() {
+    let handle = plain();
+    let (_, of_a) = submit(&handle, request(1, 40, 60));
+    let own = Arc::new(Mutex::new(None));
+    let (inside, own_id) = (handle.clone(), own.clone());
+    let mut lock = own.lock().unwrap();
+    let id = handle.submit(request(2, 40, 1000), move |event| {
+        if let Some(id) = *own_id.lock().unwrap() {
+            inside.cancel(id);
+        }
+        assert!(!event.is_last(), "the client's own affair");
+        ControlFlow::Continue(())
+    });
+    *lock = id.ok();
+    drop(lock);
+    assert_eq!(finish(&of_a).0, alone(request(1, 40, 60)).tokens);
+    assert_eq!(handle.kept(&[999]), Ok(0));
+}
+
+#[test]
+fn an_error_of_the_engine_leaves_waiting_requests_alone() {
+    let mut steps = 0;
+    let handle = start(SchedulerOptions { running: 1, ..SchedulerOptions::default() }, move |_, _, _| {
+        steps += 1;
+        if steps == 3 { Err(EngineError::Failed("a broken cable".into())) } else { Ok(()) }
+    });
+    let [of_a, of_b] = [1, 2].map(|i| submit(&handle, request(i, 20, 6)).1);
+    assert!(matches!(finish(&of_a).2, RequestEvent::Failed { .. }));
+    assert_eq!(finish(&of_b).0, alone(request(2, 20, 6)).tokens);
+}
+
+#[test]
+fn calls_that_follow_each_other_do_not_wait_for_a_step_each() {
+    let (begun, cancelled) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+    let handle = start(SchedulerOptions::default(), slow(&begun, &cancelled));
+    let (_, _events) = submit(&handle, request(1, 20, 1000));
+    while begun.load(Ordering::SeqCst) < 1 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let before = begun.load(Ordering::SeqCst);
+    for _ in 0..10 {
+        handle.kept(&[1]).unwrap();
+    }
+    assert!(begun.load(Ordering::SeqCst) - before < 8, "a step for each");
+}
+
 #[test]
 fn keys_and_values_go_out_and_in_block_by_block() {
-    let native = || {
-        let file = crate::common::model("tiny-f32", huozi_convert::plan::Preset::F32);
-        let engine = crate::common::open(&file, huozi::engine::KvType::F16, 256, 1).1;
-        SchedulerHandle::of(Scheduler::new(Box::new(engine), Arc::from(vec![false; 1024]))).unwrap()
-    };
+    let native = || native(SchedulerOptions::default());
     let handle = native();
     let first = request(5, 150, 10);
     let tokens = finish(&submit(&handle, first.clone()).1).0;
@@ -273,16 +353,18 @@ fn keys_and_values_go_out_and_in_block_by_block() {
     let sizes: Vec<_> = blocks.iter().map(|block| (block.ids.len(), block.given)).collect();
     assert_eq!(sizes, [(64, 64), (64, 64), (31, 22)]);
     let other = native();
-    let mut seq = None;
+    let (mut seq, mut before) = (None, Vec::new());
     for block in &blocks {
-        seq = other.import_block(seq, block.clone()).unwrap();
+        seq = other.import_block(seq, &before, block.clone()).unwrap();
+        before.extend_from_slice(&block.ids);
         assert!(seq.is_some());
     }
     assert_eq!(other.kept(&ids), Ok(159));
-    assert_eq!(other.import_block(seq, blocks[0].clone()), Ok(None), "after a part of a block");
+    assert_eq!(other.import_block(seq, &before, blocks[0].clone()), Ok(None), "after a part of a block");
     // Room for one more block: the first goes in, and the second only in place of the kept sequence.
-    let again = other.import_block(None, blocks[0].clone()).unwrap();
-    assert!(again.is_some() && other.import_block(again, blocks[1].clone()).unwrap() == again);
+    let again = other.import_block(None, &[], blocks[0].clone()).unwrap();
+    assert!(again.is_some());
+    assert_eq!(other.import_block(again, &ids[..64], blocks[1].clone()), Ok(again));
     assert_eq!(other.kept(&ids), Ok(128));
     let next = Request { ids: ids[..140].to_vec(), ..request(5, 1, 4) };
     let (got, _, end) = finish(&submit(&other, next.clone()).1);

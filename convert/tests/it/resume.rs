@@ -432,7 +432,10 @@ fn a_second_writer_is_refused_and_does_no_harm() {
     let out = dir.path().join("a.gguf");
     let mut child = program(&out, &SLOW).args(["--threads", "1"]).spawn().unwrap();
     wait_for_progress(&mut child, &dir.path().join("a.gguf.journal"));
+    // Stopped meanwhile: on a busy machine it could be done before the second begins.
+    kill(&child, "STOP");
     let second = program(&out, &SLOW).output().unwrap();
+    kill(&child, "CONT");
     assert_eq!(second.status.code(), Some(1), "{}", text(&second));
     assert!(text(&second).contains("is being written by another conversion"));
     assert!(child.wait().unwrap().success());

@@ -43,7 +43,7 @@ impl ModelWorker {
             return Ok(());
         }
         let Some(folder) = &self.setup.folder else {
-            if !std::mem::replace(&mut self.homeless, true) {
+            if !std::mem::replace(&mut self.no_folder_reported, true) {
                 (self.send)(Report::DeskFailed(Failure::NoPlaceForConversations));
             }
             return Ok(());
@@ -126,7 +126,7 @@ impl ModelWorker {
                     Err(error) => {
                         // It is there: it goes on being saved.
                         self.talk.private = false;
-                        self.take_hold(&name);
+                        self.reopen_file(&name);
                         (self.send)(Report::DeskFailed(error.into()));
                     }
                 }
@@ -141,7 +141,7 @@ impl ModelWorker {
     }
 
     /// Holds the file again that was let go.
-    fn take_hold(&mut self, name: &str) {
+    fn reopen_file(&mut self, name: &str) {
         if let (Some(folder), Some((_, _, fingerprint))) = (&self.setup.folder, self.said()) {
             let writer = Writer::open(folder, name, fingerprint).ok().map(|(writer, _)| writer);
             self.talk.unsaved |= writer.is_none();
@@ -164,7 +164,7 @@ impl ModelWorker {
                     (self.send)(Report::Deleted(trashed));
                 }
                 Err(error) => {
-                    self.take_hold(&name);
+                    self.reopen_file(&name);
                     return (self.send)(Report::NotOpened(Some(error.into())));
                 }
             }

@@ -1,4 +1,4 @@
-//! The file of the open conversation: written to, made anew where another program took it away.
+//! The file of the open conversation: written to, created again where another program removed it.
 
 use super::part::Part;
 use super::task::{Report, ReportSink};

@@ -43,7 +43,7 @@ pub(super) struct ModelWorker {
     /// The engine of new conversations: the first that was opened.
     pub(super) start: Option<SessionOptions>,
     /// It was told that there is no place to save conversations.
-    pub(super) homeless: bool,
+    pub(super) no_folder_reported: bool,
 }
 
 impl ModelWorker {
@@ -51,7 +51,17 @@ impl ModelWorker {
     pub(super) fn new(setup: Setup, send: ReportSink, waiting: Arc<AtomicUsize>) -> Self {
         let cache = setup.kv_cache();
         let talk = TalkFile::default();
-        Self { setup, send, model: None, left: None, talk, cache, waiting, start: None, homeless: false }
+        Self {
+            setup,
+            send,
+            model: None,
+            left: None,
+            talk,
+            cache,
+            waiting,
+            start: None,
+            no_folder_reported: false,
+        }
     }
 
     /// What was said, with which settings, and the fingerprint of the model, be it open or not.
