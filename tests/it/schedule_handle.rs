@@ -189,10 +189,12 @@ fn a_hook_that_ends_its_request_cancels_another_or_panics_harms_no_other() {
 
 #[test]
 fn an_error_of_the_engine_is_told_to_each_client_and_it_goes_on() {
-    let mut steps = 0;
-    let handle = start(SchedulerOptions::default(), move |_, _, _| {
-        steps += 1;
-        if steps == 3 { Err(EngineError::Failed("a broken cable".into())) } else { Ok(()) }
+    let mut failed = false;
+    let handle = start(SchedulerOptions::default(), move |items, _, _| {
+        // Once, in a step that carries all of them.
+        let fails = !failed && items.len() == 3;
+        failed |= fails;
+        if fails { Err(EngineError::Failed("a broken cable".into())) } else { Ok(()) }
     });
     let clients = [1, 2, 3].map(|i| submit(&handle, request(i, 20, 1000)).1);
     for events in clients {
