@@ -475,6 +475,7 @@ fn a_source_that_shrinks_or_changes_while_it_is_read() {
         command.arg(&model).args(["-t", "q2_k", "--threads", "1", "-o"]).arg(&out);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         wait_for_progress(&mut child, &outs.join("a.gguf.journal"));
+        kill(&child, "STOP");
         let file = fs::File::options().write(true).open(model.join("model.safetensors")).unwrap();
         let len = file.metadata().unwrap().len();
         if shrink {
@@ -482,6 +483,7 @@ fn a_source_that_shrinks_or_changes_while_it_is_read() {
         } else {
             file.write_all_at(&[0; 8], len - 8).unwrap();
         }
+        kill(&child, "CONT");
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(4), "{what}: {}", text(&output));
         assert!(text(&output).contains("model"), "{}", text(&output));
