@@ -341,6 +341,13 @@ fn wait_for_progress(child: &mut Child, journal: &Path) {
     }
 }
 
+/// Further outputs in the same pass: the conversion lasts several times as long, also on a busy machine.
+fn more_outputs(command: &mut Command, folder: &Path) {
+    for preset in ["q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "iq4_xs"] {
+        command.args(["-t", preset, "-o"]).arg(folder.join(format!("{preset}.gguf")));
+    }
+}
+
 fn kill(child: &Child, signal: &str) {
     let status = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
     assert!(status.success());
@@ -430,7 +437,9 @@ fn signals_leave_what_the_next_run_goes_on_with() {
 fn a_second_writer_is_refused_and_does_no_harm() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("a.gguf");
-    let mut child = program(&out, &SLOW).args(["--threads", "1"]).spawn().unwrap();
+    let mut command = program(&out, &SLOW);
+    more_outputs(command.args(["--threads", "1"]), dir.path());
+    let mut child = command.spawn().unwrap();
     wait_for_progress(&mut child, &dir.path().join("a.gguf.journal"));
     // Stopped meanwhile: on a busy machine it could be done before the second begins.
     kill(&child, "STOP");
@@ -473,6 +482,7 @@ fn a_source_that_shrinks_or_changes_while_it_is_read() {
         let out = outs.join("a.gguf");
         let mut command = Command::new(env!("CARGO_BIN_EXE_huozi-convert"));
         command.arg(&model).args(["-t", "q2_k", "--threads", "1", "-o"]).arg(&out);
+        more_outputs(&mut command, &outs);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         wait_for_progress(&mut child, &outs.join("a.gguf.journal"));
         kill(&child, "STOP");
