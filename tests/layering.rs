@@ -35,7 +35,7 @@ const ARROWS: &[(&str, Arrows)] = &[
         "huozi_quant",
         &[
             ("attention", &["elementwise", "formats", "kernels", "kv"]),
-            ("bloom", &["formats", "gguf", "kv", "map", "random"]),
+            ("bloom", &["formats", "gguf", "kv", "map", "output", "random"]),
             ("buffer", &[]),
             ("elementwise", &["formats", "kernels"]),
             ("encode", &["formats", "kernels"]),
@@ -48,6 +48,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             ("kv", &[]),
             ("map", &[]),
             ("matmul", &["buffer", "formats", "kernels", "map", "team"]),
+            ("output", &[]),
             ("random", &[]),
             ("team", &["tile"]),
             ("tile", &[]),
@@ -72,7 +73,7 @@ const ARROWS: &[(&str, Arrows)] = &[
         &[
             ("chat", &["error", "huozi_token", "source", "vocab"]),
             ("config", &["error", "huozi_quant", "source"]),
-            ("error", &["huozi_quant", "source"]),
+            ("error", &["huozi_quant", "size", "source"]),
             ("forecast", &["error", "huozi_quant", "model", "names", "output", "report", "work"]),
             ("imatrix", &["error", "huozi_quant", "names", "source"]),
             ("journal", &["huozi_quant"]),
@@ -120,10 +121,11 @@ const ARROWS: &[(&str, Arrows)] = &[
                 ],
             ),
             ("plan", &["huozi_quant", "names"]),
-            ("print", &["forecast", "progress", "report", "source"]),
+            ("print", &["forecast", "progress", "report", "size", "source"]),
             ("progress", &[]),
             ("report", &["huozi_quant", "journal", "output", "plan", "work"]),
             ("signals", &["error"]),
+            ("size", &[]),
             ("source", &["huozi_quant"]),
             (
                 "synth",

@@ -102,9 +102,6 @@ fn checked<T>(result: Result<T>, signals: &Signals) -> Result<T> {
 }
 
 fn write(args: &args::BenchCommand, shape: &(String, Shape), path: &Path, signals: &Signals) -> Result<()> {
-    if path.symlink_metadata().is_ok() {
-        return Err(Usage(format!("{} exists already", path.display())).into());
-    }
     let model = random_model(args, shape);
     let total = plan::tensor_bytes(&model.shape, model.preset, true);
     let counter = Mutex::new(Counter::new(total, true, args.quiet));

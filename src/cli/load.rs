@@ -57,8 +57,18 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded> {
 /// # Errors
 /// As [`Loaded::engine`].
 pub fn engine(model: &Loaded, room: Room, quiet: bool) -> Result<Box<dyn Engine>> {
+    show_notes(model, quiet);
     let watch = Watch::new(quiet);
     Ok(model.engine(room, &|step, done, total| watch.set(step, done, total), &NEVER)?)
+}
+
+/// The notes on a model, on standard error unless `quiet`.
+fn show_notes(model: &Loaded, quiet: bool) {
+    if !quiet {
+        for note in model.notes() {
+            eprintln!("huozi: {}: {note}", model.path().display());
+        }
+    }
 }
 
 /// Options for the two sides of a comparison, as `measuring` gives them: the model and its base, which
@@ -89,6 +99,7 @@ pub fn sides(
 /// # Errors
 /// As [`open::engines`].
 pub fn engines(models: [&Loaded; 2], room: Room, quiet: bool) -> Result<[Box<dyn Engine>; 2]> {
+    models.into_iter().for_each(|model| show_notes(model, quiet));
     let watch = Watch::new(quiet);
     Ok(open::engines(models, room, &|step, done, total| watch.set(step, done, total), &NEVER)?)
 }
@@ -106,6 +117,7 @@ pub fn session(
 ) -> Result<Session> {
     let tokenizer = Arc::new(model.tokenizer()?);
     let format = model.chat_format(&tokenizer)?;
+    show_notes(model, config.quiet);
     let (of_file, invalid) = model.settings();
     settings::show_notes(&model.path().display().to_string(), &invalid, config.quiet);
     let patch = config.settings(settings::typed_chat(chat, sampling)?)?.or(of_file);

@@ -9,6 +9,7 @@ mod cli_chat;
 mod cli_commands;
 mod cli_exit;
 mod engine;
+mod foreign_gguf;
 #[cfg(feature = "ggml")]
 mod ggml;
 #[cfg(feature = "ggml")]
