@@ -62,7 +62,7 @@
 //! - A pane of the terminal chat: a file in `src/tui/` and its variant in `src/tui/panels.rs`; its key in
 //!   `src/tui/keys.rs`; its texts in both languages in `src/tui/words/`.
 //! - A chat template: `token/src/chat/template.rs`; Huozi's own format: `token/src/chat/huozi.rs`.
-//! - A key of GGUF metadata: `token/src/vocabulary.rs` reads those of the tokenizer (`stop_ids` are the
+//! - A key of GGUF metadata: `token/src/parts.rs` reads those of the tokenizer (`Vocabulary::stop_ids` are the
 //!   tokens that end an answer), `quant/src/bloom/shape.rs` those of the model; `convert/src/vocab.rs` and
 //!   `convert/src/meta.rs` write them.
 //! - A message of the converter: `convert/src/progress.rs` says what is reported, `convert/src/print.rs`
