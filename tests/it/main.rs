@@ -8,7 +8,9 @@ mod chat;
 mod cli_chat;
 mod cli_commands;
 mod cli_exit;
+mod end_tokens;
 mod engine;
+mod foreign;
 #[cfg(feature = "ggml")]
 mod ggml;
 #[cfg(feature = "ggml")]
