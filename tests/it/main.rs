@@ -9,8 +9,10 @@ mod cli_chat;
 mod cli_commands;
 mod cli_doors;
 mod cli_exit;
+mod end_tokens;
 mod engine;
 mod foreign_gguf;
+mod foreign;
 #[cfg(feature = "ggml")]
 mod ggml;
 #[cfg(feature = "ggml")]
