@@ -11,8 +11,8 @@ mod cli_doors;
 mod cli_exit;
 mod end_tokens;
 mod engine;
-mod foreign_gguf;
 mod foreign;
+mod foreign_gguf;
 #[cfg(feature = "ggml")]
 mod ggml;
 #[cfg(feature = "ggml")]
