@@ -65,6 +65,8 @@
 //! - A key of GGUF metadata: `token/src/vocabulary.rs` reads those of the tokenizer (`stop_ids` are the
 //!   tokens that end an answer), `quant/src/bloom/shape.rs` those of the model; `convert/src/vocab.rs` and
 //!   `convert/src/meta.rs` write them.
+//! - A kind of file that is told with what to do: `quant/src/files/diagnosis.rs`; in Chinese
+//!   `src/tui/words/zh_files.rs`.
 //! - A message of the converter: `convert/src/progress.rs` says what is reported, `convert/src/print.rs`
 //!   prints it.
 //! - A front end: a folder beside `tui` that is a client of [`session`] (one conversation) or of

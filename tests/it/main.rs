@@ -8,6 +8,7 @@ mod chat;
 mod cli_chat;
 mod cli_commands;
 mod cli_exit;
+mod diagnosis;
 mod engine;
 #[cfg(feature = "ggml")]
 mod ggml;
