@@ -147,12 +147,7 @@ impl Composer {
 
     /// Adds a question to the history; `last` is the last question of the conversation.
     pub fn remember(&mut self, question: &str, last: Option<&str>) {
-        if self.recalled.as_ref().is_some_and(|(_, draft)| !draft.is_empty()) {
-            // What was written before an old question was looked at.
-            let written = self.draft_text(last).into_owned();
-            self.input.set(&written);
-        }
-        self.recalled = None;
+        self.leave_recalled(last);
         if self.history.last().is_none_or(|last| last != question) {
             self.history.push(question.to_owned());
         }
@@ -160,6 +155,18 @@ impl Composer {
             self.history.remove(0);
             self.private_from = self.private_from.saturating_sub(1);
         }
+    }
+
+    /// Ends the look at an old question, where `last` is the last question of the conversation: one that was
+    /// not changed leaves the input, and what the input held before is in it again.
+    pub fn leave_recalled(&mut self, last: Option<&str>) {
+        if self.recalled.is_some() {
+            let written = self.draft_text(last).into_owned();
+            if written != self.input.text() {
+                self.input.set(&written);
+            }
+        }
+        self.recalled = None;
     }
 
     /// A private conversation begins: what is asked from here on is forgotten with it.
@@ -180,9 +187,14 @@ impl Composer {
 
     /// Puts the draft of an earlier run into the input, above what was written since.
     pub fn adopt(&mut self, draft: String) {
-        let since = self.input.text();
-        let all = if since.is_empty() { draft.clone() } else { format!("{draft}\n{since}") };
-        self.input.set(&all);
+        if self.editing {
+            // It is there when the edit ends.
+            self.draft = both(&draft, &self.draft).into_owned();
+        } else {
+            self.leave_recalled(None);
+            let all = both(&draft, self.input.text()).into_owned();
+            self.input.set(&all);
+        }
         self.kept = draft;
     }
 
