@@ -34,7 +34,7 @@ impl Threads {
     fn listed(&self) -> Vec<String> {
         self.workers.desk(DeskTask::List(String::new()));
         let found = self.wait(|report| if let Report::Talks(_, found) = report { Some(found) } else { None });
-        found.into_iter().map(|entry| entry.name).collect()
+        found.into_iter().map(|entry| entry.title).collect()
     }
 }
 
@@ -190,7 +190,6 @@ fn a_conversation_without_an_exchange_is_in_no_list() {
     }
     // What is thrown away by a person is what comes back; these are not.
     threads.asks(AskKind::New, "月", &chosen);
-    let name = threads.listed().remove(0);
     threads.workers.work(ModelTask::Delete);
     threads.wait(|report| matches!(report, Report::Deleted(_)).then_some(()));
     threads.talk();
@@ -198,7 +197,7 @@ fn a_conversation_without_an_exchange_is_in_no_list() {
     threads.opened(ModelTask::New);
     threads.workers.desk(DeskTask::Undelete(None));
     threads.wait(|report| matches!(report, Report::Undeleted(..)).then_some(()));
-    assert_eq!(threads.listed(), [name]);
+    assert_eq!(threads.listed(), ["月"]);
     // One with a title that a person gave stays, as does a file of another program.
     let mut writer = store::Writer::create(&home.path().join("sessions"), "").unwrap();
     writer.rename("人物设定").unwrap();

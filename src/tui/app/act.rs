@@ -99,7 +99,7 @@ impl App {
         self.composer.leave_editing();
         let words = self.interface.words();
         if self.composer.is_empty() {
-            self.composer.recall(true);
+            self.composer.put_undone(&question);
             self.messages.note(words.undone, now);
         } else {
             self.messages.note(words.undone_history, now);
