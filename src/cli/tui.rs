@@ -91,19 +91,9 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
         let what = "a terminal is needed for input and output; `huozi chat` and `huozi run` work in pipes";
         return Err(Usage(what.into()).into());
     }
-<<<<<<< HEAD
     // The screen shows what the file has and should not.
     let config = Config::load(true)?;
-    let typed = Patch {
-        threads: args.threads,
-        kv: args.kv_type,
-        engine: args.engine,
-        ..settings::typed_chat(&args.chat, &args.sampling)?
-    };
-=======
-    let config = Config::load(false)?;
     let typed = args.engine.patch.over(settings::typed_chat(&args.chat, &args.sampling, false)?);
->>>>>>> main
     let wanted = config.settings(typed.clone())?;
     let mut options = SessionOptions { no_memory_check: args.no_memory_check, ..SessionOptions::default() };
     options.apply(&wanted);

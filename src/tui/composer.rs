@@ -195,7 +195,7 @@ impl Composer {
         // In this order: a question that is taken out before moves the others below `private_from`.
         self.history.truncate(self.private_from);
         self.history.retain(|question| turns.iter().all(|turn| turn.question != *question));
-        self.recalled = None;
+        (self.recalled, self.undone) = (None, None);
     }
 
     /// Puts the draft of an earlier run into the input, above what was written since.
