@@ -19,12 +19,13 @@ mod progress;
 mod report;
 pub mod source;
 pub mod synth;
+mod template;
 mod verify;
 pub mod vocab;
 mod work;
 
 pub use error::{Error, ErrorKind};
 pub use forecast::{Forecast, KvMemory, OutputForecast, TensorForecast};
-pub use options::{Options, Source};
+pub use options::{Options, Source, TemplateChoice};
 pub use progress::Progress;
 pub use report::{FormatCount, OutputFile, OutputReport, Report, Summary, TensorLoss};

@@ -23,7 +23,7 @@ pub mod text_stream;
 mod tokenizer;
 pub mod vocabulary;
 
-pub use chat::{ChatError, ChatFormat, Content, Message, Role};
+pub use chat::{ChatError, ChatFormat, Content, DateTime, Message, Refusal, Role};
 pub use decode_stream::DecodeStream;
 pub use error::Error;
 pub use history::{FittedPrompt, HistoryRule, PromptLimits};

@@ -15,4 +15,5 @@ mod source_fixtures;
 mod source_hostile;
 mod source_layouts;
 mod source_pickles;
+mod templates;
 mod vocab;
