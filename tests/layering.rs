@@ -156,6 +156,7 @@ const ARROWS: &[(&str, Arrows)] = &[
                     "schedule",
                     "session",
                     "settings",
+                    "text_file",
                     "tui",
                 ],
             ),
@@ -172,7 +173,8 @@ const ARROWS: &[(&str, Arrows)] = &[
             ("open", &["demo", "engine", "huozi_quant", "huozi_token", "model", "settings"]),
             ("session", &["engine", "huozi_quant", "huozi_token", "open", "sample", "schedule", "settings"]),
             ("settings", &["engine", "huozi_quant", "lang", "sample"]),
-            ("tui", &["lang", "session", "settings"]),
+            ("text_file", &[]),
+            ("tui", &["lang", "session", "settings", "text_file"]),
         ],
     ),
 ];

@@ -44,7 +44,7 @@ pub fn run(args: &ChatCommand, config: &Config, signals: &Signals, printer: &mut
     let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     if let Some(name) = &args.load {
         // A typed flag comes before the saved conversation.
-        let typed = (args.chat.system.is_some() || args.chat.system_file.is_some())
+        let typed = (args.chat.typed.patch.system.is_some() || args.chat.system_file.is_some())
             .then(|| session.settings().system.clone());
         let conversation = store::load(&directory()?, name, &model.fingerprint()?)?;
         show_notes(name, &conversation.invalid, args.quiet);

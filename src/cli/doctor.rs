@@ -2,11 +2,12 @@
 
 use super::args::DoctorCommand;
 use super::exit::Usage;
-use super::printer::{Printer, bytes, escaped};
+use super::load::note_threads;
+use super::printer::{Printer, SCHEMA, bytes, escaped};
 use super::settings::Config;
 use super::signal::Signals;
 use crate::bench::{Floors, ModelCost};
-use crate::engine::{EngineKind, KvType};
+use crate::engine::{EngineKind, KvType, usable_threads};
 use crate::open::{Memory, forecast, locate};
 use crate::session::catalog::{self, Found};
 use anyhow::Result;
@@ -38,10 +39,9 @@ pub fn run(args: &DoctorCommand, config: &Config, signals: &Signals, printer: &m
     let isa = Isa::from_env().map_err(|e| Usage(e.to_string()))?;
     let available: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = config
-        .settings(crate::settings::Patch::default())?
-        .threads
-        .unwrap_or_else(crate::engine::default_threads);
+    let wanted = config.settings(crate::settings::Patch::default())?.threads;
+    let threads = usable_threads(wanted);
+    note_threads(wanted, threads, false);
     let memory = Memory::now();
     let features = cpu_features();
     // At most an eighth of the available memory: there may be little of it.
@@ -90,13 +90,15 @@ pub fn run(args: &DoctorCommand, config: &Config, signals: &Signals, printer: &m
                 Ok(shape) => {
                     let total = forecast(shape, m.bytes).total;
                     let path = m.path.display().to_string();
-                    json!({ "path": path, "bytes": m.bytes, "total_bytes": total, "fits": fits(total) })
+                    json!({ "model": path, "bytes": m.bytes, "total_bytes": total, "fits": fits(total) })
                 }
-                Err(_) => json!({ "path": m.path.display().to_string(), "bytes": m.bytes, "error": m.why() }),
+                Err(_) => {
+                    json!({ "model": m.path.display().to_string(), "bytes": m.bytes, "error": m.why() })
+                }
             })
             .collect();
         printer.json(&json!({
-            "schema": 1,
+            "schema": SCHEMA,
             "version": env!("CARGO_PKG_VERSION"),
             "arch": std::env::consts::ARCH,
             "cpu": cpu_name(),

@@ -1,7 +1,7 @@
 //! `huozi inspect`: metadata and tensors of a GGUF file.
 
 use super::args::InspectCommand;
-use super::printer::{Printer, bytes, escaped};
+use super::printer::{Printer, SCHEMA, bytes, escaped, number};
 use super::settings::Config;
 use crate::open::locate;
 use anyhow::Result;
@@ -21,8 +21,8 @@ const SHOWN_CHARS: usize = 200;
 /// # Errors
 /// See [`super::exit`].
 pub fn run(args: &InspectCommand, config: &Config, printer: &mut Printer) -> Result<()> {
-    let path = config.model(args.path.as_deref().or(args.model.as_deref()))?;
-    let reader = Reader::open(&locate(&path)?, How::Map)?;
+    let path = locate(&config.model(args.path.as_deref().or(args.model.as_deref()))?)?;
+    let reader = Reader::open(&path, How::Map)?;
     let mut types: BTreeMap<&'static str, (usize, u64, u64)> = BTreeMap::new();
     let (mut weights, mut data) = (0u64, 0u64);
     for tensor in reader.tensors() {
@@ -53,8 +53,8 @@ pub fn run(args: &InspectCommand, config: &Config, printer: &mut Printer) -> Res
             })
             .collect();
         printer.json(&json!({
-            "schema": 1,
-            "file": reader.name(),
+            "schema": SCHEMA,
+            "model": path.display().to_string(),
             "version": reader.version(),
             "alignment": reader.alignment(),
             "bytes": reader.file_bytes(),
@@ -136,8 +136,7 @@ fn scalar(value: &Value<'_>) -> serde_json::Value {
         Value::I32(x) => json!(x),
         Value::U64(x) => json!(x),
         Value::I64(x) => json!(x),
-        // Through the shortest decimal of the f32: 1e-5 and not 9.999999747378752e-6.
-        Value::F32(x) => x.to_string().parse::<f64>().map_or(json!(null), |x| json!(x)),
+        Value::F32(x) => number(x),
         Value::F64(x) => json!(x),
         Value::Bool(x) => json!(x),
         Value::Str(x) => json!(x),

@@ -2,7 +2,7 @@
 
 use super::args::VerifyCommand;
 use super::exit::BadFile;
-use super::printer::{Printer, bytes, escaped};
+use super::printer::{Printer, SCHEMA, bytes, escaped};
 use super::settings::Config;
 use super::show::Counter;
 use crate::model::Weights;
@@ -41,8 +41,8 @@ pub fn run(args: &VerifyCommand, config: &Config, printer: &mut Printer) -> Resu
     let name = escaped(reader.name().as_bytes());
     if args.json {
         printer.json(&json!({
-            "schema": 1,
-            "file": reader.name(),
+            "schema": SCHEMA,
+            "model": path.display().to_string(),
             "bytes": reader.file_bytes(),
             "tensors": checked.tensors,
             "sums": checked.sums,

@@ -11,7 +11,7 @@ use super::source::{Source, locate};
 use crate::demo;
 #[cfg(feature = "ggml")]
 use crate::engine::ggml::{Ggml, GgmlOptions};
-use crate::engine::{Engine, EngineKind, Native, NativeOptions};
+use crate::engine::{Engine, EngineKind, Native, NativeOptions, usable_threads};
 use crate::settings::{self, InvalidSetting, Patch};
 use huozi_quant::bloom::plan::{Preset, tensor_bytes};
 use huozi_quant::bloom::shape::{MemoryForecast, Shape};
@@ -254,7 +254,8 @@ impl Loaded {
         progress: &OpenProgress<'_>,
         cancel: &AtomicBool,
     ) -> Result<Box<dyn Engine>, Error> {
-        let OpenOptions { threads, kv, engine, .. } = self.options;
+        let OpenOptions { kv, engine, .. } = self.options;
+        let threads = Some(usable_threads(self.options.threads));
         let kv_positions = room.engine_positions(engine);
         match engine {
             EngineKind::Native => {

@@ -7,6 +7,7 @@ mod token_support;
 mod chat;
 mod cli_chat;
 mod cli_commands;
+mod cli_doors;
 mod cli_exit;
 mod engine;
 #[cfg(feature = "ggml")]

@@ -1,11 +1,13 @@
 //! The flags of `huozi eval` and `huozi bench`.
 
+use super::flags::aliases;
 use super::model::ModelArgs;
 use super::values::{
     Output, batch, chunk_2, chunk_4, engine, flash_attention, kv_type, output, pair, phase, position,
     positive, repetitions, shape, threads,
 };
 use crate::engine::{EngineKind, FlashAttention, KvType, Phase};
+use crate::settings::Setting;
 use clap::{Args, Subcommand};
 use huozi_quant::bloom::plan::Preset;
 use huozi_quant::bloom::shape::Shape;
@@ -48,8 +50,8 @@ pub struct PplCommand {
     pub text: PathBuf,
     /// Tokens per chunk
     #[arg(
-        short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256,
-        value_parser = chunk_2, allow_negative_numbers = true,
+        short, long, visible_alias = "ctx-size", aliases = aliases(Setting::CtxSize), value_name = "N",
+        default_value_t = 256, value_parser = chunk_2, allow_negative_numbers = true,
     )]
     pub chunk: usize,
     /// Tokens from one chunk to the next; each token is scored once [default: the chunk]
@@ -101,8 +103,8 @@ pub struct KlCommand {
     pub text: PathBuf,
     /// Tokens per chunk
     #[arg(
-        short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256,
-        value_parser = chunk_4, allow_negative_numbers = true,
+        short, long, visible_alias = "ctx-size", aliases = aliases(Setting::CtxSize), value_name = "N",
+        default_value_t = 256, value_parser = chunk_4, allow_negative_numbers = true,
     )]
     pub chunk: usize,
     /// Maximum number of chunks
@@ -178,6 +180,9 @@ pub struct BenchCommand {
     /// md, json, jsonl or csv
     #[arg(short, long, value_name = "FORMAT", default_value = "md", value_parser = output)]
     pub output: Output,
+    /// The same as -o jsonl
+    #[arg(long, conflicts_with = "output")]
+    pub json: bool,
     /// Seed of weights and token ids
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -205,4 +210,11 @@ pub struct BenchCommand {
     /// No progress
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+impl BenchCommand {
+    /// How rows are printed.
+    pub fn output(&self) -> Output {
+        if self.json { Output::JsonLines } else { self.output }
+    }
 }
