@@ -37,7 +37,8 @@ fn prompts_are_those_of_jinja2_and_tokenizers() {
         for (talk, want) in prompts.as_object().unwrap() {
             let messages = messages(&goldens["conversations"][talk]);
             let format = format.as_ref().map_err(|e| e.to_string());
-            let text = format.and_then(|f| f.prompt_text(&messages, date, &t).map_err(|e| e.to_string()));
+            let text =
+                format.clone().and_then(|f| f.prompt_text(&messages, date, &t).map_err(|e| e.to_string()));
             match (text, want.as_str()) {
                 (Ok(text), Some(want)) => {
                     let ids = format.unwrap().prompt_ids(&messages, date, &t).unwrap();
