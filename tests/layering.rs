@@ -56,15 +56,18 @@ const ARROWS: &[(&str, Arrows)] = &[
     (
         "huozi_token",
         &[
+            ("added", &["error", "vocabulary"]),
             ("bpe", &["error", "vocabulary"]),
             ("chat", &["huozi_quant", "markers", "tokenizer"]),
             ("decode_stream", &[]),
             ("error", &["huozi_quant"]),
             ("history", &["chat", "tokenizer"]),
             ("markers", &[]),
+            ("parts", &["error", "huozi_quant"]),
             ("text_stream", &["decode_stream", "vocabulary"]),
-            ("tokenizer", &["bpe", "error", "huozi_quant", "vocabulary"]),
-            ("vocabulary", &["error", "huozi_quant", "markers"]),
+            ("tokenizer", &["added", "bpe", "error", "huozi_quant", "parts", "vocabulary"]),
+            ("usable", &["chat", "error", "huozi_quant", "tokenizer"]),
+            ("vocabulary", &["error", "markers", "parts"]),
         ],
     ),
     (
@@ -78,7 +81,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             ("journal", &["huozi_quant"]),
             ("main", &["huozi_quant", "make_checkpoint", "options", "pipeline", "plan", "print", "signals"]),
             ("make_checkpoint", &["error", "huozi_quant", "print", "signals", "synth"]),
-            ("meta", &["chat", "config", "huozi_quant", "plan", "vocab"]),
+            ("meta", &["chat", "config", "huozi_quant", "huozi_token", "plan", "vocab"]),
             (
                 "model",
                 &[
@@ -91,7 +94,9 @@ const ARROWS: &[(&str, Arrows)] = &[
                     "names",
                     "options",
                     "plan",
+                    "reference",
                     "source",
+                    "usable",
                     "vocab",
                     "work",
                 ],
@@ -122,6 +127,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             ("plan", &["huozi_quant", "names"]),
             ("print", &["forecast", "progress", "report", "source"]),
             ("progress", &[]),
+            ("reference", &["vocab"]),
             ("report", &["huozi_quant", "journal", "output", "plan", "work"]),
             ("signals", &["error"]),
             ("source", &["huozi_quant"]),
@@ -129,6 +135,7 @@ const ARROWS: &[(&str, Arrows)] = &[
                 "synth",
                 &["config", "error", "huozi_quant", "huozi_token", "names", "progress", "report", "vocab"],
             ),
+            ("usable", &["error", "huozi_quant", "huozi_token", "reference"]),
             ("verify", &["error", "huozi_quant", "journal", "names", "progress", "report", "source", "work"]),
             ("vocab", &["error", "huozi_token", "source"]),
             (

@@ -42,6 +42,14 @@ pub enum Error {
         /// Token, id, expectation.
         what: String,
     },
+    /// The file would not run.
+    #[error("{source_name}: {what}")]
+    Unusable {
+        /// The checkpoint or file that is converted.
+        source_name: String,
+        /// The reason, and what to do.
+        what: String,
+    },
     /// NaN or infinite weights.
     #[error(
         "{file}: tensor {tensor}: {count} of {total} weights are NaN or infinite; the checkpoint is damaged \
@@ -170,6 +178,7 @@ impl Error {
             Self::Config { .. } | Self::Tensors(_) | Self::Vocabulary { .. } | Self::Source(_) => {
                 ErrorKind::BadInput
             }
+            Self::Unusable { .. } => ErrorKind::BadInput,
             Self::NotFinite { .. } | Self::Overflow { .. } => ErrorKind::BadInput,
             Self::Changed(_) | Self::Imatrix { .. } => ErrorKind::BadInput,
             Self::DiskFull { .. } => ErrorKind::NoRoom,

@@ -15,9 +15,11 @@ use crate::meta::{self, MetadataOverrides};
 use crate::names::{self, Spelling, Target, TensorRole};
 use crate::options::{Options, Source};
 use crate::plan::{self, Preset, PresetOptions};
+use crate::reference::Page;
 use crate::source::{self, Checkpoint, CheckpointKind, Dtype, Inode, MAX_TOKENIZER_BYTES, SourceTensor};
 use crate::template::{self, GivenTemplate};
-use crate::vocab::Vocabulary;
+use crate::usable;
+use crate::vocab::{ADDED_TOKENS, Vocabulary, with_old_files};
 use crate::work::Workers;
 
 /// How many bytes of a model card are read.
@@ -91,6 +93,8 @@ impl SourceModel {
         let template = GivenTemplate::read(&options.chat_template, &mut opened)?;
         let mut model = Self { name, config, tensors, meta: Vec::new(), notes, duplicated, imatrix, opened };
         model.notes.extend(model.type_notes(options));
+        let mut page = Page::default();
+        let mut chat = ChatSetup::default();
         model.meta = match reader {
             Some(reader) => {
                 let name = options.name.as_deref();
@@ -103,8 +107,15 @@ impl SourceModel {
                 let tokenizer = need(tokenizer, checkpoint, "tokenizer.json")?;
                 let vocab =
                     Vocabulary::read(&tokenizer, json.tokenizer_config.as_ref(), model.config.n_vocab)?;
-                let chat = ChatSetup::read(&json.files(), &vocab)?;
-                model.notes.extend(vocab.notes.iter().chain(&chat.notes).cloned());
+                page = Page::read(&tokenizer, json.tokenizer_config.as_ref(), &vocab).unwrap_or_else(|e| {
+                    let what =
+                        "tokenizer.json: its ids were not compared, the tokenizers library cannot read it";
+                    model.notes.push(format!("{what}: {}", source::shown(&e)));
+                    Page::default()
+                });
+                drop(tokenizer);
+                chat = ChatSetup::read(&json.files(), &vocab)?;
+                model.notes.extend(vocab.notes.iter().cloned());
                 // A card that cannot be read is ignored.
                 let card = checkpoint.file_start("README.md", CARD_BYTES).ok().flatten();
                 let license = card.and_then(|card| meta::license(&card));
@@ -115,7 +126,27 @@ impl SourceModel {
         for (key, value) in &options.metadata {
             meta::set_by_hand(&mut model.meta, key, value).map_err(Error::Usage)?;
         }
+        if let Some(reader) = reader {
+            meta::keep_ends(&mut model.meta, reader.meta());
+        }
+        model.check_usable(chat, &page, checkpoint.name())?;
         Ok(model)
+    }
+
+    /// Checks that the file will run, and adds the end tokens whose place the template decides.
+    fn check_usable(&mut self, mut chat: ChatSetup, page: &Page, source: &str) -> Result<(), Error> {
+        let (tokenizer, format) = usable::open(&self.meta, source)?;
+        usable::compare(page, &tokenizer, source)?;
+        let written = usable::end_written(&format, &tokenizer, &chat.ends);
+        let spelled = |id: u32| String::from_utf8_lossy(tokenizer.vocab().bytes(id)).into_owned();
+        let rest = chat.place_ends(written, spelled);
+        meta::add_ends(&mut self.meta, chat.eot, rest);
+        self.notes.extend(chat.notes);
+        for refusal in format.try_out(&tokenizer).unwrap_or_default() {
+            self.notes.push(format!("a conversation with {} fails: {}", refusal.kind, refusal.error));
+        }
+        self.notes.extend_from_slice(tokenizer.vocab().warnings());
+        Ok(())
     }
 
     /// A separate output is part of the model, a duplicate of the embedding is not.
@@ -277,7 +308,11 @@ impl ChatTexts {
             let parsed = serde_json::from_slice(&text);
             parsed.map(Some).map_err(|e| Error::Config { file: file.into(), what: format!("not JSON: {e}") })
         };
-        let tokenizer_config = json("tokenizer_config.json")?;
+        let mut tokenizer_config = json("tokenizer_config.json")?;
+        if tokenizer_config.as_ref().is_none_or(|c| c["added_tokens_decoder"].is_null()) {
+            let (map, added) = (json("special_tokens_map.json")?, json(ADDED_TOKENS)?);
+            tokenizer_config = with_old_files(tokenizer_config, map, added);
+        }
         let omit_template = template == GivenTemplate::Omit;
         let chat_template = match template {
             GivenTemplate::Text(text) => Some(text),

@@ -12,11 +12,13 @@ use crate::demo;
 #[cfg(feature = "ggml")]
 use crate::engine::ggml::{Ggml, GgmlOptions};
 use crate::engine::{Engine, EngineKind, Native, NativeOptions, usable_threads};
+use crate::model::Weights;
 use crate::settings::{self, InvalidSetting, Patch};
 use huozi_quant::bloom::plan::{Preset, tensor_bytes};
 use huozi_quant::bloom::shape::{MemoryForecast, Shape};
 use huozi_quant::gguf::{Meta, Reader};
 use huozi_quant::map::How;
+use huozi_token::usable::{self, Unusable};
 use huozi_token::{ChatFormat, Tokenizer};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -174,7 +176,21 @@ impl Loaded {
     /// The file's template does not work.
     pub fn chat_format(&self, tokenizer: &Tokenizer) -> Result<ChatFormat, Error> {
         let failed = |source| Error::Chat { path: self.path.clone(), source };
-        ChatFormat::from_gguf(self.meta(), tokenizer).map_err(failed)
+        usable::chat_format(self.meta(), tokenizer).map_err(failed)
+    }
+
+    /// Checks that the file runs: its tensors, its tokenizer and its chat format are opened as `huozi run`
+    /// opens them. This is what `huozi verify` and `huozi doctor` go by.
+    ///
+    /// # Errors
+    /// What makes the file unusable.
+    pub fn check_usable(&self) -> Result<(), Error> {
+        Weights::from_gguf(&self.reader)?;
+        match usable::open(self.meta()) {
+            Ok(_) => Ok(()),
+            Err(Unusable::Vocabulary(source)) => Err(Error::Vocabulary { path: self.path.clone(), source }),
+            Err(Unusable::Chat(source)) => Err(Error::Chat { path: self.path.clone(), source }),
+        }
     }
 
     /// The settings that the file says about itself, and those of them that are not valid.

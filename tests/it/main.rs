@@ -9,7 +9,9 @@ mod cli_chat;
 mod cli_commands;
 mod cli_doors;
 mod cli_exit;
+mod end_tokens;
 mod engine;
+mod foreign;
 #[cfg(feature = "ggml")]
 mod ggml;
 #[cfg(feature = "ggml")]
