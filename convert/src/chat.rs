@@ -115,7 +115,7 @@ impl ChatSetup {
             chat.of_template = known.collect();
             chat.additional = tokens.additional;
         }
-        chat.sampling = chat.template.is_some().then(|| sampling(files.generation_config));
+        chat.sampling = chat.template.is_some().then(|| sampling(files.generation_config, &mut chat.notes));
         Ok(chat)
     }
 
@@ -203,25 +203,37 @@ fn ids(file: &str, json: Option<&Value>, key: &str, vocab: &Vocabulary) -> Resul
     list.iter().map(id).collect()
 }
 
-/// The values of Huozi's demo, replaced by those that `generation_config.json` states.
-fn sampling(generation: Option<&Value>) -> SamplingDefaults {
+/// The values of Huozi's demo, replaced by those that `generation_config.json` states and that the runtime
+/// takes; `notes` receives the others.
+fn sampling(generation: Option<&Value>, notes: &mut Vec<String>) -> SamplingDefaults {
     let mut s = SamplingDefaults::default();
-    let number = |key: &str| generation.and_then(|g| g[key].as_f64()).filter(|v| v.is_finite() && *v > 0.0);
+    let mut number = |key: &str, least: f64, most: f64| {
+        let value = generation.map(|g| &g[key]).filter(|value| !value.is_null())?;
+        let number = value.as_f64().filter(|x| (least..=most).contains(x));
+        if number.is_none() {
+            let value = shown_json(value);
+            let what = format!("{key} is {value}, expected {least} to {most}; not written into the file");
+            notes.push(format!("generation_config.json: {what}"));
+        }
+        number
+    };
+    // The ranges of the runtime's settings.
+    let (temperature, top_p) = (number("temperature", 0.0, 5.0), number("top_p", 0.0, 1.0));
+    let penalty = number("repetition_penalty", 0.01, 5.0);
+    let top_k = number("top_k", 0.0, f64::from(i32::MAX)).filter(|k| k.fract() == 0.0);
     // Only what the file states: an absent `do_sample` means false, but most files leave it out.
-    let greedy =
-        generation.is_some_and(|g| g["do_sample"] == false || g["temperature"].as_f64() == Some(0.0));
-    if greedy {
+    if generation.is_some_and(|g| g["do_sample"] == false) {
         s.temp = 0.0;
-    } else if let Some(v) = number("temperature") {
+    } else if let Some(v) = temperature {
         s.temp = v as f32;
     }
-    if let Some(v) = generation.and_then(|g| g["top_k"].as_u64()).and_then(|v| i32::try_from(v).ok()) {
-        s.top_k = v;
+    if let Some(v) = top_k {
+        s.top_k = v as i32;
     }
-    if let Some(v) = number("top_p").filter(|v| *v <= 1.0) {
+    if let Some(v) = top_p {
         s.top_p = v as f32;
     }
-    if let Some(v) = number("repetition_penalty") {
+    if let Some(v) = penalty {
         s.penalty_repeat = v as f32;
     }
     s

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use huozi_quant::Format;
+use huozi_quant::bloom::extra;
 use huozi_quant::gguf::{MetaValue, Reader, TensorSpec, check};
 use serde_json::Value;
 
@@ -12,7 +13,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::imatrix::Imatrix;
 use crate::meta::{self, MetadataOverrides};
-use crate::names::{self, Spelling, Target, TensorRole};
+use crate::names::{self, HfName, Spelling, Target, TensorRole};
 use crate::options::{Options, Source};
 use crate::plan::{self, Preset, PresetOptions};
 use crate::reference::Page;
@@ -64,13 +65,18 @@ impl SourceModel {
         });
         let assigned = names::assign(&config, spelling, sources);
         let of_whole = |what: String| Error::Tensors(format!("{}: {what}", checkpoint.name()));
-        let names::Assignment { mut tensors, ignored } = assigned.map_err(of_whole)?;
+        let names::Assignment { mut tensors, mut ignored, doubtful } = assigned.map_err(of_whole)?;
+        ignored.extend(leave_out(&doubtful, options, checkpoint)?);
         let unreadable = |(_, at): &&(Target, usize)| checkpoint.tensors()[*at].dtype.format().is_none();
         if let Some((_, at)) = tensors.iter().find(unreadable) {
             return Err(checkpoint.tensors()[*at].unreadable().into());
         }
-        if !ignored.is_empty() {
-            notes.push(format!("buffers without weights left out: {}", names::some_of(&ignored)));
+        let ignored: Vec<&str> = ignored.iter().map(String::as_str).collect();
+        notes.extend(extra::note(&ignored));
+        notes.extend(index_note(checkpoint, options)?);
+        if !checkpoint.objects().is_empty() {
+            let list = names::some_of(checkpoint.objects());
+            notes.push(format!("left out of the state dict, as it is no tensor: {list}"));
         }
         if spelling == Spelling::Gguf {
             // Already in GGUF's row order.
@@ -229,6 +235,66 @@ impl SourceModel {
         };
         self.tensors.iter().map(line).collect()
     }
+}
+
+/// Names of those of the `doubtful` tensors that are left out: `--skip-tensor` matches them, or they are
+/// biases of nothing but zeros.
+///
+/// # Errors
+/// One of the others may change the output.
+fn leave_out(doubtful: &[usize], options: &Options, checkpoint: &Checkpoint) -> Result<Vec<String>, Error> {
+    let (mut out, mut left) = (Vec::new(), Vec::new());
+    for &at in doubtful {
+        let t = &checkpoint.tensors()[at];
+        if options.skip_tensors.iter().any(|pattern| pattern.is_match(&t.name))
+            || is_zero_bias(checkpoint, at)?
+        {
+            out.push(t.name.clone());
+        } else {
+            left.push(names::FoundTensor { name: &t.name, shape: &t.shape, file: file_name(t) });
+        }
+    }
+    if left.is_empty() {
+        return Ok(out);
+    }
+    let what = names::refusal(left.into_iter());
+    Err(Error::Tensors(format!("{}: {what}", checkpoint.name())))
+}
+
+/// Whether a tensor is a bias, which is added, of zeros alone.
+fn is_zero_bias(checkpoint: &Checkpoint, at: usize) -> Result<bool, Error> {
+    /// Far more than any vocabulary has.
+    const MOST: u64 = 1 << 24;
+    let t = &checkpoint.tensors()[at];
+    let bias = t.name.ends_with(".bias") && t.dtype.format().is_some() && t.shape.len() == 1;
+    if !bias || t.cols() > MOST {
+        return Ok(false);
+    }
+    let mut values = vec![0.0; t.cols() as usize];
+    checkpoint.read_rows(at, 0..t.rows(), &mut values)?;
+    Ok(values.iter().all(|&x| x == 0.0))
+}
+
+/// A note on entries of an index without a tensor.
+///
+/// # Errors
+/// BLOOM needs one of them, or it may have changed the output.
+fn index_note(checkpoint: &Checkpoint, options: &Options) -> Result<Option<String>, Error> {
+    let absent = checkpoint.absent();
+    let needed = |name: &str| match names::gguf_name(name) {
+        // Tied to the embedding; where it is not, `resolve_output` misses it.
+        HfName::Tensor(target) => target != "output.weight",
+        HfName::Harmless => false,
+        HfName::Unknown => !options.skip_tensors.iter().any(|pattern| pattern.is_match(name)),
+    };
+    if let Some(needed) = absent.iter().find(|t| needed(&t.name)) {
+        return Err(needed.refuse().into());
+    }
+    let list: Vec<String> = absent.iter().map(|t| source::shown(&t.name)).collect();
+    let text = || {
+        format!("the index names tensors that no file has and BLOOM does not need: {}", names::some_of(&list))
+    };
+    Ok((!list.is_empty()).then(text))
 }
 
 /// Drops an output equal to the embedding, or adds one on request. Returns whether the file will have a

@@ -12,6 +12,7 @@ mod cli_exit;
 mod end_tokens;
 mod engine;
 mod foreign;
+mod foreign_gguf;
 #[cfg(feature = "ggml")]
 mod ggml;
 #[cfg(feature = "ggml")]

@@ -468,7 +468,13 @@ mod tests {
         assert_eq!(super::super::export(&out, "one").unwrap(), out);
         assert_eq!(super::super::export(&out, "two").unwrap(), dir.path().join("out-1.md"));
         assert_eq!(std::fs::read_to_string(&out).unwrap(), "one");
+        std::os::unix::fs::symlink("behind.md", dir.path().join("link.md")).unwrap();
+        assert_eq!(
+            super::super::export(&dir.path().join("link.md"), "x").unwrap(),
+            dir.path().join("behind.md")
+        );
         for (path, kind) in [
+            ("/dev/null".into(), io::ErrorKind::InvalidInput),
             (dir.path().to_owned(), io::ErrorKind::IsADirectory),
             (dir.path().join("new/"), io::ErrorKind::IsADirectory),
             (dir.path().join(".."), io::ErrorKind::IsADirectory),
