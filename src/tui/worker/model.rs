@@ -157,7 +157,8 @@ impl ModelWorker {
                 let options = SessionOptions { threads: Some(about.threads), kv: Some(about.kv), ..options };
                 let start = self.start.get_or_insert_with(|| options.clone()).clone();
                 let fresh = Chosen { settings: settings.clone(), options: start };
-                if let Some(Left { mut turns, mut replaced, settings, fingerprint }) = self.left.take() {
+                if let Some(Left { mut turns, mut replaced, settings, fingerprint, date }) = self.left.take()
+                {
                     if fingerprint != about.fingerprint {
                         turns.iter_mut().for_each(|turn| turn.ids = None);
                         replaced.forget_ids();
@@ -168,6 +169,7 @@ impl ModelWorker {
                     }
                     session.restore(turns);
                     session.set_replaced(replaced);
+                    session.set_date(date);
                 }
                 if let Some(writer) = &mut self.talk.writer {
                     writer.set_model(&about.fingerprint);
@@ -208,6 +210,7 @@ impl ModelWorker {
                 replaced: session.replaced().clone(),
                 settings: session.settings().clone(),
                 fingerprint: model.about.fingerprint,
+                date: session.date(),
             });
         }
     }
@@ -286,6 +289,7 @@ impl ModelWorker {
         options.apply(&patch);
         model.session.restore(conversation.turns);
         model.session.set_replaced(conversation.replaced);
+        model.session.set_date(conversation.date);
         let (title, choices) = (conversation.title, conversation.choices);
         let options = Some(options);
         self.talk = TalkFile { writer, title, copy, choices, options, ..TalkFile::default() };
@@ -354,6 +358,7 @@ impl ModelWorker {
         if undone.is_some() {
             model.session.undo();
         }
+        model.session.begin();
         // The question is on disk before anything that takes long.
         let retry = ask == AskKind::Retry;
         let last = model.session.turns().last().filter(|_| retry).map(|turn| turn.question.clone());
@@ -459,6 +464,7 @@ impl ModelWorker {
                     *session.settings_mut() = Settings { n_ctx, ..left.settings };
                     session.restore(left.turns);
                     session.set_replaced(left.replaced);
+                    session.set_date(left.date);
                 }
                 self.talk.options = Some(if stopped { wanted } else { &options }.clone());
                 let back = error.clone().filter(|_| !stopped).map(|error| (Box::new(options.clone()), error));
