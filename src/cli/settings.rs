@@ -34,20 +34,26 @@ pub struct Config {
     pub model: Option<PathBuf>,
     /// GiB of keys and values of conversations on disk.
     pub kv_cache_gib: Option<u32>,
+    /// Keys of the file that mean nothing.
+    pub unknown: Vec<String>,
     /// The settings. The KV type and the engine are those of conversations; `eval` and `logits` take the
     /// flags only.
     pub settings: Patch,
 }
 
 impl Config {
+    /// Where the file is; `None` without a home.
+    pub fn path() -> Option<PathBuf> {
+        xdg("XDG_CONFIG_HOME", ".config").map(|base| base.join("huozi").join("config.toml"))
+    }
+
     /// `$XDG_CONFIG_HOME/huozi/config.toml`; defaults when there is none. Unknown keys are warned about on
     /// stderr unless `quiet`.
     ///
     /// # Errors
     /// A file that cannot be read, is no TOML, or holds a value of the wrong kind.
     pub fn load(quiet: bool) -> Result<Self> {
-        let Some(path) = xdg("XDG_CONFIG_HOME", ".config").map(|base| base.join("huozi").join("config.toml"))
-        else {
+        let Some(path) = Self::path() else {
             return Ok(Self { quiet, ..Self::default() });
         };
         let text = match read_regular(&path) {
@@ -61,7 +67,7 @@ impl Config {
         for key in unknown.iter().filter(|_| !quiet) {
             eprintln!("huozi: {}: unknown key {key:?} is ignored", path.display());
         }
-        Ok(Self { quiet, ..config })
+        Ok(Self { quiet, unknown, ..config })
     }
 
     /// The configuration and the keys that mean nothing.

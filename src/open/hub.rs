@@ -2,7 +2,8 @@
 
 use super::error::Error;
 use huozi_quant::files::hub::{CacheEnv, Snapshot};
-use huozi_quant::files::{Diagnosis, FileKind, diagnose_model, first_parts};
+use huozi_quant::files::{Diagnosis, FileKind, diagnose_model};
+use huozi_quant::gguf::split::without_later_parts;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,8 @@ pub(super) fn gguf_file(snapshot: &Snapshot) -> Result<PathBuf, Error> {
     let mut files = gguf_files(&snapshot.dir, DEPTH);
     files.sort();
     // A link whose file is gone is a download that did not finish: no choice as long as there is another.
-    let (here, gone): (Vec<_>, Vec<_>) = first_parts(files).into_iter().partition(|path| path.is_file());
+    let (here, gone): (Vec<_>, Vec<_>) =
+        without_later_parts(files).into_iter().partition(|path| path.is_file());
     match (here.as_slice(), gone.first()) {
         ([one], _) => Ok(one.clone()),
         ([], Some(gone)) => {

@@ -10,8 +10,8 @@ pub use huozi_quant::gguf::{Error as FileError, Place, Rule};
 use crate::engine::{EngineKind, KvType};
 use crate::open::{Error, forecast, hub_folders, locate};
 use huozi_quant::bloom::shape::{MemoryForecast, Shape};
-use huozi_quant::files::first_parts;
 use huozi_quant::gguf::Reader;
+use huozi_quant::gguf::split::without_later_parts;
 use huozi_quant::map::How;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 /// A model file.
 #[derive(Debug)]
 pub struct Found {
-    /// Its path.
+    /// Its path; of a split model that of the first part.
     pub path: PathBuf,
-    /// Its length.
+    /// Its length; of a split model that of all parts.
     pub bytes: u64,
     /// Its shape, or why this program cannot use it.
     pub shape: Result<Shape, Error>,
@@ -95,8 +95,8 @@ pub fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// The `.gguf` files directly in `folders`, by name; of a split one the first part. A link whose file is gone
-/// is one of them: its download did not finish.
+/// The `.gguf` files directly in `folders`, by name. A split model is one of them, under the name of its first
+/// part. A link whose file is gone is one of them: its download did not finish.
 pub fn files(folders: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in folders {
@@ -107,7 +107,7 @@ pub fn files(folders: &[PathBuf]) -> Vec<PathBuf> {
             .filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) && !path.is_dir())
             .collect();
         here.sort();
-        found.append(&mut first_parts(here));
+        found.append(&mut without_later_parts(here));
     }
     found
 }

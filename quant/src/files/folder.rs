@@ -333,7 +333,7 @@ fn is_gguf(name: &str) -> bool {
 }
 
 /// The number of a part of a split GGUF, and of how many: `NAME-00002-of-00003.gguf`.
-pub fn part_number(path: &Path) -> Option<(u32, u32)> {
+fn part_number(path: &Path) -> Option<(u32, u32)> {
     let name = path.file_stem()?.to_str()?;
     let (rest, of) = name.rsplit_once("-of-")?;
     let number = rest.get(rest.len().checked_sub(6)?..)?.strip_prefix('-')?;
@@ -344,7 +344,7 @@ pub fn part_number(path: &Path) -> Option<(u32, u32)> {
 }
 
 /// `files` without the later parts of split ones; all of them where there is nothing else.
-pub fn first_parts(files: Vec<PathBuf>) -> Vec<PathBuf> {
+fn first_parts(files: Vec<PathBuf>) -> Vec<PathBuf> {
     let first = |file: &&PathBuf| part_number(file).is_none_or(|(number, _)| number == 1);
     let firsts: Vec<PathBuf> = files.iter().filter(first).cloned().collect();
     if firsts.is_empty() { files } else { firsts }

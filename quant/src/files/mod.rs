@@ -17,7 +17,6 @@ mod tensors;
 mod text;
 
 pub use diagnosis::{Diagnosis, FileKind, SpecialFile, TrainingFormat};
-pub use folder::{first_parts, part_number};
 pub use tensors::diagnose as diagnose_tensors;
 
 use std::io;

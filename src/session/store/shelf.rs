@@ -3,6 +3,7 @@
 use super::file::{Error, lock, make_private_directory, open_options, path, read};
 use super::log::Log;
 use super::writer::Writer;
+use huozi_quant::output;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,8 @@ fn error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { path, action, source }
 }
 
-/// The conversations in `directory`, the latest first. Files that are no conversations are left out.
+/// The conversations in `directory`, the latest first. Files that are no conversations are left out, and
+/// conversations without title and turns: all that was said in them was undone, or failed.
 pub fn list(directory: &Path) -> Vec<Entry> {
     list_while(directory, &|| true).unwrap_or_default()
 }
@@ -72,24 +74,49 @@ fn entry(path: &Path) -> Option<Entry> {
     if !bytes.contains(&b'\n') {
         return None;
     }
-    let title = last_title(&bytes).filter(|title| !title.trim().is_empty()).unwrap_or_else(|| name.clone());
+    let title = last_title(&bytes).filter(|title| !title.trim().is_empty());
+    if title.is_none() && says_nothing(&bytes) {
+        return None;
+    }
+    let title = title.unwrap_or_else(|| name.clone());
     Some(Entry { name, title, modified: meta.modified().ok()?, bytes: meta.len() })
 }
 
-/// The text of the last `title` line, without a look at the others: a list is made of many long files.
+/// The text of the last `title` line.
 fn last_title(bytes: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Title {
         kind: String,
         text: String,
     }
-    let mark = b"\"kind\":\"title\"";
-    let lines = bytes.split(|&b| b == b'\n').rev();
-    let mut titles = lines.filter(|line| line.windows(mark.len()).take(96).any(|w| w == mark));
-    titles.find_map(|line| {
+    lines_of(bytes, b"\"kind\":\"title\"").find_map(|line| {
         let title: Title = serde_json::from_slice(line).ok()?;
         (title.kind == "title").then_some(title.text)
     })
+}
+
+/// Whether the conversation has no turn: its last `head` line names no message, or there is no message.
+fn says_nothing(bytes: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        kind: String,
+        parent: Option<u64>,
+    }
+    let mut heads = lines_of(bytes, b"\"kind\":\"head\"").filter_map(|line| {
+        let head: Head = serde_json::from_slice(line).ok()?;
+        (head.kind == "head").then_some(head.parent)
+    });
+    match heads.next() {
+        Some(head) => head.is_none(),
+        None => !bytes.windows(9).any(|w| w == b"\"message\""),
+    }
+}
+
+/// The lines that hold `mark` near their beginning, the last first: a list is made of many long files, which
+/// are not parsed whole for it.
+fn lines_of<'a>(bytes: &'a [u8], mark: &'static [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let lines = bytes.split(|&b| b == b'\n').rev();
+    lines.filter(move |line| line.windows(mark.len()).take(96).any(|w| w == mark))
 }
 
 impl Entry {
@@ -158,11 +185,17 @@ pub fn undelete(directory: &Path, trashed: &str) -> Result<String, Error> {
     move_to(&path(&directory.join("trash"), trashed)?, directory, trashed)
 }
 
-/// The name in `trash/` of what was thrown away last.
+/// The name in `trash/` of what was thrown away last, of those that [`list`] would show.
 pub fn trashed_last(directory: &Path) -> Option<String> {
     let files = fs::read_dir(directory.join("trash")).ok()?.flatten();
-    let found = files.filter_map(|file| named(&file.path())).map(|(name, meta)| (thrown(&meta), name));
-    found.max().map(|(_, name)| name)
+    let found = files.filter_map(|file| {
+        let (name, meta) = named(&file.path())?;
+        Some((thrown(&meta), name, file.path()))
+    });
+    let mut found = Vec::from_iter(found);
+    found.sort();
+    // One without turns was not thrown away by a person.
+    found.into_iter().rev().find(|(.., path)| entry(path).is_some()).map(|(_, name, _)| name)
 }
 
 /// Removes for good what was thrown away more than `days` ago.
@@ -215,6 +248,20 @@ fn move_to(from: &Path, directory: &Path, name: &str) -> Result<String, Error> {
     Err(Error::Name { name: name.to_owned() })
 }
 
+/// Writes `text` to the regular file that `path` stands for, in place of what it held; whole or not at all.
+///
+/// # Errors
+/// What the system says; anything but a regular file.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let target = output::file(path).map_err(io::Error::other)?.path;
+    let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.persist(&target)?;
+    Ok(())
+}
+
 /// Removes a conversation for good.
 ///
 /// # Errors
@@ -227,15 +274,19 @@ pub fn erase(directory: &Path, name: &str) -> Result<(), Error> {
     }
 }
 
-/// Writes `text` to `path`, or beside it with a number if something stands there; whole or not at all.
+/// Writes `text` to `path`, or beside it with a number if a file stands there; whole or not at all. A symbolic
+/// link that leads to no file yet is followed.
 ///
 /// # Errors
-/// What the system says; a folder.
+/// What the system says; a folder, a device or anything else that is no regular file.
 pub fn export(path: &Path, text: &str) -> Result<PathBuf, Error> {
-    let names_folder = path.to_string_lossy().ends_with('/') || path.file_stem().is_none();
-    if names_folder || path.is_dir() {
-        return Err(error(path, "write")(io::ErrorKind::IsADirectory.into()));
-    }
+    let names_folder = path.to_string_lossy().ends_with('/') || path.file_stem().is_none() || path.is_dir();
+    let target = output::file(path).map_err(|refused| match refused {
+        output::Error::Io { path, source } => error(&path, "write")(source),
+        _ if names_folder => error(path, "write")(io::ErrorKind::IsADirectory.into()),
+        refused => error(path, "write")(io::Error::new(io::ErrorKind::InvalidInput, refused)),
+    })?;
+    let path = if target.metadata.is_none() { &target.path } else { path };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
         return Err(error(folder, "write into it")(io::ErrorKind::NotADirectory.into()));
