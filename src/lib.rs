@@ -66,7 +66,7 @@
 //!   languages in `src/tui/words/`. A screen of its own: `Screen` in `src/tui/app/mod.rs`, drawn in
 //!   `src/tui/view.rs`.
 //! - A chat template: `token/src/chat/template.rs`; Huozi's own format: `token/src/chat/huozi.rs`.
-//! - A key of GGUF metadata: `token/src/vocabulary.rs` reads those of the tokenizer (`stop_ids` are the
+//! - A key of GGUF metadata: `token/src/parts.rs` reads those of the tokenizer (`stop_ids` are the
 //!   tokens that end an answer), `quant/src/bloom/shape.rs` those of the model; `convert/src/meta.rs` writes
 //!   both, those of the tokenizer as `convert/src/vocab.rs` has collected them. `huozi.tensor_sha256` is
 //!   neither: `convert/src/model.rs` makes room for it, `quant/src/gguf/write.rs` fills it in and

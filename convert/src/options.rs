@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use regex_lite::Regex;
+
 use crate::plan::{NamedFormat, Preset, PresetOptions};
 
 /// Where the weights come from.
@@ -12,6 +14,26 @@ pub enum Source {
     Path(PathBuf),
     /// Files in memory: names and contents.
     Memory(Vec<(String, Cow<'static, [u8]>)>),
+}
+
+/// Which chat template the file gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TemplateChoice {
+    /// That of the source; Huozi's format where a checkpoint of Huozi has none.
+    #[default]
+    Source,
+    /// None.
+    Omit,
+    /// The text of this file.
+    File(PathBuf),
+}
+
+impl TemplateChoice {
+    /// As `--chat-template` says it: `none`, or the path of a file.
+    #[must_use]
+    pub fn from_argument(argument: PathBuf) -> Self {
+        if argument.as_os_str() == "none" { Self::Omit } else { Self::File(argument) }
+    }
 }
 
 /// The options of a conversion.
@@ -35,10 +57,13 @@ pub struct Options {
     pub preset_options: PresetOptions,
     /// Formats of tensors by their names, before all other choices; the first match counts.
     pub tensor_types: Vec<NamedFormat>,
+    /// Source tensors that are left out although they might change the output: patterns of their names in the
+    /// source. What a BLOOM model has is never left out.
+    pub skip_tensors: Vec<Regex>,
     /// Metadata set by hand: keys and values.
     pub metadata: Vec<(String, String)>,
-    /// A file that holds `tokenizer.chat_template`; `None`: taken from the source.
-    pub chat_template: Option<PathBuf>,
+    /// `tokenizer.chat_template`.
+    pub chat_template: TemplateChoice,
     /// An importance matrix, as `llama-imatrix` writes it.
     pub imatrix: Option<PathBuf>,
     /// Compare each finished file with the source before it is renamed into place.
@@ -60,8 +85,9 @@ impl Options {
             duplicate_output: false,
             preset_options: PresetOptions::default(),
             tensor_types: Vec::new(),
+            skip_tensors: Vec::new(),
             metadata: Vec::new(),
-            chat_template: None,
+            chat_template: TemplateChoice::Source,
             imatrix: None,
             verify: false,
             allow_nan: false,

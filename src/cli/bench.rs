@@ -124,9 +124,6 @@ fn write(
     signals: &Signals,
     printer: &mut Printer,
 ) -> Result<()> {
-    if path.symlink_metadata().is_ok() {
-        return Err(Usage(format!("{} exists already", path.display())).into());
-    }
     let model = random_model(args, shape);
     let total = plan::tensor_bytes(&model.shape, model.preset, true);
     let counter = Mutex::new(Counter::new(total, true, args.quiet));

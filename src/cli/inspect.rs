@@ -42,9 +42,14 @@ pub fn run(args: &InspectCommand, config: &Config, printer: &mut Printer) -> Res
             .map(|t| {
                 json!({
                     "name": t.name, "type": t.format.name(), "dims": t.dims,
-                    "offset": t.offset, "bytes": t.bytes,
+                    "part": t.part, "offset": t.offset, "bytes": t.bytes,
                 })
             })
+            .collect();
+        let foreign: Vec<_> = reader
+            .foreign()
+            .iter()
+            .map(|t| json!({ "name": t.name, "type": t.type_name, "dims": t.dims, "part": t.part }))
             .collect();
         let types: Map<String, serde_json::Value> = types
             .iter()
@@ -63,6 +68,8 @@ pub fn run(args: &InspectCommand, config: &Config, printer: &mut Printer) -> Res
             "types": types,
             "metadata": metadata,
             "tensors": tensors,
+            "tensors_not_supported": foreign,
+            "parts": reader.parts().iter().map(|part| part.name()).collect::<Vec<_>>(),
         }))?;
         return Ok(());
     }
@@ -75,6 +82,12 @@ pub fn run(args: &InspectCommand, config: &Config, printer: &mut Printer) -> Res
         bytes(reader.file_bytes()),
         bits(data, weights)
     )?;
+    if let [_, _, ..] = reader.parts() {
+        writeln!(out, "\nparts")?;
+        for part in reader.parts() {
+            writeln!(out, "  {}  {}", escaped(part.name().as_bytes()), bytes(part.file_bytes()))?;
+        }
+    }
     writeln!(out, "\nmetadata")?;
     for (key, value) in reader.meta().iter() {
         writeln!(out, "  {} = {}", escaped(key.as_bytes()), as_text(&value, args.full, 0))?;
@@ -93,6 +106,14 @@ pub fn run(args: &InspectCommand, config: &Config, printer: &mut Printer) -> Res
         let dims = tensor.dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
         let name = escaped(tensor.name.as_bytes());
         writeln!(out, "  {name:<32} {:<7} {dims:<16} {:>12}", tensor.format.name(), bytes(tensor.bytes))?;
+    }
+    if !reader.foreign().is_empty() {
+        writeln!(out, "\ntensors of types that are not supported")?;
+    }
+    for tensor in reader.foreign() {
+        let dims = tensor.dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
+        let name = escaped(tensor.name.as_bytes());
+        writeln!(out, "  {name:<32} {:<7} {dims}", tensor.type_name)?;
     }
     out.flush()?;
     Ok(())

@@ -57,6 +57,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded> {
 /// # Errors
 /// As [`Loaded::engine`].
 pub fn engine(model: &Loaded, room: Room, quiet: bool) -> Result<Box<dyn Engine>> {
+    show_notes(model, quiet);
     let watch = Watch::new(quiet);
     let engine = model.engine(room, &|step, done, total| watch.set(step, done, total), &NEVER)?;
     drop(watch);
@@ -68,6 +69,15 @@ pub fn engine(model: &Loaded, room: Room, quiet: bool) -> Result<Box<dyn Engine>
 pub fn note_threads(wanted: Option<usize>, used: usize, quiet: bool) {
     if let Some(notice) = Notice::fewer_threads(wanted, used).filter(|_| !quiet) {
         eprintln!("huozi: {notice}");
+    }
+}
+
+/// The notes on a model, on standard error unless `quiet`.
+fn show_notes(model: &Loaded, quiet: bool) {
+    if !quiet {
+        for note in model.notes() {
+            eprintln!("huozi: {}: {note}", model.path().display());
+        }
     }
 }
 
@@ -99,6 +109,7 @@ pub fn sides(
 /// # Errors
 /// As [`open::engines`].
 pub fn engines(models: [&Loaded; 2], room: Room, quiet: bool) -> Result<[Box<dyn Engine>; 2]> {
+    models.into_iter().for_each(|model| show_notes(model, quiet));
     let watch = Watch::new(quiet);
     let engines = open::engines(models, room, &|step, done, total| watch.set(step, done, total), &NEVER)?;
     drop(watch);
@@ -145,6 +156,7 @@ pub fn session(
 ) -> Result<Session> {
     let tokenizer = Arc::new(model.tokenizer()?);
     let format = model.chat_format(&tokenizer)?;
+    show_notes(model, config.quiet);
     let (of_file, invalid) = model.settings();
     settings::show_notes(&model.path().display().to_string(), &invalid, config.quiet);
     let patch = config.settings(settings::typed_chat(chat, sampling, config.quiet)?)?.or(of_file);

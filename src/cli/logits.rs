@@ -11,6 +11,7 @@ use crate::eval;
 use crate::open::Room;
 use crate::sample::log_probs::{LogSoftmax, likeliest};
 use anyhow::{Context, Result, anyhow};
+use huozi_quant::output::{self, OutputTarget};
 use huozi_token::Tokenizer;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -170,31 +171,19 @@ impl<W: Write> Rows for Lines<'_, W> {
     }
 }
 
-/// Raw little-endian f32.
+/// Raw little-endian f32, in a temporary file that is renamed when it is complete.
 struct Raw {
     path: PathBuf,
-    to: Option<To>,
-}
-
-enum To {
-    /// A device or a pipe, which is written to directly.
-    Through(BufWriter<fs::File>),
-    /// A temporary file, renamed when it is complete.
-    Fresh(BufWriter<NamedTempFile>),
+    to: Option<BufWriter<NamedTempFile>>,
 }
 
 impl Raw {
+    /// For the regular file that `path` stands for, there or not.
     fn create(path: &Path) -> Result<Self> {
-        // The file behind a link is replaced, not the link.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let there = fs::metadata(&path).ok();
-        let to = if there.as_ref().is_some_and(|m| !m.is_file()) {
-            fs::OpenOptions::new().write(true).open(&path).map(|file| To::Through(BufWriter::new(file)))
-        } else {
-            fresh(&path, there.map(|m| m.permissions())).map(|file| To::Fresh(BufWriter::new(file)))
-        };
-        let to = to.with_context(|| format!("{}: cannot create", path.display()))?;
-        Ok(Self { path, to: Some(to) })
+        let OutputTarget { path, metadata } = output::file(path)?;
+        let file = fresh(&path, metadata.map(|m| m.permissions()));
+        let file = file.with_context(|| format!("{}: cannot create", path.display()))?;
+        Ok(Self { path, to: Some(BufWriter::new(file)) })
     }
 }
 
@@ -214,27 +203,22 @@ fn fresh(path: &Path, permissions: Option<fs::Permissions>) -> io::Result<NamedT
 
 impl Rows for Raw {
     fn row(&mut self, _position: usize, logits: &[f32]) -> io::Result<()> {
-        let out: &mut dyn Write = match &mut self.to {
-            Some(To::Through(out)) => out,
-            Some(To::Fresh(out)) => out,
-            None => return Ok(()),
-        };
+        let Some(out) = &mut self.to else { return Ok(()) };
         logits.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))
     }
 
     fn finish(&mut self) -> Result<()> {
-        let finish = |to| match to {
-            To::Through(mut out) => out.flush(),
-            To::Fresh(out) => {
-                let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-                file.as_file().sync_all()?;
-                file.persist(&self.path).map(drop).map_err(|e| e.error)
-            }
-        };
-        self.to
-            .take()
-            .map_or(Ok(()), finish)
-            .with_context(|| format!("{}: cannot write", self.path.display()))
+        let Some(out) = self.to.take() else { return Ok(()) };
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| {
+            file.as_file().sync_all()?;
+            Ok(file)
+        });
+        let cannot_write = || format!("{}: cannot write", self.path.display());
+        let file = file.with_context(cannot_write)?;
+        // Something else may have come to the name while the rows were computed.
+        let path = output::file(&self.path)?.path;
+        file.persist(&path).map_err(|e| e.error).with_context(cannot_write)?;
+        Ok(())
     }
 }
 
@@ -275,15 +259,11 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
-    #[cfg(unix)]
     #[test]
-    fn a_device_stays_a_device() {
+    fn a_device_is_refused() {
         let before = fs::read_dir("/dev").unwrap().count();
-        let mut raw = Raw::create(Path::new("/dev/null")).unwrap();
-        assert!(matches!(raw.to, Some(To::Through(_))), "never by a file beside it");
-        raw.row(0, &[1.0]).unwrap();
-        raw.finish().unwrap();
-        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+        let error = Raw::create(Path::new("/dev/null")).err().unwrap().to_string();
+        assert!(error.contains("/dev/null is a character device") && !error.contains("force"), "{error}");
         assert_eq!(fs::read_dir("/dev").unwrap().count(), before);
     }
 

@@ -9,7 +9,10 @@ mod cli_chat;
 mod cli_commands;
 mod cli_doors;
 mod cli_exit;
+mod end_tokens;
 mod engine;
+mod foreign;
+mod foreign_gguf;
 #[cfg(feature = "ggml")]
 mod ggml;
 #[cfg(feature = "ggml")]
@@ -24,6 +27,7 @@ mod schedule_support;
 mod session;
 mod session_kv;
 mod session_support;
+mod templates;
 mod token;
 
 #[cfg(feature = "tui")]

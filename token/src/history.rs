@@ -4,7 +4,7 @@
 //! exchanges were dropped. An exchange is a message of the person and what follows up to
 //! the next one; system messages in front stay.
 
-use crate::chat::{ChatError, ChatFormat, Message, Role};
+use crate::chat::{ChatError, ChatFormat, DateTime, Message, Role};
 use crate::tokenizer::Tokenizer;
 
 /// How many exchanges are dropped when a limit is exceeded.
@@ -49,13 +49,14 @@ pub struct FittedPrompt {
     pub dropped_exchanges: usize,
 }
 
-/// The prompt of `messages` within `limits`.
+/// The prompt of `messages`, of a conversation of `date`, within `limits`.
 ///
 /// # Errors
 /// [`ChatError::TooLong`] if the current exchange alone passes the limit; what
 /// [`ChatFormat::prompt_ids`] returns.
 pub fn fit(
     messages: &[Message],
+    date: DateTime,
     format: &ChatFormat,
     tokenizer: &Tokenizer,
     rule: HistoryRule,
@@ -81,7 +82,7 @@ pub fn fit(
     loop {
         let from = begins.get(dropped).copied().unwrap_or(head);
         let kept = [&messages[..head], &messages[from..]].concat();
-        let ids = format.prompt_ids(&kept, tokenizer)?;
+        let ids = format.prompt_ids(&kept, date, tokenizer)?;
         let fits = ids.len() <= allowed;
         if fits || (dropped == last && ids.len() <= limits.prompt_tokens) {
             return Ok(FittedPrompt { ids, dropped_exchanges: dropped });

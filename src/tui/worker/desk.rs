@@ -168,7 +168,7 @@ impl DeskWorker {
         let Some(path) = &self.setup.prefs else {
             return Some(Report::DeskFailed(Failure::NoPlaceForPrefs));
         };
-        let error = write_prefs(path, text).err()?;
+        let error = store::replace(path, text).err()?;
         Some(Report::DeskFailed(Failure::file(path, error)))
     }
 
@@ -191,15 +191,6 @@ fn panicked(panic: &(dyn Any + Send)) -> Report {
 
 fn failed(error: store::Error) -> Report {
     Report::DeskFailed(error.into())
-}
-
-fn write_prefs(path: &Path, text: &str) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let file = tempfile::NamedTempFile::new_in(folder)?;
-    fs::write(file.path(), text)?;
-    file.persist(path)?;
-    Ok(())
 }
 
 fn models(first: &[PathBuf]) -> Report {
