@@ -35,6 +35,7 @@ pub fn command(text: &str) -> Option<SlashCommand> {
         "undo" => Action::Undo,
         "retry" | "regen" => Action::Retry,
         "edit" => Action::EditLast,
+        "back" => Action::BringBack,
         "copy" => Action::Copy,
         "list" | "load" => Action::Talks,
         "settings" | "show" => Action::Settings,
