@@ -144,6 +144,7 @@ const ARROWS: &[(&str, Arrows)] = &[
                 "cli",
                 &[
                     "bench",
+                    "commands",
                     "demo",
                     "engine",
                     "eval",
@@ -161,6 +162,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             ),
             ("bench", &["engine", "huozi_quant"]),
             ("bin", &["cli", "tui"]),
+            ("commands", &["lang"]),
             ("demo", &["huozi_convert"]),
             ("engine", &["huozi_quant", "model"]),
             ("eval", &["engine", "sample"]),
@@ -172,7 +174,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             ("open", &["demo", "engine", "huozi_quant", "huozi_token", "model", "settings"]),
             ("session", &["engine", "huozi_quant", "huozi_token", "open", "sample", "schedule", "settings"]),
             ("settings", &["engine", "huozi_quant", "lang", "sample"]),
-            ("tui", &["lang", "session", "settings"]),
+            ("tui", &["commands", "lang", "session", "settings"]),
         ],
     ),
 ];

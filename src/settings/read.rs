@@ -70,7 +70,7 @@ impl GivenValue<'_> {
 
     fn switch(self) -> Option<bool> {
         match self {
-            Self::Typed(text) => match text.trim() {
+            Self::Typed(text) => match text.trim().to_ascii_lowercase().as_str() {
                 "on" | "true" | "1" | "yes" | "开" => Some(true),
                 "off" | "false" | "0" | "no" | "关" => Some(false),
                 _ => None,

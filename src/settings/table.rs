@@ -235,7 +235,7 @@ static ROWS: [SettingRow; 12] = [
         setting: Setting::CtxSize,
         name: "ctx_size",
         name_zh: "上下文长度",
-        aliases: &["n_ctx"],
+        aliases: &["n_ctx", "context_length"],
         group: SettingGroup::Engine,
         kind: SettingKind::Whole(1, MAX_CTX),
         default: SettingDefault::Described(["as trained", "与训练时相同"]),

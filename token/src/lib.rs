@@ -26,7 +26,7 @@ pub mod vocabulary;
 pub use chat::{ChatError, ChatFormat, Content, Message, Role};
 pub use decode_stream::DecodeStream;
 pub use error::Error;
-pub use history::{FittedPrompt, HistoryRule, PromptLimits};
+pub use history::{FittedPrompt, HistoryLimit, HistoryRule, PromptLimits};
 pub use text_stream::TextStream;
 pub use tokenizer::{Specials, TextPart, Tokenizer};
 pub use vocabulary::{TokenKind, Vocabulary, VocabularyParts};

@@ -2,7 +2,7 @@
 
 use crate::lang::Lang;
 use crate::settings::{GivenValue, Patch, Setting, SettingName, SettingValue};
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 /// Sampling settings that were typed: a flag for each.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,7 +41,11 @@ pub(in crate::cli) fn aliases(setting: Setting) -> Vec<String> {
 }
 
 fn value(setting: Setting, text: &str) -> Result<SettingValue, String> {
-    SettingName::from(setting).read(GivenValue::Typed(text)).map_err(|invalid| invalid.needed(Lang::En))
+    named_value(setting.into(), text)
+}
+
+fn named_value(name: SettingName, text: &str) -> Result<SettingValue, String> {
+    name.read(GivenValue::Typed(text)).map_err(|invalid| invalid.needed(Lang::En))
 }
 
 /// Parses a value that was typed; `field` is where the setting stands in a patch.
@@ -65,15 +69,27 @@ impl Args for SamplingArgs {
         }
         let draws = Setting::DoSample;
         if let Some((greedy, [text, _])) = draws.row().inverse {
-            command = command.arg(Arg::new(greedy).long(greedy).action(ArgAction::SetTrue).help(text)).arg(
-                Arg::new(draws.name())
-                    .long(draws.name().replace('_', "-"))
-                    .aliases(aliases(draws))
-                    .value_name("on|off")
-                    .value_parser(move |text: &str| value(draws, text))
-                    .conflicts_with(greedy)
-                    .hide(true),
-            );
+            // `--greedy`, `--greedy=off`; `--do-sample`, `--do-sample off`, `--do_sample True`.
+            let inverse = SettingName { setting: draws, inverse: true };
+            let off = Arg::new(greedy)
+                .long(greedy)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("on")
+                .value_name("on|off")
+                .hide_possible_values(true)
+                .value_parser(move |text: &str| named_value(inverse, text))
+                .help(text);
+            let on = Arg::new(draws.name())
+                .long(draws.name().replace('_', "-"))
+                .aliases(aliases(draws))
+                .num_args(0..=1)
+                .default_missing_value("on")
+                .value_name("on|off")
+                .value_parser(move |text: &str| value(draws, text))
+                .conflicts_with(greedy)
+                .hide(true);
+            command = command.arg(off).arg(on);
         }
         command
     }
@@ -96,9 +112,10 @@ impl FromArgMatches for SamplingArgs {
                 self.patch.set(setting, Some(value.clone()));
             }
         }
-        let greedy = Setting::DoSample.row().inverse.is_some_and(|(greedy, _)| matches.get_flag(greedy));
-        if greedy {
-            self.patch.do_sample = Some(false);
+        let greedy = Setting::DoSample.row().inverse.and_then(|(greedy, _)| matches.get_one(greedy));
+        if let Some(value) = greedy {
+            let value: &SettingValue = value;
+            self.patch.set(Setting::DoSample, Some(value.clone()));
         }
         Ok(())
     }

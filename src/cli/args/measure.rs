@@ -1,11 +1,13 @@
 //! The flags of `huozi eval` and `huozi bench`.
 
+use super::flags::aliases;
 use super::model::ModelArgs;
 use super::values::{
     Output, batch, chunk_2, chunk_4, engine, flash_attention, kv_type, output, pair, phase, position,
     positive, repetitions, shape, threads,
 };
 use crate::engine::{EngineKind, FlashAttention, KvType, Phase};
+use crate::settings::Setting;
 use clap::{Args, Subcommand};
 use huozi_quant::bloom::plan::Preset;
 use huozi_quant::bloom::shape::Shape;
@@ -48,7 +50,8 @@ pub struct PplCommand {
     pub text: PathBuf,
     /// Tokens per chunk
     #[arg(
-        short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256,
+        short, long, visible_alias = "ctx-size", aliases = aliases(Setting::CtxSize), value_name = "N",
+        default_value_t = 256,
         value_parser = chunk_2, allow_negative_numbers = true,
     )]
     pub chunk: usize,
@@ -101,7 +104,8 @@ pub struct KlCommand {
     pub text: PathBuf,
     /// Tokens per chunk
     #[arg(
-        short, long, visible_alias = "ctx-size", value_name = "N", default_value_t = 256,
+        short, long, visible_alias = "ctx-size", aliases = aliases(Setting::CtxSize), value_name = "N",
+        default_value_t = 256,
         value_parser = chunk_4, allow_negative_numbers = true,
     )]
     pub chunk: usize,
