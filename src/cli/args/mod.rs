@@ -142,8 +142,8 @@ Examples:
 \\ at the end of a line, begins another. Up recalls, Tab completes. Ctrl+C stops
 the answer or drops the input; twice at an empty prompt, or Ctrl+D, quits.
 --history two-thirds: when the prompt is full, old exchanges go until a third of
-it is free; demo: at most 15 exchanges and as few dropped as possible, as Huozi's
-own demo does, so that more is read again.")]
+it is free; demo: at most 15 exchanges and as few dropped as possible, as by
+Huozi's own demo, so that more is read again.")]
 pub struct ChatCommand {
     /// Never a value: refuses a model typed without -m.
     #[arg(hide = true, value_name = "FILE", value_parser = not_positional)]
