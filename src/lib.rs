@@ -15,13 +15,15 @@
 //!
 //! # Modules
 //!
-//! Module `x` is `src/x.rs` or `src/x/mod.rs`; `src/main.rs` and `src/bin/huozi-tui.rs` only start `cli`.
+//! Module `x` is `src/x.rs` or `src/x/mod.rs`; `src/main.rs` only starts `cli`, `src/bin/huozi-tui.rs` gives
+//! what `cli::tui` read from the command line to `tui`.
 //!
 //! - [`sample`]: logits to an id, with filters in Hugging Face's order and a draw that depends on seed and
 //!   position only; log-probabilities. Imports no other module.
 //! - [`lang`]: the enum of the languages of the interface; texts are where they are shown. Imports no other
 //!   module.
 //! - [`commands`]: the one table of chat commands (`/NAME`), the same in `cli` and `tui`. Imports `lang`.
+//! - [`text_file`]: text files in UTF-8, UTF-16 and GB18030. Imports no other module.
 //! - [`settings`]: the one table of settings (names, ranges, help) and the patch that every source of
 //!   settings is read into. Imports `engine`, `lang`, `quant`, `sample`.
 //! - [`model`]: the forward pass over mapped weights, KV blocks. Imports `quant`.
@@ -30,7 +32,7 @@
 //! - [`schedule`]: requests over one engine, a step at a time; shared prefixes; a thread that several clients
 //!   can use. Imports `engine`, `sample`.
 //! - [`mod@open`]: from a model (file, name in the Hugging Face cache, demo, memory, random weights) to an
-//!   engine; memory checks. Imports `demo`, `engine`, `model`, `quant`, `token`.
+//!   engine; memory checks. Imports `demo`, `engine`, `model`, `quant`, `settings`, `token`.
 //! - [`session`]: one conversation, its files, its cached keys and values; the model files of this machine.
 //!   Imports `engine`, `open`, `sample`, `schedule`, `settings`, `token`; `session::catalog` and
 //!   `session::open` also `quant`.
@@ -38,7 +40,7 @@
 //! - [`eval`]: perplexity, KL divergence. Imports `engine`, `sample`.
 //! - `demo`: the embedded small model, and the only module that sees `huozi_convert`.
 //! - `tui`: the terminal chat `huozi-tui`: state, update, view. Imports `commands`, `lang`, `session`,
-//!   `settings`.
+//!   `settings`, `text_file`.
 //! - [`cli`]: the program `huozi`: a file per subcommand, exit codes, the printer. May import every module.
 //!
 //! `tests/layering.rs` enforces these imports, and those of the other packages:
@@ -55,25 +57,31 @@
 //!
 //! - A weight format or an instruction set: the recipes in README. A type of `huozi-convert -t`:
 //!   `quant/src/bloom/plan.rs`.
-//! - A setting: a row in `src/settings/table.rs` and a field in `src/settings/patch.rs`; `config.toml`,
-//!   `/set`, the settings pane and conversation files follow from these. Its flag: `FLAGS` in
-//!   `src/cli/args/flags.rs`. What a conversation acts on is a field of [`session::Settings`], filled from
-//!   the patch in `src/session/patched.rs`.
+//! - A setting: a row in `src/settings/table.rs` and a field in `src/settings/patch.rs`; its flag,
+//!   `config.toml`, `/set`, the settings pane and conversation files follow from these. What a conversation
+//!   acts on is a field of [`session::Settings`], filled from the patch in `src/session/patched.rs`.
 //! - A chat command: a row in `src/commands.rs`; what it does is in `src/cli/chat/commands.rs` and
 //!   `src/tui/commands.rs`.
 //! - A sampling rule: `src/sample/mod.rs`, and its setting as above.
 //! - A subcommand: a file in `src/cli/`, its arguments in `src/cli/args/`, its line in `src/cli/mod.rs`.
 //! - A pane of the terminal chat: a file in `src/tui/` and its variant in `src/tui/panels.rs`; its key in
-//!   `src/tui/keys.rs`; its texts in both languages in `src/tui/words/`.
+//!   `src/tui/keys.rs`; what its outcome does in `src/tui/app/act.rs` and `outcomes.rs`; its texts in both
+//!   languages in `src/tui/words/`. A screen of its own: `Screen` in `src/tui/app/mod.rs`, drawn in
+//!   `src/tui/view.rs`.
 //! - A chat template: `token/src/chat/template.rs`; Huozi's own format: `token/src/chat/huozi.rs`.
-//! - A key of GGUF metadata: `token/src/vocabulary.rs` reads those of the tokenizer (`stop_ids` are the
-//!   tokens that end an answer), `quant/src/bloom/shape.rs` those of the model; `convert/src/vocab.rs` and
-//!   `convert/src/meta.rs` write them.
+//! - A key of GGUF metadata: `token/src/parts.rs` reads those of the tokenizer (`stop_ids` are the
+//!   tokens that end an answer), `quant/src/bloom/shape.rs` those of the model; `convert/src/meta.rs` writes
+//!   both, those of the tokenizer as `convert/src/vocab.rs` has collected them. `huozi.tensor_sha256` is
+//!   neither: `convert/src/model.rs` makes room for it, `quant/src/gguf/write.rs` fills it in and
+//!   `quant/src/gguf/check.rs` reads it.
 //! - A message of the converter: `convert/src/progress.rs` says what is reported, `convert/src/print.rs`
 //!   prints it.
 //! - A front end: a folder beside `tui` that is a client of [`session`] (one conversation) or of
 //!   [`schedule::SchedulerHandle`] with `huozi_token` (many requests), a file in `src/cli/`, its imports in
-//!   `tests/layering.rs`.
+//!   `tests/layering.rs`. A client of the scheduler opens the model with [`open::open`], takes an engine with
+//!   a [`open::Room`] for its requests, and hands it over with [`schedule::SchedulerHandle::start`].
+//! - The encodings of text files: `src/text_file.rs`. Keys of `--json` that several commands print:
+//!   `record` in `src/cli/load.rs`.
 //!
 //! # A conversation
 //!
@@ -133,5 +141,6 @@ pub mod sample;
 pub mod schedule;
 pub mod session;
 pub mod settings;
+pub mod text_file;
 #[cfg(feature = "tui")]
 pub mod tui;

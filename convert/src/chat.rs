@@ -4,6 +4,7 @@
 //! stores neither a template nor its real end token, so both are supplied when its two markers are there.
 
 use huozi_token::markers;
+use huozi_token::parts::END_IDS;
 use serde_json::Value;
 
 use crate::error::Error;
@@ -35,10 +36,13 @@ impl Default for SamplingDefaults {
 pub struct ChatSetup {
     /// Begins a text.
     pub bos: Option<u32>,
-    /// Ends a text.
+    /// Ends a text: the end token of the tokenizer.
     pub eos: Option<u32>,
-    /// Ends a turn.
+    /// Ends a turn, as far as that is known without the template: Huozi's marker, else the first other end
+    /// token.
     pub eot: Option<u32>,
+    /// Every token that ends an answer, `eos` and `eot` among them, in the order of the files.
+    pub ends: Vec<u32>,
     /// Unknown.
     pub unk: Option<u32>,
     /// Padding.
@@ -68,13 +72,14 @@ impl ChatSetup {
     /// Puts together what the files say and what Huozi's files do not say.
     ///
     /// # Errors
-    /// A special id outside the vocabulary, or a template of an unknown form.
+    /// An end token outside the vocabulary, or a template of an unknown form.
     pub fn read(files: &ChatFiles<'_>, vocab: &Vocabulary) -> Result<Self, Error> {
         let mut chat = Self::default();
-        chat.bos = chat.special(files, vocab, "bos", "<s>")?;
-        chat.eos = chat.special(files, vocab, "eos", "</s>")?;
-        chat.unk = chat.special(files, vocab, "unk", "<unk>")?;
-        chat.pad = chat.special(files, vocab, "pad", "<pad>")?;
+        chat.bos = chat.unused(files, vocab, "bos", "<s>");
+        chat.unk = chat.unused(files, vocab, "unk", "<unk>");
+        chat.pad = chat.unused(files, vocab, "pad", "<pad>");
+        chat.ends = chat.end_tokens(files, vocab)?;
+        chat.eos = chat.ends.first().copied();
         chat.template = own_template(files)?;
         if let Some([_, end]) = markers::find(|text| vocab.added(text)) {
             chat.eot = Some(end);
@@ -84,43 +89,89 @@ impl ChatSetup {
                 chat.template = Some(markers::TEMPLATE.to_owned());
                 chat.notes.push("no chat template in the checkpoint: Huozi's format written".into());
             }
+            for id in chat.eos.into_iter().chain([end]) {
+                if !chat.ends.contains(&id) {
+                    chat.ends.push(id);
+                }
+            }
         } else {
-            // A list of end tokens names the end of a turn behind the end of text.
-            let ends = ids(files.generation_config, "eos_token_id", vocab)?;
-            chat.eot = ends.into_iter().find(|id| Some(*id) != chat.eos);
+            chat.eot = chat.ends.get(1).copied();
         }
-        chat.sampling = chat.template.is_some().then(|| sampling(files.generation_config));
+        chat.sampling = chat.template.is_some().then(|| sampling(files.generation_config, &mut chat.notes));
         Ok(chat)
     }
 
-    /// One special id: the spelling in `tokenizer_config.json`, else the id in `config.json`, else in
-    /// `generation_config.json`, else the usual spelling if it is a control token.
-    fn special(
-        &mut self,
-        files: &ChatFiles<'_>,
-        vocab: &Vocabulary,
-        key: &str,
-        usual: &str,
-    ) -> Result<Option<u32>, Error> {
-        let spelled = files.tokenizer_config.map(|c| &c[format!("{key}_token")]);
-        if let Some(text) = spelled.and_then(|t| t.as_str().or_else(|| t["content"].as_str())) {
-            if let Some(id) = vocab.id(text) {
-                return Ok(Some(id));
-            }
+    /// The id of the spelling in `tokenizer_config.json`.
+    fn spelled(&mut self, files: &ChatFiles<'_>, vocab: &Vocabulary, key: &str) -> Option<u32> {
+        let spelled = files.tokenizer_config.map(|c| &c[format!("{key}_token")])?;
+        let text = spelled.as_str().or_else(|| spelled["content"].as_str())?;
+        let id = vocab.id(text);
+        if id.is_none() {
             let text = quoted(text);
             self.notes.push(format!("tokenizer_config.json: {key}_token {text} is no token, ignored"));
         }
-        for json in [files.config, files.generation_config] {
-            if let Some(id) = ids(json, &format!("{key}_token_id"), vocab)?.first() {
-                return Ok(Some(*id));
+        id
+    }
+
+    /// A special id that no answer depends on: the spelling in `tokenizer_config.json`, else the id in
+    /// `config.json`, else in `generation_config.json`, else the usual spelling if it is a control token. An
+    /// id that is no token is ignored, with a note.
+    fn unused(&mut self, files: &ChatFiles<'_>, vocab: &Vocabulary, key: &str, usual: &str) -> Option<u32> {
+        if let Some(id) = self.spelled(files, vocab, key) {
+            return Some(id);
+        }
+        for (file, json) in [(CONFIG, files.config), (GENERATION, files.generation_config)] {
+            match ids(file, json, &format!("{key}_token_id"), vocab) {
+                Ok(ids) => match ids.first() {
+                    Some(id) => return Some(*id),
+                    None => continue,
+                },
+                Err(error) => self.notes.push(format!("{error}: ignored, no answer depends on it")),
             }
         }
-        Ok(vocab.added(usual).filter(|id| vocab.types[*id as usize] == TokenType::Control))
+        vocab.added(usual).filter(|id| vocab.types[*id as usize] == TokenType::Control)
+    }
+
+    /// The tokens that end an answer, each once: that of `tokenizer_config.json`, those of `config.json`,
+    /// those of `generation_config.json`; `</s>` where these name none and it is a control token.
+    fn end_tokens(&mut self, files: &ChatFiles<'_>, vocab: &Vocabulary) -> Result<Vec<u32>, Error> {
+        let mut ends: Vec<u32> = self.spelled(files, vocab, "eos").into_iter().collect();
+        ends.extend(ids(CONFIG, files.config, "eos_token_id", vocab)?);
+        ends.extend(ids(GENERATION, files.generation_config, "eos_token_id", vocab)?);
+        if ends.is_empty() {
+            let usual = vocab.added("</s>");
+            ends.extend(usual.filter(|id| vocab.types[*id as usize] == TokenType::Control));
+        }
+        let mut seen = std::collections::HashSet::new();
+        ends.retain(|id| seen.insert(*id));
+        Ok(ends)
+    }
+
+    /// Sets `eot` to the end token that the template writes after an answer, `written`, unless that is `eos`
+    /// already; then the first other one stays. Returns the end tokens that are neither.
+    pub(crate) fn place_ends(&mut self, written: Option<u32>, vocab: impl Fn(u32) -> String) -> Vec<u32> {
+        if let Some(id) = written.filter(|id| Some(*id) != self.eos && self.ends.contains(id)) {
+            self.eot = Some(id);
+        }
+        let named = [self.eos, self.eot];
+        let rest: Vec<u32> = self.ends.iter().copied().filter(|id| !named.contains(&Some(*id))).collect();
+        if !rest.is_empty() {
+            let list: Vec<String> = rest.iter().map(|&id| format!("{id} {}", quoted(&vocab(id)))).collect();
+            let list = list.join(", ");
+            self.notes.push(format!(
+                "GGUF has keys for two end tokens: {list} in {END_IDS} too, which huozi reads; other programs \
+                 may run on after them"
+            ));
+        }
+        rest
     }
 }
 
-/// An id or a list of ids.
-fn ids(json: Option<&Value>, key: &str, vocab: &Vocabulary) -> Result<Vec<u32>, Error> {
+const CONFIG: &str = "config.json";
+const GENERATION: &str = "generation_config.json";
+
+/// The id, or the list of ids, under `key` of `json`, the content of `file`.
+fn ids(file: &str, json: Option<&Value>, key: &str, vocab: &Vocabulary) -> Result<Vec<u32>, Error> {
     let list = match json.map(|j| &j[key]) {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(list)) => list.as_slice(),
@@ -129,10 +180,7 @@ fn ids(json: Option<&Value>, key: &str, vocab: &Vocabulary) -> Result<Vec<u32>, 
     let id = |v: &Value| {
         let id = v.as_u64().filter(|id| *id < vocab.tokens.len() as u64);
         let what = || format!("{key} is {}, not an id below {}", shown_json(v), vocab.tokens.len());
-        id.map(|id| id as u32).ok_or_else(|| Error::Config {
-            file: "config.json or generation_config.json".into(),
-            what: what(),
-        })
+        id.map(|id| id as u32).ok_or_else(|| Error::Config { file: file.to_owned(), what: what() })
     };
     list.iter().map(id).collect()
 }
@@ -160,25 +208,37 @@ fn own_template(files: &ChatFiles<'_>) -> Result<Option<String>, Error> {
     }
 }
 
-/// The values of Huozi's demo, replaced by those that `generation_config.json` states.
-fn sampling(generation: Option<&Value>) -> SamplingDefaults {
+/// The values of Huozi's demo, replaced by those that `generation_config.json` states and that the runtime
+/// takes; `notes` receives the others.
+fn sampling(generation: Option<&Value>, notes: &mut Vec<String>) -> SamplingDefaults {
     let mut s = SamplingDefaults::default();
-    let number = |key: &str| generation.and_then(|g| g[key].as_f64()).filter(|v| v.is_finite() && *v > 0.0);
+    let mut number = |key: &str, least: f64, most: f64| {
+        let value = generation.map(|g| &g[key]).filter(|value| !value.is_null())?;
+        let number = value.as_f64().filter(|x| (least..=most).contains(x));
+        if number.is_none() {
+            let value = shown_json(value);
+            let what = format!("{key} is {value}, expected {least} to {most}; not written into the file");
+            notes.push(format!("generation_config.json: {what}"));
+        }
+        number
+    };
+    // The ranges of the runtime's settings.
+    let (temperature, top_p) = (number("temperature", 0.0, 5.0), number("top_p", 0.0, 1.0));
+    let penalty = number("repetition_penalty", 0.01, 5.0);
+    let top_k = number("top_k", 0.0, f64::from(i32::MAX)).filter(|k| k.fract() == 0.0);
     // Only what the file states: an absent `do_sample` means false, but most files leave it out.
-    let greedy =
-        generation.is_some_and(|g| g["do_sample"] == false || g["temperature"].as_f64() == Some(0.0));
-    if greedy {
+    if generation.is_some_and(|g| g["do_sample"] == false) {
         s.temp = 0.0;
-    } else if let Some(v) = number("temperature") {
+    } else if let Some(v) = temperature {
         s.temp = v as f32;
     }
-    if let Some(v) = generation.and_then(|g| g["top_k"].as_u64()).and_then(|v| i32::try_from(v).ok()) {
-        s.top_k = v;
+    if let Some(v) = top_k {
+        s.top_k = v as i32;
     }
-    if let Some(v) = number("top_p").filter(|v| *v <= 1.0) {
+    if let Some(v) = top_p {
         s.top_p = v as f32;
     }
-    if let Some(v) = number("repetition_penalty") {
+    if let Some(v) = penalty {
         s.penalty_repeat = v as f32;
     }
     s

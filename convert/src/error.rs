@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use huozi_quant::gguf;
+use huozi_quant::{gguf, output};
 
+use crate::size::size;
 use crate::source;
 
 /// Why a conversion failed. Every variant names its subject: file, tensor, key or token.
@@ -14,6 +15,9 @@ pub enum Error {
     /// The request contradicts itself or would destroy something.
     #[error("{0}")]
     Usage(String),
+    /// The output is a device, a directory or something else that must not be replaced.
+    #[error(transparent)]
+    Output(#[from] output::Error),
     /// The output exists.
     #[error("{} exists; --force replaces it", .0.display())]
     Exists(PathBuf),
@@ -40,6 +44,14 @@ pub enum Error {
         /// The file read.
         file: &'static str,
         /// Token, id, expectation.
+        what: String,
+    },
+    /// The file would not run.
+    #[error("{source_name}: {what}")]
+    Unusable {
+        /// The checkpoint or file that is converted.
+        source_name: String,
+        /// The reason, and what to do.
         what: String,
     },
     /// NaN or infinite weights.
@@ -73,7 +85,7 @@ pub enum Error {
         total: u64,
     },
     /// Not enough room on the output's disk.
-    #[error("{}: {needed} bytes needed, {free} free", path.display())]
+    #[error("{}: {} needed, {} free", path.display(), size(*needed), size(*free))]
     DiskFull {
         /// The output.
         path: PathBuf,
@@ -170,11 +182,14 @@ impl Error {
             Self::Config { .. } | Self::Tensors(_) | Self::Vocabulary { .. } | Self::Source(_) => {
                 ErrorKind::BadInput
             }
+            Self::Unusable { .. } => ErrorKind::BadInput,
             Self::NotFinite { .. } | Self::Overflow { .. } => ErrorKind::BadInput,
             Self::Changed(_) | Self::Imatrix { .. } => ErrorKind::BadInput,
             Self::DiskFull { .. } => ErrorKind::NoRoom,
             Self::Interrupted => ErrorKind::Interrupted,
             Self::Partly { source, .. } | Self::Unfinished { source } => source.kind(),
+            Self::Output(output::Error::Kind { .. }) => ErrorKind::Usage,
+            Self::Output(_) => ErrorKind::Failed,
             Self::Busy(_) | Self::Verify { .. } | Self::Gguf { .. } | Self::Io { .. } => ErrorKind::Failed,
         }
     }

@@ -15,13 +15,14 @@ use huozi_convert::pipeline;
 use huozi_convert::plan::{NamedFormat, Preset, PresetOptions, named_format};
 use huozi_convert::{Options, Source};
 use huozi_quant::Format;
+use regex_lite::Regex;
 use signals::{exit_code, watch_signals};
 
 /// Converts a BLOOM or Huozi checkpoint, or a GGUF file, to one quantised GGUF file.
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = HELP)]
 struct Args {
-    /// Checkpoint directory, .gguf file, or ORG/NAME in the local Hugging Face cache
+    /// Checkpoint directory, .gguf file (of a split one the first part), or ORG/NAME in the local Hugging Face cache
     #[arg(value_name = "DIR_OR_GGUF_OR_NAME")]
     source: PathBuf,
     /// Weight type, see below; once per output
@@ -58,6 +59,9 @@ struct Args {
     /// Format of matrices whose GGUF name matches, e.g. ffn_down=q6_k; may be repeated
     #[arg(long = "tensor-type", alias = "tensor_type", value_name = "REGEX=TYPE")]
     tensor_types: Vec<NamedFormat>,
+    /// Leave out source tensors whose name matches, where BLOOM does not need them; may be repeated
+    #[arg(long = "skip-tensor", alias = "skip_tensor", value_name = "REGEX")]
+    skip_tensors: Vec<Regex>,
     /// Importance matrix of llama-imatrix, .dat or .gguf
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
@@ -141,6 +145,7 @@ fn main() -> ExitCode {
             ..PresetOptions::default()
         },
         tensor_types: args.tensor_types,
+        skip_tensors: args.skip_tensors,
         metadata: args.metadata,
         chat_template: args.chat_template,
         imatrix: args.imatrix,

@@ -2,6 +2,8 @@
 
 use huozi_quant::gguf::check::SHA256_KEY;
 use huozi_quant::gguf::{Meta, MetaValue};
+use huozi_token::VocabularyParts;
+use huozi_token::parts::{END_IDS, NORMALIZED_IDS};
 
 use crate::chat::ChatSetup;
 use crate::config::Config;
@@ -31,7 +33,7 @@ pub(crate) fn from_checkpoint(
     params: u64,
     license: Option<&str>,
 ) -> Vec<(String, MetaValue)> {
-    use MetaValue::{Bool, F32, I32, I32s, Str, Strings, U32};
+    use MetaValue::{Bool, F32, I32, I32s, Str, Strings, U32, U32s};
     let mut meta: Vec<(String, MetaValue)> = Vec::new();
     let mut put = |key: &str, value: MetaValue| meta.push((key.to_owned(), value));
     // Sizes are capped far below 2^32 by `Config`.
@@ -65,19 +67,13 @@ pub(crate) fn from_checkpoint(
     put("bloom.attention.head_count_kv", n(config.n_head));
     put("bloom.attention.layer_norm_epsilon", F32(config.eps));
 
-    let suppress = vocab.unused();
+    let (suppress, normalized) = (vocab.unused(), vocab.normalized);
     put("tokenizer.ggml.model", Str("gpt2".into()));
     put("tokenizer.ggml.pre", Str("bloom".into()));
     put("tokenizer.ggml.tokens", Strings(vocab.tokens));
     put("tokenizer.ggml.token_type", I32s(vocab.types.into_iter().map(|t| t as i32).collect()));
     put("tokenizer.ggml.merges", Strings(vocab.merges));
-    let ids = [
-        ("bos", chat.bos),
-        ("eos", chat.eos),
-        ("eot", chat.eot),
-        ("unknown", chat.unk),
-        ("padding", chat.pad),
-    ];
+    let ids = [("bos", chat.bos), ("eos", chat.eos), ("unknown", chat.unk), ("padding", chat.pad)];
     for (key, id) in ids {
         if let Some(id) = id {
             put(&format!("tokenizer.ggml.{key}_token_id"), U32(id));
@@ -90,7 +86,23 @@ pub(crate) fn from_checkpoint(
     if let Some(template) = &chat.template {
         put(TEMPLATE, Str(template.clone()));
     }
+    if let Some(ids) = normalized {
+        put(NORMALIZED_IDS, U32s(ids));
+    }
     meta
+}
+
+/// Adds the end tokens besides `eos`, unless a person has set their keys.
+pub(crate) fn add_ends(meta: &mut Vec<(String, MetaValue)>, eot: Option<u32>, rest: Vec<u32>) {
+    const EOT: &str = "tokenizer.ggml.eot_token_id";
+    if let Some(eot) = eot.filter(|_| meta.iter().all(|(key, _)| key != EOT)) {
+        let eos = meta.iter().position(|(key, _)| key == "tokenizer.ggml.eos_token_id");
+        let value = (EOT.to_owned(), MetaValue::U32(eot));
+        meta.insert(eos.map_or(meta.len(), |at| at + 1), value);
+    }
+    if !rest.is_empty() {
+        meta.push((END_IDS.to_owned(), MetaValue::U32s(rest)));
+    }
 }
 
 /// Metadata of a GGUF source, without the type and the keys that are wrong for the new file. `config`: what
@@ -129,6 +141,25 @@ pub(crate) fn from_gguf(
         set(&mut meta, PENALTY, MetaValue::I32(n_ctx as i32));
     }
     meta
+}
+
+/// Writes the end tokens of a GGUF source that no key of GGUF's names: those that are known by their spelling
+/// in files of other programs are no longer, once the file is one of the converter's.
+pub(crate) fn keep_ends(meta: &mut Vec<(String, MetaValue)>, source: Meta<'_>) {
+    // Whether the source can be used is asked later.
+    let Ok(parts) = VocabularyParts::from_gguf(source) else { return };
+    let named = [parts.eos, parts.eot].map(|id| id.and_then(|id| i64::try_from(id).ok()));
+    let mut rest: Vec<u32> = parts
+        .ends
+        .into_iter()
+        .filter(|id| !named.contains(&Some(*id)))
+        .filter_map(|id| id.try_into().ok())
+        .collect();
+    rest.sort_unstable();
+    rest.dedup();
+    if !rest.is_empty() {
+        set(meta, END_IDS, MetaValue::U32s(rest));
+    }
 }
 
 /// The metadata with its type.

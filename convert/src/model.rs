@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use huozi_quant::Format;
+use huozi_quant::bloom::extra;
 use huozi_quant::gguf::{MetaValue, Reader, TensorSpec, check};
 use serde_json::Value;
 
@@ -16,11 +17,13 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::imatrix::Imatrix;
 use crate::meta::{self, MetadataOverrides};
-use crate::names::{self, Spelling, Target, TensorRole};
+use crate::names::{self, HfName, Spelling, Target, TensorRole};
 use crate::options::{Options, Source};
 use crate::plan::{self, Preset, PresetOptions};
+use crate::reference::Page;
 use crate::source::{self, Checkpoint, CheckpointKind, Dtype, Inode, MAX_TOKENIZER_BYTES, SourceTensor};
-use crate::vocab::Vocabulary;
+use crate::usable;
+use crate::vocab::{ADDED_TOKENS, Vocabulary, with_old_files};
 use crate::work::Workers;
 
 /// How many bytes of a model card are read.
@@ -65,13 +68,18 @@ impl SourceModel {
         });
         let assigned = names::assign(&config, spelling, sources);
         let of_whole = |what: String| Error::Tensors(format!("{}: {what}", checkpoint.name()));
-        let names::Assignment { mut tensors, ignored } = assigned.map_err(of_whole)?;
+        let names::Assignment { mut tensors, mut ignored, doubtful } = assigned.map_err(of_whole)?;
+        ignored.extend(leave_out(&doubtful, options, checkpoint)?);
         let unreadable = |(_, at): &&(Target, usize)| checkpoint.tensors()[*at].dtype.format().is_none();
         if let Some((_, at)) = tensors.iter().find(unreadable) {
             return Err(checkpoint.tensors()[*at].unreadable().into());
         }
-        if !ignored.is_empty() {
-            notes.push(format!("buffers without weights left out: {}", names::some_of(&ignored)));
+        let ignored: Vec<&str> = ignored.iter().map(String::as_str).collect();
+        notes.extend(extra::note(&ignored));
+        notes.extend(index_note(checkpoint, options)?);
+        if !checkpoint.objects().is_empty() {
+            let list = names::some_of(checkpoint.objects());
+            notes.push(format!("left out of the state dict, as it is no tensor: {list}"));
         }
         if spelling == Spelling::Gguf {
             // Already in GGUF's row order.
@@ -94,6 +102,8 @@ impl SourceModel {
         let template = options.chat_template.as_deref().map(|p| read_template(p, &mut opened)).transpose()?;
         let mut model = Self { name, config, tensors, meta: Vec::new(), notes, duplicated, imatrix, opened };
         model.notes.extend(model.type_notes(options));
+        let mut page = Page::default();
+        let mut chat = ChatSetup::default();
         model.meta = match reader {
             Some(reader) => {
                 let name = options.name.as_deref();
@@ -107,8 +117,15 @@ impl SourceModel {
                 let tokenizer = need(tokenizer, checkpoint, "tokenizer.json")?;
                 let vocab =
                     Vocabulary::read(&tokenizer, json.tokenizer_config.as_ref(), model.config.n_vocab)?;
-                let chat = ChatSetup::read(&json.files(), &vocab)?;
-                model.notes.extend(vocab.notes.iter().chain(&chat.notes).cloned());
+                page = Page::read(&tokenizer, json.tokenizer_config.as_ref(), &vocab).unwrap_or_else(|e| {
+                    let what =
+                        "tokenizer.json: its ids were not compared, the tokenizers library cannot read it";
+                    model.notes.push(format!("{what}: {}", source::shown(&e)));
+                    Page::default()
+                });
+                drop(tokenizer);
+                chat = ChatSetup::read(&json.files(), &vocab)?;
+                model.notes.extend(vocab.notes.iter().cloned());
                 // A card that cannot be read is ignored.
                 let card = checkpoint.file_start("README.md", CARD_BYTES).ok().flatten();
                 let license = card.and_then(|card| meta::license(&card));
@@ -119,7 +136,24 @@ impl SourceModel {
         for (key, value) in &options.metadata {
             meta::set_by_hand(&mut model.meta, key, value).map_err(Error::Usage)?;
         }
+        if let Some(reader) = reader {
+            meta::keep_ends(&mut model.meta, reader.meta());
+        }
+        model.check_usable(chat, &page, checkpoint.name())?;
         Ok(model)
+    }
+
+    /// Checks that the file will run, and adds the end tokens whose place the template decides.
+    fn check_usable(&mut self, mut chat: ChatSetup, page: &Page, source: &str) -> Result<(), Error> {
+        let (tokenizer, format) = usable::open(&self.meta, source)?;
+        usable::compare(page, &tokenizer, source)?;
+        let written = usable::end_written(&format, &tokenizer, &chat.ends);
+        let spelled = |id: u32| String::from_utf8_lossy(tokenizer.vocab().bytes(id)).into_owned();
+        let rest = chat.place_ends(written, spelled);
+        meta::add_ends(&mut self.meta, chat.eot, rest);
+        self.notes.extend(chat.notes);
+        self.notes.extend_from_slice(tokenizer.vocab().warnings());
+        Ok(())
     }
 
     /// A separate output is part of the model, a duplicate of the embedding is not.
@@ -204,6 +238,66 @@ impl SourceModel {
     }
 }
 
+/// Names of those of the `doubtful` tensors that are left out: `--skip-tensor` matches them, or they are
+/// biases of nothing but zeros.
+///
+/// # Errors
+/// One of the others may change the output.
+fn leave_out(doubtful: &[usize], options: &Options, checkpoint: &Checkpoint) -> Result<Vec<String>, Error> {
+    let (mut out, mut left) = (Vec::new(), Vec::new());
+    for &at in doubtful {
+        let t = &checkpoint.tensors()[at];
+        if options.skip_tensors.iter().any(|pattern| pattern.is_match(&t.name))
+            || is_zero_bias(checkpoint, at)?
+        {
+            out.push(t.name.clone());
+        } else {
+            left.push(names::FoundTensor { name: &t.name, shape: &t.shape, file: file_name(t) });
+        }
+    }
+    if left.is_empty() {
+        return Ok(out);
+    }
+    let what = names::refusal(left.into_iter());
+    Err(Error::Tensors(format!("{}: {what}", checkpoint.name())))
+}
+
+/// Whether a tensor is a bias, which is added, of zeros alone.
+fn is_zero_bias(checkpoint: &Checkpoint, at: usize) -> Result<bool, Error> {
+    /// Far more than any vocabulary has.
+    const MOST: u64 = 1 << 24;
+    let t = &checkpoint.tensors()[at];
+    let bias = t.name.ends_with(".bias") && t.dtype.format().is_some() && t.shape.len() == 1;
+    if !bias || t.cols() > MOST {
+        return Ok(false);
+    }
+    let mut values = vec![0.0; t.cols() as usize];
+    checkpoint.read_rows(at, 0..t.rows(), &mut values)?;
+    Ok(values.iter().all(|&x| x == 0.0))
+}
+
+/// A note on entries of an index without a tensor.
+///
+/// # Errors
+/// BLOOM needs one of them, or it may have changed the output.
+fn index_note(checkpoint: &Checkpoint, options: &Options) -> Result<Option<String>, Error> {
+    let absent = checkpoint.absent();
+    let needed = |name: &str| match names::gguf_name(name) {
+        // Tied to the embedding; where it is not, `resolve_output` misses it.
+        HfName::Tensor(target) => target != "output.weight",
+        HfName::Harmless => false,
+        HfName::Unknown => !options.skip_tensors.iter().any(|pattern| pattern.is_match(name)),
+    };
+    if let Some(needed) = absent.iter().find(|t| needed(&t.name)) {
+        return Err(needed.refuse().into());
+    }
+    let list: Vec<String> = absent.iter().map(|t| source::shown(&t.name)).collect();
+    let text = || {
+        format!("the index names tensors that no file has and BLOOM does not need: {}", names::some_of(&list))
+    };
+    Ok((!list.is_empty()).then(text))
+}
+
 /// Drops an output equal to the embedding, or adds one on request. Returns whether the file will have a
 /// duplicate.
 fn resolve_output(
@@ -276,9 +370,14 @@ impl ChatTexts {
             let parsed = serde_json::from_slice(&text);
             parsed.map(Some).map_err(|e| Error::Config { file: file.into(), what: format!("not JSON: {e}") })
         };
+        let mut tokenizer_config = json("tokenizer_config.json")?;
+        if tokenizer_config.as_ref().is_none_or(|c| c["added_tokens_decoder"].is_null()) {
+            let (map, added) = (json("special_tokens_map.json")?, json(ADDED_TOKENS)?);
+            tokenizer_config = with_old_files(tokenizer_config, map, added);
+        }
         Ok(Self {
             config: json("config.json")?,
-            tokenizer_config: json("tokenizer_config.json")?,
+            tokenizer_config,
             generation_config: json("generation_config.json")?,
             chat_template: checkpoint.text("chat_template.jinja")?,
         })

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use huozi_quant::bloom::plan;
 pub use huozi_quant::bloom::plan::TensorRole;
+use huozi_quant::bloom::{extra, plan};
 
 use crate::config::Config;
 use crate::source::shown;
@@ -85,41 +85,80 @@ pub fn targets(config: &Config, output: bool) -> Vec<Target> {
     plan::tensors(&config.shape(), output).into_iter().map(target).collect()
 }
 
+/// Parts of a name that wrap the whole model: of DataParallel, DeepSpeed, PEFT, TRL, trainers of one's own.
+const AROUND: [&str; 13] = [
+    "actor",
+    "actor_model",
+    "backbone",
+    "base_model",
+    "bloom",
+    "language_model",
+    "llm",
+    "model",
+    "module",
+    "net",
+    "policy",
+    "pretrained_model",
+    "transformer",
+];
+
+/// Parts that wrap single modules, wherever they stand: of FSDP, `torch.compile`, checkpointing of activations.
+const WITHIN: [&str; 4] =
+    ["_checkpoint_wrapped_module", "_forward_module", "_fsdp_wrapped_module", "_orig_mod"];
+
+/// A Hugging Face name without what wraps the model.
+struct Unwrapped {
+    name: String,
+    /// Whether it stood inside the module `transformer`.
+    in_trunk: bool,
+}
+
+impl Unwrapped {
+    fn new(name: &str) -> Self {
+        let mut parts: Vec<&str> = name.split('.').filter(|part| !WITHIN.contains(part)).collect();
+        // The last part is never a wrapper.
+        let wraps = parts[..parts.len().saturating_sub(1)].iter().take_while(|part| AROUND.contains(part));
+        let count = wraps.count();
+        let in_trunk = parts[..count].contains(&"transformer");
+        Self { name: parts.split_off(count).join("."), in_trunk }
+    }
+}
+
 /// What a Hugging Face name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HfName {
     /// The tensor of this GGUF name.
     Tensor(String),
-    /// A buffer that old versions of the library stored: a mask, or positions. No weights.
-    Buffer,
+    /// A tensor that BLOOM does not have and that cannot change its output: a value head, a mask.
+    Harmless,
+    /// Another tensor that no BLOOM has.
+    Unknown,
 }
 
-/// Translates a Hugging Face name; `None` for one that no BLOOM has.
-pub fn gguf_name(name: &str) -> Option<HfName> {
-    if name == "lm_head.weight" {
-        return Some(HfName::Tensor("output.weight".into()));
+/// Translates a Hugging Face name, with or without what wraps the model (`transformer.`, `module.`, ...).
+pub fn gguf_name(name: &str) -> HfName {
+    let Unwrapped { name, in_trunk } = Unwrapped::new(name);
+    match translated(&name) {
+        Some(tensor) => HfName::Tensor(tensor),
+        None if extra::is_harmless(&name, in_trunk) => HfName::Harmless,
+        None => HfName::Unknown,
     }
-    let name = name.strip_prefix("transformer.").unwrap_or(name);
+}
+
+fn translated(name: &str) -> Option<String> {
+    if name == "lm_head.weight" {
+        return Some("output.weight".into());
+    }
     if let Some(rest) = name.strip_prefix("h.") {
         let (layer, rest) = rest.split_once('.')?;
         // As printed: no sign, no leading zero; so that two names cannot mean one tensor.
         let i: u64 = layer.parse().ok().filter(|i: &u64| i.to_string() == layer)?;
-        if matches!(
-            rest,
-            "self_attention.masked_bias"
-                | "self_attention.bias"
-                | "attn.masked_bias"
-                | "attn.bias"
-                | "self_attention.alibi"
-        ) {
-            return Some(HfName::Buffer);
-        }
         let (module, part) = rest.rsplit_once('.')?;
         let (_, module) = IN_LAYERS.into_iter().find(|(theirs, _)| *theirs == module)?;
-        return matches!(part, "weight" | "bias").then(|| HfName::Tensor(format!("blk.{i}.{module}.{part}")));
+        return matches!(part, "weight" | "bias").then(|| format!("blk.{i}.{module}.{part}"));
     }
     let (_, known) = OUTSIDE.into_iter().find(|(theirs, _)| *theirs == name)?;
-    Some(HfName::Tensor(known.into()))
+    Some(known.into())
 }
 
 /// The Hugging Face name of the tensor that a GGUF file calls `name`; `None` for one that no BLOOM has.
@@ -161,8 +200,10 @@ pub struct Assignment {
     /// Each target with the index of its source tensor, in writing order. `output.weight` is the last, if the
     /// source has one.
     pub tensors: Vec<(Target, usize)>,
-    /// Names of buffers left out.
+    /// Names of tensors left out: they cannot change the output.
     pub ignored: Vec<String>,
+    /// Indices of source tensors that BLOOM does not have and that may change the output.
+    pub doubtful: Vec<usize>,
 }
 
 /// A tensor of a checkpoint.
@@ -179,31 +220,34 @@ pub struct FoundTensor<'a> {
 /// Matches a checkpoint's tensors with what the configuration demands.
 ///
 /// # Errors
-/// Unknown names, missing tensors, one tensor stored twice, or a shape that is not the configuration's: says
-/// so of all of a kind.
+/// Missing tensors, one tensor stored twice, or a shape that is not the configuration's: says so of all of a
+/// kind, and of the tensors that BLOOM does not have.
 pub fn assign<'a>(
     config: &Config,
     spelling: Spelling,
     sources: impl IntoIterator<Item = FoundTensor<'a>>,
 ) -> Result<Assignment, String> {
+    let sources: Vec<FoundTensor<'a>> = sources.into_iter().collect();
     let mut found: HashMap<String, (usize, FoundTensor<'a>)> = HashMap::new();
-    let (mut ignored, mut unknown, mut doubled) = (Vec::new(), Vec::new(), Vec::new());
-    let in_file = |t: FoundTensor<'_>| format!("{} ({})", shown(t.name), shown(t.file));
-    for (index, source) in sources.into_iter().enumerate() {
+    let (mut ignored, mut doubtful, mut doubled) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, &source) in sources.iter().enumerate() {
         let name = source.name;
         let target = match spelling {
-            Spelling::Gguf => name.to_owned(),
-            Spelling::HuggingFace => match gguf_name(name) {
-                Some(HfName::Tensor(target)) => target,
-                Some(HfName::Buffer) => {
-                    ignored.push(name.to_owned());
-                    continue;
-                }
-                None => {
-                    unknown.push(in_file(source));
-                    continue;
-                }
-            },
+            Spelling::Gguf if extra::belongs(name, usize::MAX) => HfName::Tensor(name.to_owned()),
+            Spelling::Gguf if extra::is_harmless(name, false) => HfName::Harmless,
+            Spelling::Gguf => HfName::Unknown,
+            Spelling::HuggingFace => gguf_name(name),
+        };
+        let target = match target {
+            HfName::Tensor(target) => target,
+            HfName::Harmless => {
+                ignored.push(name.to_owned());
+                continue;
+            }
+            HfName::Unknown => {
+                doubtful.push(index);
+                continue;
+            }
         };
         if let Some((_, first)) = found.insert(target, (index, source)) {
             let (a, b) = (shown(first.name), shown(name));
@@ -223,19 +267,33 @@ pub fn assign<'a>(
         }
     }
     // What is left belongs to no layer of this model.
-    unknown.extend(found.into_values().map(|(_, source)| in_file(source)));
-    unknown.sort();
+    doubtful.extend(found.into_values().map(|(index, _)| index));
+    doubtful.sort_unstable();
+    let doubts = || refusal(doubtful.iter().map(|&index| sources[index]));
     for (list, what) in [
-        (unknown, "tensors that no BLOOM of this configuration has"),
         (doubled, "tensors stored twice"),
         (missing, "tensors missing (GGUF names)"),
         (wrong, "tensors of the wrong shape"),
     ] {
         if !list.is_empty() {
-            return Err(format!("{what}: {}", some_of(&list)));
+            let before = if doubtful.is_empty() { String::new() } else { format!("{}; ", doubts()) };
+            return Err(format!("{before}{what}: {}", some_of(&list)));
         }
     }
-    Ok(Assignment { tensors, ignored })
+    Ok(Assignment { tensors, ignored, doubtful })
+}
+
+/// Why tensors are refused that BLOOM does not have and that may change its output.
+pub(crate) fn refusal<'a>(tensors: impl Iterator<Item = FoundTensor<'a>>) -> String {
+    let names: Vec<String> = tensors.map(|t| format!("{} ({})", shown(t.name), shown(t.file))).collect();
+    let lora = names.iter().any(|name| name.to_lowercase().contains("lora"));
+    let remedy = if lora {
+        "a LoRA adapter has to be merged into the model first (merge_and_unload of peft)"
+    } else {
+        "--skip-tensor REGEX leaves out what does not"
+    };
+    let what = "tensors that no BLOOM of this configuration has and that may change its output";
+    format!("{what}: {} ({remedy})", some_of(&names))
 }
 
 /// The first names of a list, and how many more there are.
@@ -336,8 +394,15 @@ mod tests {
     fn names_go_there_and_back() {
         for target in targets(&config(), true) {
             let theirs = hf_name(&target.name).unwrap();
-            assert_eq!(gguf_name(&theirs), Some(HfName::Tensor(target.name)));
+            for around in ["", "module.", "base_model.model.", "module._orig_mod.", "actor.model."] {
+                let theirs = format!("{around}{theirs}");
+                assert_eq!(gguf_name(&theirs), HfName::Tensor(target.name.clone()), "{theirs}");
+            }
         }
+        let within = "_fsdp_wrapped_module.transformer.h.7._checkpoint_wrapped_module.mlp.dense_h_to_4h.bias";
+        assert_eq!(gguf_name(within), HfName::Tensor("blk.7.ffn_up.bias".into()));
+        assert_eq!(gguf_name("ref_model.transformer.h.0.mlp.dense_h_to_4h.bias"), HfName::Harmless);
+        assert_eq!(gguf_name("transformer.memory.weight"), HfName::Unknown);
         assert_eq!(hf_name("blk.0.attn_q.weight"), None);
     }
 
@@ -355,17 +420,27 @@ mod tests {
         let with = |name: &str, shape: &[u64]| {
             let mut list = checkpoint("");
             list.push((name.into(), shape.to_vec()));
-            run(&list).unwrap_err()
+            (run(&list), list)
         };
         for name in [
-            "h.0.self_attention.rotary.inv_freq",
             "h.2.input_layernorm.weight",
             "h.00.input_layernorm.weight",
             "wpe.weight",
+            "lm_head.bias",
+            "h.0.mlp.adapter.down.weight",
         ] {
-            let error = with(name, &[8]);
-            assert!(error.contains(name) && error.contains("no BLOOM"), "{error}");
+            let (done, list) = with(name, &[8]);
+            let done = done.unwrap();
+            assert_eq!((done.doubtful, done.ignored.len()), (vec![list.len() - 1], 0), "{name}");
+            let found = FoundTensor { name, shape: &[8], file: "m.bin" };
+            let error = refusal([found].into_iter());
+            assert!(error.contains(name) && error.contains("no BLOOM") && error.contains("--skip-tensor"));
         }
+        for name in ["h.0.self_attention.rotary.inv_freq", "v_head.summary.weight", "score.weight"] {
+            let done = with(name, &[8]).0.unwrap();
+            assert_eq!((done.doubtful.len(), &done.ignored[..]), (0, &[name.to_owned()][..]), "{name}");
+        }
+        let with = |name: &str, shape: &[u64]| with(name, shape).0.unwrap_err();
         let error = with("transformer.ln_f.bias", &[8]);
         assert!(error.contains("ln_f.bias and transformer.ln_f.bias"), "{error}");
         let mut list = checkpoint("");
@@ -376,9 +451,13 @@ mod tests {
         list.iter_mut().find(|(n, _)| n == "h.0.mlp.dense_4h_to_h.weight").unwrap().1 = vec![32, 8];
         let error = run(&list).unwrap_err();
         assert!(error.contains("weight is [32, 8], expected [8, 32] (m.bin)"), "{error}");
-        // A name may hold anything.
-        let error = with(&format!("\u{1b}[2J{}", "x".repeat(1 << 20)), &[8]);
-        assert!(!error.contains('\u{1b}') && error.len() < 300, "{}", error.len());
+        // A name may hold anything; what no BLOOM has is told together with what is missing.
+        let name = format!("h.0.\u{1b}[2J{}", "x".repeat(1 << 20));
+        let mut list = checkpoint("");
+        list[0].0 = name;
+        let error = run(&list).unwrap_err();
+        assert!(!error.contains('\u{1b}') && error.len() < 400, "{}", error.len());
+        assert!(error.contains("no BLOOM") && error.contains("token_embd.weight"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use regex_lite::Regex;
+
 use crate::plan::{NamedFormat, Preset, PresetOptions};
 
 /// Where the weights come from.
@@ -35,6 +37,9 @@ pub struct Options {
     pub preset_options: PresetOptions,
     /// Formats of tensors by their names, before all other choices; the first match counts.
     pub tensor_types: Vec<NamedFormat>,
+    /// Source tensors that are left out although they might change the output: patterns of their names in the
+    /// source. What a BLOOM model has is never left out.
+    pub skip_tensors: Vec<Regex>,
     /// Metadata set by hand: keys and values.
     pub metadata: Vec<(String, String)>,
     /// A file that holds `tokenizer.chat_template`; `None`: taken from the source.
@@ -60,6 +65,7 @@ impl Options {
             duplicate_output: false,
             preset_options: PresetOptions::default(),
             tensor_types: Vec::new(),
+            skip_tensors: Vec::new(),
             metadata: Vec::new(),
             chat_template: None,
             imatrix: None,

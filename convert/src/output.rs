@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use huozi_quant::Format;
 use huozi_quant::gguf::check::sum;
 use huozi_quant::gguf::{Layout, TensorInfo, Writer};
+use huozi_quant::output;
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 use rustix::io::Errno;
 
@@ -46,19 +47,20 @@ pub(crate) struct Output<'a> {
     losses: Mutex<Vec<Option<Loss>>>,
 }
 
-/// Refuses outputs before anything is read: the same twice, files that exist, paths without a file name.
-pub(crate) fn check_paths(outputs: &[(Preset, PathBuf)], force: bool) -> Result<(), Error> {
-    let mut seen = HashSet::new();
-    for (_, path) in outputs {
-        let Some(name) = path.file_name() else {
-            return Err(Error::Usage(format!("{} is no file name", path.display())));
-        };
-        let dir = directory(path);
-        let full = dir.canonicalize().map_err(Error::io(dir, "find the directory"))?.join(name);
+/// The regular files that the outputs stand for, behind symbolic links. Refuses outputs before anything is
+/// read: the same twice, files that exist, what is no regular file.
+pub(crate) fn targets(outputs: &[(Preset, PathBuf)], force: bool) -> Result<Vec<(Preset, PathBuf)>, Error> {
+    let (mut seen, mut targets) = (HashSet::new(), Vec::new());
+    for (preset, given) in outputs {
+        let path = target(given, force)?;
+        let dir = directory(&path);
+        let full = dir.canonicalize().map_err(Error::io(dir, "find the directory"))?;
+        // `output::file` gives paths with a file name.
+        let full = full.join(path.file_name().unwrap_or_default());
         if !seen.insert(full) {
             return Err(Error::Usage(format!("{} is written twice", path.display())));
         }
-        refuse_existing(path, force)?;
+        targets.push((*preset, path));
     }
     for path in &seen {
         for own in [beside(path, PARTIAL), beside(path, JOURNAL)] {
@@ -68,18 +70,25 @@ pub(crate) fn check_paths(outputs: &[(Preset, PathBuf)], force: bool) -> Result<
             }
         }
     }
-    Ok(())
+    Ok(targets)
 }
 
-fn refuse_existing(path: &Path, force: bool) -> Result<(), Error> {
-    // Of the name itself, so that a dangling link counts.
-    match fs::symlink_metadata(path) {
-        Ok(m) if m.is_dir() => Err(Error::Usage(format!("{} is a directory", path.display()))),
-        Ok(_) if !force => Err(Error::Exists(path.to_owned())),
-        Ok(_) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io(path, "stat")(e)),
+/// The regular file that `path` stands for; without `force` it must not exist.
+fn target(path: &Path, force: bool) -> Result<PathBuf, Error> {
+    let found = output::file(path)?;
+    if found.metadata.is_some() && !force {
+        return Err(Error::Exists(found.path));
     }
+    Ok(found.path)
+}
+
+/// Checks once more what [`targets`] found: whether only a regular file, and only with `force`, is replaced.
+fn check_again(path: &Path, force: bool) -> Result<(), Error> {
+    if target(path, force)? != *path {
+        let what = "has become a symbolic link since the conversion began";
+        return Err(Error::Usage(format!("{} {what}", path.display())));
+    }
+    Ok(())
 }
 
 impl<'a> Output<'a> {
@@ -265,7 +274,7 @@ impl Sealed<'_> {
             return Err(Error::Interrupted);
         }
         for Self { path, partial } in &files {
-            refuse_existing(path, force)?;
+            check_again(path, force)?;
             if !partial.is_named() {
                 return Err(Error::Busy(path.clone()));
             }
@@ -302,7 +311,7 @@ fn rename(from: &Path, to: &Path, force: bool) -> Result<(), Error> {
     if !force {
         match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
             // A kernel or file system without this flag: check just before the rename.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => refuse_existing(to, force)?,
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => check_again(to, force)?,
             Err(Errno::EXIST) => return Err(Error::Exists(to.to_owned())),
             done => return done.map_err(|e| Error::io(to, "rename to")(e.into())),
         }

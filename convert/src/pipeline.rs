@@ -54,8 +54,8 @@ fn convert(
     outcome: &RunOutcome,
 ) -> Result<Report, Error> {
     let started = Instant::now();
-    output::check_paths(&options.outputs, options.force)?;
-    if options.outputs.is_empty() {
+    let targets = output::targets(&options.outputs, options.force)?;
+    if targets.is_empty() {
         return Err(Error::Usage("no output: -t TYPE -o OUT.gguf".into()));
     }
     let Opened { checkpoint, pool, isa } = Opened::new(options)?;
@@ -63,7 +63,7 @@ fn convert(
     let mut model = SourceModel::read(options, &work)?;
     let chunks = chunks(model.tensors.iter().map(|(t, _)| t));
     let identity = checkpoint.identity()?;
-    let plans = plans(options, &model, &work, &chunks, &identity)?;
+    let plans = plans((options, &targets), &model, &work, &chunks, &identity)?;
     let mut sources = checkpoint.opened();
     sources.extend(&model.opened);
     let outputs = Output::create_all(plans, &sources, outcome, cancel, &mut model.notes)?;
@@ -130,12 +130,12 @@ fn convert(
 /// # Errors
 /// Those of `run` before it reads the first weight, except an output that is one of its sources.
 pub fn forecast(options: &Options, cancel: &AtomicBool) -> Result<Forecast, Error> {
-    output::check_paths(&options.outputs, options.force)?;
+    let targets = output::targets(&options.outputs, options.force)?;
     let Opened { checkpoint, pool, isa } = Opened::new(options)?;
     let work = Workers { checkpoint: &checkpoint, pool: &pool, cancel, isa };
     let model = SourceModel::read(options, &work)?;
     let chunks = chunks(model.tensors.iter().map(|(t, _)| t));
-    let plans = plans(options, &model, &work, &chunks, "")?;
+    let plans = plans((options, &targets), &model, &work, &chunks, "")?;
     let encode_options = EncodeOptions { allow_nan: options.allow_nan, imatrix: model.imatrix.as_ref() };
     forecast::forecast(&model, &work, &chunks, &plans, encode_options)
 }
@@ -162,9 +162,9 @@ impl Opened {
     }
 }
 
-/// One plan per output. `identity`: of the source, as it is now.
+/// One plan per output, under the name that it will have. `identity`: of the source, as it is now.
 fn plans(
-    options: &Options,
+    (options, targets): (&Options, &[(Preset, PathBuf)]),
     model: &SourceModel,
     work: &Workers<'_>,
     chunks: &[Chunk],
@@ -182,5 +182,5 @@ fn plans(
         let digest = digest(texts.into_iter().chain([&nan[..], layout.header()]));
         Ok(OutputPlan { preset: *preset, path: path.clone(), layout, digest, chunks: chunks.len() })
     };
-    options.outputs.iter().map(one).collect()
+    targets.iter().map(one).collect()
 }

@@ -7,11 +7,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use huozi_convert::source::shown;
-use huozi_convert::{Forecast, FormatCount, Progress, Report};
+use huozi_convert::{Forecast, FormatCount, OutputFile, Progress, Report, counted, size};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-
-const MIB: f64 = (1 << 20) as f64;
 
 /// Writes a line to standard error; an error of that is ignored.
 pub fn say(what: fmt::Arguments<'_>) {
@@ -32,8 +30,14 @@ fn line(out: &mut impl Write, what: &impl Serialize, dry: bool) -> io::Result<()
     writeln!(out, "{object}")
 }
 
-fn counts(formats: &[FormatCount]) -> String {
-    formats.iter().map(|f| format!("{} {}", f.tensors, f.format)).collect::<Vec<_>>().join(", ")
+/// A file in one line; `more` follows its sizes.
+fn summary(file: &OutputFile, name: &str, more: &str) -> String {
+    let each = |f: &FormatCount| format!("{} {}", f.tensors, f.format);
+    let formats = file.formats.iter().map(each).collect::<Vec<_>>().join(", ");
+    let tensors = counted(file.formats.iter().map(|f| f.tensors).sum(), "tensor");
+    let (path, name, preset) = (file.path.display(), shown(name), &file.preset);
+    let (bytes, bits) = (size(file.bytes), file.bits_per_weight);
+    format!("{path}: {name} {preset}, {bytes}, {bits:.2} bits per weight{more} ({tensors}: {formats})")
 }
 
 /// What was written.
@@ -44,17 +48,8 @@ pub fn report(report: &Report, json: bool) -> io::Result<()> {
         return out.flush();
     }
     for file in &report.outputs {
-        writeln!(
-            out,
-            "{}: {} {}, {:.2} MiB, {:.2} bits per weight, {:.1} s ({} tensors)",
-            file.file.path.display(),
-            shown(&report.name),
-            file.file.preset,
-            file.file.bytes as f64 / MIB,
-            file.file.bits_per_weight,
-            report.seconds,
-            counts(&file.file.formats)
-        )?;
+        let seconds = format!(", {:.1} s", report.seconds);
+        writeln!(out, "{}", summary(&file.file, &report.name, &seconds))?;
         let worst: Vec<String> = file
             .worst
             .iter()
@@ -80,38 +75,25 @@ pub fn forecast(forecast: &Forecast, json: bool) -> io::Result<()> {
     for file in &forecast.outputs {
         for t in &file.tensors {
             let dims = t.dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
-            let size = t.bytes as f64 / MIB;
-            writeln!(
-                out,
-                "{:<28} {dims:<16} {:>5} -> {:<7} {size:>9.2} MiB",
-                t.name, t.source_type, t.format
-            )?;
+            let size = size(t.bytes);
+            writeln!(out, "{:<28} {dims:<16} {:>5} -> {:<7} {size:>11}", t.name, t.source_type, t.format)?;
         }
-        writeln!(
-            out,
-            "{}: {} {}, {:.2} MiB, {:.2} bits per weight ({} tensors)",
-            file.file.path.display(),
-            shown(&forecast.name),
-            file.file.preset,
-            file.file.bytes as f64 / MIB,
-            file.file.bits_per_weight,
-            counts(&file.file.formats)
-        )?;
+        writeln!(out, "{}", summary(&file.file, &forecast.name, ""))?;
         let memory: Vec<String> = file
             .memory
             .iter()
-            .map(|m| format!("{:.0} MiB with a KV cache of type {}", m.bytes as f64 / MIB, m.kv_type))
+            .map(|m| format!("{} with a KV cache of type {}", size(m.bytes), m.kv_type))
             .collect();
         writeln!(out, "  memory at a context of 2048 tokens: {}", memory.join(", "))?;
         if let Some(free) = file.free_bytes {
             let short = if free < file.disk_bytes { ", too little" } else { "" };
-            writeln!(out, "  free on its disk: {:.0} MiB{short}", free as f64 / MIB)?;
+            writeln!(out, "  free on its disk: {}{short}", size(free))?;
         }
     }
     writeln!(
         out,
-        "reads {:.0} MiB, about {:.0} s; nothing was written",
-        forecast.source_bytes as f64 / MIB,
+        "reads {}, about {:.0} s; nothing was written",
+        size(forecast.source_bytes),
         forecast.seconds.max(1.0)
     )?;
     out.flush()
@@ -211,10 +193,10 @@ impl Progress for ProgressPrinter {
         let (seconds, total) = (lines.started.elapsed().as_secs_f64(), self.total.load(Relaxed));
         let rate = done as f64 / seconds;
         say(format_args!(
-            "{:.0} of {:.0} MB, {:.0} MB/s, {:.0} s left",
-            done as f64 / 1e6,
-            total as f64 / 1e6,
-            rate / 1e6,
+            "{} of {}, {}/s, {:.0} s left",
+            size(done),
+            size(total),
+            size(rate as u64),
             (total.saturating_sub(done)) as f64 / rate
         ));
     }

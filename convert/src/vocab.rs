@@ -18,6 +18,9 @@ use crate::source::{quoted, shown, shown_json};
 /// BLOOM's split, as `tokenizer.json` spells it; readers of GGUF know it as `tokenizer.ggml.pre = bloom`.
 pub(crate) const SPLIT: &str = r" ?[^(\s|[.,!?…。，、।۔،])]+";
 
+/// Spellings of one class of characters: BLOOM's own, and without the inner brackets, as llama.cpp has it.
+const SPLITS: [&str; 2] = [SPLIT, r" ?[^(\s|.,!?…。，、।۔،)]+"];
+
 /// `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
@@ -41,13 +44,16 @@ pub struct Vocabulary {
     pub types: Vec<TokenType>,
     /// `"a b"` in order of rank.
     pub merges: Vec<String>,
+    /// The added tokens that are normalized, where these are not the ones that are text.
+    pub normalized: Option<Vec<u32>>,
     /// Notes for the report.
     pub notes: Vec<String>,
     added: HashMap<String, u32>,
 }
 
 impl Vocabulary {
-    /// Reads the text of `tokenizer.json` (and of `tokenizer_config.json`, which may add tokens).
+    /// Reads the text of `tokenizer.json` (and of `tokenizer_config.json`, which may add tokens, or name
+    /// tokens of the vocabulary as special ones, which makes them control tokens).
     ///
     /// `n_vocab`: rows of the embedding, as found in the weights.
     ///
@@ -58,7 +64,11 @@ impl Vocabulary {
         // First the type alone: other models' `vocab` does not even parse.
         let kind: ModelHeader = parse(tokenizer)?;
         if let Some(kind) = kind.model.kind.filter(|k| k != "BPE") {
-            return Err(bad(format!("model type {}, expected BPE", shown(&kind))));
+            let whose = known_model(&kind);
+            return Err(bad(format!(
+                "model type {}{whose}: expected byte-level BPE as BLOOM has it",
+                shown(&kind)
+            )));
         }
         let json: TokenizerJson = parse(tokenizer)?;
         check_structure(&json, tokenizer_config)?;
@@ -72,6 +82,8 @@ impl Vocabulary {
         }
         let mut added = json.added_tokens;
         added.extend(from_config(tokenizer_config)?);
+        added.extend(from_old_file(tokenizer_config, &added));
+        added.extend(promoted(tokenizer_config, &added, &json.model.vocab));
         let mut by_content = HashMap::new();
         for token in &added {
             let marker = [markers::BEGIN, markers::END].contains(&token.content.as_str());
@@ -80,14 +92,15 @@ impl Vocabulary {
             let kind = if token.special || marker { TokenType::Control } else { TokenType::UserDefined };
             let id = slots.put(&token.content, token.id, kind)?;
             by_content.insert(token.content.clone(), id);
-            // `normalized` changes nothing: a normalizer is refused.
             let asks =
                 [("lstrip", token.lstrip), ("rstrip", token.rstrip), ("single_word", token.single_word)];
             if let Some((flag, _)) = asks.iter().find(|(_, set)| *set) {
                 let content = quoted(&token.content);
-                return Err(bad(format!("token {id} {content} has {flag}, which GGUF readers do not do")));
+                let what = "which GGUF readers do not do: set it to false if no text needs it";
+                return Err(bad(format!("token {id} {content} has {flag}, {what}")));
             }
         }
+        let normalized = normalized(&added, &by_content, &slots);
         // Tokens that are not added are text, spelled in the 256 characters that stand for bytes.
         for (token, id) in &json.model.vocab.0 {
             if !by_content.contains_key(token) && !token.chars().all(|c| spells.contains(&c)) {
@@ -113,7 +126,12 @@ impl Vocabulary {
                 tokens.len()
             ));
         }
-        Ok(Self { tokens, types, merges, notes, added: by_content })
+        Ok(Self { tokens, types, merges, normalized, notes, added: by_content })
+    }
+
+    /// The tokens that were added as a whole, with their ids.
+    pub fn all_added(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.added.iter().map(|(content, id)| (content.as_str(), *id))
     }
 
     /// The id of a token that was added as a whole (control or user-defined), by its spelling.
@@ -219,14 +237,16 @@ fn merges(model: &TokenizerModel) -> Result<Vec<String>, Error> {
 /// Everything that changes ids must be what GGUF readers do for `gpt2` + `bloom`.
 fn check_structure(json: &TokenizerJson, config: Option<&Value>) -> Result<(), Error> {
     let set = |v: &Value| !v.is_null();
-    if set(&json.normalizer) {
+    let no_steps =
+        |v: &Value, steps: &str| v["type"] == "Sequence" && v[steps].as_array().is_some_and(Vec::is_empty);
+    if set(&json.normalizer) && !no_steps(&json.normalizer, "normalizers") {
         let normalizer = shown_json(&json.normalizer);
         return Err(bad(format!("normalizer {normalizer} is not supported, expected none")));
     }
     check_pre_tokenizer(&json.pre_tokenizer)?;
-    if set(&json.post_processor) && json.post_processor["type"] != "ByteLevel" {
+    if !adds_nothing(&json.post_processor) {
         return Err(bad(format!(
-            "post_processor {} is not supported, expected ByteLevel or none",
+            "post_processor {} adds tokens to texts, which BLOOM does not do: expected ByteLevel or none",
             shown_json(&json.post_processor["type"])
         )));
     }
@@ -257,8 +277,37 @@ fn check_structure(json: &TokenizerJson, config: Option<&Value>) -> Result<(), E
     Ok(())
 }
 
+/// Whether a post-processor leaves the ids as they are: none, one that changes offsets only, a template of
+/// nothing but the text, or a sequence of such.
+fn adds_nothing(post: &Value) -> bool {
+    match post["type"].as_str() {
+        None => post.is_null(),
+        Some("ByteLevel") => true,
+        Some("Sequence") => post["processors"].as_array().is_some_and(|all| all.iter().all(adds_nothing)),
+        Some("TemplateProcessing") => {
+            let single = post["single"].as_array().map(Vec::as_slice);
+            matches!(single, Some([one]) if one.get("Sequence").is_some())
+        }
+        Some(_) => false,
+    }
+}
+
+/// Which tokenizers have a type of model; with the comma in front.
+fn known_model(kind: &str) -> &'static str {
+    match kind {
+        "Unigram" => ", a SentencePiece tokenizer as T5 and XLM-R have it",
+        "WordPiece" => ", the tokenizer of BERT",
+        "WordLevel" => ", a tokenizer of whole words",
+        _ => "",
+    }
+}
+
 fn check_pre_tokenizer(pre: &Value) -> Result<(), Error> {
     let fail = |what: String| bad(format!("pre_tokenizer is not BLOOM's (Split, then ByteLevel): {what}"));
+    if pre["type"] == "ByteLevel" {
+        let whose = "that of GPT-2, which FLOR has too: this program has the tokenizer of BLOOM only";
+        return Err(fail(format!("ByteLevel alone is {whose}")));
+    }
     if pre["type"] != "Sequence" {
         return Err(fail(format!("type {}", shown_json(&pre["type"]))));
     }
@@ -267,7 +316,7 @@ fn check_pre_tokenizer(pre: &Value) -> Result<(), Error> {
     if split["type"] != "Split" || bytes["type"] != "ByteLevel" {
         return Err(fail(format!("{} and {}", shown_json(&split["type"]), shown_json(&bytes["type"]))));
     }
-    if split["pattern"]["Regex"] != SPLIT {
+    if !SPLITS.iter().any(|same| split["pattern"]["Regex"] == *same) {
         return Err(fail(format!("pattern {}", shown_json(&split["pattern"]))));
     }
     if split["behavior"] != "Isolated" || split["invert"] == true {
@@ -280,6 +329,93 @@ fn check_pre_tokenizer(pre: &Value) -> Result<(), Error> {
         return Err(fail(format!("add_prefix_space {prefix}, use_regex {regex}")));
     }
     Ok(())
+}
+
+/// Tokens of the vocabulary that the configuration names as special ones although they were not added:
+/// transformers adds them. One of a single character stays text: its byte has no other token.
+fn promoted(config: Option<&Value>, added: &[AddedToken], vocab: &VocabularyEntries) -> Vec<AddedToken> {
+    let mut names = special_names(config);
+    names.retain(|name| name.chars().nth(1).is_some() && added.iter().all(|token| token.content != *name));
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let found = vocab.0.iter().filter(|(token, _)| names.contains(&token.as_str()));
+    found.map(|(token, id)| AddedToken { special: true, ..AddedToken::new(token, *id) }).collect()
+}
+
+/// `added_tokens.json`, `{"<token>": id}`: tokens that are not in other files. See [`with_old_files`].
+fn from_old_file(config: Option<&Value>, added: &[AddedToken]) -> Vec<AddedToken> {
+    let Some(Value::Object(map)) = config.map(|c| &c[ADDED_TOKENS]) else { return Vec::new() };
+    let special = special_names(config);
+    let ids = map.iter().filter_map(|(content, id)| Some((content, id.as_u64()?)));
+    let new = ids.filter(|(content, _)| added.iter().all(|token| token.content != **content));
+    new.map(|(content, id)| AddedToken {
+        special: special.contains(&content.as_str()),
+        ..AddedToken::new(content, id)
+    })
+    .collect()
+}
+
+/// The file of older checkpoints with added tokens.
+pub(crate) const ADDED_TOKENS: &str = "added_tokens.json";
+
+/// `tokenizer_config.json` with what older checkpoints have in `special_tokens_map.json` (which wins) and in
+/// `added_tokens.json`; transformers reads these two only where the configuration has no
+/// `added_tokens_decoder`.
+pub(crate) fn with_old_files(
+    config: Option<Value>,
+    map: Option<Value>,
+    added: Option<Value>,
+) -> Option<Value> {
+    let (map, added) = (map.filter(Value::is_object), added.filter(Value::is_object));
+    if map.is_none() && added.is_none() {
+        return config;
+    }
+    let mut all = match config {
+        Some(Value::Object(all)) => all,
+        _ => serde_json::Map::new(),
+    };
+    if let Some(Value::Object(map)) = map {
+        all.extend(map);
+    }
+    all.extend(added.map(|added| (ADDED_TOKENS.to_owned(), added)));
+    Some(Value::Object(all))
+}
+
+/// What `tokenizer_config.json` names as special tokens.
+pub(crate) fn special_names(config: Option<&Value>) -> Vec<&str> {
+    let mut names = Vec::new();
+    let Some(config) = config else { return names };
+    fn text(token: &Value) -> Option<&str> {
+        token.as_str().or_else(|| token["content"].as_str())
+    }
+    for key in ["bos", "eos", "unk", "sep", "pad", "cls", "mask"] {
+        names.extend(config.get(format!("{key}_token")).and_then(text));
+    }
+    for key in ["additional_special_tokens", "extra_special_tokens"] {
+        match config.get(key) {
+            Some(Value::Array(list)) => names.extend(list.iter().filter_map(text)),
+            Some(Value::Object(map)) => names.extend(map.values().filter_map(text)),
+            _ => {}
+        }
+    }
+    names
+}
+
+/// The ids of the normalized tokens, unless they are just those that are text.
+fn normalized(added: &[AddedToken], ids: &HashMap<String, u32>, slots: &Slots) -> Option<Vec<u32>> {
+    let is_text = |id: u32| matches!(slots.rows[id as usize], Some((_, TokenType::UserDefined)));
+    // A later entry for one token replaces an earlier one.
+    let mut normalized: HashMap<u32, bool> = HashMap::new();
+    for token in added {
+        normalized.insert(ids[&token.content], token.normalized.unwrap_or(!token.special));
+    }
+    if normalized.iter().all(|(id, normalized)| *normalized == is_text(*id)) {
+        return None;
+    }
+    let mut list: Vec<u32> = normalized.into_iter().filter(|(_, yes)| *yes).map(|(id, _)| id).collect();
+    list.sort_unstable();
+    Some(list)
 }
 
 /// The printable characters that stand for the 256 bytes, by byte: printable Latin-1 for itself, the rest
@@ -302,12 +438,12 @@ fn from_config(config: Option<&Value>) -> Result<Vec<AddedToken>, Error> {
             .ok_or_else(|| bad(format!("added_tokens_decoder: {id} has no content")))?;
         let flag = |key: &str| token[key] == true;
         Ok(AddedToken {
-            id,
-            content: content.to_owned(),
             special: flag("special"),
+            normalized: token["normalized"].as_bool(),
             lstrip: flag("lstrip"),
             rstrip: flag("rstrip"),
             single_word: flag("single_word"),
+            ..AddedToken::new(content, id)
         })
     };
     map.iter().map(one).collect()
@@ -354,12 +490,21 @@ struct AddedToken {
     content: String,
     #[serde(default)]
     special: bool,
+    /// Absent: only if it is not special.
+    normalized: Option<bool>,
     #[serde(default)]
     lstrip: bool,
     #[serde(default)]
     rstrip: bool,
     #[serde(default)]
     single_word: bool,
+}
+
+impl AddedToken {
+    fn new(content: &str, id: u64) -> Self {
+        let (content, normalized) = (content.to_owned(), None);
+        Self { id, content, special: false, normalized, lstrip: false, rstrip: false, single_word: false }
+    }
 }
 
 #[derive(Deserialize)]

@@ -3,13 +3,13 @@
 //! In: the bytes of a GGUF file, or rows of `f32`. Out: blocks, decoded rows, and products of a quantised
 //! matrix with activations. Of models it knows BLOOM's sizes, tensors and mixtures of formats ([`bloom`]);
 //! the forward pass, tokens and checkpoints are the business of other packages. [`hub`] finds what lies in
-//! the local Hugging Face cache.
+//! the local Hugging Face cache, [`output`] where an output goes.
 //!
 //! ```text
 //! {formats, tile} <- kernels <- elementwise <- attention -> kv;   {formats, kernels} <- encode
 //! {buffer, formats, kernels, map, team} <- matmul;   tile <- team;   {kernels, team} <- floor
-//! {formats, map} <- gguf;   {formats, gguf} <- imatrix;   {formats, gguf, kv, map, random} <- bloom
-//! (shape <- plan <- synth);   buffer, hub, kv, map, random, tile alone
+//! {formats, map} <- gguf;   {formats, gguf} <- imatrix;   {formats, gguf, kv, map, output, random} <-
+//! bloom (extra <- shape <- plan <- synth);   buffer, hub, kv, map, output, random, tile alone
 //! ```
 //!
 //! All `unsafe` of the workspace lives here, each use beside the fact it rests on.
@@ -28,6 +28,7 @@ pub mod kernels;
 pub mod kv;
 pub mod map;
 pub mod matmul;
+pub mod output;
 pub mod random;
 pub mod team;
 pub mod tile;

@@ -6,13 +6,13 @@ mod table;
 
 use super::args;
 use super::exit::Usage;
-use super::load::Watch;
-use super::printer::{Printer, bytes};
+use super::load::{Watch, note_threads};
+use super::printer::{Printer, SCHEMA, bytes};
 use super::settings::Config;
 use super::show::Counter;
 use super::signal::Signals;
 use crate::bench::{self, BenchRow, BenchTest};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, usable_threads};
 use crate::open::Room;
 use crate::settings::Patch;
 use anyhow::Result;
@@ -20,6 +20,7 @@ use huozi_quant::bloom::plan;
 use huozi_quant::bloom::shape::Shape;
 use huozi_quant::bloom::synth;
 use huozi_quant::kernels::Isa;
+use serde_json::json;
 use std::path::Path;
 use std::sync::Mutex;
 use subject::{BenchSubject, random_model};
@@ -36,20 +37,17 @@ pub fn run(
     printer: &mut Printer,
 ) -> Result<()> {
     if let (Some(shape), Some(path)) = (&args.shape, &args.write) {
-        return write(args, shape, path, signals);
+        return write(args, shape, path, signals, printer);
     }
     let tests = BenchTest::all(&args.n_prompt, &args.n_gen, &args.pg, &args.n_depth, &args.batch);
     if tests.is_empty() {
         return Err(Usage("nothing to measure: -p and -n are 0, and there is no --pg".into()).into());
     }
-    let threads = match &args.threads[..] {
-        [] => vec![config.settings(Patch::default())?.threads],
-        typed => typed.iter().copied().map(Some).collect(),
-    };
+    let threads = threads(args, config)?;
     if args.compare {
         return compare::run(args, config, &threads, signals, printer);
     }
-    let mut table = RowTable::new(args.output);
+    let mut table = RowTable::new(args.output());
     let total = tests.len() * threads.len() * args.repetitions;
     let mut counter = Counter::new(total as u64, false, args.quiet);
     let result = signals.while_busy(|cancel| -> Result<()> {
@@ -61,9 +59,8 @@ pub fn run(
                 apart: tests.iter().map(BenchTest::positions).max(),
             };
             let isa = Isa::from_env()?;
-            let count = threads.unwrap_or_else(crate::engine::default_threads);
-            let floors = subject.floors(args, count, isa, cancel)?;
-            subject.model.options.threads = threads;
+            let floors = subject.floors(args, threads, isa, cancel)?;
+            subject.model.options.threads = Some(threads);
             let watch = Watch::new(args.quiet);
             let progress = &|step, done, total| watch.set(step, done, total);
             let mut engine = subject.model.engine(room, progress, cancel)?;
@@ -86,6 +83,25 @@ pub fn run(
     table.end(printer)
 }
 
+/// The numbers of threads to measure: those that were typed, or else one; where a number is more than can run,
+/// that which does.
+fn threads(args: &args::BenchCommand, config: &Config) -> Result<Vec<usize>> {
+    let wanted = match &args.threads[..] {
+        [] => vec![config.settings(Patch::default())?.threads],
+        typed => typed.iter().copied().map(Some).collect(),
+    };
+    let mut threads = Vec::new();
+    for wanted in wanted {
+        let used = usable_threads(wanted);
+        note_threads(wanted, used, args.quiet);
+        let fewer = wanted.is_some_and(|wanted| wanted > used);
+        if !(fewer && threads.contains(&used)) {
+            threads.push(used);
+        }
+    }
+    Ok(threads)
+}
+
 /// The interruption instead of the error that it caused.
 fn checked<T>(result: Result<T>, signals: &Signals) -> Result<T> {
     if let Err(error) = &result {
@@ -101,10 +117,13 @@ fn checked<T>(result: Result<T>, signals: &Signals) -> Result<T> {
     result
 }
 
-fn write(args: &args::BenchCommand, shape: &(String, Shape), path: &Path, signals: &Signals) -> Result<()> {
-    if path.symlink_metadata().is_ok() {
-        return Err(Usage(format!("{} exists already", path.display())).into());
-    }
+fn write(
+    args: &args::BenchCommand,
+    shape: &(String, Shape),
+    path: &Path,
+    signals: &Signals,
+    printer: &mut Printer,
+) -> Result<()> {
     let model = random_model(args, shape);
     let total = plan::tensor_bytes(&model.shape, model.preset, true);
     let counter = Mutex::new(Counter::new(total, true, args.quiet));
@@ -116,8 +135,12 @@ fn write(args: &args::BenchCommand, shape: &(String, Shape), path: &Path, signal
     let result = signals.while_busy(|cancel| model.write(path, cancel, &progress));
     drop(counter);
     checked(result.map_err(Into::into), signals)?;
-    if !args.quiet {
-        eprintln!("huozi: wrote {} ({})", path.display(), bytes(std::fs::metadata(path)?.len()));
+    let length = std::fs::metadata(path)?.len();
+    if args.json {
+        let model = path.display().to_string();
+        printer.json(&json!({ "schema": SCHEMA, "model": model, "bytes": length }))?;
+    } else if !args.quiet {
+        eprintln!("huozi: wrote {} ({})", path.display(), bytes(length));
     }
     Ok(())
 }

@@ -5,10 +5,11 @@ use super::chat;
 use super::exit::{Interrupted, Usage};
 use super::load::{self, Watch};
 use super::printer::{Printer, bytes};
-use super::run::{Way, once};
-use super::settings::{self, Config};
+use super::run::{Way, once, print_json};
+use super::settings::Config;
 use super::show::Verbosity;
 use super::signal::Signals;
+use super::text;
 use crate::demo::{self, ErrorKind};
 use crate::open::{self, Source};
 use anyhow::Result;
@@ -21,7 +22,11 @@ use std::io::{self, IsTerminal};
 /// See [`super::exit`].
 pub fn run(args: &DemoCommand, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let interactive = args.prompt.is_none() && io::stdin().is_terminal();
-    let prompt = if interactive { None } else { Some(settings::text(args.prompt.as_deref(), None, true)?) };
+    if interactive && args.json {
+        return Err(Usage("--json is for one answer: give a prompt".into()).into());
+    }
+    let text = || text::given(args.prompt.as_deref(), None, true, args.quiet);
+    let prompt = if interactive { None } else { Some(text()?) };
     if prompt.as_deref().is_some_and(str::is_empty) {
         return Err(Usage("the prompt is empty; try: huozi demo \"写一首关于月的诗。\"".into()).into());
     }
@@ -65,8 +70,11 @@ pub fn run(args: &DemoCommand, config: &Config, signals: &Signals, printer: &mut
     let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     match prompt {
         Some(prompt) => {
-            once(&mut session, &prompt, Way::Chat, verbosity, true, signals, printer)?;
-            Ok(())
+            let answer = once(&mut session, &prompt, Way::Chat, verbosity, !args.json, signals, printer)?;
+            if args.json {
+                print_json(&answer, &session, &model, printer)?;
+            }
+            Ok(signals.check()?)
         }
         None => {
             if !args.quiet {

@@ -2,12 +2,13 @@
 
 use super::args::DoctorCommand;
 use super::exit::Usage;
-use super::printer::{Printer, bytes, escaped};
+use super::load::{self, note_threads};
+use super::printer::{Printer, SCHEMA, bytes, escaped};
 use super::settings::Config;
 use super::signal::Signals;
 use crate::bench::{Floors, ModelCost};
-use crate::engine::{EngineKind, KvType};
-use crate::open::{Memory, forecast, locate};
+use crate::engine::{EngineKind, KvType, usable_threads};
+use crate::open::{Memory, OpenOptions, forecast, locate};
 use crate::session::catalog::{self, Found};
 use anyhow::Result;
 use huozi_quant::bloom::plan::{Preset, tensor_bytes};
@@ -15,6 +16,7 @@ use huozi_quant::bloom::shape::Shape;
 use huozi_quant::kernels::Isa;
 use serde_json::json;
 use std::io::Write;
+use std::path::Path;
 
 /// The columns of the table: the usual presets.
 const PRESETS: [Preset; 5] = [Preset::F16, Preset::Q8_0, Preset::Q5_K_M, Preset::Q4_K_M, Preset::Q4_0];
@@ -38,10 +40,9 @@ pub fn run(args: &DoctorCommand, config: &Config, signals: &Signals, printer: &m
     let isa = Isa::from_env().map_err(|e| Usage(e.to_string()))?;
     let available: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = config
-        .settings(crate::settings::Patch::default())?
-        .threads
-        .unwrap_or_else(crate::engine::default_threads);
+    let wanted = config.settings(crate::settings::Patch::default())?.threads;
+    let threads = usable_threads(wanted);
+    note_threads(wanted, threads, false);
     let memory = Memory::now();
     let features = cpu_features();
     // At most an eighth of the available memory: there may be little of it.
@@ -64,7 +65,7 @@ pub fn run(args: &DoctorCommand, config: &Config, signals: &Signals, printer: &m
         .map(|path| locate(&path).unwrap_or(path))
         .collect();
     paths.extend(catalog::files(&catalog::folders()));
-    let models: Vec<Found> = paths.iter().map(|path| Found::look(path)).collect();
+    let models: Vec<Looked> = paths.iter().map(|path| look(path)).collect();
     let forecast =
         |shape: &Shape, file| forecast(shape, file, EngineKind::Native, KvType::F16, args.ctx_size);
     let fits = |total: u64| memory.map(|m| total <= m.available);
@@ -86,17 +87,17 @@ pub fn run(args: &DoctorCommand, config: &Config, signals: &Signals, printer: &m
             .collect();
         let models: Vec<_> = models
             .iter()
-            .map(|m| match &m.shape {
-                Ok(shape) => {
+            .map(|(m, why)| match (&m.shape, why) {
+                (Ok(shape), None) => {
                     let total = forecast(shape, m.bytes).total;
                     let path = m.path.display().to_string();
-                    json!({ "path": path, "bytes": m.bytes, "total_bytes": total, "fits": fits(total) })
+                    json!({ "model": path, "bytes": m.bytes, "total_bytes": total, "fits": fits(total) })
                 }
-                Err(_) => json!({ "path": m.path.display().to_string(), "bytes": m.bytes, "error": m.why() }),
+                _ => json!({ "model": m.path.display().to_string(), "bytes": m.bytes, "error": why }),
             })
             .collect();
         printer.json(&json!({
-            "schema": 1,
+            "schema": SCHEMA,
             "version": env!("CARGO_PKG_VERSION"),
             "arch": std::env::consts::ARCH,
             "cpu": cpu_name(),
@@ -171,10 +172,10 @@ pub fn run(args: &DoctorCommand, config: &Config, signals: &Signals, printer: &m
     } else {
         writeln!(out, "\nmodel files")?;
     }
-    for model in &models {
+    for (model, why) in &models {
         let name = escaped(model.path.display().to_string().as_bytes());
-        match &model.shape {
-            Ok(shape) => {
+        match (&model.shape, why) {
+            (Ok(shape), None) => {
                 let total = forecast(shape, model.bytes).total;
                 let verdict = match fits(total) {
                     Some(true) => "fits",
@@ -183,14 +184,28 @@ pub fn run(args: &DoctorCommand, config: &Config, signals: &Signals, printer: &m
                 };
                 writeln!(out, "  {name}  {}, needs {}  {verdict}", bytes(model.bytes), bytes(total))?;
             }
-            Err(_) => {
-                let why = model.why().unwrap_or_default();
+            _ => {
+                let why = why.as_deref().unwrap_or_default();
                 writeln!(out, "  {name}  not usable: {}", escaped(why.as_bytes()))?;
             }
         }
     }
     out.flush()?;
     Ok(())
+}
+
+/// A model file, and why `run` would refuse it.
+type Looked = (Found, Option<String>);
+
+fn look(path: &Path) -> Looked {
+    let found = Found::look(path);
+    let unusable = || {
+        let error = load::open(path, &OpenOptions::default()).and_then(|model| Ok(model.check_usable()?));
+        let error = super::exit::line(&error.err()?);
+        Some(error.replacen(&format!("{}: ", path.display()), "", 1))
+    };
+    let why = found.why().or_else(unusable);
+    (found, why)
 }
 
 /// A line for each published shape, a column for each of [`PRESETS`].

@@ -3,10 +3,11 @@
 use super::args::{EvalCommand, EvalWhat, KlCommand, PplCommand};
 use super::exit::{BadFile, Usage};
 use super::load;
-use super::printer::Printer;
-use super::settings::{self, Config};
+use super::printer::{Printer, SCHEMA, number};
+use super::settings::Config;
 use super::show::Counter;
 use super::signal::Signals;
+use super::text;
 use crate::engine::{EngineError, Phase};
 use crate::eval::{self, Cut, EvalProgress};
 use crate::open::Room;
@@ -40,7 +41,7 @@ fn ppl(args: &PplCommand, config: &Config, signals: &Signals, printer: &mut Prin
         return Err(Usage(format!("--stride {} is more than --chunk {}", cut.stride, cut.chunk)).into());
     }
     warn_long(cut.chunk, model.shape().n_ctx_train, args.quiet);
-    let ids = model.tokenizer()?.encode(&settings::read_text(&args.text)?, Specials::Plain);
+    let ids = model.tokenizer()?.encode(&text::of_file(&args.text, args.quiet)?, Specials::Plain);
     load::check_ids(&ids, model.shape().n_vocab)?;
     let mut engine = load::engine(&model, Room::single(cut.chunk), args.quiet)?;
     let began = Instant::now();
@@ -53,12 +54,12 @@ fn ppl(args: &PplCommand, config: &Config, signals: &Signals, printer: &mut Prin
     let result = checked(result, signals)?;
     let seconds = began.elapsed().as_secs_f64();
     if args.json {
-        printer.json(&json!({
-            "schema": 1,
+        let measured = json!({
+            "schema": SCHEMA,
             "ppl": result.ppl(),
             "ppl_error": result.ppl_error(),
             "nll": result.nll,
-            "tokens": result.tokens,
+            "n_tokens": result.tokens,
             "chunk": cut.chunk,
             "stride": cut.stride,
             "second_half": cut.second_half,
@@ -66,12 +67,8 @@ fn ppl(args: &PplCommand, config: &Config, signals: &Signals, printer: &mut Prin
             "chunks": result.chunks,
             "scored": result.scored,
             "seconds": seconds,
-            "model": model.path().display().to_string(),
-            "model_fingerprint": model.fingerprint()?,
-            "runs_on": engine.info().runs_on,
-            "threads": engine.info().threads,
-            "kv_type": engine.info().kv.name(),
-        }))?;
+        });
+        printer.json(&load::recorded(measured, &model, engine.info())?)?;
     } else {
         printer.line(&format!(
             "perplexity {:.3} +- {:.3} ({} tokens, {} chunks of {}, {} scored)",
@@ -100,7 +97,7 @@ fn kl(args: &KlCommand, config: &Config, signals: &Signals, printer: &mut Printe
     };
     let base_phase = args.base_phase.unwrap_or(cut.phase);
     warn_long(cut.chunk, model.shape().n_ctx_train, args.quiet);
-    let text = settings::read_text(&args.text)?;
+    let text = text::of_file(&args.text, args.quiet)?;
     let ids = model.tokenizer()?.encode(&text, Specials::Plain);
     if base_model.tokenizer()?.encode(&text, Specials::Plain) != ids {
         return Err(
@@ -119,34 +116,30 @@ fn kl(args: &KlCommand, config: &Config, signals: &Signals, printer: &mut Printe
     let d = checked(result, signals)?;
     let seconds = began.elapsed().as_secs_f64();
     if args.json {
-        printer.json(&json!({
-            "schema": 1,
+        let measured = json!({
+            "schema": SCHEMA,
             "kl_mean": d.kl_mean,
             "kl_error": d.kl_error,
             "kl_median": d.kl_median,
             "kl_99": d.kl_99,
             "kl_max": d.kl_max,
             "same_top": d.same_top,
-            "margin_max": d.margins.last(),
+            "margin_max": d.margins.last().map(|&margin| number(margin)),
             "phase": phase_name(cut.phase),
             "base_phase": phase_name(base_phase),
             "ppl": d.nll.exp(),
             "ppl_base": d.nll_base.exp(),
-            "tokens": d.tokens,
+            "n_tokens": d.tokens,
             "chunk": cut.chunk,
             "chunks": d.chunks,
             "scored": d.scored,
             "seconds": seconds,
-            "model": model.path().display().to_string(),
-            "model_fingerprint": model.fingerprint()?,
             "base": base_model.path().display().to_string(),
             "base_fingerprint": base_model.fingerprint()?,
             "base_runs_on": base.info().runs_on,
-            "runs_on": engine.info().runs_on,
-            "threads": engine.info().threads,
-            "kv_type": engine.info().kv.name(),
             "base_kv_type": base.info().kv.name(),
-        }))?;
+        });
+        printer.json(&load::recorded(measured, &model, engine.info())?)?;
     } else {
         printer.line(&format!("mean KL divergence  {:.6} +- {:.6}", d.kl_mean, d.kl_error))?;
         printer.line(&format!("median, 99 %, max   {:.6}, {:.6}, {:.6}", d.kl_median, d.kl_99, d.kl_max))?;

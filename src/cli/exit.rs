@@ -18,7 +18,7 @@ use crate::open::{self, NotEnoughMemory};
 use crate::schedule::Refused;
 use crate::session::{self, store};
 use huozi_quant::bloom::synth;
-use huozi_quant::hub;
+use huozi_quant::{hub, output};
 use huozi_token::ChatError;
 use std::io;
 
@@ -76,6 +76,9 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return Some(*code);
     }
     if cause.is::<Usage>() {
+        return Some(USAGE);
+    }
+    if let Some(output::Error::Kind { .. }) = cause.downcast_ref() {
         return Some(USAGE);
     }
     if cause.is::<NotEnoughMemory>() {
@@ -222,7 +225,8 @@ fn of_bench(error: &bench::Error) -> Option<u8> {
 
 fn of_synth(error: &synth::Error) -> Option<u8> {
     match error {
-        synth::Error::Vocabulary { .. } => Some(USAGE),
+        synth::Error::Vocabulary { .. } | synth::Error::Exists { .. } => Some(USAGE),
+        synth::Error::Output(error) => code_of_cause(error),
         synth::Error::Memory { .. } => Some(NO_ROOM),
         synth::Error::Interrupted => Some(INTERRUPTED),
         // An error of the disk is below this one.

@@ -1,7 +1,7 @@
 //! `huozi inspect`: metadata and tensors of a GGUF file.
 
 use super::args::InspectCommand;
-use super::printer::{Printer, bytes, escaped};
+use super::printer::{Printer, SCHEMA, bytes, escaped, number};
 use super::settings::Config;
 use crate::open::locate;
 use anyhow::Result;
@@ -21,8 +21,8 @@ const SHOWN_CHARS: usize = 200;
 /// # Errors
 /// See [`super::exit`].
 pub fn run(args: &InspectCommand, config: &Config, printer: &mut Printer) -> Result<()> {
-    let path = config.model(args.path.as_deref().or(args.model.as_deref()))?;
-    let reader = Reader::open(&locate(&path)?, How::Map)?;
+    let path = locate(&config.model(args.path.as_deref().or(args.model.as_deref()))?)?;
+    let reader = Reader::open(&path, How::Map)?;
     let mut types: BTreeMap<&'static str, (usize, u64, u64)> = BTreeMap::new();
     let (mut weights, mut data) = (0u64, 0u64);
     for tensor in reader.tensors() {
@@ -42,9 +42,14 @@ pub fn run(args: &InspectCommand, config: &Config, printer: &mut Printer) -> Res
             .map(|t| {
                 json!({
                     "name": t.name, "type": t.format.name(), "dims": t.dims,
-                    "offset": t.offset, "bytes": t.bytes,
+                    "part": t.part, "offset": t.offset, "bytes": t.bytes,
                 })
             })
+            .collect();
+        let foreign: Vec<_> = reader
+            .foreign()
+            .iter()
+            .map(|t| json!({ "name": t.name, "type": t.type_name, "dims": t.dims, "part": t.part }))
             .collect();
         let types: Map<String, serde_json::Value> = types
             .iter()
@@ -53,8 +58,8 @@ pub fn run(args: &InspectCommand, config: &Config, printer: &mut Printer) -> Res
             })
             .collect();
         printer.json(&json!({
-            "schema": 1,
-            "file": reader.name(),
+            "schema": SCHEMA,
+            "model": path.display().to_string(),
             "version": reader.version(),
             "alignment": reader.alignment(),
             "bytes": reader.file_bytes(),
@@ -63,6 +68,8 @@ pub fn run(args: &InspectCommand, config: &Config, printer: &mut Printer) -> Res
             "types": types,
             "metadata": metadata,
             "tensors": tensors,
+            "tensors_not_supported": foreign,
+            "parts": reader.parts().iter().map(|part| part.name()).collect::<Vec<_>>(),
         }))?;
         return Ok(());
     }
@@ -75,6 +82,12 @@ pub fn run(args: &InspectCommand, config: &Config, printer: &mut Printer) -> Res
         bytes(reader.file_bytes()),
         bits(data, weights)
     )?;
+    if let [_, _, ..] = reader.parts() {
+        writeln!(out, "\nparts")?;
+        for part in reader.parts() {
+            writeln!(out, "  {}  {}", escaped(part.name().as_bytes()), bytes(part.file_bytes()))?;
+        }
+    }
     writeln!(out, "\nmetadata")?;
     for (key, value) in reader.meta().iter() {
         writeln!(out, "  {} = {}", escaped(key.as_bytes()), as_text(&value, args.full, 0))?;
@@ -93,6 +106,14 @@ pub fn run(args: &InspectCommand, config: &Config, printer: &mut Printer) -> Res
         let dims = tensor.dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
         let name = escaped(tensor.name.as_bytes());
         writeln!(out, "  {name:<32} {:<7} {dims:<16} {:>12}", tensor.format.name(), bytes(tensor.bytes))?;
+    }
+    if !reader.foreign().is_empty() {
+        writeln!(out, "\ntensors of types that are not supported")?;
+    }
+    for tensor in reader.foreign() {
+        let dims = tensor.dims.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
+        let name = escaped(tensor.name.as_bytes());
+        writeln!(out, "  {name:<32} {:<7} {dims}", tensor.type_name)?;
     }
     out.flush()?;
     Ok(())
@@ -136,8 +157,7 @@ fn scalar(value: &Value<'_>) -> serde_json::Value {
         Value::I32(x) => json!(x),
         Value::U64(x) => json!(x),
         Value::I64(x) => json!(x),
-        // Through the shortest decimal of the f32: 1e-5 and not 9.999999747378752e-6.
-        Value::F32(x) => x.to_string().parse::<f64>().map_or(json!(null), |x| json!(x)),
+        Value::F32(x) => number(x),
         Value::F64(x) => json!(x),
         Value::Bool(x) => json!(x),
         Value::Str(x) => json!(x),

@@ -2,13 +2,15 @@
 
 use super::args::{ChatArgs, LoadArgs, SamplingArgs};
 use super::exit;
-use super::settings::{self, Config, typed_load};
+use super::settings::{self, Config};
 use super::show::Counter;
-use crate::engine::{Engine, EngineKind, KvType};
+use crate::engine::{Engine, EngineKind, Info, KvType};
 use crate::open::{self, Loaded, OpenOptions, OpenStep, Room, Source};
-use crate::session::{Session, Settings};
+use crate::session::open::{self as session_open, SessionOptions};
+use crate::session::{Notice, Session, Settings};
 use anyhow::Result;
 use huozi_token::HistoryRule;
+use serde_json::{Map, Value};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -21,16 +23,13 @@ static NEVER: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// [`exit::Usage`] for a number of threads that the environment spells wrongly.
 pub fn talking(config: &Config, load: &LoadArgs) -> Result<OpenOptions> {
-    let settings = config.settings(typed_load(load))?;
+    let mut options = SessionOptions { no_memory_check: load.no_memory_check, ..SessionOptions::default() };
+    options.apply(&config.settings(load.engine.patch.clone())?);
     Ok(OpenOptions {
-        engine: settings.engine.unwrap_or_default(),
-        threads: settings.threads,
-        kv: settings.kv.unwrap_or(KvType::F16),
         flash_attention: load.flash_attn,
         mmap: !load.no_mmap,
         mlock: load.mlock,
-        check_memory: !load.no_memory_check,
-        expected_positions: 0,
+        ..options.open_options()
     })
 }
 
@@ -40,7 +39,8 @@ pub fn talking(config: &Config, load: &LoadArgs) -> Result<OpenOptions> {
 /// # Errors
 /// As [`talking`].
 pub fn measuring(config: &Config, load: &LoadArgs) -> Result<OpenOptions> {
-    let (engine, kv) = (load.engine.unwrap_or_default(), load.kv_type.unwrap_or(KvType::F32));
+    let typed = &load.engine.patch;
+    let (engine, kv) = (typed.engine.unwrap_or_default(), typed.kv.unwrap_or(KvType::F32));
     Ok(OpenOptions { engine, kv, ..talking(config, load)? })
 }
 
@@ -57,8 +57,28 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Loaded> {
 /// # Errors
 /// As [`Loaded::engine`].
 pub fn engine(model: &Loaded, room: Room, quiet: bool) -> Result<Box<dyn Engine>> {
+    show_notes(model, quiet);
     let watch = Watch::new(quiet);
-    Ok(model.engine(room, &|step, done, total| watch.set(step, done, total), &NEVER)?)
+    let engine = model.engine(room, &|step, done, total| watch.set(step, done, total), &NEVER)?;
+    drop(watch);
+    note_threads(model.options.threads, engine.info().threads, quiet);
+    Ok(engine)
+}
+
+/// Says so where fewer threads run than were asked for.
+pub fn note_threads(wanted: Option<usize>, used: usize, quiet: bool) {
+    if let Some(notice) = Notice::fewer_threads(wanted, used).filter(|_| !quiet) {
+        eprintln!("huozi: {notice}");
+    }
+}
+
+/// The notes on a model, on standard error unless `quiet`.
+fn show_notes(model: &Loaded, quiet: bool) {
+    if !quiet {
+        for note in model.notes() {
+            eprintln!("huozi: {}: {note}", model.path().display());
+        }
+    }
 }
 
 /// Options for the two sides of a comparison, as `measuring` gives them: the model and its base, which
@@ -89,8 +109,38 @@ pub fn sides(
 /// # Errors
 /// As [`open::engines`].
 pub fn engines(models: [&Loaded; 2], room: Room, quiet: bool) -> Result<[Box<dyn Engine>; 2]> {
+    models.into_iter().for_each(|model| show_notes(model, quiet));
     let watch = Watch::new(quiet);
-    Ok(open::engines(models, room, &|step, done, total| watch.set(step, done, total), &NEVER)?)
+    let engines = open::engines(models, room, &|step, done, total| watch.set(step, done, total), &NEVER)?;
+    drop(watch);
+    // Both have the same number.
+    note_threads(models[0].options.threads, engines[0].info().threads, quiet);
+    Ok(engines)
+}
+
+/// What every JSON object about work of an engine says of the model and the engine.
+///
+/// # Errors
+/// The file cannot be read any more.
+pub fn record(model: &Loaded, info: &Info) -> Result<Map<String, Value>> {
+    Ok(Map::from_iter([
+        ("model".to_owned(), model.path().display().to_string().into()),
+        ("model_fingerprint".to_owned(), model.fingerprint()?.into()),
+        ("runs_on".to_owned(), info.runs_on.clone().into()),
+        ("threads".to_owned(), info.threads.into()),
+        ("kv_type".to_owned(), info.kv.name().into()),
+    ]))
+}
+
+/// The JSON object `value` with the keys of [`record`] behind its own.
+///
+/// # Errors
+/// As [`record`].
+pub fn recorded(mut value: Value, model: &Loaded, info: &Info) -> Result<Value> {
+    if let Value::Object(object) = &mut value {
+        object.extend(record(model, info)?);
+    }
+    Ok(value)
 }
 
 /// A session on a model.
@@ -106,20 +156,17 @@ pub fn session(
 ) -> Result<Session> {
     let tokenizer = Arc::new(model.tokenizer()?);
     let format = model.chat_format(&tokenizer)?;
+    show_notes(model, config.quiet);
     let (of_file, invalid) = model.settings();
     settings::show_notes(&model.path().display().to_string(), &invalid, config.quiet);
-    let patch = config.settings(settings::typed_chat(chat, sampling)?)?.or(of_file);
-    let settings = Settings {
-        sampling: patch.sampling(),
-        max_new: patch.max_new(),
-        n_ctx: patch.n_ctx.unwrap_or(model.shape().n_ctx_train),
-        system: patch.system,
-        history,
-        seed: patch.seed.unwrap_or_else(crate::session::open::random_seed),
-    };
+    let patch = config.settings(settings::typed_chat(chat, sampling, config.quiet)?)?.or(of_file);
+    let settings = Settings::new(patch, model.shape().n_ctx_train, history);
     let watch = Watch::new(config.quiet);
     let progress = &|step, done, total| watch.set(step, done, total);
-    Ok(crate::session::open::start(model, tokenizer, format, settings, progress, &NEVER)?)
+    let session = session_open::start(model, tokenizer, format, settings, progress, &NEVER)?;
+    drop(watch);
+    note_threads(model.options.threads, session.info().threads, config.quiet);
+    Ok(session)
 }
 
 /// Ids that the model has rows for.
@@ -174,13 +221,16 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::args::EngineArgs;
     use crate::engine::FlashAttention;
+    use crate::settings::Patch;
 
     #[test]
     fn flash_attention_goes_to_the_side_that_llama_cpp_runs() {
-        let load = LoadArgs { flash_attn: Some(FlashAttention::On), threads: Some(1), ..LoadArgs::default() };
         let flash = |engine, base| {
-            let load = LoadArgs { engine: Some(engine), ..load.clone() };
+            let patch = Patch { engine: Some(engine), threads: Some(1), ..Patch::default() };
+            let flash_attn = Some(FlashAttention::On);
+            let load = LoadArgs { engine: EngineArgs { patch }, flash_attn, ..LoadArgs::default() };
             sides(&Config::default(), &load, base, None).unwrap().map(|side| side.flash_attention.is_some())
         };
         use EngineKind::{Ggml, Native};

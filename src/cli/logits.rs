@@ -1,18 +1,21 @@
 //! `huozi logits`: the logits of the next token, at every position of a text.
 
 use super::args::LogitsCommand;
-use super::load;
-use super::printer::{Printer, escaped};
+use super::load::{self, record};
+use super::printer::{Printer, SCHEMA, escaped, json_line};
 use super::settings::Config;
 use super::signal::Signals;
 use super::tokenize;
-use crate::engine::{EngineError, Info, Phase, Want};
+use crate::engine::{EngineError, Phase, Want};
 use crate::eval;
-use crate::open::{Loaded, Room};
-use crate::sample::log_probs::log_sum_exp;
+use crate::open::Room;
+use crate::sample::log_probs::{LogSoftmax, likeliest};
 use anyhow::{Context, Result, anyhow};
+use huozi_quant::output::{self, OutputTarget};
 use huozi_token::Tokenizer;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -30,7 +33,7 @@ pub fn run(args: &LogitsCommand, config: &Config, signals: &Signals, printer: &m
     load::check_ids(&ids, model.shape().n_vocab)?;
     let mut engine = load::engine(&model, Room::single(ids.len()), config.quiet)?;
     let seq = engine.seq_new();
-    let record = if args.json { record(&model, engine.info())? } else { Map::new() };
+    let json = if args.json { Some(record(&model, engine.info())?) } else { None };
 
     let mut sink: Box<dyn Rows> = match &args.output {
         Some(path) => Box::new(Raw::create(path)?),
@@ -39,8 +42,8 @@ pub fn run(args: &LogitsCommand, config: &Config, signals: &Signals, printer: &m
             tokenizer: &tokenizer,
             ids: &ids,
             top_k: if args.all { None } else { Some(args.top_k) },
-            json: args.json,
-            record,
+            json,
+            begun: false,
         }),
     };
     let mut failed: Option<io::Error> = None;
@@ -86,67 +89,79 @@ struct Lines<'a, W: Write> {
     ids: &'a [u32],
     /// `None` is every logit.
     top_k: Option<usize>,
-    json: bool,
-    /// The model and the engine, in every JSON row.
-    record: Map<String, Value>,
+    /// Rows of JSON, each with what [`record`] says of the model and the engine.
+    json: Option<Map<String, Value>>,
+    /// The first line of the text has been written.
+    begun: bool,
 }
 
-impl<W: Write> Lines<'_, W> {
-    fn json_row(&mut self, mut row: Value) -> io::Result<()> {
-        if let Value::Object(row) = &mut row {
-            row.extend(self.record.clone());
-        }
-        writeln!(self.out, "{row}")
-    }
+/// A position as JSON.
+#[derive(Serialize)]
+struct JsonRow<'a> {
+    schema: u32,
+    position: usize,
+    id: u32,
+    piece: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top: Option<Vec<Likely<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logits: Option<&'a [f32]>,
+    #[serde(flatten)]
+    record: &'a Map<String, Value>,
 }
 
-fn record(model: &Loaded, info: &Info) -> Result<Map<String, Value>> {
-    Ok(Map::from_iter([
-        ("model".to_owned(), model.path().display().to_string().into()),
-        ("model_fingerprint".to_owned(), model.fingerprint()?.into()),
-        ("runs_on".to_owned(), info.runs_on.clone().into()),
-        ("threads".to_owned(), info.threads.into()),
-        ("kv_type".to_owned(), info.kv.name().into()),
-    ]))
+/// One of the likeliest next tokens.
+#[derive(Serialize)]
+struct Likely<'a> {
+    id: u32,
+    /// Holds U+FFFD where the bytes are no whole character.
+    piece: Cow<'a, str>,
+    logit: f32,
+    logprob: f32,
+    #[serde(skip)]
+    probability: f32,
 }
 
 impl<W: Write> Rows for Lines<'_, W> {
     fn row(&mut self, position: usize, logits: &[f32]) -> io::Result<()> {
         let id = self.ids[position];
         let vocab = self.tokenizer.vocab();
-        let Some(k) = self.top_k else {
-            if self.json {
-                return self
-                    .json_row(json!({ "schema": 1, "position": position, "id": id, "logits": logits }));
+        let top = self.top_k.map(|k| {
+            let softmax = LogSoftmax::of(logits);
+            let likely = |id: u32| Likely {
+                id,
+                piece: String::from_utf8_lossy(vocab.bytes(id)),
+                logit: logits[id as usize],
+                logprob: softmax.at(id) as f32,
+                probability: softmax.at(id).exp() as f32,
+            };
+            Vec::from_iter(likeliest(logits, k).into_iter().map(likely))
+        });
+        if let Some(record) = &self.json {
+            let logits = top.is_none().then_some(logits);
+            let piece = String::from_utf8_lossy(vocab.bytes(id));
+            let row = JsonRow { schema: SCHEMA, position, id, piece, top, logits, record };
+            return json_line(&mut self.out, &row);
+        }
+        let first = !std::mem::replace(&mut self.begun, true);
+        let Some(top) = top else {
+            if first {
+                writeln!(self.out, "# position\tid\tlogit")?;
             }
             for (token, logit) in logits.iter().enumerate() {
                 writeln!(self.out, "{position}\t{token}\t{logit}")?;
             }
             return Ok(());
         };
-        let top = top(logits, k);
-        let ln_sum = log_sum_exp(logits);
-        let ln_p = |logit: f32| f64::from(logit) - ln_sum;
-        if self.json {
-            let top: Vec<_> = top
-                .iter()
-                .map(|&(id, logit)| {
-                    json!({
-                        "id": id,
-                        "piece": String::from_utf8_lossy(vocab.bytes(id)),
-                        "logit": logit,
-                        "logprob": ln_p(logit),
-                    })
-                })
-                .collect();
-            let piece = String::from_utf8_lossy(vocab.bytes(id));
-            return self.json_row(
-                json!({ "schema": 1, "position": position, "id": id, "piece": piece, "top": top }),
-            );
+        if first {
+            writeln!(
+                self.out,
+                "# position\tid\tpiece; below it the likeliest next: \tid\tlogit\tprobability\tpiece"
+            )?;
         }
         writeln!(self.out, "{position}\t{id}\t{}", escaped(vocab.bytes(id)))?;
-        for &(id, logit) in &top {
-            writeln!(self.out, "\t{id}\t{logit:.4}\t{:.4}\t{}", ln_p(logit).exp(), escaped(vocab.bytes(id)))?;
+        for Likely { id, logit, probability, .. } in top {
+            writeln!(self.out, "\t{id}\t{logit}\t{probability}\t{}", escaped(vocab.bytes(id)))?;
         }
         Ok(())
     }
@@ -156,46 +171,19 @@ impl<W: Write> Rows for Lines<'_, W> {
     }
 }
 
-/// The `k` largest logits with their ids, largest first; of equal ones the smaller id first.
-fn top(logits: &[f32], k: usize) -> Vec<(u32, f32)> {
-    let mut all: Vec<(u32, f32)> = logits.iter().enumerate().map(|(id, &x)| (id as u32, x)).collect();
-    let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-    if k == 0 {
-        return Vec::new();
-    }
-    if k < all.len() {
-        all.select_nth_unstable_by(k - 1, order);
-        all.truncate(k);
-    }
-    all.sort_unstable_by(order);
-    all
-}
-
-/// Raw little-endian f32.
+/// Raw little-endian f32, in a temporary file that is renamed when it is complete.
 struct Raw {
     path: PathBuf,
-    to: Option<To>,
-}
-
-enum To {
-    /// A device or a pipe, which is written to directly.
-    Through(BufWriter<fs::File>),
-    /// A temporary file, renamed when it is complete.
-    Fresh(BufWriter<NamedTempFile>),
+    to: Option<BufWriter<NamedTempFile>>,
 }
 
 impl Raw {
+    /// For the regular file that `path` stands for, there or not.
     fn create(path: &Path) -> Result<Self> {
-        // The file behind a link is replaced, not the link.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let there = fs::metadata(&path).ok();
-        let to = if there.as_ref().is_some_and(|m| !m.is_file()) {
-            fs::OpenOptions::new().write(true).open(&path).map(|file| To::Through(BufWriter::new(file)))
-        } else {
-            fresh(&path, there.map(|m| m.permissions())).map(|file| To::Fresh(BufWriter::new(file)))
-        };
-        let to = to.with_context(|| format!("{}: cannot create", path.display()))?;
-        Ok(Self { path, to: Some(to) })
+        let OutputTarget { path, metadata } = output::file(path)?;
+        let file = fresh(&path, metadata.map(|m| m.permissions()));
+        let file = file.with_context(|| format!("{}: cannot create", path.display()))?;
+        Ok(Self { path, to: Some(BufWriter::new(file)) })
     }
 }
 
@@ -215,41 +203,28 @@ fn fresh(path: &Path, permissions: Option<fs::Permissions>) -> io::Result<NamedT
 
 impl Rows for Raw {
     fn row(&mut self, _position: usize, logits: &[f32]) -> io::Result<()> {
-        let out: &mut dyn Write = match &mut self.to {
-            Some(To::Through(out)) => out,
-            Some(To::Fresh(out)) => out,
-            None => return Ok(()),
-        };
+        let Some(out) = &mut self.to else { return Ok(()) };
         logits.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))
     }
 
     fn finish(&mut self) -> Result<()> {
-        let finish = |to| match to {
-            To::Through(mut out) => out.flush(),
-            To::Fresh(out) => {
-                let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-                file.as_file().sync_all()?;
-                file.persist(&self.path).map(drop).map_err(|e| e.error)
-            }
-        };
-        self.to
-            .take()
-            .map_or(Ok(()), finish)
-            .with_context(|| format!("{}: cannot write", self.path.display()))
+        let Some(out) = self.to.take() else { return Ok(()) };
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| {
+            file.as_file().sync_all()?;
+            Ok(file)
+        });
+        let cannot_write = || format!("{}: cannot write", self.path.display());
+        let file = file.with_context(cannot_write)?;
+        // Something else may have come to the name while the rows were computed.
+        let path = output::file(&self.path)?.path;
+        file.persist(&path).map_err(|e| e.error).with_context(cannot_write)?;
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_largest_in_order() {
-        let row = [1.0, 3.0, f32::NEG_INFINITY, 3.0, 2.0];
-        assert_eq!(top(&row, 3), [(1, 3.0), (3, 3.0), (4, 2.0)]);
-        assert_eq!(top(&row, 99).len(), 5);
-        assert_eq!(top(&row, 0), []);
-    }
 
     #[test]
     fn an_unfinished_file_goes_away() {
@@ -284,15 +259,11 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
-    #[cfg(unix)]
     #[test]
-    fn a_device_stays_a_device() {
+    fn a_device_is_refused() {
         let before = fs::read_dir("/dev").unwrap().count();
-        let mut raw = Raw::create(Path::new("/dev/null")).unwrap();
-        assert!(matches!(raw.to, Some(To::Through(_))), "never by a file beside it");
-        raw.row(0, &[1.0]).unwrap();
-        raw.finish().unwrap();
-        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+        let error = Raw::create(Path::new("/dev/null")).err().unwrap().to_string();
+        assert!(error.contains("/dev/null is a character device") && !error.contains("force"), "{error}");
         assert_eq!(fs::read_dir("/dev").unwrap().count(), before);
     }
 

@@ -22,6 +22,7 @@ mod settings;
 mod show;
 mod signal;
 mod terminal;
+mod text;
 mod tokenize;
 #[cfg(feature = "tui")]
 pub mod tui;

@@ -6,6 +6,10 @@
 
 use std::io::{self, IsTerminal, Write};
 
+/// The number under `schema` in every JSON object that a command prints. It changes when a key that was there
+/// goes away or means something else.
+pub const SCHEMA: u32 = 1;
+
 /// Standard output.
 pub struct Printer {
     terminal: bool,
@@ -57,16 +61,13 @@ impl Printer {
         if self.at_line_start { Ok(()) } else { self.text("\n") }
     }
 
-    /// Writes a JSON value as one line.
+    /// Writes a value as one line of JSON. An object has its number of [`SCHEMA`].
     ///
     /// # Errors
     /// As [`Printer::text`].
-    pub fn json(&mut self, value: &serde_json::Value) -> io::Result<()> {
-        let mut line = value.to_string();
-        line.push('\n');
-        // JSON escapes control characters itself.
-        let mut out = io::stdout().lock();
-        out.write_all(line.as_bytes())?;
+    pub fn json(&mut self, value: &impl serde::Serialize) -> io::Result<()> {
+        let mut out = self.bulk();
+        json_line(&mut out, value)?;
         out.flush()
     }
 
@@ -80,6 +81,22 @@ impl Default for Printer {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Writes a value as one line of JSON.
+///
+/// # Errors
+/// Those of `out`.
+pub fn json_line(out: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
+    // JSON escapes control characters itself.
+    serde_json::to_writer(&mut *out, value).map_err(io::Error::from)?;
+    out.write_all(b"\n")
+}
+
+/// A number with the fewest digits that give this `f32` again: 0.1 and not 0.10000000149011612; `null` where
+/// JSON has none.
+pub fn number(x: f32) -> serde_json::Value {
+    x.to_string().parse::<f64>().map_or(serde_json::Value::Null, serde_json::Value::from)
 }
 
 /// `text` with every control character but line break and tab replaced by a visible sign, and characters that
@@ -154,6 +171,20 @@ mod tests {
         assert_eq!(escaped("a\t春\n\\".as_bytes()), "a\\t春\\n\\\\");
         assert_eq!(escaped(&[0xe6, 0x98, b'x', 0xff]), "\\xe6\\x98x\\xff");
         assert_eq!(escaped(b"\x1b"), "\\u{1b}");
+    }
+
+    #[test]
+    fn numbers_are_short_and_exact() {
+        for (x, text) in [(0.1f32, "0.1"), (1e-5, "0.00001"), (-3.0, "-3.0"), (16777217.0, "16777216.0")] {
+            assert_eq!(number(x).to_string(), text);
+        }
+        let mut state = 1u32;
+        for _ in 0..1000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let x = f32::from_bits(state);
+            let back = number(x).as_f64().map(|x| x as f32);
+            assert_eq!(back.map(f32::to_bits), x.is_finite().then_some(x.to_bits()));
+        }
     }
 
     #[test]

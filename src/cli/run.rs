@@ -3,10 +3,12 @@
 use super::args::RunCommand;
 use super::exit::Usage;
 use super::load;
-use super::printer::Printer;
-use super::settings::{self, Config};
+use super::printer::{Printer, SCHEMA};
+use super::settings::Config;
 use super::show::{Show, Verbosity};
 use super::signal::Signals;
+use super::text;
+use crate::open::Loaded;
 use crate::schedule::Stop;
 use crate::session::{Answer, Session, stop_name};
 use anyhow::Result;
@@ -23,7 +25,7 @@ pub fn run(args: &RunCommand, config: &Config, signals: &Signals, printer: &mut 
     // A chat message has no use for the line break at its end; a text to continue may mean it.
     let trim = !args.raw || args.file.is_none();
     let prompt = args.prompt.as_deref().or(args.positional.as_deref());
-    let text = settings::text(prompt, args.file.as_deref(), trim)?;
+    let text = text::given(prompt, args.file.as_deref(), trim, args.quiet)?;
     let mut session = load::session(&model, config, &args.chat, &args.sampling, HistoryRule::TwoThirds)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     let how = if !args.raw {
@@ -35,30 +37,33 @@ pub fn run(args: &RunCommand, config: &Config, signals: &Signals, printer: &mut 
     };
     let answer = once(&mut session, &text, how, verbosity, !args.json, signals, printer)?;
     if args.json {
-        let stats = answer.stats;
-        let info = session.info();
-        printer.json(&json!({
-            "schema": 1,
-            "text": answer.text,
-            "ids": answer.ids,
-            "stop": stop_name(answer.stop),
-            "seed": stats.seed,
-            "prompt_tokens": stats.prompt_tokens,
-            "reused_tokens": stats.reused_tokens,
-            "prompt_seconds": stats.prompt_seconds,
-            "generated_tokens": stats.generated_tokens,
-            "generate_seconds": stats.generate_seconds,
-            "context_used": stats.context_used,
-            "context": stats.context,
-            "model": model.path().display().to_string(),
-            "model_fingerprint": model.fingerprint()?,
-            "runs_on": info.runs_on,
-            "threads": info.threads,
-            "kv_type": info.kv.name(),
-        }))?;
+        print_json(&answer, &session, &model, printer)?;
     }
     signals.check()?;
     Ok(())
+}
+
+/// Prints an answer as one JSON object.
+///
+/// # Errors
+/// Those of standard output; the model's file cannot be read any more.
+pub fn print_json(answer: &Answer, session: &Session, model: &Loaded, printer: &mut Printer) -> Result<()> {
+    let stats = answer.stats;
+    let told = json!({
+        "schema": SCHEMA,
+        "text": answer.text,
+        "ids": answer.ids,
+        "stop": stop_name(answer.stop),
+        "seed": stats.seed,
+        "prompt_tokens": stats.prompt_tokens,
+        "reused_tokens": stats.reused_tokens,
+        "prompt_seconds": stats.prompt_seconds,
+        "generated_tokens": stats.generated_tokens,
+        "generate_seconds": stats.generate_seconds,
+        "context_used": stats.context_used,
+        "context": stats.context,
+    });
+    Ok(printer.json(&load::recorded(told, model, session.info())?)?)
 }
 
 /// A chat turn or the completion of a text.

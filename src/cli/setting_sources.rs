@@ -77,7 +77,7 @@ fn flags(setting: Setting, text: &str) -> Option<bool> {
     // An engine is refused when the model is opened.
     Some(parsed.is_ok_and(|cli| match cli.command {
         Command::Run(run) => {
-            let engine = run.model.load.engine.unwrap_or_default();
+            let engine = run.model.load.engine.patch.engine.unwrap_or_default();
             OpenOptions { engine, ..OpenOptions::default() }.check().is_ok()
         }
         _ => false,
@@ -85,8 +85,8 @@ fn flags(setting: Setting, text: &str) -> Option<bool> {
 }
 
 fn settings_of(run: &super::args::RunCommand) -> Patch {
-    let load = super::settings::typed_load(&run.model.load);
-    super::settings::typed_chat(&run.chat, &run.sampling).unwrap().over(load)
+    let load = run.model.load.engine.patch.clone();
+    super::settings::typed_chat(&run.chat, &run.sampling, true).unwrap().over(load)
 }
 
 /// The value as it stands in TOML or JSON, where numbers and switches are no texts.

@@ -1,14 +1,15 @@
 //! Settings from flags, the environment and the configuration file, in this order of precedence; the settings
 //! of the model file and the defaults come after them.
 
-use super::args::{ChatArgs, LoadArgs, SamplingArgs};
+use super::args::{ChatArgs, SamplingArgs};
 use super::exit::{BadFile, Usage};
 use super::printer::visible;
+use super::text;
 use crate::engine::EngineKind;
 use crate::lang::Lang;
 use crate::session::catalog::xdg;
 use crate::settings::{GivenValue, InvalidSetting, Patch, Setting, SettingGroup, SettingName};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::path::{Path, PathBuf};
 
 /// The configuration file. Beside `model` and `kv_cache_gib` it takes every setting of the table, sampling in
@@ -164,17 +165,13 @@ impl Config {
     }
 }
 
-/// The typed settings of the engine.
-pub fn typed_load(load: &LoadArgs) -> Patch {
-    Patch { threads: load.threads, kv: load.kv_type, engine: load.engine, ..Patch::default() }
-}
-
-/// The typed settings of the conversation and of sampling.
+/// The typed settings of the conversation and of sampling; `quiet` as for [`text::of_file`].
 ///
 /// # Errors
 /// The file with the system prompt cannot be read.
-pub fn typed_chat(chat: &ChatArgs, sampling: &SamplingArgs) -> Result<Patch> {
-    Ok(Patch { n_ctx: chat.ctx_size, system: system(chat)?, ..sampling.patch.clone() })
+pub fn typed_chat(chat: &ChatArgs, sampling: &SamplingArgs, quiet: bool) -> Result<Patch> {
+    let of_file = Patch { system: system_of_file(chat, quiet)?, ..Patch::default() };
+    Ok(of_file.over(chat.typed.patch.clone()).over(sampling.patch.clone()))
 }
 
 /// Shows the notes about settings of a file that are not used.
@@ -184,60 +181,13 @@ pub fn show_notes(of: &str, invalid: &[InvalidSetting], quiet: bool) {
     }
 }
 
-/// The typed system prompt.
+/// The system prompt of `--system-file`.
 ///
 /// # Errors
-/// Its file cannot be read.
-fn system(args: &ChatArgs) -> Result<Option<String>> {
-    match (&args.system, &args.system_file) {
-        (Some(text), _) => Ok(Some(text.clone())),
-        (None, Some(path)) => Ok(Some(read_text(path)?.trim_end_matches(['\r', '\n']).to_owned())),
-        (None, None) => Ok(None),
-    }
-}
-
-/// The text of a file, or of standard input for `-`.
-///
-/// # Errors
-/// [`BadFile`] when it cannot be read or is not UTF-8.
-pub fn read_text(path: &Path) -> Result<String> {
-    let stdin = path.as_os_str() == "-";
-    let name = if stdin { "standard input".to_owned() } else { path.display().to_string() };
-    let bytes = if stdin { read_stdin() } else { std::fs::read(path) }
-        .map_err(|e| BadFile(format!("{name}: cannot read: {e}")))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|e| BadFile(format!("{name}: not UTF-8 at byte {}", e.utf8_error().valid_up_to())))?;
-    // A byte order mark is no part of a text.
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
-}
-
-fn read_stdin() -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// A text from `-p`, `-f` or standard input; the last line break of a file or of standard input is taken off
-/// when `trim`.
-///
-/// # Errors
-/// As [`read_text`]; [`Usage`] when standard input is a terminal.
-pub fn text(prompt: Option<&str>, file: Option<&Path>, trim: bool) -> Result<String> {
-    use std::io::IsTerminal;
-    if let Some(text) = prompt {
-        return Ok(text.to_owned());
-    }
-    let path = file.unwrap_or(Path::new("-"));
-    if file.is_none() && std::io::stdin().is_terminal() {
-        return Err(Usage("no text: give it with -p TEXT or -f FILE, or pipe it in".into()).into());
-    }
-    let text = read_text(path).context("the text")?;
-    if !trim {
-        return Ok(text);
-    }
-    let cut = text.strip_suffix('\n').map(|t| t.strip_suffix('\r').unwrap_or(t));
-    Ok(cut.unwrap_or(&text).to_owned())
+/// The file cannot be read.
+fn system_of_file(args: &ChatArgs, quiet: bool) -> Result<Option<String>> {
+    let Some(path) = &args.system_file else { return Ok(None) };
+    Ok(Some(text::of_file(path, quiet)?.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use super::args::{TextArgs, TokenizeCommand};
 use super::load;
-use super::printer::{Printer, escaped};
-use super::settings::{self, Config};
+use super::printer::{Printer, SCHEMA, escaped};
+use super::settings::Config;
+use super::text;
 use crate::open::OpenOptions;
 use anyhow::Result;
 use huozi_token::{Specials, Tokenizer};
@@ -26,16 +27,13 @@ pub fn run(args: &TokenizeCommand, config: &Config, printer: &mut Printer) -> Re
     if args.json {
         // Written token by token: as values of JSON they would take 2 KB each.
         let tokenized = Tokenized {
-            schema: 1,
+            schema: SCHEMA,
             n_tokens: ids.len(),
             ids: &ids,
             tokens: Tokens(&tokenizer, &ids),
             text: tokenizer.decode(&ids, true),
         };
-        let mut out = printer.bulk();
-        serde_json::to_writer(&mut out, &tokenized).map_err(std::io::Error::from)?;
-        out.write_all(b"\n")?;
-        out.flush()?;
+        printer.json(&tokenized)?;
     } else if decoding {
         printer.text(&tokenizer.decode(&ids, true))?;
         printer.end_line()?;
@@ -57,7 +55,7 @@ pub fn ids(args: &TextArgs, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     if let Some(ids) = &args.ids {
         return Ok(ids.0.clone());
     }
-    let text = settings::text(args.prompt.as_deref(), args.file.as_deref(), args.file.is_none())?;
+    let text = text::given(args.prompt.as_deref(), args.file.as_deref(), args.file.is_none(), false)?;
     let specials = if args.specials { Specials::Parse } else { Specials::Plain };
     Ok(tokenizer.encode(&text, specials))
 }

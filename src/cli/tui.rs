@@ -1,15 +1,13 @@
 //! `huozi-tui`: what was typed and configured, before the screen is taken.
 
-use super::args::{ChatArgs, SamplingArgs, aliases, engine, help, kv_type, threads};
+use super::args::{ChatArgs, EngineArgs, SamplingArgs};
 use super::exit::{self, Usage};
 use super::settings::{self, Config};
-use crate::engine::{EngineKind, KvType};
 use crate::lang::Lang;
 use crate::open::OpenOptions;
 use crate::session::catalog::xdg;
 use crate::session::open::{SessionOptions, Source};
 use crate::session::store;
-use crate::settings::{Patch, Setting};
 use crate::tui::app::Start;
 use crate::tui::interface::Surroundings;
 use crate::tui::look::Theme;
@@ -46,18 +44,8 @@ struct Args {
     /// Begin a new conversation instead of going on with the last
     #[arg(long)]
     new: bool,
-    #[arg(
-        short, long, value_name = "N", value_parser = threads, allow_negative_numbers = true,
-        help = help(Setting::Threads, "; env HUOZI_THREADS"),
-    )]
-    threads: Option<usize>,
-    #[arg(long, value_name = "ENGINE", value_parser = engine, help = help(Setting::Engine, ""))]
-    engine: Option<EngineKind>,
-    #[arg(
-        long, aliases = aliases(Setting::Kv), value_name = "TYPE", value_parser = kv_type,
-        help = help(Setting::Kv, ""),
-    )]
-    kv_type: Option<KvType>,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Load even if memory looks too small
     #[arg(long, alias = "no_memory_check")]
     no_memory_check: bool,
@@ -104,12 +92,7 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
         return Err(Usage(what.into()).into());
     }
     let config = Config::load(false)?;
-    let typed = Patch {
-        threads: args.threads,
-        kv: args.kv_type,
-        engine: args.engine,
-        ..settings::typed_chat(&args.chat, &args.sampling)?
-    };
+    let typed = args.engine.patch.over(settings::typed_chat(&args.chat, &args.sampling, false)?);
     let wanted = config.settings(typed.clone())?;
     let mut options = SessionOptions { no_memory_check: args.no_memory_check, ..SessionOptions::default() };
     options.apply(&wanted);

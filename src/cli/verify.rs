@@ -2,14 +2,13 @@
 
 use super::args::VerifyCommand;
 use super::exit::BadFile;
-use super::printer::{Printer, bytes, escaped};
+use super::load;
+use super::printer::{Printer, SCHEMA, bytes, escaped};
 use super::settings::Config;
 use super::show::Counter;
-use crate::model::Weights;
-use crate::open::locate;
+use crate::open::{OpenOptions, locate};
 use anyhow::Result;
-use huozi_quant::gguf::{Reader, check};
-use huozi_quant::map::How;
+use huozi_quant::gguf::check;
 use serde_json::json;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,9 +22,10 @@ const SHOWN: usize = 8;
 /// See [`super::exit`]; [`BadFile`] when a checksum does not match.
 pub fn run(args: &VerifyCommand, config: &Config, printer: &mut Printer) -> Result<()> {
     let path = locate(&config.model(args.path.as_deref().or(args.model.as_deref()))?)?;
-    let reader = Reader::open(&path, How::Map)?;
-    // All tensors of a model are there, in the right shapes.
-    Weights::from_gguf(&reader)?;
+    let model = load::open(&path, &OpenOptions::default())?;
+    // What `run` would refuse is not called good, whatever its checksums say.
+    model.check_usable()?;
+    let reader = model.reader();
     let total = reader.tensors().iter().map(|t| t.bytes).sum();
     let counter = Mutex::new(Counter::patient(total, true, args.quiet));
     let done = AtomicU64::new(0);
@@ -41,8 +41,8 @@ pub fn run(args: &VerifyCommand, config: &Config, printer: &mut Printer) -> Resu
     let name = escaped(reader.name().as_bytes());
     if args.json {
         printer.json(&json!({
-            "schema": 1,
-            "file": reader.name(),
+            "schema": SCHEMA,
+            "model": path.display().to_string(),
             "bytes": reader.file_bytes(),
             "tensors": checked.tensors,
             "sums": checked.sums,

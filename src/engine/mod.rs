@@ -15,7 +15,7 @@ pub use crate::model::kv::KvType;
 pub use crate::model::sink::Sink;
 pub use kind::EngineKind;
 pub use native::{MICRO_BATCH, Native, NativeOptions};
-pub use threads::default as default_threads;
+pub use threads::{default as default_threads, usable as usable_threads};
 
 use std::sync::atomic::AtomicBool;
 

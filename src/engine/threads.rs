@@ -1,4 +1,5 @@
-//! The default number of threads: one for each physical performance core that this process may use.
+//! How many threads compute: by default one for each physical performance core that this process may use,
+//! never more than the processors that it may use.
 //!
 //! Decoding waits for memory and prefill fills the vector units: a second thread on a core adds nothing, and
 //! a slow core makes the fast ones wait at the end of each phase.
@@ -12,9 +13,21 @@ const FAST: f64 = 0.5;
 /// Physical performance cores inside the affinity mask, at most as many as the cgroup's quota allows; at
 /// least 1.
 pub fn default() -> usize {
-    let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let allowed = processors();
     let read = |path: &str| std::fs::read_to_string(path).ok();
     cores(&read).map_or(allowed, |n| n.clamp(1, allowed))
+}
+
+/// The threads that run where `wanted` were asked for, `None` being [`default`]: at most one for each processor
+/// that this process may use. The threads of a step wait for each other, so a thread that waits for a
+/// processor holds up all of them: 64 threads on 2 processors are six to nine times slower than 2.
+pub fn usable(wanted: Option<usize>) -> usize {
+    wanted.map_or_else(default, |wanted| wanted.clamp(1, processors()))
+}
+
+/// Processors that this process may use, by affinity mask and quota.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Physical performance cores inside the affinity mask; `None` where `/proc` does not say. `read` gives a
@@ -113,6 +126,14 @@ mod tests {
             [(0, "414\n"), (1, "414\n"), (2, "1024\n"), (3, "800\n")].map(|(n, c)| (capacity(n), c)).to_vec();
         assert_eq!(with(&board, "0-3", &[]), Some(2));
         assert_eq!(with(&board, "0-1", &[]), Some(2));
+    }
+
+    #[test]
+    fn a_processor_gets_at_most_one_thread() {
+        assert_eq!(usable(None), default());
+        assert_eq!(usable(Some(1)), 1);
+        assert_eq!(usable(Some(1000)), processors());
+        assert_eq!(usable(Some(0)), 1);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! token.
 
 use crate::engine::{Engine, EngineError, Phase, Seq, Sink, StepItem, Want};
-use crate::sample::log_probs::{log_softmax_at, normaliser};
+use crate::sample::log_probs::LogSoftmax;
 use std::sync::atomic::AtomicBool;
 
 /// How a text is cut into chunks and which tokens are scored.
@@ -153,7 +153,7 @@ pub fn perplexity(
             let tokens = &chunk[first - 1..cut.chunk - 1];
             let mut scores = vec![f64::NAN; tokens.len()];
             append(engine, seq, tokens, cut.phase, Want::All, cancel, &mut |position, logits| {
-                let score = log_softmax_at(logits, chunk[position + 1]);
+                let score = LogSoftmax::of(logits).at(chunk[position + 1]);
                 scores[position - (first - 1)] = -score;
                 if !score.is_finite() {
                     bad = Some(start + position);
@@ -425,26 +425,23 @@ struct Compared {
 }
 
 fn compare(base: &[f32], model: &[f32], next: u32) -> Compared {
-    let (base_max, base_log) = normaliser(base);
-    let (model_max, model_log) = normaliser(model);
-    let (base_shift, model_shift) = (base_max + base_log, model_max + model_log);
+    let (of_base, of_model) = (LogSoftmax::of(base), LogSoftmax::of(model));
     let kl: f64 = base
         .iter()
         .zip(model)
         .map(|(&b, &m)| {
-            let b = f64::from(b) - base_shift;
+            let b = of_base.of_logit(b);
             let p = b.exp();
             // An id that the base rules out adds nothing.
-            if p > 0.0 { p * (b - (f64::from(m) - model_shift)) } else { 0.0 }
+            if p > 0.0 { p * (b - of_model.of_logit(m)) } else { 0.0 }
         })
         .sum();
-    let at = |row: &[f32], shift: f64| row.get(next as usize).map_or(f64::NAN, |&x| shift - f64::from(x));
     let (base_top, model_top) = (top(base), top(model));
     Compared {
         // Rounding may bring two equal rows a hair below zero.
         kl: kl.max(0.0),
-        nll: at(model, model_shift),
-        nll_base: at(base, base_shift),
+        nll: -of_model.at(next),
+        nll_base: -of_base.at(next),
         margin: (base_top != model_top).then(|| base[base_top] - base[model_top]),
     }
 }
@@ -510,15 +507,6 @@ mod tests {
         let half = Cut { second_half: true, ..Cut::plain(256) };
         assert_eq!(half.first_scored(2), 129, "the row at 128 scores token 129");
         assert_eq!(Cut { max_chunks: 2, ..Cut::plain(256) }.chunks(1426), 2);
-    }
-
-    #[test]
-    fn softmax_of_known_rows() {
-        let row = [0.0f32, 3f32.ln(), f32::NEG_INFINITY];
-        assert!((log_softmax_at(&row, 1) - 0.75f64.ln()).abs() < 1e-7);
-        assert!(log_softmax_at(&row, 9).is_nan());
-        // Large logits do not overflow.
-        assert!((log_softmax_at(&[1e4, 1e4], 0) - 0.5f64.ln()).abs() < 1e-12);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The tensors of a BLOOM model, found by name in a GGUF file and checked against its shape.
 
+use huozi_quant::bloom::extra;
 use huozi_quant::bloom::shape::Shape;
 use huozi_quant::gguf::{Meta, Reader, TensorInfo};
 use huozi_quant::matmul::QMatrix;
@@ -24,15 +25,21 @@ pub enum Error {
         found: String,
     },
     /// A tensor is missing.
-    #[error("{file}: tensor {tensor} is missing")]
+    #[error("{file}: tensor {tensor} is missing{}", if *.none { ": it has no weights at all" } else { "" })]
     Missing {
         /// The file.
         file: String,
         /// Its name.
         tensor: String,
+        /// Whether the file has no tensor at all.
+        none: bool,
     },
-    /// A tensor that no model of this shape has: the metadata says too few layers, or it is another model.
-    #[error("{file}: tensor {tensor} does not belong to a BLOOM model of {n_layer} layers")]
+    /// A tensor that no model of this shape has and that may change its output: the metadata says too few
+    /// layers, or it is another model.
+    #[error(
+        "{file}: tensor {tensor} does not belong to a BLOOM model of {n_layer} layers and may change what it \
+         says; `huozi-convert FILE --skip-tensor NAME ...` writes a file without it"
+    )]
     Foreign {
         /// The file.
         file: String,
@@ -151,12 +158,10 @@ impl Weights {
                 })
             })
             .collect::<Result<_, Error>>()?;
-        if let Some(t) = reader.tensors().iter().find(|t| !belongs(&t.name, shape.n_layer)) {
-            return Err(Error::Foreign {
-                file: reader.name().to_owned(),
-                tensor: t.name.clone(),
-                n_layer: shape.n_layer,
-            });
+        // What cannot change the output is left out; `extra::of_file` lists it for a note.
+        if let (_, Some(tensor)) = extra::of_file(reader, shape.n_layer) {
+            let (file, tensor) = (reader.name().to_owned(), tensor.to_owned());
+            return Err(Error::Foreign { file, tensor, n_layer: shape.n_layer });
         }
         Ok(Self {
             eps: eps as f32,
@@ -178,14 +183,10 @@ impl Weights {
     }
 }
 
-/// Whether a BLOOM model of `n_layer` layers has a tensor of this name.
-fn belongs(name: &str, n_layer: usize) -> bool {
-    const LAYER: [&str; 6] = ["attn_norm", "attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down"];
-    let Some((part, "weight" | "bias")) = name.rsplit_once('.') else { return false };
-    match part.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
-        Some((i, part)) => i.parse::<usize>().is_ok_and(|i| i < n_layer) && LAYER.contains(&part),
-        None => ["token_embd", "token_embd_norm", "output_norm", "output"].contains(&part),
-    }
+/// Whether dimensions are the same: those of 1 at the end, which some programs write, do not count.
+fn same_dims(a: &[u64], b: &[u64]) -> bool {
+    let at = |dims: &[u64], i: usize| dims.get(i).copied().unwrap_or(1);
+    (0..a.len().max(b.len())).all(|i| at(a, i) == at(b, i))
 }
 
 struct Finder<'a> {
@@ -194,9 +195,11 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     fn tensor(&self, name: &str) -> Result<&TensorInfo, Error> {
-        self.reader
-            .tensor(name)
-            .ok_or_else(|| Error::Missing { file: self.reader.name().to_owned(), tensor: name.to_owned() })
+        self.reader.tensor(name).ok_or_else(|| Error::Missing {
+            file: self.reader.name().to_owned(),
+            tensor: name.to_owned(),
+            none: self.reader.tensors().is_empty(),
+        })
     }
 
     fn dimensions(&self, t: &TensorInfo, expected: Vec<u64>) -> Error {
@@ -211,7 +214,7 @@ impl Finder<'_> {
     fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<QMatrix, Error> {
         let t = self.tensor(name)?;
         let expected = vec![cols as u64, rows as u64];
-        if t.dims != expected {
+        if !same_dims(&t.dims, &expected) {
             return Err(self.dimensions(t, expected));
         }
         QMatrix::new(t.format, rows, cols, self.reader.bytes(t)).map_err(|_| self.dimensions(t, expected))
@@ -219,7 +222,7 @@ impl Finder<'_> {
 
     fn vector(&self, name: &str, n: usize) -> Result<Vec<f32>, Error> {
         let t = self.tensor(name)?;
-        if t.dims != [n as u64] {
+        if !same_dims(&t.dims, &[n as u64]) {
             return Err(self.dimensions(t, vec![n as u64]));
         }
         let mut out = vec![0.0; n];
@@ -239,24 +242,5 @@ impl Finder<'_> {
             weight: self.matrix(&format!("{name}.weight"), rows, cols)?,
             bias: self.vector(&format!("{name}.bias"), rows)?,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tensors_past_the_last_layer_are_foreign() {
-        assert!(belongs("blk.1.attn_qkv.bias", 2) && belongs("output.weight", 2));
-        for name in [
-            "blk.2.attn_qkv.bias",
-            "blk.x.attn_qkv.bias",
-            "blk.0.attn_q.weight",
-            "rope_freqs.weight",
-            "output",
-        ] {
-            assert!(!belongs(name, 2), "{name}");
-        }
     }
 }

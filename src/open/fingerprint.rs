@@ -9,26 +9,31 @@ const WINDOW: u64 = 4096;
 /// Places in the weights that [`fingerprint`] reads.
 const WINDOWS: u64 = 256;
 
-/// A fingerprint of a model file, to recognise it again: 16 hex digits computed from its length, its header
-/// of `header_bytes` and 256 windows of its weights. It tells models apart; it is no protection against
-/// forgery.
+/// A fingerprint of a model file, or of the parts of a split one in order, to recognise it again: 16 hex
+/// digits computed from the length of each file, its header and 256 windows of its weights. It tells models
+/// apart; it is no protection against forgery.
+///
+/// `files`: each with the bytes of its header.
 ///
 /// # Errors
-/// The operating system's error when the file cannot be read.
-pub fn fingerprint(path: &Path, header_bytes: u64) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
+/// The operating system's error when a file cannot be read.
+pub fn fingerprint<'a>(files: impl IntoIterator<Item = (&'a Path, u64)>) -> io::Result<String> {
     let mut hash = Fnv::new();
-    hash.update(&length.to_le_bytes());
     let mut buffer = Vec::new();
-    (&mut file).take(header_bytes.min(length)).read_to_end(&mut buffer)?;
-    hash.update(&buffer);
-    let weights = length.saturating_sub(header_bytes);
-    for k in 0..WINDOWS {
-        file.seek(SeekFrom::Start(header_bytes.min(length) + weights / WINDOWS * k))?;
+    for (path, header_bytes) in files {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        hash.update(&length.to_le_bytes());
         buffer.clear();
-        (&mut file).take(WINDOW).read_to_end(&mut buffer)?;
+        (&mut file).take(header_bytes.min(length)).read_to_end(&mut buffer)?;
         hash.update(&buffer);
+        let weights = length.saturating_sub(header_bytes);
+        for k in 0..WINDOWS {
+            file.seek(SeekFrom::Start(header_bytes.min(length) + weights / WINDOWS * k))?;
+            buffer.clear();
+            (&mut file).take(WINDOW).read_to_end(&mut buffer)?;
+            hash.update(&buffer);
+        }
     }
     Ok(format!("{:016x}", hash.0))
 }
@@ -58,7 +63,7 @@ mod tests {
         let of = |name: &str, text: &str| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
-            fingerprint(&path, 7).unwrap()
+            fingerprint([(path.as_path(), 7)]).unwrap()
         };
         let a = of("a", "header weights");
         assert_eq!(a, of("same", "header weights"));

@@ -1,6 +1,7 @@
 //! Models by name in the local Hugging Face cache.
 
 use super::error::Error;
+use huozi_quant::gguf::split::without_later_parts;
 use huozi_quant::hub::{self, CacheEnv};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ pub(super) fn resolve(name: &Path, env: &CacheEnv) -> Result<PathBuf, Error> {
     });
     files.retain(is_gguf);
     files.sort();
+    let mut files = without_later_parts(files);
     let name = name.display().to_string();
     match files.len() {
         1 => Ok(files.remove(0)),
@@ -82,7 +84,8 @@ mod tests {
 
     #[test]
     fn the_only_gguf_file_of_a_snapshot_is_taken() {
-        for files in [&["m.gguf", "README.md"][..], &["config.json", "q4/M.GGUF"]] {
+        let split = ["a-00002-of-00002.gguf", "a-00001-of-00002.gguf"];
+        for files in [&["m.gguf", "README.md"][..], &["config.json", "q4/M.GGUF"], &split] {
             let (_folder, env) = cache(files);
             let name = model_name(Path::new("models--org--name")).unwrap();
             let found = resolve(&name, &env).unwrap();

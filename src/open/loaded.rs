@@ -11,12 +11,16 @@ use super::source::{Source, locate};
 use crate::demo;
 #[cfg(feature = "ggml")]
 use crate::engine::ggml::{Ggml, GgmlOptions};
-use crate::engine::{Engine, EngineKind, Native, NativeOptions};
+use crate::engine::{Engine, EngineKind, Native, NativeOptions, usable_threads};
+use crate::model::Weights;
 use crate::settings::{self, InvalidSetting, Patch};
+use huozi_quant::bloom::extra;
 use huozi_quant::bloom::plan::{Preset, tensor_bytes};
 use huozi_quant::bloom::shape::{MemoryForecast, Shape};
+use huozi_quant::gguf::split::PartName;
 use huozi_quant::gguf::{Meta, Reader};
 use huozi_quant::map::How;
+use huozi_token::usable::{self, Unusable};
 use huozi_token::{ChatFormat, Tokenizer};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -141,7 +145,9 @@ impl Loaded {
         if self.demo.is_some() {
             return self.meta().str("general.name").ok().flatten().unwrap_or("demo").to_owned();
         }
-        self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+        let part = PartName::of(&self.path).filter(|_| self.reader.parts().len() > 1);
+        let name = part.as_ref().map_or_else(|| self.path.file_stem().unwrap_or_default(), PartName::model);
+        name.to_string_lossy().into_owned()
     }
 
     /// The type that the file says it has, as `huozi-convert -t` spells it, e.g. `q4_k_m`; else the format
@@ -174,7 +180,21 @@ impl Loaded {
     /// The file's template does not work.
     pub fn chat_format(&self, tokenizer: &Tokenizer) -> Result<ChatFormat, Error> {
         let failed = |source| Error::Chat { path: self.path.clone(), source };
-        ChatFormat::from_gguf(self.meta(), tokenizer).map_err(failed)
+        usable::chat_format(self.meta(), tokenizer).map_err(failed)
+    }
+
+    /// Checks that the file runs: its tensors, its tokenizer and its chat format are opened as `huozi run`
+    /// opens them. This is what `huozi verify` and `huozi doctor` go by.
+    ///
+    /// # Errors
+    /// What makes the file unusable.
+    pub fn check_usable(&self) -> Result<(), Error> {
+        Weights::from_gguf(&self.reader)?;
+        match usable::open(self.meta()) {
+            Ok(_) => Ok(()),
+            Err(Unusable::Vocabulary(source)) => Err(Error::Vocabulary { path: self.path.clone(), source }),
+            Err(Unusable::Chat(source)) => Err(Error::Chat { path: self.path.clone(), source }),
+        }
     }
 
     /// The settings that the file says about itself, and those of them that are not valid.
@@ -182,12 +202,19 @@ impl Loaded {
         settings::from_model_file(self.meta())
     }
 
+    /// What there is to know about the file before it is used, for a person: tensors that are not part of a
+    /// BLOOM model and are left out.
+    pub fn notes(&self) -> Vec<String> {
+        let (names, _) = extra::of_file(&self.reader, self.shape.n_layer);
+        extra::note(&names).into_iter().collect()
+    }
+
     /// A fingerprint of the file, see [`fingerprint()`](super::fingerprint).
     ///
     /// # Errors
     /// The file cannot be read any more.
     pub fn fingerprint(&self) -> Result<String, Error> {
-        fingerprint::fingerprint(&self.path, self.reader.data_offset())
+        fingerprint::fingerprint(self.reader.parts().iter().map(|part| (part.path(), part.data_offset())))
             .map_err(|source| Error::Io { path: self.path.clone(), source })
     }
 
@@ -254,7 +281,8 @@ impl Loaded {
         progress: &OpenProgress<'_>,
         cancel: &AtomicBool,
     ) -> Result<Box<dyn Engine>, Error> {
-        let OpenOptions { threads, kv, engine, .. } = self.options;
+        let OpenOptions { kv, engine, .. } = self.options;
+        let threads = Some(usable_threads(self.options.threads));
         let kv_positions = room.engine_positions(engine);
         match engine {
             EngineKind::Native => {

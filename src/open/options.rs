@@ -8,7 +8,8 @@ use crate::engine::{EngineKind, FlashAttention, KvType};
 pub struct OpenOptions {
     /// The inference engine.
     pub engine: EngineKind,
-    /// Threads that compute; `None` is one for each fast physical core.
+    /// Threads that compute, of which at most one for each processor runs; `None` is one for each fast
+    /// physical core.
     pub threads: Option<usize>,
     /// Type of the KV cache.
     pub kv: KvType,

@@ -30,7 +30,7 @@ impl PartialEq for Source {
             (Self::File(a), Self::File(b)) => a == b,
             #[cfg(feature = "demo")]
             (Self::Demo, Self::Demo) => true,
-            (Self::Memory(a), Self::Memory(b)) => std::ptr::eq(a.as_bytes(), b.as_bytes()),
+            (Self::Memory(a), Self::Memory(b)) => std::ptr::eq(a.parts(), b.parts()),
             (Self::Random(a), Self::Random(b)) => {
                 (a.shape, a.preset, a.seed, &a.name) == (b.shape, b.preset, b.seed, &b.name)
             }

@@ -1,24 +1,32 @@
 //! One row of logits to natural logarithms of probabilities: `ln softmax(logits)` over all rows of the head,
 //! summed in f64, before any penalty or temperature.
 
-/// Largest logit and `ln(sum(exp(x - largest)))`, in f64: `ln softmax(logits)[i]` is `logits[i] - largest -
-/// ln(sum)`.
-pub fn normaliser(logits: &[f32]) -> (f64, f64) {
-    let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = logits.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
-    (largest, sum.ln())
+/// `ln softmax` of one row of logits.
+#[derive(Clone, Copy, Debug)]
+pub struct LogSoftmax<'a> {
+    logits: &'a [f32],
+    largest: f64,
+    /// `ln(sum(exp(x - largest)))`
+    log_sum: f64,
 }
 
-/// `ln(sum(exp(logits)))`, what is taken off a logit to get its log-probability.
-pub fn log_sum_exp(logits: &[f32]) -> f64 {
-    let (largest, log_sum) = normaliser(logits);
-    largest + log_sum
-}
+impl<'a> LogSoftmax<'a> {
+    /// Sums the row.
+    pub fn of(logits: &'a [f32]) -> Self {
+        let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let sum: f64 = logits.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
+        Self { logits, largest, log_sum: sum.ln() }
+    }
 
-/// `ln softmax(logits)[id]`; NaN when `id` is past the end.
-pub fn log_softmax_at(logits: &[f32], id: u32) -> f64 {
-    let (largest, log_sum) = normaliser(logits);
-    logits.get(id as usize).map_or(f64::NAN, |&x| f64::from(x) - largest - log_sum)
+    /// The log-probability of an id; NaN when it is past the end.
+    pub fn at(&self, id: u32) -> f64 {
+        self.logits.get(id as usize).map_or(f64::NAN, |&x| self.of_logit(x))
+    }
+
+    /// The log-probability of an id with this logit in the row.
+    pub fn of_logit(&self, logit: f32) -> f64 {
+        f64::from(logit) - self.largest - self.log_sum
+    }
 }
 
 /// The ids of the `k` largest logits, the largest first, of equal ones the smaller id first; fewer where
@@ -55,10 +63,12 @@ mod tests {
     fn log_probabilities_by_hand() {
         let logits = [1.0f32, 2.0, f32::NEG_INFINITY, 0.0];
         let sum = 1f64.exp() + 2f64.exp() + 1.0;
-        assert!((log_sum_exp(&logits) - sum.ln()).abs() < 1e-12);
-        assert!((log_softmax_at(&logits, 1) - (2.0 - sum.ln())).abs() < 1e-12);
-        assert_eq!(log_softmax_at(&logits, 2), f64::NEG_INFINITY);
-        assert!(log_softmax_at(&logits, 4).is_nan());
+        let row = LogSoftmax::of(&logits);
+        assert!((row.at(1) - (2.0 - sum.ln())).abs() < 1e-12);
+        assert_eq!(row.at(2), f64::NEG_INFINITY);
+        assert!(row.at(4).is_nan());
+        // Large logits do not overflow.
+        assert!((LogSoftmax::of(&[1e4, 1e4]).at(0) - 0.5f64.ln()).abs() < 1e-12);
     }
 
     #[test]

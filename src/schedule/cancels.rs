@@ -50,15 +50,13 @@ impl Cancels {
         self.lock().in_step.clear();
     }
 
-    /// Cancels a request; whether this ends the running step.
-    pub fn cancel(&self, id: RequestId) -> bool {
+    /// Cancels a request; ends the running step if it carries no other that goes on.
+    pub fn cancel(&self, id: RequestId) {
         let mut state = self.lock();
         state.cancelled.insert(id);
-        let ends = state.in_step.contains(&id) && state.is_void();
-        if ends {
+        if state.in_step.contains(&id) && state.is_void() {
             self.stop.store(true, Ordering::Relaxed);
         }
-        ends
     }
 
     /// The scheduler has been told of this request's end.

@@ -188,21 +188,19 @@ impl SchedulerHandle {
         Ok(id)
     }
 
-    /// Ends a request; unknown or ended ones are ignored. If the running step carries other requests, the
-    /// client receives the end now, on this thread, and its place is free after the step; otherwise the step
-    /// ends at once and the client receives it then.
+    /// Ends a request; unknown or ended ones are ignored. The client receives the end now, on this thread, with
+    /// the timings of the last step: how soon an engine ends a step is its own affair. The running step ends
+    /// as soon as the engine can, unless it carries other requests; the place of this one is free then.
     pub fn cancel(&self, id: RequestId) {
         let mut state = self.shared.lock();
         if !state.clients.contains_key(&id) {
             return;
         }
-        let ends_the_step = self.shared.cancels.cancel(id);
+        self.shared.cancels.cancel(id);
         state.jobs.push_back(Job::Cancel(id));
         drop(state);
         self.shared.changed.notify_one();
-        if !ends_the_step {
-            self.shared.tell_cancelled(id);
-        }
+        self.shared.tell_cancelled(id);
     }
 
     /// How many of `ids`, from the first on, have their keys and values in one kept sequence. Waits for the

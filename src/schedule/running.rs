@@ -4,7 +4,7 @@
 use super::request::{LogProbOptions, PositionLogProbs, Request, RequestId, Stop, Timings};
 use crate::engine::{Phase, Seq, Want};
 use crate::sample::SamplerPool;
-use crate::sample::log_probs::{likeliest, normaliser};
+use crate::sample::log_probs::{LogSoftmax, likeliest};
 
 /// A request that waits or runs.
 pub(super) struct Running {
@@ -128,13 +128,12 @@ impl Running {
 
 /// What `wanted` says of the row of logits that predicts `token` at `position`.
 fn log_probs(wanted: &LogProbOptions, position: usize, token: u32, logits: &[f32]) -> PositionLogProbs {
-    let (largest, log_sum) = normaliser(logits);
-    let of = |&id: &u32| f64::from(logits[id as usize]) - largest - log_sum;
+    let row = LogSoftmax::of(logits);
     PositionLogProbs {
         position,
         token,
-        log_prob: of(&token),
-        top: likeliest(logits, wanted.top).into_iter().map(|id| (id, of(&id))).collect(),
-        ids: wanted.ids.iter().map(of).collect(),
+        log_prob: row.at(token),
+        top: likeliest(logits, wanted.top).into_iter().map(|id| (id, row.at(id))).collect(),
+        ids: wanted.ids.iter().map(|&id| row.at(id)).collect(),
     }
 }

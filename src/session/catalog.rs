@@ -9,6 +9,7 @@ use crate::engine::{EngineKind, KvType};
 use crate::open::{forecast, hub_folder, locate};
 use huozi_quant::bloom::shape::{MemoryForecast, Shape};
 use huozi_quant::gguf::Reader;
+use huozi_quant::gguf::split::without_later_parts;
 use huozi_quant::map::How;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,9 @@ use std::path::{Path, PathBuf};
 /// A model file.
 #[derive(Debug)]
 pub struct Found {
-    /// Its path.
+    /// Its path; of a split model that of the first part.
     pub path: PathBuf,
-    /// Its length.
+    /// Its length; of a split model that of all parts.
     pub bytes: u64,
     /// Its shape, or why this program cannot use it.
     pub shape: Result<Shape, FileError>,
@@ -27,8 +28,12 @@ pub struct Found {
 impl Found {
     /// Looks at one file; reads its header only.
     pub fn look(path: &Path) -> Self {
-        let bytes = fs::metadata(path).map_or(0, |m| m.len());
-        let shape = Reader::open(path, How::Map).and_then(|reader| Shape::from_file(&reader));
+        let reader = Reader::open(path, How::Map);
+        let bytes = match &reader {
+            Ok(reader) => reader.file_bytes(),
+            Err(_) => fs::metadata(path).map_or(0, |m| m.len()),
+        };
+        let shape = reader.and_then(|reader| Shape::from_file(&reader));
         Self { path: path.to_owned(), bytes, shape }
     }
 
@@ -81,7 +86,8 @@ pub fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// The `.gguf` files directly in `folders`, by name.
+/// The `.gguf` files directly in `folders`, by name. A split model is one of them, under the name of its first
+/// part.
 pub fn files(folders: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in folders {
@@ -92,7 +98,7 @@ pub fn files(folders: &[PathBuf]) -> Vec<PathBuf> {
             .filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) && path.is_file())
             .collect();
         here.sort();
-        found.append(&mut here);
+        found.append(&mut without_later_parts(here));
     }
     found
 }

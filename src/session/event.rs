@@ -47,6 +47,13 @@ fn rate(tokens: usize, seconds: f64) -> f64 {
 pub enum Notice {
     /// The model ended its answer without any text.
     EmptyAnswer,
+    /// Fewer threads run than were asked for: there are not as many processors.
+    FewerThreads {
+        /// Threads asked for.
+        wanted: usize,
+        /// Threads that run.
+        used: usize,
+    },
     /// The context is longer than the model was trained with.
     LongContext {
         /// Positions asked for.
@@ -56,10 +63,22 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// [`Notice::FewerThreads`], where an engine that was to run `wanted` threads runs fewer.
+    pub fn fewer_threads(wanted: Option<usize>, used: usize) -> Option<Self> {
+        wanted.filter(|&wanted| wanted > used).map(|wanted| Self::FewerThreads { wanted, used })
+    }
+}
+
 impl std::fmt::Display for Notice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::EmptyAnswer => f.write_str("the model gave an empty answer; try again or ask differently"),
+            Self::FewerThreads { wanted, used } => write!(
+                f,
+                "{wanted} threads were asked for, {used} run: one for each processor that can be used; \
+                 more would be slower"
+            ),
             Self::LongContext { n_ctx, trained } => write!(
                 f,
                 "a context of {n_ctx} tokens is more than the {trained} this model was trained with; \

@@ -80,15 +80,7 @@ pub fn open(
     progress: &OpenProgress<'_>,
     cancel: &AtomicBool,
 ) -> Result<Opened, Error> {
-    let kv = options.kv.unwrap_or(KvType::F16);
-    let open_options = OpenOptions {
-        engine: options.engine,
-        threads: options.threads,
-        kv,
-        check_memory: !options.no_memory_check,
-        ..OpenOptions::default()
-    };
-    let model = crate::open::open(source, &open_options, progress, cancel)?;
+    let model = crate::open::open(source, &options.open_options(), progress, cancel)?;
     let n_ctx = options.n_ctx.unwrap_or(model.shape().n_ctx_train);
     // Before the vocabulary, which takes longer than this.
     model.check_memory(n_ctx)?;
@@ -99,15 +91,8 @@ pub fn open(
         return Err(Error::NoChat { path: model.path().to_owned() });
     }
     let (of_file, invalid) = model.settings();
-    let patch = wanted.clone().or(of_file);
-    let settings = Settings {
-        sampling: patch.sampling(),
-        max_new: patch.max_new(),
-        n_ctx,
-        system: patch.system,
-        history: HistoryRule::TwoThirds,
-        seed: patch.seed.unwrap_or_else(random_seed),
-    };
+    let patch = Patch { n_ctx: Some(n_ctx), ..wanted.clone().or(of_file) };
+    let settings = Settings::new(patch, n_ctx, HistoryRule::TwoThirds);
     let session = start(&model, tokenizer, format, settings, progress, cancel)?;
     let info = session.info();
     let about = About {

@@ -1,10 +1,26 @@
 //! What a patch of settings changes about a conversation and about the engine that it is opened with.
 
 use super::Settings;
-use super::open::SessionOptions;
+use super::open::{SessionOptions, random_seed};
+use crate::engine::KvType;
+use crate::open::OpenOptions;
 use crate::settings::Patch;
+use huozi_token::HistoryRule;
 
 impl Settings {
+    /// The settings of a new conversation: what `patch` says, else the defaults; a context of `n_ctx_train`
+    /// positions and a random seed, where it does not say.
+    pub fn new(patch: Patch, n_ctx_train: usize, history: HistoryRule) -> Self {
+        Self {
+            sampling: patch.sampling(),
+            max_new: patch.max_new(),
+            n_ctx: patch.n_ctx.unwrap_or(n_ctx_train),
+            system: patch.system,
+            history,
+            seed: patch.seed.unwrap_or_else(random_seed),
+        }
+    }
+
     /// The settings as a patch.
     pub fn patch(&self) -> Patch {
         Patch {
@@ -32,7 +48,7 @@ impl SessionOptions {
     pub fn patch(&self) -> Patch {
         Patch {
             threads: self.threads,
-            kv: self.kv.or(Some(crate::engine::KvType::F16)),
+            kv: self.kv.or(Some(KvType::F16)),
             engine: Some(self.engine),
             ..Patch::default()
         }
@@ -44,5 +60,16 @@ impl SessionOptions {
         self.kv = patch.kv.or(self.kv);
         self.engine = patch.engine.unwrap_or(self.engine);
         self.n_ctx = patch.n_ctx.or(self.n_ctx);
+    }
+
+    /// How the model is opened.
+    pub fn open_options(&self) -> OpenOptions {
+        OpenOptions {
+            engine: self.engine,
+            threads: self.threads,
+            kv: self.kv.unwrap_or(KvType::F16),
+            check_memory: !self.no_memory_check,
+            ..OpenOptions::default()
+        }
     }
 }

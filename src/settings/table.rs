@@ -13,35 +13,6 @@ const MAX_CTX: u64 = 1 << 24;
 pub(super) const DEFAULT_MAX_NEW: u64 = 512;
 const MAX_U32: u64 = u32::MAX as u64;
 
-/// Something that can be set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Setting {
-    /// Maximum tokens per answer.
-    MaxNew,
-    /// See [`Sampling::temperature`].
-    Temperature,
-    /// See [`Sampling::repetition_penalty`].
-    Penalty,
-    /// See [`Sampling::top_k`].
-    TopK,
-    /// See [`Sampling::top_p`].
-    TopP,
-    /// See [`Sampling::do_sample`].
-    DoSample,
-    /// The system prompt.
-    System,
-    /// Seed of the draws.
-    Seed,
-    /// Threads that compute.
-    Threads,
-    /// Type of the KV cache.
-    Kv,
-    /// The engine.
-    Engine,
-    /// Positions of prompt and answer together.
-    CtxSize,
-}
-
 /// What a setting belongs to: the table of `config.toml` it stands in, and when it can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SettingGroup {
@@ -88,6 +59,11 @@ pub struct SettingRow {
     pub name: &'static str,
     /// The name that leads in the Chinese interface.
     pub name_zh: &'static str,
+    /// The short form of its flag, and what the help calls its value.
+    pub flag: (Option<char>, &'static str),
+    /// The name among the choices of a conversation file; `None` for what stands elsewhere in the file or
+    /// nowhere.
+    pub saved: Option<&'static str>,
     /// Other names.
     pub aliases: &'static [&'static str],
     /// A name under which on means off, and its help.
@@ -109,6 +85,8 @@ const PLAIN: SettingRow = SettingRow {
     setting: Setting::MaxNew,
     name: "",
     name_zh: "",
+    flag: (None, ""),
+    saved: None,
     aliases: &[],
     inverse: None,
     group: SettingGroup::Sampling,
@@ -118,149 +96,162 @@ const PLAIN: SettingRow = SettingRow {
     help: ["", ""],
 };
 
-/// The table, in the order in which settings are listed.
-static ROWS: [SettingRow; 12] = [
-    SettingRow {
-        setting: Setting::MaxNew,
+macro_rules! table {
+    ($($(#[$doc:meta])+ $setting:ident { $($field:ident: $value:expr,)+ })+) => {
+        /// Something that can be set.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Setting {
+            $($(#[$doc])+ $setting,)+
+        }
+
+        impl Setting {
+            /// All of them, in the order in which they are listed.
+            pub const ALL: [Self; [$(stringify!($setting)),+].len()] = [$(Self::$setting),+];
+        }
+
+        /// The rows, in the order of [`Setting::ALL`].
+        static ROWS: [SettingRow; Setting::ALL.len()] =
+            [$(SettingRow { setting: Setting::$setting, $($field: $value,)+ ..PLAIN }),+];
+    };
+}
+
+// The table, in the order in which settings are listed.
+table! {
+    /// Maximum tokens per answer.
+    MaxNew {
         name: "max_new_tokens",
         name_zh: "词元上限",
+        flag: (Some('n'), "N"),
+        saved: Some("max_new"),
         aliases: &["max_new", "max_tokens", "predict", "n_predict"],
         kind: SettingKind::Whole(1, MAX_U32),
         default: SettingDefault::Value(SettingValue::Whole(DEFAULT_MAX_NEW)),
         help: ["Maximum tokens per answer", "单次回答词元上限"],
-        ..PLAIN
-    },
-    SettingRow {
-        setting: Setting::Temperature,
+    }
+    /// See [`Sampling::temperature`].
+    Temperature {
         name: "temperature",
         name_zh: "温度",
+        flag: (None, "X"),
+        saved: Some("temperature"),
         aliases: &["temp"],
         kind: SettingKind::Number(TEMPERATURE_RANGE),
         default: SettingDefault::Value(SettingValue::Number(Sampling::DEFAULT.temperature)),
         model_key: Some("general.sampling.temp"),
         help: ["Randomness; 0 = greedy", "随机程度；0 为贪心"],
-        ..PLAIN
-    },
-    SettingRow {
-        setting: Setting::Penalty,
+    }
+    /// See [`Sampling::repetition_penalty`].
+    Penalty {
         name: "repetition_penalty",
         name_zh: "重复惩罚",
+        flag: (None, "X"),
+        saved: Some("repetition_penalty"),
         aliases: &["repeat_penalty"],
         kind: SettingKind::Number(PENALTY_RANGE),
         default: SettingDefault::Value(SettingValue::Number(Sampling::DEFAULT.repetition_penalty)),
         model_key: Some("general.sampling.penalty_repeat"),
         help: ["Penalty on repeated tokens; 1 = off", "抑制重复；1 为关闭"],
-        ..PLAIN
-    },
-    SettingRow {
-        setting: Setting::TopK,
+    }
+    /// See [`Sampling::top_k`].
+    TopK {
         name: "top_k",
         name_zh: "候选数",
+        flag: (None, "K"),
+        saved: Some("top_k"),
         kind: SettingKind::Whole(0, MAX_U32),
         default: SettingDefault::Value(SettingValue::Whole(Sampling::DEFAULT.top_k as u64)),
         model_key: Some("general.sampling.top_k"),
         help: ["Keep the K likeliest tokens; 0 = off", "只保留前 K 个；0 为关闭"],
-        ..PLAIN
-    },
-    SettingRow {
-        setting: Setting::TopP,
+    }
+    /// See [`Sampling::top_p`].
+    TopP {
         name: "top_p",
         name_zh: "累计概率",
+        flag: (None, "P"),
+        saved: Some("top_p"),
         kind: SettingKind::Number(TOP_P_RANGE),
         default: SettingDefault::Value(SettingValue::Number(Sampling::DEFAULT.top_p)),
         model_key: Some("general.sampling.top_p"),
         help: ["Keep the likeliest up to P; 1 = off", "只保留累计概率 P；1 为关闭"],
-        ..PLAIN
-    },
-    SettingRow {
-        setting: Setting::DoSample,
+    }
+    /// See [`Sampling::do_sample`].
+    DoSample {
         name: "do_sample",
         name_zh: "随机采样",
+        flag: (None, "on|off"),
+        saved: Some("do_sample"),
         inverse: Some(("greedy", ["Always take the most likely token", "总取最可能的词元"])),
         kind: SettingKind::Switch,
         default: SettingDefault::Value(SettingValue::Switch(Sampling::DEFAULT.do_sample)),
         help: ["Draw at random; off = greedy", "随机抽取；关为贪心"],
-        ..PLAIN
-    },
-    SettingRow {
-        setting: Setting::System,
+    }
+    /// The system prompt.
+    System {
         name: "system",
         name_zh: "系统提示",
+        flag: (None, "TEXT"),
         group: SettingGroup::Conversation,
         default: SettingDefault::Described(["the model's own", "模型自带"]),
         help: ["System prompt", "对话开头给模型的说明"],
-        ..PLAIN
-    },
-    SettingRow {
-        setting: Setting::Seed,
+    }
+    /// Seed of the draws.
+    Seed {
         name: "seed",
         name_zh: "随机种子",
+        flag: (Some('s'), "N"),
+        saved: Some("seed"),
         kind: SettingKind::Whole(0, u64::MAX),
         default: SettingDefault::Described(["random, and shown", "随机并显示"]),
         help: ["The same seed gives the same text", "种子相同则文本相同"],
-        ..PLAIN
-    },
-    SettingRow {
-        setting: Setting::Threads,
+    }
+    /// Threads that compute.
+    Threads {
         name: "threads",
         name_zh: "线程数",
+        flag: (Some('t'), "N"),
+        saved: Some("threads"),
         group: SettingGroup::Engine,
         kind: SettingKind::Whole(1, MAX_THREADS),
         default: SettingDefault::Described(["fast physical cores", "快速物理核心数"]),
         help: ["Compute threads", "计算线程数"],
-        ..PLAIN
-    },
-    SettingRow {
-        setting: Setting::Kv,
+    }
+    /// Type of the KV cache.
+    Kv {
         name: "kv_type",
         name_zh: "缓存类型",
+        flag: (None, "TYPE"),
+        saved: Some("kv"),
         aliases: &["kv"],
         group: SettingGroup::Engine,
         kind: SettingKind::Kv,
         default: SettingDefault::Value(SettingValue::Kv(KvType::F16)),
         help: ["KV cache type: f32, f16, q8", "KV 缓存：f32 f16 q8"],
-        ..PLAIN
-    },
-    SettingRow {
-        setting: Setting::Engine,
+    }
+    /// The engine.
+    Engine {
         name: "engine",
         name_zh: "推理引擎",
+        flag: (None, "ENGINE"),
+        saved: Some("engine"),
         group: SettingGroup::Engine,
         kind: SettingKind::Engine,
         default: SettingDefault::Value(SettingValue::Engine(EngineKind::Native)),
         help: ["Inference engine: native or ggml (llama.cpp)", "native 或 ggml (llama.cpp)"],
-        ..PLAIN
-    },
-    SettingRow {
-        setting: Setting::CtxSize,
+    }
+    /// Positions of prompt and answer together.
+    CtxSize {
         name: "ctx_size",
         name_zh: "上下文长度",
+        flag: (Some('c'), "N"),
         aliases: &["n_ctx", "context_length"],
         group: SettingGroup::Engine,
         kind: SettingKind::Whole(1, MAX_CTX),
         default: SettingDefault::Described(["as trained", "与训练时相同"]),
         help: ["Context in tokens, prompt and answer together", "上下文词元数（提示和回答合计）"],
-        ..PLAIN
-    },
-];
+    }
+}
 
 impl Setting {
-    /// All of them, in the order in which they are listed.
-    pub const ALL: [Self; 12] = [
-        Self::MaxNew,
-        Self::Temperature,
-        Self::Penalty,
-        Self::TopK,
-        Self::TopP,
-        Self::DoSample,
-        Self::System,
-        Self::Seed,
-        Self::Threads,
-        Self::Kv,
-        Self::Engine,
-        Self::CtxSize,
-    ];
-
     /// Its row.
     pub fn row(self) -> &'static SettingRow {
         &ROWS[self as usize]

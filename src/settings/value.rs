@@ -35,6 +35,20 @@ impl SettingValue {
     }
 }
 
+impl serde::Serialize for SettingValue {
+    /// As the formats that have numbers and truth values of their own hold it.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Whole(n) => serializer.serialize_u64(*n),
+            Self::Number(x) => serializer.serialize_f32(*x),
+            Self::Switch(on) => serializer.serialize_bool(*on),
+            Self::Kv(kv) => serializer.serialize_str(kv.name()),
+            Self::Engine(engine) => serializer.serialize_str(engine.name()),
+            Self::Text(text) => serializer.serialize_str(text),
+        }
+    }
+}
+
 /// A type that a field of a patch holds.
 pub(super) trait FieldType: Sized {
     /// The field as a value.

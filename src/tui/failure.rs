@@ -38,8 +38,12 @@ pub enum Failure {
     NotText {
         /// The file.
         path: PathBuf,
-        /// The first byte that is not UTF-8.
+        /// The encoding that all of it but some bytes is in.
+        encoding: Option<&'static str>,
+        /// The first byte that is wrong.
         at: usize,
+        /// Its line, from 1.
+        line: usize,
     },
     /// A thread panicked, with this message.
     Panic(String),

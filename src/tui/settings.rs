@@ -73,24 +73,25 @@ const fn setting(setting: Setting) -> Item {
     Item::Setting(SettingName { setting, inverse: false })
 }
 
-/// All rows, in the order of the pane.
-pub const ITEMS: [Item; 15] = [
-    setting(Setting::MaxNew),
-    setting(Setting::Temperature),
-    setting(Setting::Penalty),
-    setting(Setting::TopK),
-    setting(Setting::TopP),
-    setting(Setting::DoSample),
-    setting(Setting::System),
-    setting(Setting::Seed),
-    setting(Setting::Threads),
-    setting(Setting::Kv),
-    setting(Setting::Engine),
-    Item::Language,
-    Item::Colours,
-    Item::SendKey,
-    Item::Mouse,
-];
+/// The rows of the interface, below those of the settings.
+const OF_INTERFACE: [Item; 4] = [Item::Language, Item::Colours, Item::SendKey, Item::Mouse];
+
+/// All rows, in the order of the pane: every setting but the context, which is fixed when the model is
+/// opened.
+pub const ITEMS: [Item; Setting::ALL.len() - 1 + OF_INTERFACE.len()] = {
+    let mut items = [Item::Mouse; Setting::ALL.len() - 1 + OF_INTERFACE.len()];
+    let (mut at, mut i) = (0, 0);
+    while i < Setting::ALL.len() {
+        if !matches!(Setting::ALL[i], Setting::CtxSize) {
+            items[at] = setting(Setting::ALL[i]);
+            at += 1;
+        }
+        i += 1;
+    }
+    let (_, rest) = items.split_at_mut(at);
+    rest.copy_from_slice(&OF_INTERFACE);
+    items
+};
 
 /// Below this width a row has no explanation, and in Chinese one name only.
 const WIDE: usize = 60;

@@ -153,3 +153,44 @@ pub fn finish(command: &mut Command, stdin: &str) -> Run {
 pub fn arg(path: &Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
+
+/// The methods of an engine that a wrapper with a field `inner` passes on.
+#[allow(unused_macros)] // as above
+macro_rules! forward_to_inner {
+    () => {
+        fn info(&self) -> &huozi::engine::Info {
+            self.inner.info()
+        }
+        fn seq_new(&mut self) -> huozi::engine::Seq {
+            self.inner.seq_new()
+        }
+        fn seq_len(&self, seq: huozi::engine::Seq) -> usize {
+            self.inner.seq_len(seq)
+        }
+        fn seq_fork(
+            &mut self,
+            src: huozi::engine::Seq,
+            len: usize,
+        ) -> Result<huozi::engine::Seq, huozi::engine::EngineError> {
+            self.inner.seq_fork(src, len)
+        }
+        fn seq_truncate(
+            &mut self,
+            seq: huozi::engine::Seq,
+            len: usize,
+        ) -> Result<(), huozi::engine::EngineError> {
+            self.inner.seq_truncate(seq, len)
+        }
+        fn seq_free(&mut self, seq: huozi::engine::Seq) {
+            self.inner.seq_free(seq);
+        }
+        fn kv_free_blocks(&self) -> usize {
+            self.inner.kv_free_blocks()
+        }
+        fn kv_state(&mut self) -> Option<&mut dyn huozi::engine::KvState> {
+            self.inner.kv_state()
+        }
+    };
+}
+#[allow(unused_imports)]
+pub(crate) use forward_to_inner;

@@ -7,8 +7,12 @@ mod token_support;
 mod chat;
 mod cli_chat;
 mod cli_commands;
+mod cli_doors;
 mod cli_exit;
+mod end_tokens;
 mod engine;
+mod foreign;
+mod foreign_gguf;
 #[cfg(feature = "ggml")]
 mod ggml;
 #[cfg(feature = "ggml")]

@@ -145,9 +145,33 @@ fn a_request_that_is_alone_in_its_step_ends_it_at_once() {
     let (_, at, end) = finish(&of_a);
     assert_eq!(stop_of(&end), Stop::Cancelled);
     assert!(at - asked < SOON, "{:?}", at - asked);
-    assert_eq!(cancelled.load(Ordering::SeqCst), 1);
     assert_eq!(finish(&of_c).0, alone(request(3, 20, 1)).tokens);
+    assert_eq!(cancelled.load(Ordering::SeqCst), 1);
     handle.cancel(a);
+}
+
+/// llama.cpp ends a step only between two micro-batches.
+#[test]
+fn a_client_is_told_at_once_also_by_an_engine_that_ends_no_step_early() {
+    let begun = Arc::<AtomicUsize>::default();
+    let counted = begun.clone();
+    let handle = start(SchedulerOptions::default(), move |_, _, _| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(())
+    });
+    let (a, of_a) = submit(&handle, request(1, 20, 1000));
+    while begun.load(Ordering::SeqCst) < 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let asked = Instant::now();
+    handle.cancel(a);
+    let (_, at, end) = finish(&of_a);
+    assert_eq!(stop_of(&end), Stop::Cancelled);
+    assert!(at - asked < SOON, "{:?}", at - asked);
+    // The engine is free for the next one after its step.
+    let (_, of_b) = submit(&handle, request(2, 20, 1));
+    assert_eq!(finish(&of_b).0, alone(request(2, 20, 1)).tokens);
 }
 
 #[test]

@@ -178,6 +178,7 @@ fn common_notices_are_chinese_in_chinese() {
     for (notice, said) in [
         (Notice::EmptyAnswer, "模型的回答是空的"),
         (Notice::LongContext { n_ctx: 4096, trained: 2048 }, "超过模型训练时的 2048"),
+        (Notice::FewerThreads { wanted: 64, used: 2 }, "设为 64 个线程，实际运行 2 个"),
     ] {
         let mut world = World::chat((80, 24), Lang::Zh, conversation());
         world.event(Event::Notice(notice));

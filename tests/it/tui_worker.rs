@@ -4,7 +4,7 @@ use crate::common;
 use crate::worker_support::{Threads, choices, nothing, options, saved, setup, short, talked};
 use huozi::session::open::{SessionOptions, Source, Step};
 use huozi::session::store;
-use huozi::session::{Event, KvType};
+use huozi::session::{Event, KvType, Notice};
 use huozi::settings::Patch;
 use huozi::tui::look::Lang;
 use huozi::tui::words::words;
@@ -187,6 +187,27 @@ fn a_changed_question_that_is_stopped_at_once_costs_no_answer() {
         stored.turns.iter().map(|turn| turn.answer.as_str()).collect::<Vec<_>>(),
         [talk.turns[0].answer.as_str(), talk.turns[1].answer.as_str()]
     );
+}
+
+#[test]
+fn more_threads_than_processors_are_a_notice() {
+    let home = tempfile::tempdir().unwrap();
+    let threads = Threads::start(setup(home.path()));
+    let run = std::thread::available_parallelism().unwrap().get();
+    let noticed = |wanted: usize| {
+        let told = threads.wait(|report| match report {
+            Report::Event(Event::Notice(notice)) => Some(notice),
+            _ => None,
+        });
+        assert_eq!(told, Notice::FewerThreads { wanted, used: run });
+    };
+    let (_, mut chosen) = threads.load(SessionOptions { threads: Some(1000), ..options() });
+    noticed(1000);
+    assert_eq!(chosen.options.threads, Some(run), "the pane shows what runs");
+    chosen.options.threads = Some(999);
+    let (question, chosen) = ("你好".to_owned(), short(&chosen));
+    threads.workers.work(ModelTask::Ask { ask: AskKind::New, question, chosen, cancel: nothing() });
+    noticed(999);
 }
 
 #[test]

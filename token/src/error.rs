@@ -10,13 +10,16 @@ pub enum Error {
     #[error(transparent)]
     Gguf(#[from] gguf::Error),
     /// A key that every vocabulary needs is absent.
-    #[error("the file has no `{key}`: it holds no tokenizer")]
+    #[error("the file has no `{key}`: {}", lacking(key))]
     Missing {
         /// The metadata key.
         key: &'static str,
     },
     /// A tokenizer of another kind.
-    #[error("`{key}` is \"{found}\"; this program has the tokenizer of BLOOM (\"{wanted}\") only")]
+    #[error(
+        "`{key}` is {found:?}{}; this program has the tokenizer of BLOOM ({wanted:?}) only",
+        known(found)
+    )]
     Unsupported {
         /// The metadata key.
         key: &'static str,
@@ -24,6 +27,16 @@ pub enum Error {
         found: String,
         /// What it should say.
         wanted: &'static str,
+    },
+    /// A model whose texts all begin with a token that BLOOM's texts do not begin with.
+    #[error(
+        "`{key}` is true: every text of this model begins with a begin token, which this program does not \
+         add. If the model was trained without it, as BLOOM was, `huozi-convert FILE.gguf -t TYPE -o \
+         NEW.gguf --metadata {key}=false` writes a file that runs"
+    )]
+    AddBos {
+        /// The metadata key.
+        key: &'static str,
     },
     /// Two arrays that go together differ in length.
     #[error("{tokens} tokens, but {types} token types")]
@@ -102,4 +115,36 @@ pub enum Error {
     /// The added tokens are too many or too long to search for.
     #[error("the added tokens cannot be searched for: {0}")]
     Added(#[from] aho_corasick::BuildError),
+}
+
+impl Error {
+    /// [`Error::Unsupported`].
+    pub(crate) fn unsupported(key: &'static str, found: &str, wanted: &'static str) -> Self {
+        Self::Unsupported { key, found: found.to_owned(), wanted }
+    }
+}
+
+/// What a file without `key` lacks.
+fn lacking(key: &str) -> &'static str {
+    match key {
+        "tokenizer.ggml.tokens" => "it holds no tokenizer",
+        "tokenizer.ggml.merges" => {
+            "text cannot be tokenized without the merges; convert the checkpoint again"
+        }
+        "tokenizer.ggml.pre" => "how its tokenizer splits text is unknown",
+        _ => "which tokenizer it has is unknown",
+    }
+}
+
+/// What is known about another tokenizer, by its name in a GGUF file; with the comma in front.
+fn known(name: &str) -> &'static str {
+    match name {
+        "llama" | "spm" => ", a SentencePiece tokenizer as LLaMA has it",
+        "bert" => ", the WordPiece tokenizer of BERT",
+        "t5" => ", the Unigram tokenizer of T5",
+        "none" | "no_vocab" => ", no tokenizer at all",
+        "gpt-2" => ", GPT-2's way of splitting text (FLOR has it too)",
+        "viking" => ", BLOOM's way of splitting text with every digit apart",
+        _ => "",
+    }
 }

@@ -8,25 +8,29 @@
 //! token never becomes one.
 //!
 //! ```text
-//! {error, markers} <- vocabulary <- bpe <- tokenizer <- chat <- history
+//! {error, markers} <- parts <- vocabulary <- {added, bpe} <- tokenizer <- chat <- {history, usable}
 //! {decode_stream, vocabulary} <- text_stream
 //! ```
 #![forbid(unsafe_code)]
 
+mod added;
 pub mod bpe;
 pub mod chat;
 pub mod decode_stream;
 mod error;
 pub mod history;
 pub mod markers;
+pub mod parts;
 pub mod text_stream;
 mod tokenizer;
+pub mod usable;
 pub mod vocabulary;
 
 pub use chat::{ChatError, ChatFormat, Content, Message, Role};
 pub use decode_stream::DecodeStream;
 pub use error::Error;
 pub use history::{FittedPrompt, HistoryLimit, HistoryRule, PromptLimits};
+pub use parts::VocabularyParts;
 pub use text_stream::TextStream;
 pub use tokenizer::{Specials, TextPart, Tokenizer};
-pub use vocabulary::{TokenKind, Vocabulary, VocabularyParts};
+pub use vocabulary::{TokenKind, Vocabulary};

@@ -1,11 +1,14 @@
 //! Text to token ids and back.
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
 use huozi_quant::gguf::Meta;
 
+use crate::added::AddedTokens;
 use crate::bpe::{Bpe, Scratch, pieces};
 use crate::error::Error;
-use crate::vocabulary::{Lookup, Vocabulary, VocabularyParts};
+use crate::parts::VocabularyParts;
+use crate::vocabulary::{Lookup, Vocabulary};
+
+pub use crate::added::TextPart;
 
 /// What happens to control tokens spelled in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +24,7 @@ pub enum Specials {
 pub struct Tokenizer {
     vocab: Vocabulary,
     bpe: Bpe,
-    controls: AddedTokens,
-    user_defined: AddedTokens,
+    added: AddedTokens,
 }
 
 impl Tokenizer {
@@ -42,9 +44,8 @@ impl Tokenizer {
         let lookup = Lookup::new(&parts.tokens)?;
         let vocab = Vocabulary::new(parts)?;
         let bpe = Bpe::new(&vocab, &lookup, &parts.merges)?;
-        let controls = AddedTokens::new(&vocab, vocab.controls())?;
-        let user_defined = AddedTokens::new(&vocab, vocab.user_defined())?;
-        Ok(Self { vocab, bpe, controls, user_defined })
+        let added = AddedTokens::new(&vocab, parts.normalized.as_deref())?;
+        Ok(Self { vocab, bpe, added })
     }
 
     /// The vocabulary.
@@ -64,29 +65,37 @@ impl Tokenizer {
     /// Appends the ids of `text` to `ids`.
     pub fn encode_into(&self, text: &str, specials: Specials, ids: &mut Vec<u32>) {
         let mut scratch = Scratch::default();
-        match specials {
-            Specials::Plain => self.encode_plain(text, ids, &mut scratch),
-            Specials::Parse => self.controls.split(text, |part| match part {
-                TextPart::Token(id) => ids.push(id),
-                TextPart::Text(text) => self.encode_plain(text, ids, &mut scratch),
-            }),
-        }
-    }
-
-    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>, scratch: &mut Scratch) {
-        self.user_defined.split(text, |part| match part {
+        self.added.split(text, specials == Specials::Parse, &mut |part| match part {
             TextPart::Token(id) => ids.push(id),
             TextPart::Text(text) => {
                 for piece in pieces(text) {
-                    self.bpe.encode(piece.as_bytes(), ids, scratch);
+                    self.bpe.encode(piece.as_bytes(), ids, &mut scratch);
                 }
             }
         });
     }
 
     /// Calls `f` with every control token spelled in `text` and with the text between them, in order.
-    pub fn split_controls<'t>(&self, text: &'t str, f: impl FnMut(TextPart<'t>)) {
-        self.controls.split(text, f);
+    pub fn split_controls<'t>(&self, text: &'t str, mut f: impl FnMut(TextPart<'t>)) {
+        // The text not given to `f` yet, and where the parts have come to.
+        let (mut from, mut at) = (0, 0);
+        self.added.split(text, true, &mut |part| match part {
+            TextPart::Text(text) => at += text.len(),
+            TextPart::Token(id) => {
+                let begins = at;
+                at += self.vocab.bytes(id).len();
+                if self.vocab.kind(id).is_control() {
+                    if from < begins {
+                        f(TextPart::Text(&text[from..begins]));
+                    }
+                    f(TextPart::Token(id));
+                    from = at;
+                }
+            }
+        });
+        if from < text.len() {
+            f(TextPart::Text(&text[from..]));
+        }
     }
 
     /// The text of `ids`; bytes that are not UTF-8 become U+FFFD. Control tokens are spelled out if
@@ -102,54 +111,6 @@ impl Tokenizer {
         match String::from_utf8(bytes) {
             Ok(text) => text,
             Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
-        }
-    }
-}
-
-/// A part of a text that was split at added tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TextPart<'t> {
-    /// A spelled token.
-    Token(u32),
-    /// Text between two spelled tokens; never empty.
-    Text(&'t str),
-}
-
-/// Finds added tokens in text: the leftmost match, of several there the longest.
-struct AddedTokens {
-    search: Option<AhoCorasick>,
-    ids: Vec<u32>,
-}
-
-impl AddedTokens {
-    fn new(vocab: &Vocabulary, ids: &[u32]) -> Result<Self, Error> {
-        // An empty pattern would match everywhere.
-        let ids: Vec<u32> = ids.iter().copied().filter(|&id| !vocab.bytes(id).is_empty()).collect();
-        let search = if ids.is_empty() {
-            None
-        } else {
-            Some(
-                AhoCorasickBuilder::new()
-                    .match_kind(MatchKind::LeftmostLongest)
-                    .build(ids.iter().map(|&id| vocab.bytes(id)))?,
-            )
-        };
-        Ok(Self { search, ids })
-    }
-
-    fn split<'t>(&self, text: &'t str, mut f: impl FnMut(TextPart<'t>)) {
-        let mut at = 0;
-        if let Some(search) = &self.search {
-            for found in search.find_iter(text) {
-                if at < found.start() {
-                    f(TextPart::Text(&text[at..found.start()]));
-                }
-                f(TextPart::Token(self.ids[found.pattern().as_usize()]));
-                at = found.end();
-            }
-        }
-        if at < text.len() {
-            f(TextPart::Text(&text[at..]));
         }
     }
 }

@@ -1,16 +1,15 @@
 //! The tokens of a model: their bytes, kinds and special ids.
 //!
-//! In: the `tokenizer.ggml.*` arrays of a GGUF file. Out: bytes per id, the masks and lists that
+//! In: the parts of a vocabulary. Out: bytes per id, the masks and lists that
 //! sampling and stopping need. All bytes lie in one arena; no token owns an allocation.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use huozi_quant::gguf::Meta;
-
 use crate::error::Error;
 use crate::markers;
+use crate::parts::{BOS, END_IDS, EOS, EOT, PAD, SUPPRESS, UNK, VocabularyParts};
 
 /// What a token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,73 +36,6 @@ impl TokenKind {
     }
 }
 
-/// A vocabulary as a GGUF file spells it, borrowed; the seam for tests and tools without a file.
-#[derive(Clone, Debug, Default)]
-pub struct VocabularyParts<'a> {
-    /// `tokenizer.ggml.tokens`: normal tokens in GPT-2's printable alphabet, all others as they are.
-    pub tokens: Vec<&'a str>,
-    /// `tokenizer.ggml.token_type`, one per token.
-    pub types: Vec<i64>,
-    /// `tokenizer.ggml.merges`, the earlier the stronger, each "a b".
-    pub merges: Vec<&'a str>,
-    /// `tokenizer.ggml.suppress_tokens`.
-    pub suppress: Vec<i64>,
-    /// `tokenizer.ggml.bos_token_id`.
-    pub bos: Option<u64>,
-    /// `tokenizer.ggml.eos_token_id`.
-    pub eos: Option<u64>,
-    /// `tokenizer.ggml.eot_token_id`.
-    pub eot: Option<u64>,
-    /// `tokenizer.ggml.unknown_token_id`.
-    pub unk: Option<u64>,
-    /// `tokenizer.ggml.padding_token_id`.
-    pub pad: Option<u64>,
-}
-
-const MODEL: &str = "tokenizer.ggml.model";
-const PRE: &str = "tokenizer.ggml.pre";
-const TOKENS: &str = "tokenizer.ggml.tokens";
-const TYPES: &str = "tokenizer.ggml.token_type";
-const MERGES: &str = "tokenizer.ggml.merges";
-const SUPPRESS: &str = "tokenizer.ggml.suppress_tokens";
-const BOS: &str = "tokenizer.ggml.bos_token_id";
-const EOS: &str = "tokenizer.ggml.eos_token_id";
-const EOT: &str = "tokenizer.ggml.eot_token_id";
-const UNK: &str = "tokenizer.ggml.unknown_token_id";
-const PAD: &str = "tokenizer.ggml.padding_token_id";
-const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
-
-impl<'a> VocabularyParts<'a> {
-    /// Reads the arrays; checks that the tokenizer is BLOOM's and nothing is absent.
-    ///
-    /// # Errors
-    /// A missing key, a wrong type, another kind of tokenizer.
-    pub fn from_gguf(meta: Meta<'a>) -> Result<Self, Error> {
-        for (key, wanted) in [(MODEL, "gpt2"), (PRE, "bloom")] {
-            let found = meta.str(key)?.ok_or(Error::Missing { key })?;
-            if found != wanted {
-                return Err(Error::Unsupported { key, found: found.to_owned(), wanted });
-            }
-        }
-        // BLOOM's texts begin without one; a model trained otherwise would silently get prompts it does not
-        // know.
-        if meta.bool(ADD_BOS)?.unwrap_or(false) {
-            return Err(Error::Unsupported { key: ADD_BOS, found: "true".into(), wanted: "false" });
-        }
-        Ok(Self {
-            tokens: meta.strings(TOKENS)?.ok_or(Error::Missing { key: TOKENS })?.iter().collect(),
-            types: meta.ints(TYPES)?.ok_or(Error::Missing { key: TYPES })?.iter().collect(),
-            merges: meta.strings(MERGES)?.ok_or(Error::Missing { key: MERGES })?.iter().collect(),
-            suppress: meta.ints(SUPPRESS)?.map(|a| a.iter().collect()).unwrap_or_default(),
-            bos: meta.uint(BOS)?,
-            eos: meta.uint(EOS)?,
-            eot: meta.uint(EOT)?,
-            unk: meta.uint(UNK)?,
-            pad: meta.uint(PAD)?,
-        })
-    }
-}
-
 /// The tokens of a model.
 #[derive(Debug)]
 pub struct Vocabulary {
@@ -120,6 +52,9 @@ pub struct Vocabulary {
     eot: Option<u32>,
     unk: Option<u32>,
     pad: Option<u32>,
+    /// In id order.
+    stops: Vec<u32>,
+    warnings: Vec<String>,
 }
 
 impl Vocabulary {
@@ -180,7 +115,12 @@ impl Vocabulary {
                 }
             },
         };
-        Ok(Self {
+        let mut stops = Vec::new();
+        for &id in &parts.ends {
+            let outside = Error::SpecialId { key: END_IDS, id, n_vocab: n };
+            stops.push(u32::try_from(id).ok().filter(|&id| (id as usize) < n).ok_or(outside)?);
+        }
+        let mut vocab = Self {
             arena,
             starts,
             kinds,
@@ -192,7 +132,20 @@ impl Vocabulary {
             eot: special(EOT, parts.eot)?,
             unk: special(UNK, parts.unk)?,
             pad: special(PAD, parts.pad)?,
-        })
+            stops,
+            warnings: parts.warnings.clone(),
+        };
+        let spelled = [markers::BEGIN, markers::END, "</s>"].map(|text| vocab.control(text));
+        vocab.stops.extend(spelled.into_iter().flatten().chain(vocab.eos).chain(vocab.eot));
+        vocab.stops.sort_unstable();
+        vocab.stops.dedup();
+        Ok(vocab)
+    }
+
+    /// What was assumed about the file or ignored in it, one sentence each: for the user, once.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Number of tokens, those without a meaning included.
@@ -270,17 +223,11 @@ impl Vocabulary {
         Arc::clone(&self.never)
     }
 
-    /// The ids that end an answer: end of text, end of turn, and Huozi's two markers and `</s>`
-    /// where they are control tokens. In id order, each once.
+    /// The ids that end an answer: end of text, end of turn, the other end tokens of the file, and Huozi's
+    /// two markers and `</s>` where they are control tokens. In id order, each once.
     #[must_use]
     pub fn stop_ids(&self) -> Vec<u32> {
-        let spelled = [markers::BEGIN, markers::END, "</s>"];
-        let mut ids: Vec<u32> = spelled.iter().filter_map(|s| self.control(s)).collect();
-        ids.extend(self.eos);
-        ids.extend(self.eot);
-        ids.sort_unstable();
-        ids.dedup();
-        ids
+        self.stops.clone()
     }
 }
 

@@ -34,7 +34,17 @@ pub(super) enum Global {
     RebuildTensor,
     RebuildParameter,
     Storage(StorageKind),
+    /// `torch.Size`, which trainers keep beside the tensors.
+    Size,
+    /// `torch.device`, the same.
+    Device,
+    /// `torch.float16` and the like, the same.
+    Dtype,
 }
+
+/// Types of numbers that a pickle may name.
+const DTYPES: [&str; 10] =
+    ["bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "uint8"];
 
 impl Global {
     /// The global, if it is one of these.
@@ -43,6 +53,9 @@ impl Global {
             ("collections", "OrderedDict") => Some(Global::OrderedDict),
             ("torch._utils", "_rebuild_tensor_v2") => Some(Global::RebuildTensor),
             ("torch._utils", "_rebuild_parameter") => Some(Global::RebuildParameter),
+            ("torch", "Size") => Some(Global::Size),
+            ("torch", "device") => Some(Global::Device),
+            ("torch", name) if DTYPES.contains(&name) => Some(Global::Dtype),
             ("torch", class) => KINDS.iter().find(|k| k.class == class).map(|&k| Global::Storage(k)),
             _ => None,
         }

@@ -52,6 +52,25 @@ pub struct Checkpoint {
     tensors: Vec<SourceTensor>,
     places: Vec<Place>,
     names: HashMap<String, usize>,
+    absent: Vec<AbsentTensor>,
+    objects: Vec<String>,
+}
+
+/// A tensor that an index names and that no file has.
+#[derive(Clone, Debug)]
+pub struct AbsentTensor {
+    /// Its name.
+    pub name: String,
+    index: String,
+    shard: String,
+}
+
+impl AbsentTensor {
+    /// The error for one that is needed.
+    pub(crate) fn refuse(&self) -> Error {
+        let expected = format!("tensor {} in {}", shown(&self.name), shown(&self.shard));
+        Error::layout(&self.index, expected, "it in no shard")
+    }
 }
 
 impl Checkpoint {
@@ -102,9 +121,15 @@ impl Checkpoint {
         }
         // Mapped for its header only; rows are read by range as those of other layouts.
         let reader = Reader::open(path, How::Map)?;
+        let mut inputs = vec![input];
+        for part in &reader.parts()[1..] {
+            inputs.push(Input::open(part.path())?);
+        }
         let (mut tensors, mut places) = (Vec::new(), Vec::new());
         for t in reader.tensors() {
-            let shape: Vec<u64> = t.dims.iter().rev().copied().collect();
+            // Dimensions of 1 at the end, which some programs write, say nothing.
+            let ones = t.dims.iter().skip(1).rev().take_while(|&&n| n == 1).count();
+            let shape: Vec<u64> = t.dims[..t.dims.len() - ones].iter().rev().copied().collect();
             let dtype = match t.format {
                 Format::F32 => Dtype::F32,
                 Format::F16 => Dtype::F16,
@@ -114,23 +139,38 @@ impl Checkpoint {
             // The reader has checked that shape and bytes agree and lie in the file.
             let storage = rows::product(&shape).unwrap_or(0);
             let strides = rows::contiguous(&shape);
-            places.push(Place { input: 0, base: t.offset, storage, first: 0, strides, sum: None });
+            places.push(Place { input: t.part, base: t.offset, storage, first: 0, strides, sum: None });
             tensors.push(SourceTensor {
                 name: t.name.clone(),
                 shape,
                 dtype,
-                file: reader.name().into(),
+                file: reader.parts()[t.part].name().into(),
                 bytes: t.bytes,
+            });
+        }
+        // Listed, not readable.
+        for t in reader.foreign() {
+            let shape: Vec<u64> = t.dims.iter().rev().copied().collect();
+            let strides = rows::contiguous(&shape);
+            places.push(Place { input: t.part, base: 0, storage: 0, first: 0, strides, sum: None });
+            tensors.push(SourceTensor {
+                name: t.name.clone(),
+                shape,
+                dtype: Dtype::Other(t.type_name.into()),
+                file: reader.parts()[t.part].name().into(),
+                bytes: 0,
             });
         }
         let names = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         Ok(Self {
             name: reader.name().into(),
             origin: Origin::Gguf(reader),
-            inputs: vec![input],
+            inputs,
             tensors,
             places,
             names,
+            absent: Vec::new(),
+            objects: Vec::new(),
         })
     }
 
@@ -138,13 +178,20 @@ impl Checkpoint {
         let shards = index::find(&folder)?;
         let (mut inputs, mut tensors, mut places) = (Vec::new(), Vec::<SourceTensor>::new(), Vec::new());
         let mut names: HashMap<String, usize> = HashMap::new();
+        let mut objects = Vec::new();
         for (number, file) in shards.files.iter().enumerate() {
             let Some(input) = folder.open(file)? else {
                 let by = shards.index.as_ref().map_or(folder.name(), |index| index.file.clone());
                 return Err(Error::layout(by, format!("shard {} beside it", shown(file)), "no such file"));
             };
-            let list = if shards.torch { torch::list } else { safetensors::list };
-            for Entry { tensor, place } in list(&input, number)? {
+            let entries = if shards.torch {
+                let (entries, mut others) = torch::list(&input, number)?;
+                objects.append(&mut others);
+                entries
+            } else {
+                safetensors::list(&input, number)?
+            };
+            for Entry { tensor, place } in entries {
                 if let Some(first) = names.insert(tensor.name.clone(), tensors.len()) {
                     let expected = format!("tensor {} in one shard", shown(&tensor.name));
                     return Err(Error::layout(
@@ -162,17 +209,21 @@ impl Checkpoint {
             }
             inputs.push(input);
         }
+        let mut absent = Vec::new();
         if let Some(index) = shards.index {
-            for (tensor, file) in &index.map {
-                let found = names.get(tensor).map(|&i: &usize| &shards.files[places[i].input]);
-                if found != Some(file) {
-                    let expected = format!("tensor {} in {}", shown(tensor), shown(file));
-                    let found = found.map_or("it in no shard".into(), |f| format!("it in {}", shown(f)));
-                    return Err(Error::layout(index.file, expected, found));
+            for (tensor, shard) in index.map {
+                match names.get(&tensor).map(|&i: &usize| &shards.files[places[i].input]) {
+                    Some(file) if *file == shard => {}
+                    Some(file) => {
+                        let expected = format!("tensor {} in {}", shown(&tensor), shown(&shard));
+                        return Err(Error::layout(index.file, expected, format!("it in {}", shown(file))));
+                    }
+                    None => absent.push(AbsentTensor { name: tensor, index: index.file.clone(), shard }),
                 }
             }
         }
-        Ok(Self { name: folder.name(), origin: Origin::Folder(folder), inputs, tensors, places, names })
+        let (name, origin) = (folder.name(), Origin::Folder(folder));
+        Ok(Self { name, origin, inputs, tensors, places, names, absent, objects })
     }
 
     /// The directory or file, for messages.
@@ -191,6 +242,16 @@ impl Checkpoint {
     /// Every tensor, shard by shard, in the order of the file.
     pub fn tensors(&self) -> &[SourceTensor] {
         &self.tensors
+    }
+
+    /// Tensors that the index names and no file has: the caller knows whether they are needed.
+    pub fn absent(&self) -> &[AbsentTensor] {
+        &self.absent
+    }
+
+    /// Names of the entries of a pickled state dict that hold no tensor.
+    pub fn objects(&self) -> &[String] {
+        &self.objects
     }
 
     /// The number of the tensor with this name.

@@ -30,10 +30,12 @@ pub(super) struct Index {
     pub map: Vec<(String, String)>,
 }
 
-/// Finds the weight files; safetensors before pickles.
+/// Finds the weight files; safetensors before pickles. Other files of a trainer do not matter.
 pub(super) fn find(folder: &Folder) -> Result<Shards, Error> {
     let names = folder.names()?;
     let has = |name: &str| names.iter().any(|n| n == name);
+    // An index whose shards were not downloaded, where the other format was.
+    let mut without_files = None;
     for (single, torch) in [("model.safetensors", false), ("pytorch_model.bin", true)] {
         if has(single) {
             return Ok(Shards { files: vec![single.into()], torch, index: None });
@@ -42,11 +44,19 @@ pub(super) fn find(folder: &Folder) -> Result<Shards, Error> {
         if let Some(input) = if has(&index) { folder.open(&index)? } else { None } {
             let index = read(&input)?;
             let files: BTreeSet<_> = index.map.iter().map(|(_, file)| file.clone()).collect();
-            return Ok(Shards { files: files.into_iter().collect(), torch, index: Some(index) });
+            let there = files.iter().any(|file| has(file));
+            let shards = Shards { files: files.into_iter().collect(), torch, index: Some(index) };
+            if there {
+                return Ok(shards);
+            }
+            without_files = without_files.or(Some(shards));
         }
         if let Some(files) = unindexed(folder, &names, if torch { "bin" } else { "safetensors" })? {
             return Ok(Shards { files, torch, index: None });
         }
+    }
+    if let Some(shards) = without_files {
+        return Ok(shards);
     }
     Err(Error::layout(
         folder.name(),

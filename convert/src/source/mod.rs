@@ -19,9 +19,10 @@ mod rows;
 mod safetensors;
 mod tensor;
 mod torch;
+mod values;
 mod zip;
 
-pub use checkpoint::{Checkpoint, CheckpointKind};
+pub use checkpoint::{AbsentTensor, Checkpoint, CheckpointKind};
 pub use dtype::Dtype;
 pub use error::{Error, shown};
 pub(crate) use error::{quoted, shown_json};

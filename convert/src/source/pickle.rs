@@ -3,14 +3,14 @@
 //!
 //! In come the bytes of `data.pkl`, out go the named tensors with their storages' keys. Opcodes and globals
 //! outside the lists below are refused by name and offset before anything else happens; a global is a value
-//! of [`Global`], there is nothing that could be called. Values are numbers into one list of nodes: sharing
-//! costs nothing, a cycle is harmless, and dropping does not recurse.
+//! of [`Global`], there is nothing that could be called.
 
 use std::collections::HashMap;
 
-use super::allowed::{Global, StorageKind, opcode_name};
+use super::allowed::{Global, opcode_name};
 use super::error::{Error, shown};
 use super::limits::{MAX_DIMS, MAX_TENSORS};
+use super::values::{Heap, Node, Storage, Tensor, Value};
 
 // A tensor takes some 40 opcodes, 6 objects and 10 memo entries. These caps hold the memory of the worst
 // pickle near 200 MB, and a small file cannot come near them.
@@ -19,53 +19,20 @@ const MAX_NODES: usize = 1 << 19;
 const MAX_STACK: usize = 1 << 16;
 const MAX_MEMO: usize = 1 << 19;
 const MAX_STRING: usize = 1 << 20;
+/// Dicts around a state dict at most, e.g. `{"state_dict": {"module": {...}}}`.
+const MAX_WRAPPERS: usize = 4;
 
-/// A tensor as the pickle describes it. Nothing is checked against the archive yet.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Tensor<'a> {
-    /// Offset of the call that builds it.
-    pub at: u64,
-    pub storage: Storage<'a>,
-    /// First element in the storage.
-    pub offset: u64,
-    pub shape: Vec<u64>,
-    pub strides: Vec<u64>,
-}
-
-/// A storage: a member of the archive.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Storage<'a> {
-    /// Offset of the opcode that names it.
-    pub at: u64,
-    pub kind: StorageKind,
-    pub key: &'a str,
-    /// Elements.
-    pub count: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Value<'a> {
-    None,
-    Bool,
-    Int(i64),
-    Float,
-    Str(&'a str),
-    Global(Global),
-    /// Of type [`Node`], by number.
-    Node(usize),
-}
-
+/// What a state dict holds.
 #[derive(Debug)]
-enum Node<'a> {
-    Tuple(Vec<Value<'a>>),
-    List(Vec<Value<'a>>),
-    Dict { ordered: bool, items: Vec<(Value<'a>, Value<'a>)> },
-    Storage(Storage<'a>),
-    Tensor(Box<Tensor<'a>>),
+pub(super) struct StateDict<'a> {
+    /// Names and tensors, in their order.
+    pub tensors: Vec<(&'a str, Tensor<'a>)>,
+    /// Entries that hold something else (a number of steps, a configuration): what they are called.
+    pub others: Vec<String>,
 }
 
-/// The tensors of a state dict, in its order. `file`: name of the pickle, for messages.
-pub(super) fn state_dict<'a>(file: &str, bytes: &'a [u8]) -> Result<Vec<(&'a str, Tensor<'a>)>, Error> {
+/// The tensors of a state dict. `file`: name of the pickle, for messages.
+pub(super) fn state_dict<'a>(file: &str, bytes: &'a [u8]) -> Result<StateDict<'a>, Error> {
     let mut machine = Machine {
         file,
         bytes,
@@ -74,7 +41,7 @@ pub(super) fn state_dict<'a>(file: &str, bytes: &'a [u8]) -> Result<Vec<(&'a str
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
-        nodes: Vec::new(),
+        heap: Heap(Vec::new()),
     };
     let top = machine.run()?;
     machine.tensors(top)
@@ -91,7 +58,7 @@ struct Machine<'a, 'f> {
     /// Heights of the stack.
     marks: Vec<usize>,
     memo: HashMap<u32, Value<'a>>,
-    nodes: Vec<Node<'a>>,
+    heap: Heap<'a>,
 }
 
 impl<'a> Machine<'a, '_> {
@@ -205,7 +172,7 @@ impl<'a> Machine<'a, '_> {
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
                     let (Value::Str(module), Value::Str(name)) = (module, name) else {
-                        let found = format!("{} and {}", self.kind(module), self.kind(name));
+                        let found = format!("{} and {}", self.heap.kind(module), self.heap.kind(name));
                         return Err(self.wrong("two strings for a global", found));
                     };
                     self.global(module, name)?;
@@ -283,11 +250,11 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn push_node(&mut self, node: Node<'a>) -> Result<(), Error> {
-        if self.nodes.len() == MAX_NODES {
+        if self.heap.0.len() == MAX_NODES {
             return Err(self.wrong(format!("at most {MAX_NODES} objects"), "more"));
         }
-        self.nodes.push(node);
-        self.push(Value::Node(self.nodes.len() - 1))
+        self.heap.0.push(node);
+        self.push(Value::Node(self.heap.0.len() - 1))
     }
 
     /// What lies above the last mark is in reach, no more.
@@ -322,12 +289,12 @@ impl<'a> Machine<'a, '_> {
     fn append(&mut self, new: Vec<Value<'a>>) -> Result<(), Error> {
         let top = self.top()?;
         if let Value::Node(n) = top
-            && let Node::List(items) = &mut self.nodes[n]
+            && let Node::List(items) = &mut self.heap.0[n]
         {
             items.extend(new);
             return Ok(());
         }
-        Err(self.wrong("a list to append to", self.kind(top)))
+        Err(self.wrong("a list to append to", self.heap.kind(top)))
     }
 
     fn set(&mut self, new: Vec<Value<'a>>) -> Result<(), Error> {
@@ -336,12 +303,12 @@ impl<'a> Machine<'a, '_> {
             return Err(self.wrong("pairs of key and value", format!("{} values", new.len())));
         }
         if let Value::Node(n) = top
-            && let Node::Dict { items, .. } = &mut self.nodes[n]
+            && let Node::Dict { items, .. } = &mut self.heap.0[n]
         {
             items.extend(new.chunks_exact(2).map(|pair| (pair[0], pair[1])));
             return Ok(());
         }
-        Err(self.wrong("a dict to set keys of", self.kind(top)))
+        Err(self.wrong("a dict to set keys of", self.heap.kind(top)))
     }
 
     fn put(&mut self, n: u32) -> Result<(), Error> {
@@ -377,44 +344,54 @@ impl<'a> Machine<'a, '_> {
                 Value::Str(_),
                 Value::Int(count),
             ],
-        ) = self.as_tuple(id)
+        ) = self.heap.as_tuple(id)
             && let Ok(count) = u64::try_from(*count)
         {
             let storage = Storage { at: self.op as u64, kind: *kind, key, count };
             return self.push_node(Node::Storage(storage));
         }
-        Err(self.wrong(expected, self.kind(id)))
+        Err(self.wrong(expected, self.heap.kind(id)))
     }
 
     fn reduce(&mut self) -> Result<(), Error> {
         let (args, callee) = (self.pop()?, self.pop()?);
         let Value::Global(global) = callee else {
-            return Err(self.refused(format!("a call of {}", self.kind(callee))));
+            return Err(self.refused(format!("a call of {}", self.heap.kind(callee))));
         };
-        let Some(items) = self.as_tuple(args) else {
-            return Err(self.wrong("a tuple of arguments", self.kind(args)));
+        let Some(items) = self.heap.as_tuple(args) else {
+            return Err(self.wrong("a tuple of arguments", self.heap.kind(args)));
         };
         match global {
             Global::OrderedDict if items.is_empty() => {
                 self.push_node(Node::Dict { ordered: true, items: Vec::new() })
             }
-            Global::OrderedDict => Err(self.wrong("OrderedDict()", self.kinds(items))),
+            Global::OrderedDict => Err(self.wrong("OrderedDict()", self.heap.kinds(items))),
             Global::RebuildTensor => {
                 let tensor = self.rebuild_tensor(items).ok_or_else(|| {
                     let expected =
                         "_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, no hooks)";
-                    self.wrong(expected, self.kinds(items))
+                    self.wrong(expected, self.heap.kinds(items))
                 })?;
                 self.push_node(Node::Tensor(Box::new(tensor)))
             }
             Global::RebuildParameter => match *items {
-                [data, Value::Bool, hooks] if self.as_tensor(data).is_some() && self.is_nothing(hooks) => {
+                [data, Value::Bool, hooks]
+                    if self.heap.as_tensor(data).is_some() && self.heap.is_nothing(hooks) =>
+                {
                     self.push(data)
                 }
                 _ => {
-                    Err(self.wrong("_rebuild_parameter(tensor, requires_grad, no hooks)", self.kinds(items)))
+                    Err(self
+                        .wrong("_rebuild_parameter(tensor, requires_grad, no hooks)", self.heap.kinds(items)))
                 }
             },
+            // A shape is the tuple it is made of; a device says nothing about a tensor here.
+            Global::Size => match *items {
+                [sizes] if self.heap.as_tuple(sizes).is_some() => self.push(sizes),
+                _ => Err(self.wrong("torch.Size(a tuple)", self.heap.kinds(items))),
+            },
+            Global::Device => self.push(Value::None),
+            Global::Dtype => Err(self.refused("a call of a type of numbers".into())),
             Global::Storage(kind) => Err(self.refused(format!("a call of torch.{}", kind.class))),
         }
     }
@@ -423,13 +400,13 @@ impl<'a> Machine<'a, '_> {
         let (fixed, metadata) = args.split_at_checked(6)?;
         let [storage, Value::Int(offset), size, stride, Value::Bool, hooks] = *fixed else { return None };
         let Value::Node(storage) = storage else { return None };
-        let Node::Storage(storage) = &self.nodes[storage] else { return None };
+        let Node::Storage(storage) = &self.heap.0[storage] else { return None };
         let no_metadata = match *metadata {
             [] => true,
-            [value] => self.is_nothing(value),
+            [value] => self.heap.is_nothing(value),
             _ => false,
         };
-        if !self.is_nothing(hooks) || !no_metadata {
+        if !self.heap.is_nothing(hooks) || !no_metadata {
             return None;
         }
         let (shape, strides) = (self.sizes(size)?, self.sizes(stride)?);
@@ -439,7 +416,7 @@ impl<'a> Machine<'a, '_> {
 
     /// A tuple of integers that are not negative, as many as a tensor may have dimensions.
     fn sizes(&self, value: Value<'a>) -> Option<Vec<u64>> {
-        let items = self.as_tuple(value).filter(|items| items.len() <= MAX_DIMS)?;
+        let items = self.heap.as_tuple(value).filter(|items| items.len() <= MAX_DIMS)?;
         let size = |v: &Value<'_>| if let Value::Int(n) = v { u64::try_from(*n).ok() } else { None };
         items.iter().map(size).collect()
     }
@@ -450,12 +427,16 @@ impl<'a> Machine<'a, '_> {
         let target = self.top()?;
         let is_dict = |value, must: bool| {
             let Value::Node(n) = value else { return false };
-            matches!(self.nodes[n], Node::Dict { ordered, .. } if ordered || !must)
+            matches!(self.heap.0[n], Node::Dict { ordered, .. } if ordered || !must)
         };
         if is_dict(target, true) && is_dict(state, false) {
             return Ok(());
         }
-        Err(self.refused(format!("setting the state of {} from {}", self.kind(target), self.kind(state))))
+        Err(self.refused(format!(
+            "setting the state of {} from {}",
+            self.heap.kind(target),
+            self.heap.kind(state)
+        )))
     }
 
     fn stop(&mut self) -> Result<Value<'a>, Error> {
@@ -471,21 +452,27 @@ impl<'a> Machine<'a, '_> {
         Ok(top)
     }
 
-    /// Names and tensors of the dict `top`, or of the state dict one level below it.
-    fn tensors(&self, top: Value<'a>) -> Result<Vec<(&'a str, Tensor<'a>)>, Error> {
+    /// Names and tensors of the dict `top`, or of a state dict in it that a trainer saved with other things.
+    fn tensors(&self, top: Value<'a>) -> Result<StateDict<'a>, Error> {
         let expected = "a dict of tensors (a state dict)";
-        let Some(mut items) = self.as_dict(top) else {
-            return Err(self.wrong(expected, self.kind(top)));
+        let Some(mut items) = self.heap.as_dict(top) else {
+            return Err(self.wrong(expected, self.heap.kind(top)));
         };
-        if !items.iter().any(|(_, value)| self.as_tensor(*value).is_some()) {
+        let has_tensors = |items: &[(Value<'a>, Value<'a>)]| {
+            items.iter().any(|(_, value)| self.heap.as_tensor(*value).is_some())
+        };
+        for _ in 0..MAX_WRAPPERS {
             let wrappers = items.iter().filter_map(|(key, value)| match key {
-                Value::Str("state_dict" | "model" | "module") => self.as_dict(*value),
+                Value::Str("state_dict" | "model_state_dict" | "model" | "module") => {
+                    self.heap.as_dict(*value)
+                }
                 _ => None,
             });
-            let wrapped: Vec<_> = wrappers.collect();
+            // Tensors beside a state dict are not the model's: the state of a random number generator.
+            let wrapped: Vec<_> = wrappers.filter(|dict| has_tensors(dict) || !has_tensors(items)).collect();
             match wrapped[..] {
                 [one] => items = one,
-                [] => {}
+                [] => break,
                 _ => return Err(self.wrong(expected, format!("{} state dicts in one", wrapped.len()))),
             }
         }
@@ -495,88 +482,21 @@ impl<'a> Machine<'a, '_> {
             return Err(self.wrong(expected, items.len().to_string()));
         }
         let mut seen = std::collections::HashSet::new();
-        let mut out = Vec::with_capacity(items.len());
+        let mut out = StateDict { tensors: Vec::with_capacity(items.len()), others: Vec::new() };
         for (key, value) in items {
-            let (Value::Str(name), Some(tensor)) = (key, self.as_tensor(*value)) else {
-                let key = if let Value::Str(name) = key { shown(name) } else { self.kind(*key).into() };
-                return Err(self.wrong(expected, format!("{} under {key}", self.kind(*value))));
+            let (Value::Str(name), Some(tensor)) = (key, self.heap.as_tensor(*value)) else {
+                let key = if let Value::Str(name) = key { shown(name) } else { self.heap.kind(*key).into() };
+                out.others.push(format!("{} under {key}", self.heap.kind(*value)));
+                continue;
             };
             if !seen.insert(*name) {
                 return Err(self.wrong("each tensor once", format!("{} twice", shown(name))));
             }
-            out.push((*name, tensor.clone()));
+            out.tensors.push((*name, tensor.clone()));
         }
-        Ok(out)
-    }
-
-    fn as_tuple(&self, value: Value<'_>) -> Option<&[Value<'a>]> {
-        match value {
-            Value::Node(n) => {
-                if let Node::Tuple(items) = &self.nodes[n] {
-                    Some(items)
-                } else {
-                    None
-                }
-            }
-            _ => None,
+        match out.others.first() {
+            Some(other) if out.tensors.is_empty() => Err(self.wrong(expected, other)),
+            _ => Ok(out),
         }
-    }
-
-    fn as_dict(&self, value: Value<'_>) -> Option<&[(Value<'a>, Value<'a>)]> {
-        match value {
-            Value::Node(n) => {
-                if let Node::Dict { items, .. } = &self.nodes[n] {
-                    Some(items)
-                } else {
-                    None
-                }
-            }
-            _ => None,
-        }
-    }
-
-    fn as_tensor(&self, value: Value<'_>) -> Option<&Tensor<'a>> {
-        match value {
-            Value::Node(n) => {
-                if let Node::Tensor(tensor) = &self.nodes[n] {
-                    Some(tensor)
-                } else {
-                    None
-                }
-            }
-            _ => None,
-        }
-    }
-
-    /// None or an empty dict.
-    fn is_nothing(&self, value: Value<'_>) -> bool {
-        matches!(value, Value::None) || self.as_dict(value).is_some_and(<[_]>::is_empty)
-    }
-
-    fn kind(&self, value: Value<'_>) -> &'static str {
-        match value {
-            Value::None => "None",
-            Value::Bool => "a bool",
-            Value::Int(_) => "an integer",
-            Value::Float => "a float",
-            Value::Str(_) => "a string",
-            Value::Global(_) => "a global",
-            Value::Node(n) => match self.nodes[n] {
-                Node::Tuple(_) => "a tuple",
-                Node::List(_) => "a list",
-                Node::Dict { ordered: false, .. } => "a dict",
-                Node::Dict { ordered: true, .. } => "an OrderedDict",
-                Node::Storage(_) => "a storage",
-                Node::Tensor(_) => "a tensor",
-            },
-        }
-    }
-
-    fn kinds(&self, values: &[Value<'_>]) -> String {
-        let mut kinds: Vec<_> = values.iter().take(8).map(|v| self.kind(*v)).collect();
-        if values.len() > 8 {
-            kinds.push("…");
-        }
-        format!("({})", kinds.join(", "))
     }
 }

@@ -10,8 +10,9 @@ use super::{pickle, zip};
 /// The pickle of a shard of the largest BLOOM has some 100 KB.
 const MAX_PICKLE_BYTES: u64 = 32 << 20;
 
-/// Lists the tensors of `input`, which is number `index` of the checkpoint.
-pub(super) fn list(input: &Input, index: usize) -> Result<Vec<Entry>, Error> {
+/// Lists the tensors of `input`, which is number `index` of the checkpoint, and the names of entries that hold
+/// no tensor.
+pub(super) fn list(input: &Input, index: usize) -> Result<(Vec<Entry>, Vec<String>), Error> {
     let file = input.name();
     if !zip::is_zip(input)? {
         return Err(Error::format(
@@ -45,7 +46,7 @@ pub(super) fn list(input: &Input, index: usize) -> Result<Vec<Entry>, Error> {
         let (expected, found) = (format!("CRC-32 {:08x}", member.crc), format!("{crc:08x}"));
         return Err(Error::format(&name, 0, expected, found));
     }
-    let state = pickle::state_dict(&name, &bytes)?;
+    let pickle::StateDict { tensors: state, others } = pickle::state_dict(&name, &bytes)?;
     let mut entries = Vec::with_capacity(state.len());
     for (tensor, t) in state {
         let storage = t.storage;
@@ -82,5 +83,5 @@ pub(super) fn list(input: &Input, index: usize) -> Result<Vec<Entry>, Error> {
         let tensor = SourceTensor { name: tensor.into(), shape: t.shape, dtype, file: file.into(), bytes };
         entries.push(Entry { tensor, place });
     }
-    Ok(entries)
+    Ok((entries, others))
 }

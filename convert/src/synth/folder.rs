@@ -5,18 +5,22 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use huozi_quant::output;
+
 use crate::error::Error;
 
-/// Refuses a folder that has entries, and anything that is no folder.
-pub(super) fn refuse_full(dir: &Path) -> Result<(), Error> {
-    match fs::symlink_metadata(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io(dir, "stat")(e)),
-        Ok(meta) if !meta.is_dir() => Err(Error::Usage(format!("{} is not a directory", dir.display()))),
-        Ok(_) => match fs::read_dir(dir).map_err(Error::io(dir, "list"))?.next() {
-            None => Ok(()),
-            Some(_) => Err(Error::Usage(format!("{} is not empty; name a new directory", dir.display()))),
-        },
+/// The folder that `dir` stands for, behind symbolic links. Refuses one that has entries, and anything that is
+/// no folder.
+pub(super) fn target(dir: &Path) -> Result<PathBuf, Error> {
+    let found = output::directory(dir)?;
+    if found.metadata.is_none() {
+        return Ok(found.path);
+    }
+    // The folder itself is replaced by a rename, so a link to it has to be resolved.
+    let dir = dir.canonicalize().map_err(Error::io(dir, "find the directory"))?;
+    match fs::read_dir(&dir).map_err(Error::io(&dir, "list"))?.next() {
+        None => Ok(dir),
+        Some(_) => Err(Error::Usage(format!("{} is not empty; name a new directory", dir.display()))),
     }
 }
 

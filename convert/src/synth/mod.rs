@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::names::hf_name;
 use crate::progress::Progress;
 use crate::report::displayed;
-use folder::{NewFile, NewFolder, refuse_full};
+use folder::{NewFile, NewFolder};
 use weights::{CheckpointTensor, WeightSink};
 
 /// How the weights lie on the disk.
@@ -93,7 +93,7 @@ impl CheckpointRecipe {
         }
         // The converter must accept the checkpoint.
         Config::of(&self.shape).check().map_err(Error::Usage)?;
-        refuse_full(dir)?;
+        let target = folder::target(dir)?;
         let plan = plan::tensors(&self.shape, false);
         let weights = RandomWeights::new(&self.shape, plan.iter().map(|t| (t, Format::F16)), self.seed);
         let tensors = plan.iter().enumerate().map(|(number, t)| CheckpointTensor {
@@ -105,7 +105,7 @@ impl CheckpointRecipe {
         let shards = shards(tensors.collect(), self.shard_bytes);
         let bytes = shards.iter().flatten().map(|t| t.bytes).sum();
 
-        let folder = NewFolder::create(dir)?;
+        let folder = NewFolder::create(&target)?;
         folder.refuse_full_disk(bytes)?;
         for (name, content) in text::files(&self.shape)? {
             folder.create_file(name)?.write_all(&content)?.finish()?;

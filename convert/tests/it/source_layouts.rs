@@ -67,8 +67,16 @@ fn an_index_must_be_true() {
     assert_eq!(values(&good, "b"), [2.0]);
     // Only what the map names is opened, and a tensor it does not name may be there.
     assert_eq!(names(&good), ["a", "b"]);
-    let cases: [(&str, &[&str]); 10] = [
-        (r#"{"weight_map":{"a":"s2","b":"s2"}}"#, &["index.json", "tensor a in s2", "no shard"]),
+    // What the index names and no shard has is listed: only the model knows whether it is needed.
+    let absent = with(r#"{"weight_map":{"x":"s2","b":"s2"}}"#).unwrap();
+    assert_eq!(absent.absent().iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["x"]);
+    // The index of a format that was not downloaded does not matter, where the other one is there.
+    let other = open(&[
+        ("model.safetensors.index.json", br#"{"weight_map":{"a":"s8","b":"s9"}}"#.to_vec()),
+        ("pytorch_model.bin", one_bin("p")),
+    ]);
+    assert_eq!(names(&other.unwrap()), ["p"]);
+    let cases: [(&str, &[&str]); 9] = [
         (r#"{"weight_map":{"a":"s2","b":"s1"}}"#, &["tensor a in s2", "it in s1"]),
         (r#"{"weight_map":{"a":"s9"}}"#, &["shard s9", "no such file"]),
         (r#"{"weight_map":{"a":"../s1"}}"#, &["plain file name for tensor a", "../s1"]),

@@ -305,3 +305,155 @@ fn huozi_template_renders_the_format_byte_for_byte() {
         }
     }
 }
+
+fn folder(change: impl FnOnce(&mut Value), files: &[(&str, Value)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::write(folder.path().join(name), fixture(&format!("tests/fixtures/tiny-f32/{name}")))
+            .unwrap();
+    }
+    let mut json = tiny();
+    change(&mut json);
+    std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    for (name, value) in files {
+        std::fs::write(folder.path().join(name), value.to_string()).unwrap();
+    }
+    folder
+}
+
+fn convert(folder: &tempfile::TempDir) -> Result<Vec<String>, String> {
+    let out = folder.path().join("out.gguf");
+    let source = huozi_convert::Source::Path(folder.path().to_owned());
+    let options = huozi_convert::Options::new(source, huozi_convert::plan::Preset::F16, &out);
+    let done = crate::convert_support::go(&options);
+    let names = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name());
+    let left = names.filter(|name| name.to_string_lossy().contains("out.gguf")).count();
+    assert_eq!(left, usize::from(done.is_ok()), "nothing is written before the file is known to run");
+    done.map(|report| report.notes).map_err(|e| e.to_string())
+}
+
+fn token(id: u64, content: &str, special: bool) -> Value {
+    json!({"id": id, "content": content, "special": special, "normalized": !special, "single_word": false,
+        "lstrip": false, "rstrip": false})
+}
+
+/// Tokenizers as different versions and programs save them: the same ids, so no reason to refuse them.
+#[test]
+fn tokenizers_of_all_kinds_of_programs_are_converted() {
+    let cases: Vec<(&str, Change, Vec<(&str, Value)>)> = vec![
+        ("as it is", |_| (), vec![]),
+        ("no type", |t| drop(t["model"].as_object_mut().unwrap().remove("type")), vec![]),
+        (
+            "an empty sequence of normalizers",
+            |t| {
+                t["normalizer"] = json!({"type": "Sequence", "normalizers": []});
+            },
+            vec![],
+        ),
+        (
+            "a template of nothing but the text",
+            |t| {
+                t["post_processor"] = json!({"type": "TemplateProcessing", "special_tokens": {},
+                "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]});
+            },
+            vec![],
+        ),
+        (
+            "cut and padded while training",
+            |t| {
+                t["truncation"] =
+                    json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
+                t["padding"] = json!({"strategy": {"Fixed": 64}, "direction": "Left",
+                    "pad_to_multiple_of": null,
+                "pad_id": 3, "pad_type_id": 0, "pad_token": "<pad>"});
+            },
+            vec![],
+        ),
+        (
+            "a token in the configuration only",
+            |_| (),
+            vec![(
+                "tokenizer_config.json",
+                json!({"added_tokens_decoder": {
+                    "1002": token(1002, "<extra>", true), "2": token(2, "</s>", true),
+                }}),
+            )],
+        ),
+        (
+            "a token in a file of old",
+            |_| (),
+            vec![
+                ("tokenizer_config.json", json!({"eos_token": "</s>"})),
+                ("added_tokens.json", json!({"<extra>": 1002, "</s>": 2})),
+                ("special_tokens_map.json", json!({"additional_special_tokens": ["<extra>"]})),
+            ],
+        ),
+        (
+            "overlapping tokens",
+            |t| {
+                for one in [
+                    token(1002, "甲乙", false),
+                    json!({"id": 1003, "content": "乙丙", "special": false,
+                "normalized": false, "single_word": false, "lstrip": false, "rstrip": false}),
+                ] {
+                    t["added_tokens"].as_array_mut().unwrap().push(one);
+                }
+            },
+            vec![],
+        ),
+    ];
+    for (name, change, files) in cases {
+        let notes = convert(&folder(change, &files)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(notes.iter().all(|note| !note.contains("not compared")), "{name}: {notes:?}");
+    }
+    let folder = folder(
+        |_| (),
+        &[
+            ("added_tokens.json", json!({"<extra>": 1002})),
+            (
+                "special_tokens_map.json",
+                json!({"additional_special_tokens": ["<extra>"], "eos_token": "<extra>"}),
+            ),
+        ],
+    );
+    convert(&folder).unwrap();
+    let reader = crate::convert_support::open(&folder.path().join("out.gguf"));
+    assert_eq!(reader.meta().uint("tokenizer.ggml.eos_token_id").unwrap(), Some(2), "Huozi's own rule");
+    assert_eq!(reader.meta().ints("tokenizer.ggml.token_type").unwrap().unwrap().iter().nth(1002), Some(3));
+}
+
+/// A token of the vocabulary that the configuration names as special is a control token, as in transformers.
+#[test]
+fn named_special_tokens_become_control_tokens() {
+    let word =
+        tiny()["model"]["vocab"].as_object().unwrap().iter().find(|(t, _)| t.len() > 8).unwrap().0.clone();
+    let id = tiny()["model"]["vocab"][&word].as_u64().unwrap() as usize;
+    let config =
+        json!({"additional_special_tokens": [word, "nothing", "a"], "pad_token": {"content": "<pad>"}});
+    let vocab = read_with(&tiny(), Some(&config)).unwrap();
+    assert_eq!(vocab.types[id], TokenType::Control);
+    assert_eq!(vocab.types.iter().filter(|t| **t == TokenType::Control).count(), 7, "not a single letter");
+}
+
+#[test]
+fn ids_that_differ_from_the_tokenizers_crate_are_refused_before_anything_is_written() {
+    // The crate numbers tokens without a gap, whatever the file says.
+    let gap = folder(|t| t["added_tokens"].as_array_mut().unwrap().push(token(1010, "<extra>", true)), &[]);
+    let error = convert(&gap).unwrap_err();
+    assert!(error.contains("<extra>") && error.contains("1010") && error.contains("1002"), "{error}");
+    let other = folder(
+        |t| t["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": true}),
+        &[],
+    );
+    let error = convert(&other).unwrap_err();
+    assert!(error.contains("GPT-2") && error.contains("FLOR"), "{error}");
+}
+
+#[test]
+fn a_template_that_cannot_run_is_refused_before_anything_is_written() {
+    let template = |text: &str| folder(|_| (), &[("tokenizer_config.json", json!({"chat_template": text}))]);
+    let error = convert(&template("{% for m in messages %}")).unwrap_err();
+    assert!(error.contains("chat template") && error.contains("--chat-template none"), "{error}");
+    convert(&template("{% for m in messages %}{{ m.content }}{% endfor %}")).unwrap();
+}

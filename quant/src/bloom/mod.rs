@@ -3,6 +3,7 @@
 //!
 //! The rest of the package works on blocks, rows and files of any model.
 
+pub mod extra;
 pub mod plan;
 pub mod shape;
 pub mod synth;

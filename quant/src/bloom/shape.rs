@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-use crate::gguf::{Error, Malformed, Meta, Place, Reader, Rule, shown};
+use crate::bloom::extra;
+use crate::gguf::{Error, Malformed, Meta, Place, Reader, Rule, Value, shown};
 use crate::kv::{BLOCK, KvType};
 
 /// The context BLOOM was trained with, for files that do not say.
@@ -91,9 +92,10 @@ impl Shape {
     /// `token_embd.weight`, padding rows included. A file without this tensor keeps the number of its tokens.
     ///
     /// # Errors
-    /// As `from_meta`; fewer rows than tokens.
+    /// As `from_meta`; fewer rows than tokens; tensors of the model in a type that no format is for.
     pub fn from_file(file: &Reader) -> Result<Shape, Error> {
         let mut shape = Shape::from_meta(file.meta())?;
+        extra::refuse_types(file, shape.n_layer)?;
         if let Some(embedding) = file.tensor("token_embd.weight") {
             let rows = embedding.rows();
             if rows < shape.n_vocab {
@@ -121,10 +123,14 @@ impl Shape {
     /// Names the key: another architecture than `bloom`, an absent key, a size that is 0 or absurd, heads
     /// that do not divide the hidden size, fewer KV heads than heads.
     pub fn from_meta(meta: Meta<'_>) -> Result<Shape, Error> {
+        refuse_other_kinds(meta)?;
         let key = "general.architecture";
         match meta.str(key)? {
             Some("bloom") => {}
-            Some(other) => return Err(meta.refuse(key, "bloom", shown(other))),
+            Some(other) => {
+                let expected = "bloom (Huozi, BLOOM, BLOOMZ and models made from them)";
+                return Err(meta.refuse(key, expected, format!("{}; llama.cpp may run it", shown(other))));
+            }
             None => return Err(meta.missing(key, "bloom")),
         }
         let needed = |key, max| size(meta, key, max)?.ok_or_else(|| meta.missing(key, "a size"));
@@ -219,6 +225,20 @@ impl Shape {
         let scratch = self.scratch_bytes(columns, rows);
         MemoryForecast { file, kv, scratch, total: file.saturating_add(kv).saturating_add(scratch) }
     }
+}
+
+/// Refuses GGUF files that hold something else than a model: `general.type` says what.
+fn refuse_other_kinds(meta: Meta<'_>) -> Result<(), Error> {
+    let key = "general.type";
+    // The key is old, and not every program writes it.
+    let Some(Value::Str(kind)) = meta.get(key) else { return Ok(()) };
+    let found = match kind {
+        "adapter" => "a LoRA adapter alone; merge it into its base model first (llama-export-lora)",
+        "imatrix" => "an importance matrix; huozi-convert takes it with --imatrix",
+        "mmproj" => "the image encoder of a model that sees pictures, which is not supported",
+        _ => return Ok(()),
+    };
+    Err(meta.refuse(key, "model", found))
 }
 
 /// The size under `key`, from 1 to `max`; `None` when the key is absent.

@@ -153,6 +153,11 @@ impl Format {
         Self::ALL.iter().copied().find(|f| f.name().eq_ignore_ascii_case(name))
     }
 
+    /// The names of all formats, for messages: `F32, F16, Q4_0, ...`.
+    pub fn names() -> String {
+        Self::ALL.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
+    }
+
     /// Whether the wide arithmetic may bring its weights to one scale for 256: where the noise of a byte with
     /// one scale adds less than a tenth to the KL divergence that the format has by itself. Measured on a
     /// small trained model (nano, 18,761 positions): Q6_K 8 %, Q5_K 7 %, the rest less; Q5_0 12 %, Q5_1 15 %

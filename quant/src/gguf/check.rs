@@ -81,7 +81,8 @@ pub struct Checked {
     pub damaged: Vec<String>,
 }
 
-/// Checks the file at `path`: its structure, then every tensor on the threads of the current rayon pool.
+/// Checks the model at `path`, with all its parts: the structure, then every tensor on the threads of the
+/// current rayon pool.
 ///
 /// `on`: receives the bytes read, from any thread; an error from it ends the check.
 ///
@@ -100,18 +101,21 @@ pub fn check(path: &Path, on: &(dyn Fn(u64) -> io::Result<()> + Sync)) -> Result
     if stored.len() != tensors || !stored.iter().all(is_sum) {
         let found = match stored.iter().find(|s| !is_sum(s)) {
             Some(other) if stored.len() == tensors => super::shown(other),
-            _ => format!("{} strings", stored.len()),
+            _ => format!("an array of {}", stored.len()),
         };
-        return Err(meta.refuse(SHA256_KEY, format!("{tensors} sums of {SUM_CHARS} digits"), found));
+        let expected = format!("a sum of {SUM_CHARS} digits for each tensor ({tensors})");
+        return Err(meta.refuse(SHA256_KEY, expected, found));
     }
-    let io = |action| move |source| Error::Io { file: path.display().to_string(), action, source };
-    let file = File::open(path).map_err(io("open"))?;
+    let io = |file: &str, action, source| Error::Io { file: file.to_owned(), action, source };
     let pairs: Vec<_> = reader.tensors().iter().zip(stored.iter()).collect();
     let same = pairs.par_iter().map(|(t, stored)| {
-        let sum = sum_of(&file, t.offset, t.bytes, on)?;
+        // Opened for each tensor: a model may have more parts than a process may have open files.
+        let part = &reader.parts()[t.part];
+        let file = File::open(part.path()).map_err(|source| io(part.name(), "open", source))?;
+        let sum = sum_of(&file, t.offset, t.bytes, on).map_err(|source| io(part.name(), "read", source))?;
         Ok(hex(&sum).eq_ignore_ascii_case(stored))
     });
-    let same: Vec<bool> = same.collect::<io::Result<_>>().map_err(io("read"))?;
+    let same: Vec<bool> = same.collect::<Result<_, Error>>()?;
     let damaged = pairs.iter().zip(same).filter(|(_, same)| !same).map(|((t, _), _)| t.name.clone());
     Ok(Checked { tensors, bytes, sums: true, damaged: damaged.collect() })
 }

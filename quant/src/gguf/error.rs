@@ -53,6 +53,8 @@ pub enum Rule {
     OutsideFile,
     /// No two tensors share a byte.
     Overlap,
+    /// The parts of a split model are all there, each once and of one model, and the first one is opened.
+    Split,
     /// A metadata value has the type it is asked for.
     WrongType,
     /// A metadata key that is needed is there.

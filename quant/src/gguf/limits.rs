@@ -6,7 +6,7 @@ use crate::Format;
 
 /// Metadata entries in a file. Real files have some dozens.
 pub const MAX_KV: u64 = 1 << 16;
-/// Tensors in a file. BLOOM-7B1 has 365.
+/// Tensors of a model, over all its parts. BLOOM-7B1 has 365.
 pub const MAX_TENSORS: u64 = 1 << 16;
 /// Bytes of a metadata key, GGUF's own limit.
 pub const MAX_KEY_BYTES: u64 = (1 << 16) - 1;
@@ -58,8 +58,13 @@ pub const fn align_up(x: u64, alignment: u64) -> Option<u64> {
 ///
 /// The first of `dims` is a multiple of the format's block, none is 0.
 pub fn tensor_bytes(format: Format, dims: &[u64]) -> Option<u64> {
+    blocks_bytes((format.block_weights() as u64, format.block_bytes() as u64), dims)
+}
+
+/// As [`tensor_bytes`], of blocks of so many weights and bytes.
+pub(super) fn blocks_bytes((block_weights, block_bytes): (u64, u64), dims: &[u64]) -> Option<u64> {
     let weights = dims.iter().try_fold(1u64, |n, &d| n.checked_mul(d))?;
-    let bytes = (weights / format.block_weights() as u64).checked_mul(format.block_bytes() as u64)?;
+    let bytes = (weights / block_weights).checked_mul(block_bytes)?;
     // Both: a block may have fewer bytes than weights, and rows and columns are counted in usize.
     let fits = |x: u64| i64::try_from(x).is_ok() && isize::try_from(x).is_ok();
     (fits(weights) && fits(bytes)).then_some(bytes)

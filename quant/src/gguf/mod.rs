@@ -11,22 +11,28 @@
 //! padding to the alignment | tensor data, each tensor padded to the alignment
 //! ```
 //!
+//! A model may be split over several files ([`split`]), which are read as one.
+//!
 //! A file is checked as a whole when it is opened: the limits are in [`limits`], and [`Rule`] names each
 //! check. After that no access can fail, except a typed look-up of a value that has another type.
 
 pub mod check;
 mod error;
+mod foreign;
+mod header;
 pub mod limits;
 mod meta;
 mod owned;
 mod read;
+pub mod split;
 mod tensor;
 mod write;
 
 pub(crate) use error::shown;
 pub use error::{Error, Malformed, Place, Rule};
+pub use foreign::ForeignTensor;
 pub use meta::{Array, Ints, Meta, Strings, Value, ValueType, Values};
 pub use owned::MetaValue;
-pub use read::Reader;
+pub use read::{Part, Reader};
 pub use tensor::TensorInfo;
 pub use write::{Layout, TensorSpec, Writer};

@@ -1,41 +1,81 @@
-//! Opening a file: every rule of the format and of [`limits`](super::limits) is checked here, once.
+//! Opening a model: one file, or the parts of a split one.
 
 use std::fmt;
+use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::limits::{self, align_up, max_count};
-use super::meta::{Entry, Held, Table, ValueType};
-use super::{Error, Meta, Place, Rule, TensorInfo};
-use crate::Format;
+use super::header::{Header, parse, sorted};
+use super::limits::MAX_TENSORS;
+use super::meta::Table;
+use super::split::{self, Split};
+use super::{Error, ForeignTensor, Meta, Place, Rule, TensorInfo};
 use crate::map::{Bytes, How};
 
-/// An open GGUF file. Cheap to clone; the bytes live as long as the last clone or the last
+/// An open GGUF model. Cheap to clone; the bytes live as long as the last clone or the last
 /// [`bytes`](Self::bytes).
 #[derive(Clone)]
 pub struct Reader(Arc<Inner>);
 
 struct Inner {
-    name: String,
-    bytes: Bytes,
-    header: Header,
-}
-
-/// What a header says, checked against the length of its file.
-pub(super) struct Header {
-    pub version: u32,
-    pub alignment: u64,
-    pub data_offset: u64,
-    pub table: Table,
-    /// In file order.
-    pub tensors: Vec<TensorInfo>,
+    /// At least one; the first has the metadata.
+    parts: Vec<Part>,
+    version: u32,
+    alignment: u64,
+    table: Table,
+    /// Of all parts, in their order.
+    tensors: Vec<TensorInfo>,
     /// Indices of `tensors`, sorted by name.
     by_name: Vec<u32>,
+    foreign: Vec<ForeignTensor>,
+}
+
+/// A file of a model: the only one, or a part of a split model.
+pub struct Part {
+    path: PathBuf,
+    /// The path, as it stands in messages.
+    name: String,
+    bytes: Bytes,
+    data_offset: u64,
+}
+
+impl Part {
+    fn read(path: &Path, bytes: Bytes) -> Result<(Self, Header), Error> {
+        let name = path.display().to_string();
+        let header = parse(&name, &bytes, bytes.len() as u64)?;
+        Ok((Self { path: path.to_owned(), name, bytes, data_offset: header.data_offset }, header))
+    }
+
+    /// The path, or the name given to [`Reader::from_bytes`], for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its path; the name given to [`Reader::from_bytes`] of a file in memory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The whole file.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The length of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Where the tensor data begins. Without tensors it may lie past the end of the file.
+    pub fn data_offset(&self) -> u64 {
+        self.data_offset
+    }
 }
 
 impl Reader {
-    /// Opens and checks the file at `path`.
+    /// Opens and checks the file at `path`; of a split model that is the first part, and the others are
+    /// opened beside it.
     ///
     /// # Errors
     /// [`Error::Io`], or the first broken [`Rule`].
@@ -43,7 +83,8 @@ impl Reader {
         Self::open_watched(path, how, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// [`Self::open`] with progress that may stop it; see [`Bytes::open_watched`].
+    /// [`Self::open`] with progress that may stop it; see [`Bytes::open_watched`]. The bytes are counted over
+    /// all parts.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -53,97 +94,142 @@ impl Reader {
         on: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<Reader, Error> {
         let name = path.display().to_string();
-        match Bytes::open_watched(path, how, on) {
-            Ok(bytes) => Self::new(name, bytes),
-            Err(source) => Err(Error::Io { file: name, action: "open", source }),
+        let bytes = Bytes::open_watched(path, how, on).map_err(|e| cannot_open(&name, e))?;
+        let (part, header) = Part::read(path, bytes)?;
+        let mut model = Joined::new(part, header);
+        let Some(split) = Split::of(&model.meta())? else { return model.finish() };
+        let names = split.first(&model.parts[0].name, path)?;
+        let mut before = model.parts[0].file_bytes();
+        for number in 1..split.count {
+            let path = names.path(number + 1);
+            let name = path.display().to_string();
+            let bytes = Bytes::open_watched(&path, how, &mut |done| on(before + done));
+            let bytes = bytes.map_err(|e| match e.kind() {
+                io::ErrorKind::NotFound => {
+                    split::missing(&model.parts[0].name, number + 1, split.count, &path)
+                }
+                _ => cannot_open(&name, e),
+            })?;
+            let (part, header) = Part::read(&path, bytes)?;
+            split.check(&model.meta(), number, &Meta::new(&part.name, &part.bytes, &header.table))?;
+            before += part.file_bytes();
+            model.add(part, header)?;
         }
+        let found = model.tensors.len() + model.foreign.len();
+        if let Some(expected) = split.tensors.filter(|&n| n != found as u64) {
+            return Err(split::miscounted(&model.parts[0].name, split, expected, found));
+        }
+        model.finish()
     }
 
     /// Checks a file that is in memory; `name` stands for the path in messages.
     ///
     /// # Errors
-    /// The first broken [`Rule`].
+    /// The first broken [`Rule`]; a part of a split model, whose other parts are not known.
     pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Reader, Error> {
-        Self::new(name.to_owned(), bytes.into())
+        Self::from_shared(name, bytes.into())
     }
 
     /// As [`from_bytes`](Self::from_bytes), sharing `bytes`.
     ///
     /// # Errors
-    /// The first broken [`Rule`].
+    /// As `from_bytes`.
     pub fn from_shared(name: &str, bytes: Bytes) -> Result<Reader, Error> {
-        Self::new(name.to_owned(), bytes)
+        let (part, header) = Part::read(Path::new(name), bytes)?;
+        let model = Joined::new(part, header);
+        match Split::of(&model.meta())? {
+            None => model.finish(),
+            Some(split) => Err(split::alone(name, split)),
+        }
     }
 
-    fn new(name: String, bytes: Bytes) -> Result<Reader, Error> {
-        let header = parse(&name, &bytes, bytes.len() as u64)?;
-        Ok(Reader(Arc::new(Inner { name, bytes, header })))
-    }
-
-    /// Brings the whole file in; see [`Bytes::page_in`].
+    /// Brings the whole model in; see [`Bytes::page_in`].
     pub fn page_in(&self, on: &mut dyn FnMut(u64) -> ControlFlow<()>) {
-        self.0.bytes.page_in(on);
+        let (mut before, mut stopped) = (0, false);
+        for part in self.parts() {
+            part.bytes.page_in(&mut |done| {
+                let flow = on(before + done);
+                stopped |= flow.is_break();
+                flow
+            });
+            if stopped {
+                return;
+            }
+            before += part.file_bytes();
+        }
     }
 
-    /// Keeps the whole file in memory; see [`Bytes::lock`].
+    /// Keeps the whole model in memory; see [`Bytes::lock`].
     ///
     /// # Errors
     /// What the system says.
-    pub fn lock(&self) -> std::io::Result<()> {
-        self.0.bytes.lock()
+    pub fn lock(&self) -> io::Result<()> {
+        self.parts().iter().try_for_each(|part| part.bytes.lock())
     }
 
-    /// Whether the file still is as long as it was; see [`Bytes::check_length`].
+    /// Whether every file still is as long as it was; see [`Bytes::check_length`].
     ///
     /// # Errors
-    /// It is shorter, or the system does not tell.
-    pub fn check_length(&self) -> std::io::Result<()> {
-        self.0.bytes.check_length()
+    /// One is shorter, or the system does not tell.
+    pub fn check_length(&self) -> io::Result<()> {
+        self.parts().iter().try_for_each(|part| part.bytes.check_length())
     }
 
-    /// The path, or the name given to [`from_bytes`](Self::from_bytes): for messages.
+    /// The path (of the first part), or the name given to [`from_bytes`](Self::from_bytes): for messages.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.0.parts[0].name
     }
 
     /// The version of the format: 2 or 3.
     pub fn version(&self) -> u32 {
-        self.0.header.version
+        self.0.version
     }
 
-    /// Tensors begin at multiples of this many bytes.
+    /// Tensors begin at multiples of this many bytes; a later part may have an alignment of its own.
     pub fn alignment(&self) -> u64 {
-        self.0.header.alignment
+        self.0.alignment
     }
 
-    /// The whole file.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0.bytes
+    /// The files of the model, in order: at least one.
+    pub fn parts(&self) -> &[Part] {
+        &self.0.parts
     }
 
-    /// The length of the file.
+    /// The length of all files of the model.
     pub fn file_bytes(&self) -> u64 {
-        self.0.bytes.len() as u64
-    }
-
-    /// Where the tensor data begins. Without tensors it may lie past the end of the file.
-    pub fn data_offset(&self) -> u64 {
-        self.0.header.data_offset
+        self.parts().iter().map(Part::file_bytes).sum()
     }
 
     /// The metadata.
     pub fn meta(&self) -> Meta<'_> {
-        Meta::new(&self.0.name, &self.0.bytes, &self.0.header.table)
+        self.0.meta()
     }
 
-    /// The tensors, in the order of the file's header.
+    /// The tensors, in the order of the headers.
     pub fn tensors(&self) -> &[TensorInfo] {
-        &self.0.header.tensors
+        &self.0.tensors
+    }
+
+    /// The tensors whose type no [`Format`](crate::Format) is for; not among [`tensors`](Self::tensors).
+    pub fn foreign(&self) -> &[ForeignTensor] {
+        &self.0.foreign
+    }
+
+    /// The error for a tensor of [`foreign`](Self::foreign) that is needed.
+    pub fn refuse_type(&self, tensor: &ForeignTensor) -> Error {
+        let expected = format!("one of {}", crate::Format::names());
+        let found = format!(
+            "{}, which this program does not decode; convert the original checkpoint with huozi-convert, or \
+             requantise with llama-quantize --allow-requantize",
+            tensor.type_name
+        );
+        let (place, file) = (Place::Tensor(tensor.name.clone()), &self.0.parts[tensor.part].name);
+        Error::malformed(Rule::TensorType, file, place, Some(tensor.type_at), expected, found)
     }
 
     /// The tensor called `name`.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        let Header { tensors, by_name, .. } = &self.0.header;
+        let Inner { tensors, by_name, .. } = &*self.0;
         let at = by_name.binary_search_by(|&i| tensors[i as usize].name.as_str().cmp(name)).ok()?;
         tensors.get(by_name[at] as usize)
     }
@@ -151,11 +237,11 @@ impl Reader {
     /// The encoded rows of a tensor, not copied.
     ///
     /// # Panics
-    /// When `tensor` is not of this file and lies outside it.
+    /// When `tensor` is not of this model and lies outside it.
     pub fn bytes(&self, tensor: &TensorInfo) -> Bytes {
-        let start = usize::try_from(tensor.offset).expect("offset of a tensor of this file");
-        let bytes = usize::try_from(tensor.bytes).expect("size of a tensor of this file");
-        self.0.bytes.slice(start..).slice(..bytes)
+        let start = usize::try_from(tensor.offset).expect("offset of a tensor of this model");
+        let bytes = usize::try_from(tensor.bytes).expect("size of a tensor of this model");
+        self.0.parts[tensor.part].bytes.slice(start..).slice(..bytes)
     }
 }
 
@@ -165,385 +251,67 @@ impl fmt::Debug for Reader {
     }
 }
 
-/// Walks the header; every step checks what is left.
-struct Cursor<'a> {
-    file: &'a str,
-    bytes: &'a [u8],
-    at: usize,
-    /// What is being read, for messages.
-    place: Place,
+impl Inner {
+    fn meta(&self) -> Meta<'_> {
+        Meta::new(&self.parts[0].name, &self.parts[0].bytes, &self.table)
+    }
 }
 
-impl<'a> Cursor<'a> {
-    // `what` is formatted in an error only: there is no allocation per string of an array.
+/// A model whose parts are still being added.
+struct Joined(Inner);
 
-    /// An error about what begins at byte `at`.
-    fn error_at(
-        &self,
-        at: usize,
-        rule: Rule,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) -> Error {
-        Error::malformed(rule, self.file, self.place.clone(), Some(at as u64), expected, found)
+impl std::ops::Deref for Joined {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Joined {
+    fn new(part: Part, header: Header) -> Self {
+        let Header { version, alignment, table, tensors, foreign, .. } = header;
+        Self(Inner { parts: vec![part], version, alignment, table, tensors, by_name: Vec::new(), foreign })
     }
 
-    fn remaining(&self) -> u64 {
-        (self.bytes.len() - self.at) as u64
-    }
-
-    fn take(&mut self, n: u64, what: impl fmt::Display) -> Result<&'a [u8], Error> {
-        if n > self.remaining() {
-            let left = self.remaining();
-            let found =
-                if left == 0 { "the end of the file".into() } else { format!("{left} bytes to its end") };
-            return Err(self.error_at(self.at, Rule::Truncated, format!("{n} bytes of {what}"), found));
+    fn add(&mut self, part: Part, header: Header) -> Result<(), Error> {
+        let number = self.0.parts.len();
+        let Header { mut tensors, mut foreign, .. } = header;
+        tensors.iter_mut().for_each(|t| t.part = number);
+        foreign.iter_mut().for_each(|t| t.part = number);
+        self.0.tensors.append(&mut tensors);
+        self.0.foreign.append(&mut foreign);
+        let count = (self.0.tensors.len() + self.0.foreign.len()) as u64;
+        if count > MAX_TENSORS {
+            let expected = format!("at most {MAX_TENSORS} tensors in all parts");
+            let found = count.to_string();
+            return Err(Error::malformed(Rule::Count, &part.name, Place::Header, None, expected, found));
         }
-        // Fits: not more than the length of a slice.
-        let (start, n) = (self.at, n as usize);
-        self.at += n;
-        Ok(&self.bytes[start..self.at])
+        self.0.parts.push(part);
+        Ok(())
     }
 
-    fn array<const N: usize>(&mut self, what: impl fmt::Display) -> Result<[u8; N], Error> {
-        let mut out = [0; N];
-        out.copy_from_slice(self.take(N as u64, what)?);
-        Ok(out)
-    }
-
-    fn u32(&mut self, what: impl fmt::Display) -> Result<u32, Error> {
-        self.array(what).map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self, what: impl fmt::Display) -> Result<u64, Error> {
-        self.array(what).map(u64::from_le_bytes)
-    }
-
-    fn string(&mut self, what: &str, rule: Rule, lengths: (u64, u64)) -> Result<&'a str, Error> {
-        let at = self.at;
-        let len = self.u64(format_args!("the length of {what}"))?;
-        if len < lengths.0 || len > lengths.1 {
-            let expected = match lengths.0 {
-                0 => format!("{what} of at most {} bytes", lengths.1),
-                least => format!("{what} of {least} to {} bytes", lengths.1),
-            };
-            return Err(self.error_at(at, rule, expected, format!("a length of {len}")));
-        }
-        let at = self.at;
-        let bytes = self.take(len, what)?;
-        std::str::from_utf8(bytes).map_err(|e| {
-            let bad = e.valid_up_to();
-            let found = format!("the byte {:#04x} at position {bad} of {len}", bytes[bad]);
-            self.error_at(at + bad, Rule::Utf8, format!("{what} in UTF-8"), found)
-        })
-    }
-
-    /// A count of things that have at least `min_bytes` each, at most `cap`.
-    fn count(&mut self, what: &str, cap: u64, min_bytes: u64) -> Result<usize, Error> {
-        let at = self.at;
-        let count = self.u64(format_args!("the number of {what}"))?;
-        let most = max_count(cap, self.remaining(), min_bytes);
-        if count > most {
-            let left = self.remaining();
-            let expected = format!("at most {most} {what} ({left} bytes are left)");
-            return Err(self.error_at(at, Rule::Count, expected, count.to_string()));
-        }
-        usize::try_from(count).map_err(|_| {
-            self.error_at(at, Rule::Count, format!("a number of {what} that fits memory"), count.to_string())
-        })
-    }
-
-    fn value_type(&mut self, what: &str) -> Result<ValueType, Error> {
-        let at = self.at;
-        let id = self.u32(what)?;
-        let known = || format!("{what}, 0 to {}", ValueType::ALL.len() - 1);
-        ValueType::from_id(id).ok_or_else(|| self.error_at(at, Rule::ValueType, known(), id.to_string()))
-    }
-
-    /// Checks the value that begins here and steps over it.
-    fn value(&mut self) -> Result<Held, Error> {
-        let of = self.value_type("a value type")?;
-        if of == ValueType::Array {
-            return self.elements(1);
-        }
-        let start = self.at;
-        self.scalar(of)?;
-        Ok(Held::One(of, start..self.at))
-    }
-
-    fn scalar(&mut self, of: ValueType) -> Result<(), Error> {
-        match of.fixed_bytes() {
-            Some(n) => {
-                let at = self.at;
-                let bytes = self.take(n as u64, of.name())?;
-                if of == ValueType::Bool { self.truth(at, bytes) } else { Ok(()) }
-            }
-            None => self.string("a string", Rule::StringLength, (0, limits::MAX_STRING_BYTES)).map(drop),
-        }
-    }
-
-    fn truth(&self, at: usize, bytes: &[u8]) -> Result<(), Error> {
-        match bytes.iter().position(|&b| b > 1) {
-            None => Ok(()),
-            Some(i) => Err(self.error_at(at + i, Rule::Bool, "a BOOL, 0 or 1", bytes[i].to_string())),
-        }
-    }
-
-    /// Checks the array that begins here with its element type, and steps over it.
-    fn elements(&mut self, depth: usize) -> Result<Held, Error> {
-        if depth > limits::MAX_ARRAY_DEPTH {
-            let expected = format!("arrays at most {} deep", limits::MAX_ARRAY_DEPTH);
-            return Err(self.error_at(self.at, Rule::ArrayDepth, expected, "one more array inside"));
-        }
-        let of = self.value_type("an array element type")?;
-        let len = self.count("array elements", u64::MAX, of.min_bytes())?;
-        let start = self.at;
-        match of.fixed_bytes() {
-            Some(n) => {
-                // No overflow: `len` elements fit what is left.
-                let bytes = self.take((len * n) as u64, "array elements")?;
-                if of == ValueType::Bool {
-                    self.truth(start, bytes)?;
-                }
-            }
-            None if of == ValueType::Array => {
-                (0..len).try_for_each(|_| self.elements(depth + 1).map(drop))?
-            }
-            None => (0..len).try_for_each(|_| self.scalar(of))?,
-        }
-        Ok(Held::Many(of, len, start..self.at))
-    }
-
-    fn entry(&mut self, number: usize) -> Result<Entry, Error> {
-        self.place = Place::Key(format!("#{number}"));
-        let key = self.string("a key", Rule::KeyName, (1, limits::MAX_KEY_BYTES))?.to_owned();
-        self.place = Place::Key(key.clone());
-        Ok(Entry { key, held: self.value()? })
-    }
-
-    /// A tensor, its offset still counted from the start of the tensor data; and where its entry's offset
-    /// lies.
-    fn tensor(&mut self, number: usize) -> Result<(TensorInfo, usize), Error> {
-        self.place = Place::Tensor(format!("#{number}"));
-        let name =
-            self.string("a tensor name", Rule::TensorName, (1, limits::MAX_TENSOR_NAME_BYTES))?.to_owned();
-        self.place = Place::Tensor(name.clone());
-        let at = self.at;
-        let n_dims = self.u32("the number of dimensions")?;
-        if !(1..=limits::MAX_DIMS).contains(&n_dims) {
-            let expected = format!("1 to {} dimensions", limits::MAX_DIMS);
-            return Err(self.error_at(at, Rule::DimCount, expected, n_dims.to_string()));
-        }
-        let dims_at = self.at;
-        let dims = (0..n_dims).map(|_| self.u64("a dimension")).collect::<Result<Vec<u64>, Error>>()?;
-        if dims.contains(&0) {
-            return Err(self.error_at(dims_at, Rule::DimZero, "dimensions above 0", format!("{dims:?}")));
-        }
-        let at = self.at;
-        let id = self.u32("a tensor type")?;
-        let format = Format::from_gguf_id(id).ok_or_else(|| {
-            let found = match foreign_type(id) {
-                Some(name) => format!("type {id} ({name})"),
-                None => format!("type {id}"),
-            };
-            let known = Format::ALL.iter().map(|f| f.name()).collect::<Vec<_>>().join(", ");
-            self.error_at(at, Rule::TensorType, format!("one of {known}"), found)
+    /// Sorts the names. Each file has a tensor once; two parts may still have the same.
+    fn finish(self) -> Result<Reader, Error> {
+        let Self(mut model) = self;
+        let all: Vec<(&str, usize)> = model.tensors.iter().map(|t| (t.name.as_str(), t.part)).collect();
+        let foreign = model.foreign.iter().map(|t| (t.name.as_str(), t.part));
+        let all: Vec<(&str, usize)> = all.into_iter().chain(foreign).collect();
+        let order = sorted(all.len(), |i| all[i].0).map_err(|second| {
+            let (name, part) = all[second];
+            let first = all.iter().find(|other| other.0 == name).map_or(0, |other| other.1);
+            let (first, second) = (&model.parts[first].name, &model.parts[part].name);
+            let place = Place::Tensor(name.to_owned());
+            let found = format!("it in {first} as well");
+            Error::malformed(Rule::TensorTwice, second, place, None, "every tensor once", found)
         })?;
-        let block = format.block_weights() as u64;
-        if !dims[0].is_multiple_of(block) {
-            let expected = format!("rows in whole {format} blocks of {block} weights");
-            return Err(self.error_at(dims_at, Rule::Block, expected, format!("rows of {}", dims[0])));
-        }
-        let bytes = limits::tensor_bytes(format, &dims).ok_or_else(|| {
-            self.error_at(
-                dims_at,
-                Rule::TensorSize,
-                "a tensor that fits memory",
-                format!("{format} {dims:?}"),
-            )
-        })?;
-        let at = self.at;
-        let offset = self.u64("a tensor offset")?;
-        Ok((TensorInfo { name, format, dims, offset, bytes }, at))
+        // The order without the foreign ones, which come behind.
+        let decoded = model.tensors.len();
+        model.by_name = order.into_iter().filter(|&i| (i as usize) < decoded).collect();
+        Ok(Reader(Arc::new(model)))
     }
 }
 
-/// Tensor types that exist and that no [`Format`] is for: a name says more than a number.
-fn foreign_type(id: u32) -> Option<&'static str> {
-    Some(match id {
-        9 => "Q8_1",
-        15 => "Q8_K",
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
-        24 => "I8",
-        25 => "I16",
-        26 => "I32",
-        27 => "I64",
-        28 => "F64",
-        29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        39 => "MXFP4",
-        40 => "NVFP4",
-        41 => "Q1_0",
-        _ => return None,
-    })
-}
-
-/// What a file that is no GGUF begins like.
-fn looks_like(bytes: &[u8]) -> String {
-    let known: [(&[u8], &str); 4] = [
-        (b"version https://git-lfs", "a Git LFS pointer: the file itself was not downloaded"),
-        (b"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint"),
-        (b"tjgg", "the GGJT format that GGUF replaced"),
-        (b"lmgg", "the GGML format that GGUF replaced"),
-    ];
-    match known.iter().find(|(start, _)| bytes.starts_with(start)) {
-        Some((_, what)) => (*what).to_owned(),
-        None if bytes.is_empty() => "an empty file".to_owned(),
-        None => format!("\"{}\"", bytes[..bytes.len().min(4)].escape_ascii()),
-    }
-}
-
-/// Indices `0..n` sorted by `key`; `Err` with the later index of two equal keys.
-fn sorted<'a>(n: usize, key: impl Fn(usize) -> &'a str) -> Result<Vec<u32>, usize> {
-    // n is at most 2^16. Stable: of equal keys the earlier index comes first.
-    let mut order: Vec<u32> = (0..n as u32).collect();
-    order.sort_by_key(|&i| key(i as usize));
-    match order.windows(2).find(|w| key(w[0] as usize) == key(w[1] as usize)) {
-        Some(twice) => Err(twice[1] as usize),
-        None => Ok(order),
-    }
-}
-
-/// Reads and checks a header.
-///
-/// `bytes`: at least the header of a file of `file_bytes` bytes.
-pub(super) fn parse(file: &str, bytes: &[u8], file_bytes: u64) -> Result<Header, Error> {
-    let mut cursor = Cursor { file, bytes, at: 0, place: Place::Header };
-    if !bytes.starts_with(b"GGUF") {
-        return Err(cursor.error_at(
-            0,
-            Rule::Magic,
-            "a GGUF file, beginning with \"GGUF\"",
-            looks_like(bytes),
-        ));
-    }
-    cursor.at = 4;
-    let version = cursor.u32("the version")?;
-    match version {
-        2 | 3 => {}
-        // The low half of a version is 0 only when the bytes are in the other order.
-        _ if version != 0 && version & 0xffff == 0 => {
-            let found = format!("a big-endian file (version {})", version.swap_bytes());
-            return Err(cursor.error_at(4, Rule::Endianness, "a little-endian file", found));
-        }
-        _ => return Err(cursor.error_at(4, Rule::Version, "GGUF version 2 or 3", version.to_string())),
-    }
-    let n_tensors_at = cursor.at;
-    let n_tensors = cursor.count("tensors", limits::MAX_TENSORS, limits::MIN_TENSOR_BYTES)?;
-    let n_kv = cursor.count("metadata entries", limits::MAX_KV, limits::MIN_KV_BYTES)?;
-
-    let mut entries = Vec::with_capacity(n_kv);
-    for number in 0..n_kv {
-        entries.push(cursor.entry(number)?);
-    }
-    let by_key = sorted(n_kv, |i| &entries[i].key).map_err(|i| {
-        let place = Place::Key(entries[i].key.clone());
-        Error::malformed(Rule::KeyTwice, file, place, None, "every key once", "it a second time")
-    })?;
-    let table = Table { entries, by_key };
-    let alignment = alignment(&Meta::new(file, bytes, &table))?;
-
-    cursor.place = Place::Header;
-    // Once more, now that the metadata is out of the way and before anything is allocated.
-    let most = max_count(limits::MAX_TENSORS, cursor.remaining(), limits::MIN_TENSOR_BYTES);
-    if n_tensors as u64 > most {
-        let expected = format!("at most {most} tensors ({} bytes are left for them)", cursor.remaining());
-        return Err(cursor.error_at(n_tensors_at, Rule::Count, expected, n_tensors.to_string()));
-    }
-    let mut tensors = Vec::with_capacity(n_tensors);
-    let mut offsets_at = Vec::with_capacity(n_tensors);
-    for number in 0..n_tensors {
-        let (tensor, at) = cursor.tensor(number)?;
-        tensors.push(tensor);
-        offsets_at.push(at);
-    }
-    let by_name = sorted(n_tensors, |i| &tensors[i].name).map_err(|i| {
-        let place = Place::Tensor(tensors[i].name.clone());
-        Error::malformed(Rule::TensorTwice, file, place, None, "every tensor once", "it a second time")
-    })?;
-
-    // No overflow: the length of a slice plus less than 64 KiB.
-    let data_offset = align_up(cursor.at as u64, alignment).unwrap_or(u64::MAX);
-    place_tensors(&mut cursor, &mut tensors, &offsets_at, alignment, data_offset, file_bytes)?;
-    Ok(Header { version, alignment, data_offset, table, tensors, by_name })
-}
-
-/// `general.alignment`, checked, or the default.
-fn alignment(meta: &Meta<'_>) -> Result<u64, Error> {
-    let key = "general.alignment";
-    let refuse = |found: String| {
-        let expected =
-            format!("a UINT32, a power of two from {} to {}", limits::MIN_ALIGNMENT, limits::MAX_ALIGNMENT);
-        meta.error(Rule::Alignment, key, &expected, &found)
-    };
-    match meta.get(key) {
-        None => Ok(limits::DEFAULT_ALIGNMENT),
-        Some(super::Value::U32(x)) if limits::is_alignment(x.into()) => Ok(x.into()),
-        Some(other) => Err(refuse(other.describe())),
-    }
-}
-
-/// Turns offsets into the data into offsets into the file, and checks them: aligned, inside, apart.
-fn place_tensors(
-    cursor: &mut Cursor<'_>,
-    tensors: &mut [TensorInfo],
-    offsets_at: &[usize],
-    alignment: u64,
-    data_offset: u64,
-    file_bytes: u64,
-) -> Result<(), Error> {
-    for (tensor, &at) in tensors.iter_mut().zip(offsets_at) {
-        cursor.place = Place::Tensor(tensor.name.clone());
-        if !tensor.offset.is_multiple_of(alignment) {
-            let expected = format!("an offset that is a multiple of {alignment}");
-            return Err(cursor.error_at(at, Rule::Offset, expected, tensor.offset.to_string()));
-        }
-        let start = data_offset.checked_add(tensor.offset);
-        let end = start.and_then(|start| start.checked_add(tensor.bytes));
-        match (start, end) {
-            (Some(start), Some(end)) if end <= file_bytes => tensor.offset = start,
-            _ => {
-                let expected = format!(
-                    "{} bytes at {} + {}, inside the file's {file_bytes} bytes",
-                    tensor.bytes, data_offset, tensor.offset
-                );
-                let found = match end {
-                    Some(end) => format!("them ending {} bytes past its end", end - file_bytes),
-                    None => "an end past 2^64".to_owned(),
-                };
-                return Err(cursor.error_at(at, Rule::OutsideFile, expected, found));
-            }
-        }
-    }
-    let mut by_offset: Vec<usize> = (0..tensors.len()).collect();
-    by_offset.sort_by_key(|&i| tensors[i].offset);
-    for pair in by_offset.windows(2) {
-        let (first, second) = (&tensors[pair[0]], &tensors[pair[1]]);
-        // No overflow: both ends are inside the file.
-        let end = first.offset + first.bytes;
-        if second.offset < end {
-            cursor.place = Place::Tensor(second.name.clone());
-            let expected =
-                format!("a start at or after {end}, the end of tensor {}", super::shown(&first.name));
-            let found = second.offset.to_string();
-            return Err(cursor.error_at(offsets_at[pair[1]], Rule::Overlap, expected, found));
-        }
-    }
-    Ok(())
+fn cannot_open(name: &str, source: io::Error) -> Error {
+    Error::Io { file: name.to_owned(), action: "open", source }
 }

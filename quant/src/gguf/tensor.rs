@@ -11,7 +11,9 @@ pub struct TensorInfo {
     pub format: Format,
     /// 1 to 4 sizes in GGUF's order: columns (the contiguous dimension, input features) first.
     pub dims: Vec<u64>,
-    /// Where its bytes begin, counted from the start of the file.
+    /// The part of a split model that holds it, from 0.
+    pub part: usize,
+    /// Where its bytes begin, counted from the start of the file (of that part).
     pub offset: u64,
     /// How many bytes it has, without padding.
     pub bytes: u64,

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::check::{self, SHA256_KEY, SUM_CHARS};
 use super::limits::{self, align_up};
 use super::owned::encode_string;
-use super::{Error, MetaValue, Place, Rule, TensorInfo, read};
+use super::{Error, MetaValue, Place, Rule, TensorInfo, header};
 use crate::Format;
 
 /// The name of a file that is being written, in messages: only its descriptor is known here.
@@ -107,7 +107,7 @@ impl Layout {
             Error::malformed(Rule::TensorSize, FILE, Place::Header, None, "a file below 2^63 bytes", found)
         })?;
         // Every rule of the reader holds for what is written, checked by the reader itself.
-        let tensors = read::parse(FILE, &header, file_bytes)?.tensors;
+        let tensors = header::parse(FILE, &header, file_bytes)?.tensors;
         Ok(Layout { header, file_bytes, tensors, sums_at })
     }
 

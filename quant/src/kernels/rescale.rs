@@ -146,7 +146,7 @@ pub(crate) fn dot(qs: &[[i8; q8_k::N]], d: &[f32], a: &[BlockQ8K]) -> f32 {
 mod tests {
     use super::*;
     use crate::Format;
-    use crate::kernels::unpack;
+    use crate::kernels::unpack::{self, with_unpack};
 
     fn check<F: Unpack>(format: Format, blocks: &[u8]) {
         let n = blocks.len() / format.block_bytes() * format.block_weights() / q8_k::N;
@@ -165,21 +165,15 @@ mod tests {
     #[test]
     fn rescaled_weights_are_the_decoded_ones_to_half_a_step() {
         let mut random = crate::random::Random::new(1);
-        macro_rules! each {
-            ($($format:ident $unpack:ident),*) => {
-                $(for scale in [1e-6, 1.0, 1e3, 0.0] {
-                    let mut weight = |i| random.signed_unit() * scale * (1 + i / 32 % 9) as f32;
-                    let x: Vec<f32> = (0..8 * 256).map(&mut weight).collect();
-                    let format = Format::$format;
-                    let mut blocks = vec![0; format.row_bytes(x.len()).unwrap()];
-                    format.encode(&x, None, &mut blocks);
-                    check::<unpack::$unpack>(format, &blocks);
-                })*
-            };
+        let integers = Format::ALL.iter().filter(|f| !matches!(f, Format::F32 | Format::F16 | Format::BF16));
+        for &format in integers {
+            for scale in [1e-6, 1.0, 1e3, 0.0] {
+                let mut weight = |i| random.signed_unit() * scale * (1 + i / 32 % 9) as f32;
+                let x: Vec<f32> = (0..8 * 256).map(&mut weight).collect();
+                let mut blocks = vec![0; format.row_bytes(x.len()).unwrap()];
+                format.encode(&x, None, &mut blocks);
+                with_unpack!(format, F => check::<F>(format, &blocks));
+            }
         }
-        each!(
-            Q4_0 Q4_0, Q4_1 Q4_1, Q5_0 Q5_0, Q5_1 Q5_1, Q8_0 Q8_0, IQ4_NL Iq4Nl, Q2_K Q2K, Q3_K Q3K, Q4_K Q4K,
-            Q5_K Q5K, Q6_K Q6K, IQ4_XS Iq4Xs
-        );
     }
 }

@@ -332,7 +332,7 @@ fn alignment() {
     for good in [8usize, 64, 65536] {
         let raw = with(U32, &(good as u32).to_le_bytes());
         let raw = Raw { alignment: good, ..raw }.with_tensors(vec![tensor("first", &[8, 4], F32, 0)]);
-        assert_eq!(raw.open().unwrap().data_offset() % good as u64, 0);
+        assert_eq!(raw.open().unwrap().parts()[0].data_offset() % good as u64, 0);
     }
 }
 
@@ -396,10 +396,33 @@ fn tensor_size_that_wraps() {
 
 #[test]
 fn tensor_type() {
-    for (id, name) in [(4, "type 4"), (16, "type 16 (IQ2_XXS)"), (39, "MXFP4"), (u32::MAX, "4294967295")] {
+    for (id, name) in [(4, "type 4 (Q4_2"), (31, "Q4_0_4_4"), (42, "type 42"), (u32::MAX, "4294967295")] {
         let raw = Raw::good().with_tensors(vec![tensor("odd", &[256], id, 0)]);
         refused(&raw, Rule::TensorType, &["tensor \"odd\"", name, "Q4_K"]);
     }
+    // Types that ggml has and that are not decoded here: the file opens, and its reader tells them apart.
+    let mut raw = Raw::good().with_tensors(vec![
+        tensor("odd", &[256], 16, 0),
+        tensor("even", &[8], F32, 96),
+        tensor("mask", &[5], 24, 128),
+    ]);
+    let reader = raw.open().unwrap();
+    assert_eq!(reader.tensors().iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["even"]);
+    let foreign: Vec<_> = reader.foreign().iter().map(|t| (t.name.as_str(), t.type_name)).collect();
+    assert_eq!(foreign, [("odd", "IQ2_XXS"), ("mask", "I8")]);
+    let error = reader.refuse_type(&reader.foreign()[0]);
+    assert_eq!(error.rule(), Some(Rule::TensorType));
+    for word in ["tensor \"odd\"", "IQ2_XXS", "Q4_K", "at byte "] {
+        assert!(error.to_string().contains(word), "{word:?} not in: {error}");
+    }
+    assert!(reader.tensor("even").is_some() && reader.tensor("odd").is_none());
+    // Their places are checked as those of all others.
+    raw.tensors[0] = tensor("odd", &[512], 16, 0);
+    refused(&raw, Rule::Overlap, &["\"odd\"", "\"even\""]);
+    raw.tensors[0] = tensor("odd", &[255], 16, 0);
+    refused(&raw, Rule::Block, &["IQ2_XXS"]);
+    raw.tensors[0] = tensor("mask", &[256], 16, 0);
+    refused(&raw, Rule::TensorTwice, &["mask"]);
 }
 
 #[test]

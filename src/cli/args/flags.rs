@@ -1,33 +1,107 @@
 //! Flags made from the table of settings: names, help, defaults, values.
 
+use crate::engine::EngineKind;
 use crate::lang::Lang;
-use crate::settings::{GivenValue, Patch, Setting, SettingName, SettingValue};
+use crate::settings::{GivenValue, Patch, Setting, SettingGroup, SettingKind, SettingName, SettingValue};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
-/// Sampling settings that were typed: a flag for each.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SamplingArgs {
-    /// The settings.
-    pub patch: Patch,
+macro_rules! setting_flags {
+    ($($(#[$doc:meta])+ $args:ident: $takes:expr;)+) => {$(
+        $(#[$doc])+
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct $args {
+            /// The settings that were typed.
+            pub patch: Patch,
+        }
+
+        impl Args for $args {
+            fn augment_args(command: Command) -> Command {
+                Setting::ALL.into_iter().filter($takes).fold(command, with_flag)
+            }
+
+            fn augment_args_for_update(command: Command) -> Command {
+                Self::augment_args(command)
+            }
+        }
+
+        impl FromArgMatches for $args {
+            fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+                let mut args = Self::default();
+                args.update_from_arg_matches(matches)?;
+                Ok(args)
+            }
+
+            fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+                let settings = Setting::ALL.into_iter().filter($takes);
+                settings.for_each(|setting| take(&mut self.patch, setting, matches));
+                Ok(())
+            }
+        }
+    )+};
 }
 
-/// The flags of [`SamplingArgs`] in the order of the help, with their short form and the name of their value.
-const FLAGS: [(Setting, Option<char>, &str); 6] = [
-    (Setting::MaxNew, Some('n'), "N"),
-    (Setting::Seed, Some('s'), "N"),
-    (Setting::Temperature, None, "X"),
-    (Setting::TopK, None, "K"),
-    (Setting::TopP, None, "P"),
-    (Setting::Penalty, None, "X"),
-];
+setting_flags! {
+    /// A flag for each setting of sampling.
+    SamplingArgs: |setting| setting.row().group == SettingGroup::Sampling;
+    /// A flag for each setting of the engine but the context, which only a conversation has.
+    EngineArgs: |setting| setting.row().group == SettingGroup::Engine && *setting != Setting::CtxSize;
+    /// A flag for each setting of a conversation, and for its context.
+    ConversationArgs: |setting| {
+        setting.row().group == SettingGroup::Conversation || *setting == Setting::CtxSize
+    };
+}
 
-/// The help of a setting's flag; `more` is said behind the default.
-pub(in crate::cli) fn help(setting: Setting, more: &str) -> String {
-    format!("{} [default: {}{more}]", setting.help(Lang::En), setting.default_text(Lang::En))
+/// `command` with the flag of a setting. Where on has a name under which it means off, that is a flag, too,
+/// and the one that is shown: `--greedy`, `--greedy=off`; `--do-sample`, `--do-sample off`.
+fn with_flag(command: Command, setting: Setting) -> Command {
+    let (short, value_name) = setting.row().flag;
+    let flag = Arg::new(setting.name())
+        .long(setting.name().replace('_', "-"))
+        .aliases(aliases(setting))
+        .value_name(value_name)
+        .value_parser(move |text: &str| value(setting, text))
+        .allow_negative_numbers(setting.row().kind != SettingKind::Text)
+        .help(help(setting, command.get_name()))
+        .short(short);
+    match setting.row().inverse {
+        Some((name, [text, _])) => {
+            let inverse = SettingName { setting, inverse: true };
+            let shown = Arg::new(name)
+                .long(name)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("on")
+                .value_name(value_name)
+                .value_parser(move |text: &str| named_value(inverse, text))
+                .help(text);
+            let hidden = flag.num_args(0..=1).default_missing_value("on").conflicts_with(name).hide(true);
+            command.arg(shown).arg(hidden)
+        }
+        None => command.arg(flag),
+    }
+}
+
+fn take(patch: &mut Patch, setting: Setting, matches: &ArgMatches) {
+    for name in setting.names() {
+        if let Some(value) = matches.get_one::<SettingValue>(name) {
+            patch.set(setting, Some(value.clone()));
+        }
+    }
+}
+
+/// The help of a setting's flag of a command.
+fn help(setting: Setting, command: &str) -> String {
+    let default = match (setting, command) {
+        // Measurements are exact unless another type is typed.
+        (Setting::Kv, "logits" | "ppl" | "kl") => "f32".to_owned(),
+        (Setting::Threads, _) => format!("{}; env HUOZI_THREADS", setting.default_text(Lang::En)),
+        _ => setting.default_text(Lang::En),
+    };
+    format!("{} [default: {default}]", setting.help(Lang::En))
 }
 
 /// The other spellings of a setting's flag.
-pub(in crate::cli) fn aliases(setting: Setting) -> Vec<String> {
+pub(super) fn aliases(setting: Setting) -> Vec<String> {
     let row = setting.row();
     let mut names = Vec::new();
     for name in [row.name].iter().chain(row.aliases) {
@@ -41,6 +115,10 @@ pub(in crate::cli) fn aliases(setting: Setting) -> Vec<String> {
 }
 
 fn value(setting: Setting, text: &str) -> Result<SettingValue, String> {
+    // An engine that this build does not have is refused when the model is opened, with the way to get it.
+    if let (SettingKind::Engine, Some(engine)) = (setting.row().kind, EngineKind::named(text)) {
+        return Ok(SettingValue::Engine(engine));
+    }
     named_value(setting.into(), text)
 }
 
@@ -53,70 +131,4 @@ pub(super) fn parse<T>(setting: Setting, text: &str, field: fn(Patch) -> Option<
     let mut patch = Patch::default();
     patch.set(setting, Some(value(setting, text)?));
     field(patch).ok_or_else(|| "is out of range".to_owned())
-}
-
-impl Args for SamplingArgs {
-    fn augment_args(mut command: Command) -> Command {
-        for (setting, short, value_name) in FLAGS {
-            let flag = Arg::new(setting.name())
-                .long(setting.name().replace('_', "-"))
-                .aliases(aliases(setting))
-                .value_name(value_name)
-                .value_parser(move |text: &str| value(setting, text))
-                .allow_negative_numbers(true)
-                .help(help(setting, ""));
-            command = command.arg(flag.short(short));
-        }
-        let draws = Setting::DoSample;
-        if let Some((greedy, [text, _])) = draws.row().inverse {
-            // `--greedy`, `--greedy=off`; `--do-sample`, `--do-sample off`, `--do_sample True`.
-            let inverse = SettingName { setting: draws, inverse: true };
-            let off = Arg::new(greedy)
-                .long(greedy)
-                .num_args(0..=1)
-                .require_equals(true)
-                .default_missing_value("on")
-                .value_name("on|off")
-                .hide_possible_values(true)
-                .value_parser(move |text: &str| named_value(inverse, text))
-                .help(text);
-            let on = Arg::new(draws.name())
-                .long(draws.name().replace('_', "-"))
-                .aliases(aliases(draws))
-                .num_args(0..=1)
-                .default_missing_value("on")
-                .value_name("on|off")
-                .value_parser(move |text: &str| value(draws, text))
-                .conflicts_with(greedy)
-                .hide(true);
-            command = command.arg(off).arg(on);
-        }
-        command
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for SamplingArgs {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut args = Self::default();
-        args.update_from_arg_matches(matches)?;
-        Ok(args)
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        for setting in FLAGS.map(|(setting, ..)| setting).into_iter().chain([Setting::DoSample]) {
-            if let Some(value) = matches.get_one::<SettingValue>(setting.name()) {
-                self.patch.set(setting, Some(value.clone()));
-            }
-        }
-        let greedy = Setting::DoSample.row().inverse.and_then(|(greedy, _)| matches.get_one(greedy));
-        if let Some(value) = greedy {
-            let value: &SettingValue = value;
-            self.patch.set(Setting::DoSample, Some(value.clone()));
-        }
-        Ok(())
-    }
 }

@@ -51,8 +51,7 @@ pub struct PplCommand {
     /// Tokens per chunk
     #[arg(
         short, long, visible_alias = "ctx-size", aliases = aliases(Setting::CtxSize), value_name = "N",
-        default_value_t = 256,
-        value_parser = chunk_2, allow_negative_numbers = true,
+        default_value_t = 256, value_parser = chunk_2, allow_negative_numbers = true,
     )]
     pub chunk: usize,
     /// Tokens from one chunk to the next; each token is scored once [default: the chunk]
@@ -105,8 +104,7 @@ pub struct KlCommand {
     /// Tokens per chunk
     #[arg(
         short, long, visible_alias = "ctx-size", aliases = aliases(Setting::CtxSize), value_name = "N",
-        default_value_t = 256,
-        value_parser = chunk_4, allow_negative_numbers = true,
+        default_value_t = 256, value_parser = chunk_4, allow_negative_numbers = true,
     )]
     pub chunk: usize,
     /// Maximum number of chunks
@@ -182,6 +180,9 @@ pub struct BenchCommand {
     /// md, json, jsonl or csv
     #[arg(short, long, value_name = "FORMAT", default_value = "md", value_parser = output)]
     pub output: Output,
+    /// The same as -o jsonl
+    #[arg(long, conflicts_with = "output")]
+    pub json: bool,
     /// Seed of weights and token ids
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -209,4 +210,11 @@ pub struct BenchCommand {
     /// No progress
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+impl BenchCommand {
+    /// How rows are printed.
+    pub fn output(&self) -> Output {
+        if self.json { Output::JsonLines } else { self.output }
+    }
 }

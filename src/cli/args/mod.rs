@@ -8,18 +8,15 @@ mod measure;
 mod model;
 mod values;
 
-pub use flags::SamplingArgs;
-#[cfg(feature = "tui")]
-pub(super) use flags::{aliases, help};
+pub use flags::{ConversationArgs, EngineArgs, SamplingArgs};
 pub use measure::{BenchCommand, EvalCommand, EvalWhat, KlCommand, PplCommand};
 pub use model::{ChatArgs, LoadArgs, ModelArgs};
 pub use values::{Ids, Output};
-#[cfg(feature = "tui")]
-pub(super) use values::{engine, kv_type, threads};
 
 use crate::engine::Phase;
 use crate::settings::Setting;
 use clap::{Args, Parser, Subcommand};
+use flags::aliases;
 use huozi_token::HistoryRule;
 use std::path::PathBuf;
 use values::{context, history, ids, not_positional, phase};
@@ -306,7 +303,7 @@ Looks for models in HUOZI_MODEL, $XDG_DATA_HOME/huozi and the current folder.")]
 pub struct DoctorCommand {
     /// Context of the memory forecast, in tokens
     #[arg(
-        short, long, aliases = flags::aliases(Setting::CtxSize), value_name = "N", default_value_t = 2048,
+        short, long, aliases = aliases(Setting::CtxSize), value_name = "N", default_value_t = 2048,
         value_parser = context, allow_negative_numbers = true,
     )]
     pub ctx_size: usize,
@@ -339,6 +336,9 @@ pub struct DemoCommand {
     #[command(flatten)]
     /// Sampling.
     pub sampling: SamplingArgs,
+    /// With a prompt: one JSON object instead of the text
+    #[arg(long)]
+    pub json: bool,
     /// No statistics, progress or notes
     #[arg(short, long, overrides_with = "verbose")]
     pub quiet: bool,
@@ -382,8 +382,8 @@ mod tests {
         assert_eq!(run.sampling.patch.top_k, Some(3));
         assert_eq!(run.sampling.patch.top_p, Some(0.5));
         assert_eq!(run.sampling.patch.repetition_penalty, Some(1.1));
-        assert_eq!(run.chat.ctx_size, Some(99));
-        assert_eq!(run.model.load.kv_type, Some(KvType::F32));
+        assert_eq!(run.chat.typed.patch.n_ctx, Some(99));
+        assert_eq!(run.model.load.engine.patch.kv, Some(KvType::F32));
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! Flags that several commands share: which model, how it is opened, the conversation.
 
-use super::flags::{aliases, help};
-use super::values::{context, engine, flash_attention, kv_type, threads};
-use crate::engine::{EngineKind, FlashAttention, KvType};
-use crate::settings::Setting;
+use super::flags::{ConversationArgs, EngineArgs};
+use super::values::flash_attention;
+use crate::engine::FlashAttention;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -21,24 +20,12 @@ pub struct ModelArgs {
 /// How a model is opened and run.
 #[derive(Clone, Debug, Default, Args)]
 pub struct LoadArgs {
-    #[arg(
-        short, long, value_name = "N", value_parser = threads, allow_negative_numbers = true,
-        help = help(Setting::Threads, "; env HUOZI_THREADS"),
-    )]
-    /// Compute threads.
-    pub threads: Option<usize>,
-    #[arg(long, value_name = "ENGINE", value_parser = engine, help = help(Setting::Engine, ""))]
-    /// Inference engine.
-    pub engine: Option<EngineKind>,
+    #[command(flatten)]
+    /// Threads, KV cache, inference engine.
+    pub engine: EngineArgs,
     /// Flash attention of llama.cpp: auto, on or off [default: auto]
     #[arg(long, alias = "flash_attn", value_name = "HOW", value_parser = flash_attention)]
     pub flash_attn: Option<FlashAttention>,
-    #[arg(
-        long, aliases = aliases(Setting::Kv), value_name = "TYPE", value_parser = kv_type,
-        help = help(Setting::Kv, "; logits, eval: f32"),
-    )]
-    /// KV cache type.
-    pub kv_type: Option<KvType>,
     /// Read the file into memory instead of mapping it
     #[arg(long, alias = "no_mmap")]
     pub no_mmap: bool,
@@ -53,16 +40,10 @@ pub struct LoadArgs {
 /// The context and the system prompt of a conversation.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ChatArgs {
-    #[arg(
-        short, long, aliases = aliases(Setting::CtxSize), value_name = "N", value_parser = context,
-        allow_negative_numbers = true, help = help(Setting::CtxSize, ""),
-    )]
-    /// Positions of prompt and answer together.
-    pub ctx_size: Option<usize>,
-    #[arg(long, value_name = "TEXT", conflicts_with = "system_file", help = help(Setting::System, ""))]
-    /// System prompt.
-    pub system: Option<String>,
+    #[command(flatten)]
+    /// Context and system prompt.
+    pub typed: ConversationArgs,
     /// File with the system prompt
-    #[arg(long, alias = "system_file", value_name = "FILE")]
+    #[arg(long, alias = "system_file", value_name = "FILE", conflicts_with = "system")]
     pub system_file: Option<PathBuf>,
 }

@@ -25,13 +25,12 @@ pub enum Output {
 
 // Not `ValueEnum`: documented values would turn every help into clap's long form, two lines and more per
 // flag.
-pub(in crate::cli) fn kv_type(text: &str) -> Result<KvType, String> {
+pub(super) fn kv_type(text: &str) -> Result<KvType, String> {
     parse(Setting::Kv, text, |patch| patch.kv)
 }
 
-pub(in crate::cli) fn engine(text: &str) -> Result<EngineKind, String> {
-    // One that this build does not have is refused when the model is opened, with the way to get it.
-    EngineKind::named(text).map_or_else(|| parse(Setting::Engine, text, |patch| patch.engine), Ok)
+pub(super) fn engine(text: &str) -> Result<EngineKind, String> {
+    parse(Setting::Engine, text, |patch| patch.engine)
 }
 
 pub(super) fn flash_attention(text: &str) -> Result<FlashAttention, String> {
@@ -65,7 +64,7 @@ const MAX_REPETITIONS: usize = 10_000;
 /// Positions of a context at most, as in a model file.
 const MAX_CTX: usize = 1 << 24;
 
-pub(in crate::cli) fn threads(text: &str) -> Result<usize, String> {
+pub(super) fn threads(text: &str) -> Result<usize, String> {
     parse(Setting::Threads, text, |patch| patch.threads)
 }
 

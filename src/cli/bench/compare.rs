@@ -3,7 +3,7 @@
 use super::super::args::{self, Output};
 use super::super::exit;
 use super::super::load;
-use super::super::printer::Printer;
+use super::super::printer::{Printer, SCHEMA};
 use super::super::settings::Config;
 use super::super::show::Counter;
 use super::super::signal::Signals;
@@ -56,7 +56,7 @@ struct Line {
 pub(super) fn run(
     args: &args::BenchCommand,
     config: &Config,
-    threads: &[Option<usize>],
+    threads: &[usize],
     signals: &Signals,
     printer: &mut Printer,
 ) -> Result<()> {
@@ -64,8 +64,6 @@ pub(super) fn run(
     let ggml = OpenOptions { engine: EngineKind::Ggml, ..options(args) };
     let model = load::open(&config.model(args.model.as_deref())?, &ggml)?.path().to_owned();
     let kv = kv(args);
-    let threads: Vec<String> =
-        threads.iter().map(|t| t.unwrap_or_else(crate::engine::default_threads).to_string()).collect();
     let list = |values: &[usize]| values.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     let mut common: Vec<OsString> = vec!["bench".into(), "-m".into(), model.into()];
     for (flag, value) in [
@@ -73,7 +71,7 @@ pub(super) fn run(
         ("-n", list(&args.n_gen)),
         ("-d", list(&args.n_depth)),
         ("-b", list(&args.batch)),
-        ("-t", threads.join(",")),
+        ("-t", list(threads)),
         ("-s", args.seed.to_string()),
         ("--kv-type", kv.name().to_owned()),
     ] {
@@ -114,7 +112,7 @@ pub(super) fn run(
         signals.check()?;
     }
     result?;
-    print(args.output, &lines, printer)
+    print(args.output(), &lines, printer)
 }
 
 /// Whether this setting of the peer is to be measured again.
@@ -304,7 +302,7 @@ fn describe(line: &Line, verdict: &Verdict) -> Value {
     let (ours, peer) = (&line.ours, &line.peer);
     let other = if verdict.peer_other.is_finite() { json!(verdict.peer_other) } else { Value::Null };
     json!({
-        "schema": 1,
+        "schema": SCHEMA,
         "test": ours["test"],
         "version": ours["version"],
         "cpu_info": ours["cpu_info"],

@@ -1,7 +1,7 @@
 //! Rows of `huozi bench` as JSON, CSV and Markdown.
 
 use super::super::args::{self, Output};
-use super::super::printer::{Printer, bytes};
+use super::super::printer::{Printer, SCHEMA, bytes};
 use super::subject::BenchSubject;
 use crate::bench::{self, BenchRow, Bound};
 use crate::engine::Engine;
@@ -30,7 +30,7 @@ pub fn describe(
         if subject.model.is_file() { subject.model.path().display().to_string() } else { String::new() };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     json!({
-        "schema": 1,
+        "schema": SCHEMA,
         "test": test.to_string(),
         "version": env!("CARGO_PKG_VERSION"),
         "cpu_info": super::super::doctor::cpu_name(),

@@ -42,7 +42,7 @@ pub fn run(args: &ChatCommand, config: &Config, signals: &Signals, printer: &mut
     let mut name = None;
     if let Some(given) = &args.load {
         // A typed flag comes before the saved conversation.
-        let typed = (args.chat.system.is_some() || args.chat.system_file.is_some())
+        let typed = (args.chat.typed.patch.system.is_some() || args.chat.system_file.is_some())
             .then(|| session.settings().system.clone());
         let folder = directory()?;
         let found = store::find(&folder, given)?;

@@ -3,6 +3,7 @@
 use super::file::{Error, lock, make_private_directory, open_options, path, read};
 use super::log::Log;
 use super::writer::Writer;
+use huozi_quant::output;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -231,6 +232,20 @@ fn move_to(from: &Path, directory: &Path, name: &str) -> Result<String, Error> {
     Err(Error::Name { name: name.to_owned() })
 }
 
+/// Writes `text` to the regular file that `path` stands for, in place of what it held; whole or not at all.
+///
+/// # Errors
+/// What the system says; anything but a regular file.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let target = output::file(path).map_err(io::Error::other)?.path;
+    let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.persist(&target)?;
+    Ok(())
+}
+
 /// Removes a conversation for good.
 ///
 /// # Errors
@@ -243,15 +258,19 @@ pub fn erase(directory: &Path, name: &str) -> Result<(), Error> {
     }
 }
 
-/// Writes `text` to `path`, or beside it with a number if something stands there; whole or not at all.
+/// Writes `text` to `path`, or beside it with a number if a file stands there; whole or not at all. A symbolic
+/// link that leads to no file yet is followed.
 ///
 /// # Errors
-/// What the system says; a folder.
+/// What the system says; a folder, a device or anything else that is no regular file.
 pub fn export(path: &Path, text: &str) -> Result<PathBuf, Error> {
-    let names_folder = path.to_string_lossy().ends_with('/') || path.file_stem().is_none();
-    if names_folder || path.is_dir() {
-        return Err(error(path, "write")(io::ErrorKind::IsADirectory.into()));
-    }
+    let names_folder = path.to_string_lossy().ends_with('/') || path.file_stem().is_none() || path.is_dir();
+    let target = output::file(path).map_err(|refused| match refused {
+        output::Error::Io { path, source } => error(&path, "write")(source),
+        _ if names_folder => error(path, "write")(io::ErrorKind::IsADirectory.into()),
+        refused => error(path, "write")(io::Error::new(io::ErrorKind::InvalidInput, refused)),
+    })?;
+    let path = if target.metadata.is_none() { &target.path } else { path };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
         return Err(error(folder, "write into it")(io::ErrorKind::NotADirectory.into()));

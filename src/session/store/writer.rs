@@ -468,7 +468,13 @@ mod tests {
         assert_eq!(super::super::export(&out, "one").unwrap(), out);
         assert_eq!(super::super::export(&out, "two").unwrap(), dir.path().join("out-1.md"));
         assert_eq!(std::fs::read_to_string(&out).unwrap(), "one");
+        std::os::unix::fs::symlink("behind.md", dir.path().join("link.md")).unwrap();
+        assert_eq!(
+            super::super::export(&dir.path().join("link.md"), "x").unwrap(),
+            dir.path().join("behind.md")
+        );
         for (path, kind) in [
+            ("/dev/null".into(), io::ErrorKind::InvalidInput),
             (dir.path().to_owned(), io::ErrorKind::IsADirectory),
             (dir.path().join("new/"), io::ErrorKind::IsADirectory),
             (dir.path().join(".."), io::ErrorKind::IsADirectory),
@@ -496,11 +502,14 @@ mod tests {
         drop(writer);
         let path = dir.path().join(format!("{name}.jsonl"));
         let text = std::fs::read_to_string(&path).unwrap();
-        // As every version has written it.
-        let written = r#""choices":{"sampling":{"do_sample":true,"temperature":0.7,"top_k":50,"top_p":0.95,"#;
-        assert!(
-            text.contains(&format!("{written}\"repetition_penalty\":1.03}},\"max_new\":64,\"kv\":\"q8\"}}"))
-        );
+        // The names that every version has written, and the number with its own digits.
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let written = lines.filter(|line| !line["choices"].is_null()).last().unwrap();
+        let sampling = serde_json::json!({
+            "do_sample": true, "temperature": 0.7, "top_k": 50, "top_p": 0.95, "repetition_penalty": 1.03,
+        });
+        let choices = serde_json::json!({ "sampling": sampling, "max_new": 64, "kv": "q8" });
+        assert_eq!(written["choices"], choices);
         // What is not valid has its default, and the file still opens.
         for bad in ["-1.0", "5.01", "1e300", "\"hot\"", "[]"] {
             std::fs::write(&path, text.replace("0.7", bad)).unwrap();

@@ -232,8 +232,12 @@ fn failure(failure: &Failure) -> String {
         Failure::TooLong { path, most_kib } => {
             format!("{}: larger than {most_kib} KiB, too long for a message", path.display())
         }
-        Failure::NotText { path, at } => {
-            format!("{}: not text: neither UTF-8 (byte {at}) nor UTF-16 nor GB18030", path.display())
+        Failure::NotText { path, encoding: None, at, line } => format!(
+            "{}: not text: neither UTF-8 (line {line}, byte {at}) nor UTF-16 nor GB18030",
+            path.display()
+        ),
+        Failure::NotText { path, encoding: Some(encoding), at, line } => {
+            format!("{}: line {line} (byte {at}) is not {encoding}, as the rest of it is", path.display())
         }
         Failure::Panic(what) => format!("internal error: {what}"),
         Failure::NoModel => "no model is open".into(),

@@ -223,6 +223,9 @@ fn stop(stop: Stop) -> Option<&'static str> {
 fn notice(notice: &Notice) -> String {
     match notice {
         Notice::EmptyAnswer => "模型的回答是空的；可再试一次或换个问法".into(),
+        Notice::FewerThreads { wanted, used } => {
+            format!("设为 {wanted} 个线程，实际运行 {used} 个：每个可用处理器一个，再多反而变慢")
+        }
         Notice::LongContext { n_ctx, trained } => {
             format!("上下文 {n_ctx} 词元，超过模型训练时的 {trained}，质量可能下降")
         }
@@ -241,8 +244,12 @@ fn failure(failure: &Failure) -> String {
         Failure::File { path, error } => format!("{}：{}", path.display(), of_system(error)),
         Failure::NotAFile(path) => format!("{}：不是文件", path.display()),
         Failure::TooLong { path, most_kib } => format!("{}：超过 {most_kib} KiB，消息放不下", path.display()),
-        Failure::NotText { path, at } => {
-            format!("{}：不是文本：不是 UTF-8（第 {at} 字节处），也不是 UTF-16 或 GB18030", path.display())
+        Failure::NotText { path, encoding: None, at, line } => format!(
+            "{}：不是文本：不是 UTF-8（第 {line} 行，偏移 {at} 字节），也不是 UTF-16 或 GB18030",
+            path.display()
+        ),
+        Failure::NotText { path, encoding: Some(encoding), at, line } => {
+            format!("{}：第 {line} 行（偏移 {at} 字节）不是 {encoding}，其余部分是", path.display())
         }
         Failure::Panic(what) => format!("内部错误：{what}"),
         Failure::NoModel => "没有打开的模型".into(),

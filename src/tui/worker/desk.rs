@@ -5,11 +5,10 @@ use super::paths;
 use super::task::{DeskTask, ModelEntry, Pending, Report, ReportSink, Setup};
 use crate::session::catalog::{self, Found, Memory};
 use crate::session::store::{self, Draft};
+use crate::text_file::{self, TextError, TextFile};
 use crate::tui::failure::Failure;
-use encoding_rs::{Encoding, GB18030, UTF_8};
 use std::any::Any;
 use std::fs::{self, File};
-use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -169,7 +168,7 @@ impl DeskWorker {
         let Some(path) = &self.setup.prefs else {
             return Some(Report::DeskFailed(Failure::NoPlaceForPrefs));
         };
-        let error = write_prefs(path, text).err()?;
+        let error = store::replace(path, text).err()?;
         Some(Report::DeskFailed(Failure::file(path, error)))
     }
 
@@ -194,15 +193,6 @@ fn failed(error: store::Error) -> Report {
     Report::DeskFailed(error.into())
 }
 
-fn write_prefs(path: &Path, text: &str) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let file = tempfile::NamedTempFile::new_in(folder)?;
-    fs::write(file.path(), text)?;
-    file.persist(path)?;
-    Ok(())
-}
-
 fn models(first: &[PathBuf]) -> Report {
     let found = catalog::everywhere(first);
     let mut models: Vec<ModelEntry> = found
@@ -219,43 +209,37 @@ fn models(first: &[PathBuf]) -> Report {
 
 fn attach(path: PathBuf) -> Report {
     match read_text(&path) {
-        Ok((text, encoding)) => Report::Attached(path, text, encoding),
+        Ok(file) => {
+            let encoding = file.other_encoding();
+            Report::Attached(path, file.text, encoding)
+        }
         Err(why) => Report::PathFailed(why),
     }
 }
 
-/// The text of a file, and its encoding where that is another than UTF-8.
-fn read_text(path: &Path) -> Result<(String, Option<&'static str>), Failure> {
+fn read_text(path: &Path) -> Result<TextFile, Failure> {
     let system = |error| Failure::file(path, error);
     if !fs::metadata(path).map_err(system)?.is_file() {
         return Err(Failure::NotAFile(path.to_owned()));
     }
-    // Not more than that of files that are longer than they say, as those of the system are.
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_ATTACHED_BYTES + 1).read_to_end(&mut bytes));
-    read.map_err(system)?;
-    if bytes.len() as u64 > MAX_ATTACHED_BYTES {
-        return Err(Failure::TooLong { path: path.to_owned(), most_kib: MAX_ATTACHED_BYTES >> 10 });
-    }
-    text_of(&bytes).map_err(|at| Failure::NotText { path: path.to_owned(), at })
-}
-
-/// The text that a file holds, and its encoding where that is another than UTF-8: texts that were written on
-/// Windows in Chinese are often GBK, of which GB18030 is the whole. Else the byte where it is not UTF-8.
-fn text_of(bytes: &[u8]) -> Result<(String, Option<&'static str>), usize> {
-    let marked = Encoding::for_bom(bytes);
-    let encoding = match marked {
-        Some((encoding, _)) => encoding,
-        None if std::str::from_utf8(bytes).is_ok() => UTF_8,
-        None => GB18030,
-    };
-    let text =
-        encoding.decode_without_bom_handling_and_without_replacement(&bytes[marked.map_or(0, |m| m.1)..]);
-    // No text holds this: what can be read as one by chance does.
-    match text.filter(|text| !text.contains('\0')) {
-        Some(text) => Ok((text.into_owned(), Some(encoding.name()).filter(|_| encoding != UTF_8))),
-        None => Err(std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), |_| bytes.len())),
-    }
+    let file = File::open(path).map_err(system)?;
+    let read = text_file::read(file, MAX_ATTACHED_BYTES).and_then(|file| match file.text.find('\0') {
+        // The input of a message has no sign for it.
+        Some(at) => Err(TextError::NotText { at, line: 1 + file.text[..at].matches('\n').count() }),
+        None => Ok(file),
+    });
+    read.map_err(|error| match error {
+        TextError::Io(error) => system(error),
+        TextError::TooLong { most_bytes } => {
+            Failure::TooLong { path: path.to_owned(), most_kib: most_bytes >> 10 }
+        }
+        TextError::Damaged { encoding, at, line } => {
+            Failure::NotText { path: path.to_owned(), encoding: Some(encoding), at, line }
+        }
+        TextError::NotText { at, line } => {
+            Failure::NotText { path: path.to_owned(), encoding: None, at, line }
+        }
+    })
 }
 
 #[cfg(test)]
@@ -276,18 +260,21 @@ mod tests {
     }
 
     #[test]
-    fn text_in_the_encodings_that_people_have() {
-        let text = |bytes: &[u8]| text_of(bytes).map(|(text, encoding)| (text, encoding.unwrap_or("")));
-        let good = |text: &str, encoding| Ok((text.to_owned(), encoding));
-        assert_eq!(text("月，\r\nmoon".as_bytes()), good("月，\r\nmoon", ""));
-        assert_eq!(text(b"\xef\xbb\xbf\xe6\x9c\x88"), good("月", ""));
-        assert_eq!(text(b"\xc7\xb0\xd4\xc2\xb9\xe2 a"), good("前月光 a", "gb18030"));
-        assert_eq!(text(b"\xff\xfe\x08\x67a\0"), good("月a", "UTF-16LE"));
-        assert_eq!(text(b""), good("", ""));
-        // A picture, a half character, and what only looks like UTF-8.
-        assert_eq!(text(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), Err(0));
-        assert_eq!(text(b"ab\xc7"), Err(2));
-        assert_eq!(text(b"a\0b"), Err(3));
-        assert_eq!(text(b"\xef\xbb\xbf\xff\xff"), Err(3));
+    fn a_message_holds_text_without_zeros() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |bytes: &[u8]| {
+            let path = dir.path().join("a.txt");
+            fs::write(&path, bytes).unwrap();
+            attach(path)
+        };
+        let read = of(b"\xc7\xb0\xd4\xc2\xb9\xe2");
+        assert!(matches!(&read, Report::Attached(_, text, Some("gb18030")) if text == "前月光"), "{read:?}");
+        let Report::PathFailed(why) = of(b"a\n\0b") else { panic!("it was read") };
+        assert!(matches!(why, Failure::NotText { encoding: None, at: 2, line: 2, .. }), "{why:?}");
+        let Report::PathFailed(why) = of(b"\xff\xfea\0\n") else { panic!("it was read") };
+        assert!(
+            matches!(why, Failure::NotText { encoding: Some("UTF-16LE"), at: 4, line: 1, .. }),
+            "{why:?}"
+        );
     }
 }

@@ -7,7 +7,7 @@ use super::task::{AskKind, Chosen, ModelTask, Pending, Report};
 use crate::session::catalog;
 use crate::session::open::{self, About, SessionOptions, Source, Step};
 use crate::session::store::{self, Conversation, Writer};
-use crate::session::{self, Answer, Event, Settings, Stop, Turn};
+use crate::session::{self, Answer, Event, Notice, Settings, Stop, Turn};
 use crate::settings::{InvalidSetting, Patch};
 use crate::tui::failure::Failure;
 use std::io;
@@ -146,6 +146,7 @@ impl ModelWorker {
             Ok(opened) => {
                 let open::Opened { mut session, about, invalid, file } = opened;
                 let settings = session.settings_mut();
+                let fewer = Notice::fewer_threads(options.threads, about.threads);
                 let options = SessionOptions { threads: Some(about.threads), kv: Some(about.kv), ..options };
                 let start = self.start.get_or_insert_with(|| options.clone()).clone();
                 let fresh = Chosen { settings: settings.clone(), options: start };
@@ -169,7 +170,14 @@ impl ModelWorker {
                 self.memory();
                 self.tell();
                 self.tell_invalid(invalid);
+                self.notice(fewer);
             }
+        }
+    }
+
+    fn notice(&self, notice: Option<Notice>) {
+        if let Some(notice) = notice {
+            (self.send)(Report::Event(Event::Notice(notice)));
         }
     }
 
@@ -432,7 +440,9 @@ impl ModelWorker {
                 }
                 self.talk.options = Some(if stopped { wanted } else { &options }.clone());
                 let back = error.clone().filter(|_| !stopped).map(|error| (Box::new(options.clone()), error));
+                let fewer = Notice::fewer_threads(options.threads, about.threads);
                 (self.send)(Report::Reopened(Box::new(about.clone()), back));
+                self.notice(fewer);
                 self.model = Some(OpenModel { session, about, source, options, fresh, _file: file });
                 error
             }

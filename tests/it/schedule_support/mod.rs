@@ -2,7 +2,7 @@
 //! each step.
 
 use crate::common;
-use huozi::engine::{Engine, EngineError, Info, KvType, Native, Seq, Sink, StepItem, StepStats};
+use huozi::engine::{Engine, EngineError, KvType, Native, Sink, StepItem, StepStats};
 use huozi::sample::Sampling;
 use huozi::schedule::{
     PositionLogProbs, Request, RequestEvent, RequestId, Scheduler, SchedulerOptions, Stop, Timings,
@@ -109,27 +109,8 @@ impl Watched {
 }
 
 impl Engine for Watched {
-    fn info(&self) -> &Info {
-        self.inner.info()
-    }
-    fn seq_new(&mut self) -> Seq {
-        self.inner.seq_new()
-    }
-    fn seq_len(&self, seq: Seq) -> usize {
-        self.inner.seq_len(seq)
-    }
-    fn seq_fork(&mut self, src: Seq, len: usize) -> Result<Seq, EngineError> {
-        self.inner.seq_fork(src, len)
-    }
-    fn seq_truncate(&mut self, seq: Seq, len: usize) -> Result<(), EngineError> {
-        self.inner.seq_truncate(seq, len)
-    }
-    fn seq_free(&mut self, seq: Seq) {
-        self.inner.seq_free(seq);
-    }
-    fn kv_free_blocks(&self) -> usize {
-        self.inner.kv_free_blocks()
-    }
+    common::forward_to_inner!();
+
     fn step_watched(
         &mut self,
         items: &[StepItem<'_>],

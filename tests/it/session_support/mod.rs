@@ -1,9 +1,7 @@
 //! A session over the small model, with an engine whose logits can be rigged.
 
 use crate::common;
-use huozi::engine::{
-    Engine, EngineError, Info, KvState, KvType, Native, NativeOptions, Seq, Sink, StepItem, StepStats,
-};
+use huozi::engine::{Engine, EngineError, KvType, Native, NativeOptions, Sink, StepItem, StepStats};
 use huozi::schedule::{Scheduler, SchedulerHandle};
 use huozi::session::{Error, Event, Session, Settings};
 use huozi_convert::plan::Preset;
@@ -30,27 +28,8 @@ struct Rigged {
 }
 
 impl Engine for Rigged {
-    fn info(&self) -> &Info {
-        self.inner.info()
-    }
-    fn seq_new(&mut self) -> Seq {
-        self.inner.seq_new()
-    }
-    fn seq_len(&self, seq: Seq) -> usize {
-        self.inner.seq_len(seq)
-    }
-    fn seq_fork(&mut self, src: Seq, len: usize) -> Result<Seq, EngineError> {
-        self.inner.seq_fork(src, len)
-    }
-    fn seq_truncate(&mut self, seq: Seq, len: usize) -> Result<(), EngineError> {
-        self.inner.seq_truncate(seq, len)
-    }
-    fn seq_free(&mut self, seq: Seq) {
-        self.inner.seq_free(seq);
-    }
-    fn kv_free_blocks(&self) -> usize {
-        self.inner.kv_free_blocks()
-    }
+    common::forward_to_inner!();
+
     fn step_watched(
         &mut self,
         items: &[StepItem<'_>],
@@ -69,9 +48,6 @@ impl Engine for Rigged {
             None => sink.give(item, position, logits),
         };
         self.inner.step_watched(items, &mut Sink::InOrder(&mut rigged), progress, cancel)
-    }
-    fn kv_state(&mut self) -> Option<&mut dyn KvState> {
-        self.inner.kv_state()
     }
 }
 

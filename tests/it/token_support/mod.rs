@@ -87,6 +87,7 @@ impl Owned {
             eot: self.special.get("eot").copied(),
             unk: self.special.get("unk").copied(),
             pad: self.special.get("pad").copied(),
+            ..VocabularyParts::default()
         }
     }
 

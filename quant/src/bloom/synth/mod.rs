@@ -23,6 +23,7 @@ use crate::bloom::plan::{self, ModelTensor, Preset, PresetOptions};
 use crate::bloom::shape::Shape;
 use crate::gguf::{self, Layout, MetaValue, Reader, TensorSpec, Writer};
 use crate::map::Bytes;
+use crate::output;
 
 pub use vocabulary::{MIN_VOCAB, SyntheticVocabulary};
 pub use weights::{PAGE_WEIGHTS, RandomPage, RandomWeights};
@@ -40,6 +41,15 @@ pub enum Error {
     /// A model that the container does not hold, or a file that cannot be written.
     #[error(transparent)]
     Gguf(#[from] gguf::Error),
+    /// The path is no place for an output.
+    #[error(transparent)]
+    Output(#[from] output::Error),
+    /// The file is there already.
+    #[error("{} exists already", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// Something with the file.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
@@ -103,12 +113,19 @@ impl RandomModel {
         Ok(Reader::from_shared(&self.name, made)?)
     }
 
-    /// Writes the model with its vocabulary: to `PATH.partial` first, renamed when it is on the disk and
-    ///  removed when anything fails. Holds a few MiB of it at a time.
+    /// Writes the model with its vocabulary to a new file: to `PATH.partial` first, renamed when it is on the
+    /// disk and removed when anything fails. A symbolic link is followed to its target. Holds a few MiB of the
+    /// model at a time.
     ///
     /// # Errors
-    /// A vocabulary that is too small, the disk, `cancel`.
+    /// A vocabulary that is too small, a file that is there already, what is no regular file, the disk,
+    /// `cancel`.
     pub fn write(&self, path: &Path, cancel: &AtomicBool, progress: &Progress<'_>) -> Result<(), Error> {
+        let target = output::file(path)?;
+        let path = &target.path;
+        if target.metadata.is_some() {
+            return Err(Error::Exists { path: path.clone() });
+        }
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
@@ -116,7 +133,8 @@ impl RandomModel {
             let path = path.to_owned();
             move |source| Error::Io { path, action, source }
         };
-        let file = File::create(&partial).map_err(failed(&partial, "create"))?;
+        // Never what another run writes, and nothing that a link leads to.
+        let file = File::create_new(&partial).map_err(failed(&partial, "create"))?;
         let written = self.write_into(file, cancel, progress).and_then(|()| {
             fs::rename(&partial, path).map_err(failed(path, "rename to"))?;
             let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

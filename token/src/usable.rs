@@ -1,0 +1,37 @@
+//! Whether the metadata of a model file can run: the one judgement that the converter, `verify`, `doctor` and
+//! the program itself share.
+
+use huozi_quant::gguf::Meta;
+
+use crate::chat::{ChatError, ChatFormat};
+use crate::error::Error;
+use crate::tokenizer::Tokenizer;
+
+/// Why the metadata of a file cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// The vocabulary.
+    #[error(transparent)]
+    Vocabulary(#[from] Error),
+    /// The chat template.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+}
+
+/// Opens the tokenizer and the chat format of a file, as everything that runs the file does.
+///
+/// # Errors
+/// What makes the file unusable.
+pub fn open(meta: Meta<'_>) -> Result<(Tokenizer, ChatFormat), Unusable> {
+    let tokenizer = Tokenizer::from_gguf(meta)?;
+    let format = chat_format(meta, &tokenizer)?;
+    Ok((tokenizer, format))
+}
+
+/// The chat format of a file, tried out.
+///
+/// # Errors
+/// A template that does not work.
+pub fn chat_format(meta: Meta<'_>, tokenizer: &Tokenizer) -> Result<ChatFormat, ChatError> {
+    ChatFormat::from_gguf(meta, tokenizer)
+}
