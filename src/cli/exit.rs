@@ -195,7 +195,8 @@ fn of_open(error: &open::Error) -> Option<u8> {
 fn of_session(error: &session::Error) -> Option<u8> {
     match error {
         session::Error::Engine(error) | session::Error::Refused(Refused::Prompt(error)) => of_engine(error),
-        session::Error::Refused(Refused::Setting(_)) | session::Error::Chat(ChatError::NoFormat) => {
+        session::Error::Refused(Refused::Setting(_))
+        | session::Error::Chat(ChatError::NoFormat | ChatError::NoSystem(_) | ChatError::Refused(_)) => {
             Some(USAGE)
         }
         session::Error::BrokenModel | session::Error::Chat(ChatError::Template(_) | ChatError::Gguf(_)) => {

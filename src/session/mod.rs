@@ -6,6 +6,7 @@
 //! disk are in [`store`], model files in [`catalog`].
 
 pub mod catalog;
+mod date;
 mod event;
 pub mod kv_cache;
 pub mod open;
@@ -15,15 +16,14 @@ pub mod store;
 pub use crate::engine::{EngineKind, KvType};
 pub use crate::sample::{Sampling, SettingError};
 pub use crate::schedule::Stop;
+pub use date::local_now;
 pub use event::{Answer, Event, Notice, Stats, dropped_note, stop_name};
-pub use huozi_token::HistoryLimit;
+pub use huozi_token::{ChatError, DateTime, HistoryLimit};
 
 use crate::engine::{EngineError, Info};
 use crate::schedule::{Refused, Request, RequestError, RequestEvent, SchedulerHandle};
 use huozi_token::history::{FittedPrompt, fit};
-use huozi_token::{
-    ChatError, ChatFormat, HistoryRule, Message, PromptLimits, Role, TextStream, TokenKind, Tokenizer,
-};
+use huozi_token::{ChatFormat, HistoryRule, Message, PromptLimits, Role, TextStream, TokenKind, Tokenizer};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -141,6 +141,8 @@ pub struct Session {
     format: ChatFormat,
     settings: Settings,
     turns: Vec<Turn>,
+    /// Set when the conversation begins, at the latest with the first turn.
+    date: Option<DateTime>,
     /// Index of the first turn that is part of the prompt.
     first: usize,
     stop_ids: Vec<u32>,
@@ -156,7 +158,17 @@ impl Session {
         settings: Settings,
     ) -> Self {
         let stop_ids = tokenizer.vocab().stop_ids();
-        Self { scheduler, tokenizer, format, settings, turns: Vec::new(), first: 0, stop_ids, warned: false }
+        Self {
+            scheduler,
+            tokenizer,
+            format,
+            settings,
+            turns: Vec::new(),
+            date: None,
+            first: 0,
+            stop_ids,
+            warned: false,
+        }
     }
 
     /// The settings of the next turn.
@@ -172,6 +184,21 @@ impl Session {
     /// All turns, also those that were dropped from the prompt.
     pub fn turns(&self) -> &[Turn] {
         &self.turns
+    }
+
+    /// The date of the conversation, for templates that write it; `None` before the first question.
+    pub fn date(&self) -> Option<DateTime> {
+        self.date
+    }
+
+    /// Gives the conversation another date; `None`: that of the next question.
+    pub fn set_date(&mut self, date: Option<DateTime>) {
+        self.date = date;
+    }
+
+    /// The date of the conversation, which begins now unless it has begun.
+    pub fn begin(&mut self) -> DateTime {
+        *self.date.get_or_insert_with(local_now)
     }
 
     /// How many of the oldest turns were dropped from the prompt.
@@ -194,7 +221,7 @@ impl Session {
         self.scheduler.info()
     }
 
-    /// Replaces the conversation. An answer's ids are kept only if they decode to its text; otherwise the
+    /// Replaces the turns; the date stays. An answer's ids are kept only if they decode to its text; otherwise the
     /// text is tokenised. A conversation comes from outside, and ids could hold control tokens: a turn of the
     /// system that is not shown.
     pub fn restore(&mut self, mut turns: Vec<Turn>) {
@@ -216,6 +243,7 @@ impl Session {
     /// Begins an empty conversation.
     pub fn clear(&mut self) {
         self.restore(Vec::new());
+        self.date = None;
     }
 
     /// Removes the last exchange and gives its question; `None` when there was none.
@@ -309,7 +337,7 @@ impl Session {
             Err(error) => return Some(Err(error)),
         };
         let said = self.messages(turns, self.first + dropped_exchanges);
-        let ids = self.format.prefix_ids(&said, &self.tokenizer).map_err(Error::Chat);
+        let ids = self.format.prefix_ids(&said, self.date_or_now(), &self.tokenizer).map_err(Error::Chat);
         Some(ids.map(|ids| FittedPrompt { ids, dropped_exchanges, limit }))
     }
 
@@ -345,6 +373,11 @@ impl Session {
         self.generate(ids.to_vec(), 0, cancel, on)
     }
 
+    /// Turns that were put in without a date get one with the next question.
+    fn date_or_now(&self) -> DateTime {
+        self.date.unwrap_or_else(local_now)
+    }
+
     /// The system message and the messages of `turns[first..]`.
     fn messages(&self, turns: &[Turn], first: usize) -> Vec<Message> {
         let mut messages = Vec::new();
@@ -374,7 +407,7 @@ impl Session {
         limits.prompt_tokens = limits.prompt_tokens.max(n_ctx / 2);
         let mut messages = self.messages(turns, self.first);
         messages.push(Message::text(Role::User, question));
-        let prompt = fit(&messages, &self.format, &self.tokenizer, history, limits);
+        let prompt = fit(&messages, self.date_or_now(), &self.format, &self.tokenizer, history, limits);
         let prompt = prompt.map_err(|error| match error {
             ChatError::TooLong { tokens, limit } => Error::QueryTooLong { tokens, limit, n_ctx },
             other => Error::Chat(other),
@@ -390,6 +423,7 @@ impl Session {
         cancel: &AtomicBool,
         on: &mut dyn FnMut(Event),
     ) -> Result<Answer, Error> {
+        self.begin();
         let prompt = self.prompt(question)?;
         let first = self.first;
         if let Some(limit) = prompt.limit {

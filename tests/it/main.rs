@@ -27,6 +27,7 @@ mod schedule_support;
 mod session;
 mod session_kv;
 mod session_support;
+mod templates;
 mod token;
 
 #[cfg(feature = "tui")]

@@ -1,8 +1,8 @@
 //! A session over the small model, with an engine whose logits can be rigged.
 
-use crate::session_support::world;
+use crate::session_support::{world, world_of};
 use huozi::schedule::Stop;
-use huozi::session::{self, Error, Event, HistoryLimit, Notice, Turn, row_seed};
+use huozi::session::{self, DateTime, Error, Event, HistoryLimit, Notice, Turn, local_now, row_seed};
 use huozi_token::{HistoryRule, Specials};
 use std::sync::atomic::Ordering;
 
@@ -46,6 +46,34 @@ fn answers_go_back_as_the_ids_generated() {
     fresh.say("再说");
     let read = fresh.strings.lock().unwrap().read.clone();
     assert!(read.windows(3).any(|ids| ids == odd), "{read:?}");
+}
+
+#[test]
+fn a_conversation_keeps_the_date_it_began_with() {
+    let template = "{{ strftime_now('%Y-%m-%d %H:%M:%S') }}\n\
+                    {% for m in messages %}<s>{{ m.content }}</s>{% endfor %}<s>";
+    let mut w = world_of(Some(template), |s| s.max_new = 2);
+    let date = DateTime::constant(1999, 12, 31, 23, 59, 58, 0);
+    w.session.set_date(Some(date));
+    let first = w.say("一");
+    let read = w.strings.lock().unwrap().read.clone();
+    let prompt = w.session.tokenizer().decode(&read, true);
+    assert!(prompt.starts_with("1999-12-31 23:59:58\n<s>一</s><s>"), "{prompt}");
+    let prefix = w.session.next_prefix();
+    let second = w.say("二");
+    assert!(second.stats.reused_tokens >= first.stats.prompt_tokens, "{:?}", second.stats);
+    w.session.undo();
+    assert_eq!((w.session.date(), w.session.next_prefix()), (Some(date), prefix.clone()));
+    // Another date is another prompt.
+    w.session.set_date(Some(DateTime::constant(2000, 1, 1, 0, 0, 0, 0)));
+    assert_ne!(w.session.next_prefix(), prefix);
+    // The next conversation begins with its first question.
+    w.session.clear();
+    assert_eq!(w.session.date(), None);
+    let before = local_now();
+    w.say("三");
+    let begun = w.session.date().unwrap();
+    assert!(before <= begun && begun <= local_now() && begun.subsec_nanosecond() == 0, "{begun}");
 }
 
 #[test]

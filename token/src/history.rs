@@ -4,7 +4,7 @@
 //! dropped, and which limit they passed. An exchange is a message of the person and what follows up to the
 //! next one; system messages in front stay.
 
-use crate::chat::{ChatError, ChatFormat, Message, Role};
+use crate::chat::{ChatError, ChatFormat, DateTime, Message, Role};
 use crate::tokenizer::Tokenizer;
 use std::fmt;
 
@@ -77,13 +77,14 @@ pub struct FittedPrompt {
     pub limit: Option<HistoryLimit>,
 }
 
-/// The prompt of `messages` within `limits`.
+/// The prompt of `messages`, of a conversation of `date`, within `limits`.
 ///
 /// # Errors
 /// [`ChatError::TooLong`] if the current exchange alone passes the limit; what
 /// [`ChatFormat::prompt_ids`] returns.
 pub fn fit(
     messages: &[Message],
+    date: DateTime,
     format: &ChatFormat,
     tokenizer: &Tokenizer,
     rule: HistoryRule,
@@ -100,7 +101,7 @@ pub fn fit(
     let without = |dropped: usize| {
         let from = begins.get(dropped).copied().unwrap_or(head);
         let kept = [&messages[..head], &messages[from..]].concat();
-        format.prompt_ids(&kept, tokenizer)
+        format.prompt_ids(&kept, date, tokenizer)
     };
     let (mut dropped, mut limit) = (0, None);
     if let Some(most) = limits.exchanges.filter(|&most| begins.len() > most) {

@@ -402,16 +402,44 @@ impl Checkpoint {
         input.read_vec(0, input.len().min(most), most, "a file").map(Some)
     }
 
+    /// The names of the files in a folder beside the weights, sorted; none where there is no such folder.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub(crate) fn names_in(&self, folder: &str) -> Result<Vec<String>, Error> {
+        let Origin::Folder(inside) = &self.origin else { return Ok(Vec::new()) };
+        inside.folder(folder)?.map_or(Ok(Vec::new()), |inner| inner.names())
+    }
+
+    /// As [`text`](Self::text), of a file in a folder beside the weights.
+    ///
+    /// # Errors
+    /// As `text`.
+    pub(crate) fn text_in(&self, folder: &str, name: &str) -> Result<Option<String>, Error> {
+        let Origin::Folder(outer) = &self.origin else { return Ok(None) };
+        let Some(input) = outer.folder(folder)?.map_or(Ok(None), |inner| inner.open(name))? else {
+            return Ok(None);
+        };
+        outer.add_opened(&input);
+        let bytes = input.read_vec(0, input.len(), MAX_TEXT_BYTES, "a file")?;
+        text(input.name(), bytes).map(Some)
+    }
+
     /// As [`file`](Self::file), for text.
     ///
     /// # Errors
     /// As `file`; also content that is not UTF-8.
     pub fn text(&self, name: &str) -> Result<Option<String>, Error> {
         let Some(bytes) = self.file(name)? else { return Ok(None) };
-        String::from_utf8(bytes).map(Some).map_err(|e| {
-            let at = e.utf8_error().valid_up_to();
-            let found = format!("byte {:#04x}", e.as_bytes()[at]);
-            Error::format(&format!("{}/{name}", self.name), at as u64, "UTF-8 text", found)
-        })
+        text(&format!("{}/{name}", self.name), bytes).map(Some)
     }
+}
+
+/// The content of the file `name` as text.
+fn text(name: &str, bytes: Vec<u8>) -> Result<String, Error> {
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        let found = format!("byte {:#04x}", e.as_bytes()[at]);
+        Error::format(name, at as u64, "UTF-8 text", found)
+    })
 }

@@ -294,8 +294,8 @@ fn rename(title: &str, state: &ChatState) -> Result<String> {
 /// A name that was typed is its title, too.
 fn write(session: &Session, model: &Loaded, name: &str, title: Option<&str>) -> Result<PathBuf> {
     let system = session.settings().system.clone();
-    let (title, turns) = (title.map(str::to_owned), session.turns().to_vec());
-    let conversation = Conversation { title, system, turns, ..Conversation::default() };
+    let (title, turns, date) = (title.map(str::to_owned), session.turns().to_vec(), session.date());
+    let conversation = Conversation { title, system, turns, date, ..Conversation::default() };
     Ok(store::save(&directory()?, name, &conversation, &model.fingerprint()?)?)
 }
 
@@ -303,6 +303,7 @@ fn write(session: &Session, model: &Loaded, name: &str, title: Option<&str>) -> 
 pub(super) fn put(session: &mut Session, conversation: Conversation) {
     session.settings_mut().system = conversation.system;
     session.restore(conversation.turns);
+    session.set_date(conversation.date);
 }
 
 /// Where conversations are kept.

@@ -2,7 +2,7 @@
 
 use super::form::Words;
 use crate::session::catalog::{FileError, Place, Rule};
-use crate::session::{self, HistoryLimit, Notice, Stop, open, store};
+use crate::session::{self, ChatError, HistoryLimit, Notice, Stop, open, store};
 use crate::tui::failure::Failure;
 use crate::tui::keys::Action;
 use crate::tui::look::Theme;
@@ -272,6 +272,11 @@ fn of_session(error: &session::Error) -> String {
         ),
         session::Error::NothingToRetry => "还没有可以重新回答的问题".into(),
         session::Error::BrokenModel => "模型没有给出数值：权重已损坏".into(),
+        session::Error::Chat(ChatError::NoSystem(why)) => {
+            format!("模型的聊天模板不接受系统提示，请清空系统提示（模板的说明：{why}）")
+        }
+        session::Error::Chat(ChatError::Refused(why)) => format!("模型的聊天模板拒绝这段对话：{why}"),
+        session::Error::Chat(ChatError::Template(why)) => format!("模型的聊天模板出错：{why}"),
         error => other(error),
     }
 }

@@ -24,7 +24,7 @@ impl ModelWorker {
         }
         let system = settings.system.clone();
         let (title, choices) = (self.talk.title.clone(), self.talk.choices.clone());
-        Conversation { title, system, choices, turns, ..Conversation::default() }
+        Conversation { title, system, choices, turns, date: self.date(), ..Conversation::default() }
     }
 
     /// Writes to the conversation's file, which is made if there is none; what fails is told.

@@ -150,7 +150,7 @@ impl ModelWorker {
                 let options = SessionOptions { threads: Some(about.threads), kv: Some(about.kv), ..options };
                 let start = self.start.get_or_insert_with(|| options.clone()).clone();
                 let fresh = Chosen { settings: settings.clone(), options: start };
-                if let Some(Left { mut turns, settings, fingerprint }) = self.left.take() {
+                if let Some(Left { mut turns, settings, fingerprint, date }) = self.left.take() {
                     if fingerprint != about.fingerprint {
                         turns.iter_mut().for_each(|turn| turn.ids = None);
                     }
@@ -159,6 +159,7 @@ impl ModelWorker {
                         *session.settings_mut() = Settings { n_ctx, ..settings };
                     }
                     session.restore(turns);
+                    session.set_date(date);
                 }
                 if let Some(writer) = &mut self.talk.writer {
                     writer.set_model(&about.fingerprint);
@@ -194,7 +195,8 @@ impl ModelWorker {
         }
         if let Some(model) = self.model.take() {
             let (turns, settings) = (model.session.turns().to_vec(), model.session.settings().clone());
-            self.left = Some(Left { turns, settings, fingerprint: model.about.fingerprint });
+            let (fingerprint, date) = (model.about.fingerprint, model.session.date());
+            self.left = Some(Left { turns, settings, fingerprint, date });
         }
     }
 
@@ -272,6 +274,7 @@ impl ModelWorker {
         let mut options = model.fresh.options.clone();
         options.apply(&patch);
         model.session.restore(conversation.turns);
+        model.session.set_date(conversation.date);
         let (title, choices) = (conversation.title, conversation.choices);
         let options = Some(options);
         self.talk = TalkFile { writer, title, copy, choices, options, ..TalkFile::default() };
@@ -339,6 +342,7 @@ impl ModelWorker {
         if undone.is_some() {
             model.session.undo();
         }
+        model.session.begin();
         // The question is on disk before anything that takes long.
         let retry = ask == AskKind::Retry;
         let mut part = Part::new(self.conversation(ask == AskKind::New), question, attempt, retry);
@@ -437,6 +441,7 @@ impl ModelWorker {
                     let n_ctx = session.settings().n_ctx;
                     *session.settings_mut() = Settings { n_ctx, ..left.settings };
                     session.restore(left.turns);
+                    session.set_date(left.date);
                 }
                 self.talk.options = Some(if stopped { wanted } else { &options }.clone());
                 let back = error.clone().filter(|_| !stopped).map(|error| (Box::new(options.clone()), error));

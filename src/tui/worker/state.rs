@@ -4,7 +4,7 @@ use super::kept::TalkFile;
 use super::task::{Chosen, ReportSink, Setup};
 use crate::session::kv_cache::KvCache;
 use crate::session::open::{self, About, SessionOptions, Source};
-use crate::session::{Session, Settings, Turn};
+use crate::session::{DateTime, Session, Settings, Turn};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -26,6 +26,7 @@ pub(super) struct Left {
     pub(super) turns: Vec<Turn>,
     pub(super) settings: Settings,
     pub(super) fingerprint: String,
+    pub(super) date: Option<DateTime>,
 }
 
 /// The thread's state.
@@ -72,6 +73,14 @@ impl ModelWorker {
             }
             (None, Some(left)) => Some((&left.turns, &left.settings, &left.fingerprint)),
             (None, None) => None,
+        }
+    }
+
+    /// When the conversation began.
+    pub(super) fn date(&self) -> Option<DateTime> {
+        match (&self.model, &self.left) {
+            (Some(model), _) => model.session.date(),
+            (None, left) => left.as_ref()?.date,
         }
     }
 
