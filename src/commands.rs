@@ -22,6 +22,8 @@ pub enum ChatCommandName {
     Retry,
     /// The last question once more, changed.
     Edit,
+    /// The answer or exchange that was replaced or removed last, again.
+    Back,
     /// The last answer to the clipboard.
     Copy,
     /// What the last answer cost.
@@ -104,7 +106,7 @@ const NOTHING: [&str; 2] = ["", ""];
 const NAME: [&str; 2] = ["[NAME]", "[名称]"];
 
 /// The table, in the order of the help.
-pub static CHAT_COMMANDS: [ChatCommandRow; 22] = [
+pub static CHAT_COMMANDS: [ChatCommandRow; 23] = [
     row(ChatCommandName::Help, "help", &["?"], NOTHING, ["this list", "帮助"]),
     row(
         ChatCommandName::New,
@@ -134,6 +136,13 @@ pub static CHAT_COMMANDS: [ChatCommandRow; 22] = [
         &[],
         ["[TEXT]", "[文字]"],
         ["edit the last question and ask again", "修改上一个问题并重新提问"],
+    ),
+    row(
+        ChatCommandName::Back,
+        "back",
+        &[],
+        NOTHING,
+        ["bring back what /retry, /edit or /undo replaced", "恢复 /retry、/edit、/undo 之前的内容"],
     ),
     row(
         ChatCommandName::Copy,
@@ -294,7 +303,7 @@ mod tests {
             assert_eq!(row.command.row().name, row.name);
             assert!(row.help.iter().all(|help| !help.is_empty()));
         }
-        for name in ["new", "edit", "copy", "clear", "stats", "save", "private", "load"] {
+        for name in ["new", "edit", "back", "copy", "clear", "stats", "save", "private", "load"] {
             assert!(ChatCommandName::find(name).is_some_and(|c| c.row().not_in_chat.is_none()), "{name}");
         }
     }

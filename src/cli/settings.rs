@@ -33,22 +33,32 @@ pub struct Config {
     pub model: Option<PathBuf>,
     /// GiB of keys and values of conversations on disk.
     pub kv_cache_gib: Option<u32>,
+    /// Keys of the file that mean nothing.
+    pub unknown: Vec<String>,
     /// The settings. The KV type and the engine are those of conversations; `eval` and `logits` take the
     /// flags only.
     pub settings: Patch,
 }
 
 impl Config {
+    /// Where the file is; `None` without a home.
+    pub fn path() -> Option<PathBuf> {
+        xdg("XDG_CONFIG_HOME", ".config").map(|base| base.join("huozi").join("config.toml"))
+    }
+
     /// `$XDG_CONFIG_HOME/huozi/config.toml`; defaults when there is none. Unknown keys are warned about on
     /// stderr unless `quiet`.
     ///
     /// # Errors
     /// A file that cannot be read, is no TOML, or holds a value of the wrong kind.
     pub fn load(quiet: bool) -> Result<Self> {
-        let Some(path) = xdg("XDG_CONFIG_HOME", ".config").map(|base| base.join("huozi").join("config.toml"))
-        else {
+        let Some(path) = Self::path() else {
             return Ok(Self { quiet, ..Self::default() });
         };
+        // A pipe would be waited for.
+        if std::fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+            return Err(BadFile(format!("{}: not a regular file", path.display())).into());
+        }
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -60,7 +70,7 @@ impl Config {
         for key in unknown.iter().filter(|_| !quiet) {
             eprintln!("huozi: {}: unknown key {key:?} is ignored", path.display());
         }
-        Ok(Self { quiet, ..config })
+        Ok(Self { quiet, unknown, ..config })
     }
 
     /// The configuration and the keys that mean nothing.

@@ -48,6 +48,7 @@ pub fn command(text: &str) -> Option<SlashCommand> {
         ChatCommandName::Undo => SlashCommand::Act(Action::Undo),
         ChatCommandName::Retry => SlashCommand::Act(Action::Retry),
         ChatCommandName::Edit => or_act(SlashCommand::Revise, Action::EditLast),
+        ChatCommandName::Back => SlashCommand::Act(Action::BringBack),
         ChatCommandName::Copy => SlashCommand::Act(Action::Copy),
         ChatCommandName::Stats => SlashCommand::Stats,
         ChatCommandName::Set => match rest.split_once([' ', '=']) {

@@ -10,6 +10,7 @@ use crate::commands::CHAT_COMMANDS;
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Paragraph, Widget};
 
@@ -41,7 +42,7 @@ impl HelpPane {
             KeyCode::PageDown | KeyCode::Char(' ') => self.top = (self.top + page).min(last),
             KeyCode::Home => self.top = 0,
             KeyCode::End => self.top = last,
-            KeyCode::Esc | KeyCode::Enter | KeyCode::F(1) | KeyCode::Char(_) => return true,
+            KeyCode::Esc | KeyCode::Enter | KeyCode::F(1) => return true,
             _ => {}
         }
         false
@@ -70,7 +71,10 @@ fn rows(ui: Ui, prefs: &Prefs, cells: usize) -> Vec<Line<'static>> {
             ]));
         } else {
             rows.push(Line::styled(keys, look.code()));
-            rows.push(Line::raw(format!("  {}", fit(what, cells.saturating_sub(2)))));
+            for mut row in plain(what, cells.saturating_sub(2), Style::new()) {
+                row.spans.insert(0, Span::raw("  "));
+                rows.push(row);
+            }
         }
     }
     rows.push(Line::default());

@@ -105,6 +105,11 @@ impl TalkView {
         self.talk.dropped
     }
 
+    /// Whether something that was replaced can be brought back.
+    pub fn has_replaced(&self) -> bool {
+        self.talk.replaced
+    }
+
     /// What the model does.
     pub fn busy(&self) -> &Busy {
         &self.busy
@@ -227,7 +232,15 @@ impl TalkView {
         let left = self.talk.turns.len();
         self.transcript.changed_from(left);
         self.forget_dropped(left);
+        self.talk.replaced |= !turn.is_empty();
         Some(turn.question)
+    }
+
+    /// What the model's thread is to do to give what was replaced its place back.
+    pub fn bring_back(&mut self) -> Vec<Effect> {
+        self.transcript.to_end();
+        self.context_used = 0;
+        vec![Effect::Work(ModelTask::BringBack), self.warm()]
     }
 
     /// What the model's thread is to do after an exchange was taken back.

@@ -33,9 +33,13 @@ mod token;
 #[cfg(feature = "tui")]
 mod tui;
 #[cfg(feature = "tui")]
+mod tui_branches;
+#[cfg(feature = "tui")]
 mod tui_cases;
 #[cfg(feature = "tui")]
 mod tui_drafts;
+#[cfg(feature = "tui")]
+mod tui_faults;
 #[cfg(feature = "tui")]
 mod tui_kept;
 #[cfg(feature = "tui")]

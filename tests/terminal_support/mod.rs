@@ -148,8 +148,12 @@ impl Terminal {
     }
 
     pub fn send(&mut self, text: &str) {
+        self.send_bytes(text.as_bytes());
+    }
+
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
         // The program may be slow to read: all of it is written, piece by piece.
-        self.master.write_all(text.as_bytes()).unwrap();
+        self.master.write_all(bytes).unwrap();
     }
 
     pub fn paste(&mut self, text: &str) {

@@ -92,6 +92,14 @@ pub(super) fn run(
                 text => Outcome::Revise(text.to_owned()),
             });
         }
+        ChatCommandName::Back if session.bring_back() => {
+            state.unsaved = true;
+            match session.turns().last() {
+                Some(turn) => format!("brought back: {}\n{}", turn.question, turn.answer),
+                None => "brought back".into(),
+            }
+        }
+        ChatCommandName::Back => "there is no earlier answer to bring back".into(),
         ChatCommandName::Copy => copy(session)?,
         ChatCommandName::Stats => match &state.last {
             Some(stats) => format!(

@@ -213,12 +213,14 @@ fn revise(
     on: &mut dyn FnMut(Event),
 ) -> Result<Answer, Error> {
     let (turns, dropped, date) = (session.turns().to_vec(), session.dropped(), session.date());
+    let replaced = session.replaced().clone();
     session.undo().ok_or(Error::NothingToRetry)?;
     let result = session.ask(question, cancel, on);
     let unanswered = matches!(&result, Ok(answer) if answer.stop == Stop::Cancelled && answer.ids.is_empty());
     if result.is_err() || unanswered {
         session.restore(turns);
         session.set_date(date);
+        session.set_replaced(replaced);
         session.resume_at(dropped);
     }
     result

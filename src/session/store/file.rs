@@ -1,7 +1,7 @@
 //! What every part of the store shares: the conversation as it is stored, errors, and how its files are
 //! opened.
 
-use crate::session::{Turn, date};
+use crate::session::{Replaced, Turn, date};
 use crate::settings::{InvalidSetting, Patch};
 use huozi_token::DateTime;
 use std::fs::{self, File, OpenOptions};
@@ -114,6 +114,9 @@ pub struct Conversation {
     pub date: Option<DateTime>,
     /// The turns, oldest first.
     pub turns: Vec<Turn>,
+    /// The branch that those turns took the place of last, as it was read; the file keeps every branch, and
+    /// saving does not look at this.
+    pub replaced: Replaced,
 }
 
 /// The file of the conversation called `name`.

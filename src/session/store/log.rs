@@ -3,10 +3,10 @@
 use super::choices::SavedSettings;
 use super::file::{Conversation, Error, MAX_NUMBER, SCHEMA};
 use crate::schedule::Stop;
-use crate::session::{Turn, stop_name};
+use crate::session::{Replaced, Turn, stop_name};
 use huozi_token::DateTime;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 /// Characters of a title that is the beginning of the first question.
@@ -69,6 +69,8 @@ pub(super) struct Log {
     /// By message: those that follow it, the oldest first.
     children: HashMap<Option<u64>, Vec<u64>>,
     pub(super) head: Option<u64>,
+    /// Messages that were the head before, the oldest first.
+    heads: Vec<u64>,
     /// What the last `settings` said; `None` when there was none.
     pub(super) system: Option<Option<String>>,
     pub(super) choices: Option<SavedSettings>,
@@ -159,6 +161,7 @@ impl Log {
                 if let Some(id) = line.parent {
                     self.message(id)?;
                 }
+                self.heads.extend(self.head);
                 self.head = line.parent;
             }
             "settings" => {
@@ -203,19 +206,35 @@ impl Log {
             choices: self.choices.as_ref().map(|saved| saved.patch.clone()),
             invalid: self.choices.as_ref().map_or_else(Vec::new, |saved| saved.invalid.clone()),
             date: self.date.or_else(|| self.head.and_then(|_| begun())),
-            turns: self.turns(model),
+            turns: self.turns(&self.chain(self.head), model),
+            replaced: self.replaced(model),
         }
     }
 
-    /// The turns that lead to the head.
-    fn turns(&self, model: &str) -> Vec<Turn> {
-        let mut chain = Vec::new();
-        let mut at = self.head;
-        while let Some(said) = at.and_then(|id| self.said.get(&id)) {
-            chain.push(said);
-            at = said.parent;
-        }
+    /// The messages that lead to `head`, the oldest first.
+    fn chain(&self, head: Option<u64>) -> Vec<u64> {
+        let of = |id: &u64| self.said.get(id).and_then(|said| said.parent);
+        let mut chain: Vec<u64> = std::iter::successors(head, of).collect();
         chain.reverse();
+        chain
+    }
+
+    /// The branch that was the conversation before the present one took its place: that of the last head
+    /// which is neither on the way to the present head nor an answer without text.
+    fn replaced(&self, model: &str) -> Replaced {
+        let now = self.chain(self.head);
+        let here: HashSet<u64> = now.iter().copied().collect();
+        let says = |id: &u64| self.said.get(id).is_some_and(|said| !said.text.is_empty());
+        let other = self.heads.iter().rev().find(|id| !here.contains(id) && says(id));
+        let then = self.chain(other.copied());
+        // A question and its answer change together.
+        let same = now.chunks(2).zip(then.chunks(2)).take_while(|(now, then)| now == then).count();
+        Replaced::new(same, self.turns(&then[(2 * same).min(then.len())..], model))
+    }
+
+    /// The turns made of these messages.
+    fn turns(&self, chain: &[u64], model: &str) -> Vec<Turn> {
+        let chain: Vec<&Said> = chain.iter().filter_map(|id| self.said.get(id)).collect();
         chain
             .chunks(2)
             .map(|pair| {

@@ -42,6 +42,7 @@ impl App {
             Action::Retry => return self.retry(now),
             Action::Undo => return self.undo(now),
             Action::EditLast => self.edit_last(now),
+            Action::BringBack => return self.bring_back(now),
             Action::Copy => return self.copy(now),
             Action::Attach => self.panels.show(Panel::Ask(AskPane::new(Wish::Attach, ""))),
             Action::New => return self.switch(ModelTask::New),
@@ -98,12 +99,26 @@ impl App {
         self.composer.leave_editing();
         let words = self.interface.words();
         if self.composer.is_empty() {
-            self.composer.put_question(&question);
+            self.composer.put_undone(&question);
             self.messages.note(words.undone, now);
         } else {
             self.messages.note(words.undone_history, now);
         }
         self.talk.undone()
+    }
+
+    /// Gives what was replaced last its place back: by another attempt, an edited question, or nothing.
+    fn bring_back(&mut self, now: Instant) -> Vec<Effect> {
+        if !self.is_free(now) {
+            return Vec::new();
+        }
+        if !self.talk.has_replaced() {
+            self.messages.note(self.interface.words().nothing_replaced, now);
+            return Vec::new();
+        }
+        self.composer.leave_editing();
+        self.composer.leave_recalled(self.talk.last_question());
+        self.talk.bring_back()
     }
 
     fn edit_last(&mut self, now: Instant) {
@@ -257,7 +272,7 @@ impl App {
             Some(item) if !value.is_empty() => {
                 let effects = self.put_setting(item, value, now);
                 if !effects.is_empty() {
-                    self.messages.note(format!("{key} = {value}"), now);
+                    self.messages.note(format!("{} = {value}", item.shown(self.interface.ui())), now);
                 }
                 effects
             }

@@ -11,6 +11,7 @@ pub(super) static WORDS: Words = Words {
     language: "English",
     colon: ": ",
     comma: ", ",
+    list_comma: ", ",
     theme,
     action,
     failure,
@@ -35,6 +36,10 @@ pub(super) static WORDS: Words = Words {
             "Type a message and press {sends}. {breaks} begins a new line, F2 shows the settings, \
              F3 the conversations, F1 all keys."
         )
+    },
+    runs_on: |isa, threads| match threads {
+        1 => format!("{isa}, 1 thread"),
+        n => format!("{isa}, {n} threads"),
     },
     memory: "memory",
     welcome_demo: "\n\nThe demo model writes poems: 写一首关于月的诗。",
@@ -90,7 +95,7 @@ pub(super) static WORDS: Words = Words {
                 keys, the same in huozi chat (// begins a message with a slash):",
 
     settings: "Settings: this conversation, the interface",
-    settings_keys: "Left Right change, Enter types, Del resets, Esc closes",
+    settings_keys: "Left Right change, Enter or text sets, Del resets, Esc closes",
     settings_keys_typing: "Enter sets, Esc cancels",
     in_brackets: |text| format!("({text})"),
     row_language: ["language", "Interface language"],
@@ -149,8 +154,17 @@ pub(super) static WORDS: Words = Words {
     },
     no_stats: "there is no answer yet in this run",
     nothing_said: "there is no exchange yet",
-    undone: "exchange removed; its question is in the input",
-    undone_history: "exchange removed; Up brings its question back",
+    undone: "exchange removed (Alt+Z brings it back); its question is in the input",
+    undone_history: "exchange removed (Alt+Z brings it back); Up brings its question back",
+    nothing_replaced: "there is no earlier answer to bring back",
+    brought_back: |again| match again {
+        true => "brought back; Alt+Z again shows the other one",
+        false => "brought back",
+    },
+    can_bring_back: "Alt+Z brings back the answer before",
+    still_saved: "the conversation is kept and saved",
+    and_more: |n| format!("{n} more"),
+    unknown_keys: |keys, path| format!("{path}: unknown keys are ignored: {keys}"),
     opening_conversation: "opening the conversation…",
     model_is_busy: "the model is generating; Esc stops it",
     no_command: |name| format!("/{name}: unknown command; /help, or // to send it"),
@@ -181,6 +195,7 @@ fn action(action: Action) -> &'static str {
         Action::Retry => "another answer to the last question",
         Action::Undo => "remove the last exchange",
         Action::EditLast => "edit the last question",
+        Action::BringBack => "bring back the answer before",
         Action::Copy => "copy the last answer",
         Action::Attach => "put a text file into the message",
         Action::New => "new conversation",

@@ -13,6 +13,8 @@ pub struct Words {
     pub colon: &'static str,
     /// What separates parts of a line.
     pub comma: &'static str,
+    /// What separates parts of a list of names.
+    pub list_comma: &'static str,
     /// The name of a set of colours.
     pub theme: fn(Theme) -> &'static str,
     /// What a key does, for the help.
@@ -47,6 +49,8 @@ pub struct Words {
     pub exported: &'static str,
     /// How to begin: the keys that send a message and begin a new line.
     pub welcome: fn(&str, &str) -> String,
+    /// Instruction set and threads.
+    pub runs_on: fn(&str, usize) -> String,
     /// Memory that a model needs, in the greeting.
     pub memory: &'static str,
     /// What the demo model does.
@@ -235,6 +239,18 @@ pub struct Words {
     pub undone: &'static str,
     /// The same; the question is in the history.
     pub undone_history: &'static str,
+    /// Nothing was replaced or taken back that could be brought back.
+    pub nothing_replaced: &'static str,
+    /// It is back; whether the same key shows what it took the place of.
+    pub brought_back: fn(bool) -> &'static str,
+    /// How to bring back the answer that the new one took the place of.
+    pub can_bring_back: &'static str,
+    /// The conversation stays saved: the question was not answered with yes.
+    pub still_saved: &'static str,
+    /// So many further notes.
+    pub and_more: fn(usize) -> String,
+    /// Keys of the configuration file that mean nothing, and the file.
+    pub unknown_keys: fn(&str, &str) -> String,
     /// Another conversation is being opened.
     pub opening_conversation: &'static str,
     /// An answer is on its way.

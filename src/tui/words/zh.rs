@@ -15,6 +15,7 @@ pub(super) static WORDS: Words = Words {
     language: "中文",
     colon: "：",
     comma: "，",
+    list_comma: "、",
     theme,
     action,
     failure,
@@ -37,6 +38,7 @@ pub(super) static WORDS: Words = Words {
     welcome: |sends, breaks| {
         format!("输入消息后按 {sends} 发送。{breaks} 换行，F2 设置，F3 对话列表，F1 全部按键。")
     },
+    runs_on: |isa, threads| format!("{isa}，{threads} 线程"),
     memory: "内存",
     welcome_demo: "\n\n演示模型会写诗，例如：写一首关于月的诗。",
 
@@ -89,7 +91,7 @@ pub(super) static WORDS: Words = Words {
                 按键的终端可用命令，与 huozi chat 相同（以 // 开头发送以斜杠开头的消息）：",
 
     settings: "设置：此对话、界面",
-    settings_keys: "左右修改，Enter 输入，Del 复原，Esc 关闭",
+    settings_keys: "左右修改，Enter 或直接键入，Del 复原，Esc 关闭",
     settings_keys_typing: "Enter 确定，Esc 取消",
     in_brackets: |text| format!("（{text}）"),
     row_language: ["界面语言", "中文 或 English"],
@@ -148,8 +150,17 @@ pub(super) static WORDS: Words = Words {
     },
     no_stats: "本次运行还没有回答",
     nothing_said: "还没有对话内容",
-    undone: "已撤回；问题已放回输入框",
-    undone_history: "已撤回；按上键可找回问题",
+    undone: "已撤回（Alt+Z 恢复）；问题已放回输入框",
+    undone_history: "已撤回（Alt+Z 恢复）；按上键可找回问题",
+    nothing_replaced: "没有可以恢复的回答",
+    brought_back: |again| match again {
+        true => "已恢复；再按 Alt+Z 切换到另一个回答",
+        false => "已恢复",
+    },
+    can_bring_back: "Alt+Z 恢复之前的回答",
+    still_saved: "对话保留，继续保存",
+    and_more: |n| format!("另有 {n} 项"),
+    unknown_keys: |keys, path| format!("{path}：未知的设置已忽略：{keys}"),
     opening_conversation: "正在打开对话…",
     model_is_busy: "模型正在生成；Esc 停止",
     no_command: |name| format!("/{name}：没有此命令；/help 查看，以 // 开头可原样发送"),
@@ -180,6 +191,7 @@ fn action(action: Action) -> &'static str {
         Action::Retry => "重新生成回答",
         Action::Undo => "撤回上一轮对话",
         Action::EditLast => "修改上一个问题",
+        Action::BringBack => "恢复之前的回答",
         Action::Copy => "复制上一个回答",
         Action::Attach => "附加文本文件",
         Action::New => "新对话",
@@ -213,7 +225,7 @@ fn action(action: Action) -> &'static str {
 fn stop(stop: Stop) -> Option<&'static str> {
     match stop {
         Stop::EndToken(_) | Stop::Hook => None,
-        Stop::MaxTokens => Some("已停止：达到 max_new_tokens"),
+        Stop::MaxTokens => Some("已停止：达到词元上限 max_new_tokens"),
         Stop::ContextFull => Some("已停止：上下文已满"),
         Stop::Cancelled => Some("已停止"),
         Stop::BrokenLogits => Some("模型没有给出数值：权重已损坏"),
