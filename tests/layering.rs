@@ -153,6 +153,7 @@ const ARROWS: &[(&str, Arrows)] = &[
                 "cli",
                 &[
                     "bench",
+                    "commands",
                     "demo",
                     "engine",
                     "eval",
@@ -171,6 +172,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             ),
             ("bench", &["engine", "huozi_quant"]),
             ("bin", &["cli", "tui"]),
+            ("commands", &["lang"]),
             ("demo", &["huozi_convert"]),
             ("engine", &["huozi_quant", "model"]),
             ("eval", &["engine", "sample"]),
@@ -183,7 +185,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             ("session", &["engine", "huozi_quant", "huozi_token", "open", "sample", "schedule", "settings"]),
             ("settings", &["engine", "huozi_quant", "lang", "sample"]),
             ("text_file", &[]),
-            ("tui", &["lang", "session", "settings", "text_file"]),
+            ("tui", &["commands", "lang", "session", "settings", "text_file"]),
         ],
     ),
 ];

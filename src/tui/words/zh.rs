@@ -3,7 +3,7 @@
 use super::form::Words;
 use super::zh_files::of_diagnosis;
 use crate::session::catalog::{FileError, HubError, Place, Rule};
-use crate::session::{self, ChatError, Notice, Stop, open, store};
+use crate::session::{self, ChatError, HistoryLimit, Notice, Stop, open, store};
 use crate::tui::failure::Failure;
 use crate::tui::keys::Action;
 use crate::tui::look::Theme;
@@ -28,7 +28,10 @@ pub(super) static WORDS: Words = Words {
     waiting: "…",
     folded: |rows| format!("… 还有 {rows} 行（Alt+O）"),
     dropped_above: |n| format!("以上 {n} 轮已不在上下文中"),
-    dropped: |n| format!("最早的 {n} 轮对话已移出提示（已达轮数或词元上限）"),
+    dropped: |n, limit| match limit {
+        HistoryLimit::Exchanges(most) => format!("最早的 {n} 轮对话已移出提示（上限：{most} 轮）"),
+        HistoryLimit::Tokens(most) => format!("最早的 {n} 轮对话已移出提示（上限：{most} 词元）"),
+    },
     stop,
     notice,
     new_conversation: "新对话",
@@ -85,9 +88,8 @@ pub(super) static WORDS: Words = Words {
 
     help: "帮助",
     help_keys: "上下滚动，Esc 关闭",
-    help_text: "终端光标始终在输入位置，输入法的候选框也在那里。没有这些按键的终端可用命令：/help /new /retry \
-                /undo /edit /back /copy /attach 文件 /export [文件] /list /settings /set 名称 值 /model /private \
-                /raw /lang /quit；以 // 开头发送以斜杠开头的消息。按住 Shift 用鼠标可像平常一样选择文字。",
+    help_text: "终端光标始终在输入位置，输入法的候选框也在那里。按住 Shift 用鼠标可像平常一样选择文字。没有这些\
+                按键的终端可用命令，与 huozi chat 相同（以 // 开头发送以斜杠开头的消息）：",
 
     settings: "设置：此对话、界面",
     settings_keys: "左右修改，Enter 或直接键入，Del 复原，Esc 关闭",
@@ -132,6 +134,22 @@ pub(super) static WORDS: Words = Words {
     },
     editing: |sends| format!("{sends} 重新提问，Esc 取消"),
     copied: "已复制（需终端支持 OSC 52）",
+    saved_as: |name| format!("已保存为 {name}，随每个回答更新；/save 标题 可命名"),
+    is_private: "此对话不保存；/private 恢复保存",
+    stats: |stats| {
+        format!(
+            "提示 {} 词元（另沿用 {}），{:.1} 词元/秒；回答 {} 词元，{:.1} 词元/秒；上下文 {}/{}；种子 {}",
+            stats.prompt_tokens,
+            stats.reused_tokens,
+            stats.prompt_rate(),
+            stats.generated_tokens,
+            stats.generate_rate(),
+            stats.context_used,
+            stats.context,
+            stats.seed
+        )
+    },
+    no_stats: "本次运行还没有回答",
     nothing_said: "还没有对话内容",
     undone: "已撤回（Alt+Z 恢复）；问题已放回输入框",
     undone_history: "已撤回（Alt+Z 恢复）；按上键可找回问题",
