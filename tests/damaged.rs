@@ -13,7 +13,7 @@ use damage::{Watch, count, damage};
 use huozi::engine::{Engine, KvType, Native, NativeOptions, Phase, Sink, StepItem, Want};
 use huozi_quant::gguf::Reader;
 use huozi_quant::random::Random;
-use huozi_token::{ChatFormat, Message, Role, Specials, Tokenizer};
+use huozi_token::{ChatFormat, DateTime, Message, Role, Specials, Tokenizer};
 use std::collections::BTreeSet;
 use std::error::Error;
 
@@ -24,7 +24,7 @@ fn ask(bytes: Vec<u8>) -> Result<String, Box<dyn Error>> {
     let format = ChatFormat::from_gguf(reader.meta(), &tokenizer)?;
     // A model without a format of its own is given the plain text.
     let mut ids = format
-        .prompt_ids(&[Message::text(Role::User, "月 abc")], &tokenizer)
+        .prompt_ids(&[Message::text(Role::User, "月 abc")], DateTime::MIN, &tokenizer)
         .unwrap_or_else(|_| tokenizer.encode("月 abc", Specials::Plain));
     ids.truncate(60);
     let options = NativeOptions { threads: Some(1), kv: KvType::F16, kv_positions: 64 };

@@ -3,6 +3,7 @@
 //! core.
 #![cfg(target_os = "linux")]
 
+mod terminal_faults;
 mod terminal_support;
 
 use rustix::termios::{Winsize, tcsetwinsize};

@@ -1,6 +1,6 @@
 //! What a chat needs beside the tokens: special ids, the template, sampling defaults.
 //!
-//! Reads `config.json`, `tokenizer_config.json`, `generation_config.json` and `chat_template.jinja`; Huozi
+//! Reads `config.json`, `tokenizer_config.json` and `generation_config.json`; Huozi
 //! stores neither a template nor its real end token, so both are supplied when its two markers are there.
 
 use huozi_token::markers;
@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::source::{quoted, shown_json};
+use crate::template;
 use crate::vocab::{TokenType, Vocabulary};
 
 /// Defaults of sampling, for programs that read them from the file.
@@ -49,6 +50,10 @@ pub struct ChatSetup {
     pub pad: Option<u32>,
     /// Jinja; `None` for a model that only completes.
     pub template: Option<String>,
+    /// Separator, class and mask, where the template names them: keys of GGUF without `_token_id`.
+    pub of_template: Vec<(&'static str, u32)>,
+    /// The texts of `additional_special_tokens`, where the template names them.
+    pub additional: Vec<String>,
     /// `None` for a model that only completes.
     pub sampling: Option<SamplingDefaults>,
     /// Notes for the report.
@@ -64,8 +69,10 @@ pub struct ChatFiles<'a> {
     pub tokenizer_config: Option<&'a Value>,
     /// `generation_config.json`.
     pub generation_config: Option<&'a Value>,
-    /// `chat_template.jinja`.
+    /// The chat template that is given, or that of the checkpoint's template files.
     pub chat_template: Option<&'a str>,
+    /// Whether the template is left out.
+    pub omit_template: bool,
 }
 
 impl ChatSetup {
@@ -80,12 +87,17 @@ impl ChatSetup {
         chat.pad = chat.unused(files, vocab, "pad", "<pad>");
         chat.ends = chat.end_tokens(files, vocab)?;
         chat.eos = chat.ends.first().copied();
-        chat.template = own_template(files)?;
+        chat.template = match (files.chat_template, files.tokenizer_config) {
+            _ if files.omit_template => None,
+            (Some(text), _) => Some(text.to_owned()),
+            (None, Some(config)) => template::of_tokenizer_config(config, &mut chat.notes)?,
+            (None, None) => None,
+        };
         if let Some([_, end]) = markers::find(|text| vocab.added(text)) {
             chat.eot = Some(end);
             // Readers stop at eos and at eot: naming the marker twice would lose </s>.
             chat.eos = vocab.added("</s>").or(chat.eos);
-            if chat.template.is_none() {
+            if chat.template.is_none() && !files.omit_template {
                 chat.template = Some(markers::TEMPLATE.to_owned());
                 chat.notes.push("no chat template in the checkpoint: Huozi's format written".into());
             }
@@ -96,6 +108,12 @@ impl ChatSetup {
             }
         } else {
             chat.eot = chat.ends.get(1).copied();
+        }
+        if let Some(template) = &chat.template {
+            let tokens = template::TemplateTokens::read(template, files.tokenizer_config);
+            let known = tokens.named.iter().filter_map(|(key, text)| Some((*key, vocab.id(text)?)));
+            chat.of_template = known.collect();
+            chat.additional = tokens.additional;
         }
         chat.sampling = chat.template.is_some().then(|| sampling(files.generation_config, &mut chat.notes));
         Ok(chat)
@@ -183,29 +201,6 @@ fn ids(file: &str, json: Option<&Value>, key: &str, vocab: &Vocabulary) -> Resul
         id.map(|id| id as u32).ok_or_else(|| Error::Config { file: file.to_owned(), what: what() })
     };
     list.iter().map(id).collect()
-}
-
-/// `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`: a text, or a list of named texts.
-fn own_template(files: &ChatFiles<'_>) -> Result<Option<String>, Error> {
-    if let Some(text) = files.chat_template {
-        return Ok(Some(text.to_owned()));
-    }
-    let bad = |what: &str| Error::Vocabulary {
-        file: "tokenizer_config.json",
-        what: format!("chat_template {what}"),
-    };
-    match files.tokenizer_config.map(|c| &c["chat_template"]) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(Value::Array(list)) => {
-            let default = list.iter().find(|t| t["name"] == "default");
-            let chosen = default.or(if let [one] = list.as_slice() { Some(one) } else { None });
-            let chosen = chosen.ok_or_else(|| bad("is a list without \"default\""))?;
-            let text = chosen["template"].as_str().ok_or_else(|| bad("\"default\" has no text"))?;
-            Ok(Some(text.to_owned()))
-        }
-        Some(_) => Err(bad("is neither a text nor a list")),
-    }
 }
 
 /// The values of Huozi's demo, replaced by those that `generation_config.json` states and that the runtime

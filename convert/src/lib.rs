@@ -21,6 +21,7 @@ mod report;
 mod size;
 pub mod source;
 pub mod synth;
+mod template;
 mod usable;
 mod verify;
 pub mod vocab;
@@ -28,7 +29,7 @@ mod work;
 
 pub use error::{Error, ErrorKind};
 pub use forecast::{Forecast, KvMemory, OutputForecast, TensorForecast};
-pub use options::{Options, Source};
+pub use options::{Options, Source, TemplateChoice};
 pub use progress::Progress;
 pub use report::{FormatCount, OutputFile, OutputReport, Report, Summary, TensorLoss};
 pub use size::{counted, size};

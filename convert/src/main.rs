@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use clap::Parser;
 use huozi_convert::pipeline;
 use huozi_convert::plan::{NamedFormat, Preset, PresetOptions, named_format};
-use huozi_convert::{Options, Source};
+use huozi_convert::{Options, Source, TemplateChoice};
 use huozi_quant::Format;
 use regex_lite::Regex;
 use signals::{exit_code, watch_signals};
@@ -42,7 +42,7 @@ struct Args {
     #[arg(long)]
     name: Option<String>,
     /// Context in tokens [default: seq_length of config.json, else 2048]
-    #[arg(long, alias = "context_length", value_name = "N")]
+    #[arg(long, aliases = ["context_length", "ctx-size", "ctx_size"], value_name = "N")]
     context_length: Option<u64>,
     /// Store a tied embedding twice, for ik_llama.cpp and llama.cpp before March 2025
     #[arg(long, alias = "duplicate_output")]
@@ -65,8 +65,8 @@ struct Args {
     /// Importance matrix of llama-imatrix, .dat or .gguf
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
-    /// Chat template (Jinja) that replaces the checkpoint's
-    #[arg(long, alias = "chat_template", value_name = "FILE")]
+    /// Chat template (Jinja) that replaces the checkpoint's; `none` leaves it out
+    #[arg(long, alias = "chat_template", value_name = "FILE|none")]
     chat_template: Option<PathBuf>,
     /// Set a metadata key of the file; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
@@ -147,7 +147,7 @@ fn main() -> ExitCode {
         tensor_types: args.tensor_types,
         skip_tensors: args.skip_tensors,
         metadata: args.metadata,
-        chat_template: args.chat_template,
+        chat_template: args.chat_template.map_or_else(Default::default, TemplateChoice::from_argument),
         imatrix: args.imatrix,
         verify: args.verify,
         allow_nan: args.allow_nan,

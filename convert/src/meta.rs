@@ -2,12 +2,13 @@
 
 use huozi_quant::gguf::check::SHA256_KEY;
 use huozi_quant::gguf::{Meta, MetaValue};
-use huozi_token::VocabularyParts;
 use huozi_token::parts::{END_IDS, NORMALIZED_IDS};
+use huozi_token::{VocabularyParts, markers};
 
 use crate::chat::ChatSetup;
 use crate::config::Config;
 use crate::plan::Preset;
+use crate::template::GivenTemplate;
 use crate::vocab::Vocabulary;
 
 /// Metadata that options replace.
@@ -15,7 +16,7 @@ use crate::vocab::Vocabulary;
 pub(crate) struct MetadataOverrides<'a> {
     pub name: Option<&'a str>,
     pub n_ctx: Option<u64>,
-    pub template: Option<String>,
+    pub template: GivenTemplate,
 }
 
 const TEMPLATE: &str = "tokenizer.chat_template";
@@ -79,12 +80,18 @@ pub(crate) fn from_checkpoint(
             put(&format!("tokenizer.ggml.{key}_token_id"), U32(id));
         }
     }
+    for (key, id) in &chat.of_template {
+        put(&format!("tokenizer.ggml.{key}_token_id"), U32(*id));
+    }
     put("tokenizer.ggml.add_bos_token", Bool(false));
     if !suppress.is_empty() {
         put("tokenizer.ggml.suppress_tokens", I32s(suppress));
     }
     if let Some(template) = &chat.template {
         put(TEMPLATE, Str(template.clone()));
+    }
+    if !chat.additional.is_empty() {
+        put(markers::ADDITIONAL_SPECIAL_TOKENS, Strings(chat.additional.clone()));
     }
     if let Some(ids) = normalized {
         put(NORMALIZED_IDS, U32s(ids));
@@ -128,8 +135,11 @@ pub(crate) fn from_gguf(
     if let Some(name) = given.name {
         set(&mut meta, "general.name", MetaValue::Str(name.into()));
     }
-    if let Some(template) = given.template {
-        set(&mut meta, TEMPLATE, MetaValue::Str(template));
+    match given.template {
+        GivenTemplate::Source => {}
+        // With the named ones beside it.
+        GivenTemplate::Omit => meta.retain(|(key, _)| !key.starts_with(TEMPLATE)),
+        GivenTemplate::Text(template) => set(&mut meta, TEMPLATE, MetaValue::Str(template)),
     }
     let n_ctx = config.n_ctx;
     // This program has a default, but others need the key.

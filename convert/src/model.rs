@@ -2,10 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use huozi_quant::Format;
 use huozi_quant::bloom::extra;
@@ -22,6 +18,7 @@ use crate::options::{Options, Source};
 use crate::plan::{self, Preset, PresetOptions};
 use crate::reference::Page;
 use crate::source::{self, Checkpoint, CheckpointKind, Dtype, Inode, MAX_TOKENIZER_BYTES, SourceTensor};
+use crate::template::{self, GivenTemplate};
 use crate::usable;
 use crate::vocab::{ADDED_TOKENS, Vocabulary, with_old_files};
 use crate::work::Workers;
@@ -46,7 +43,7 @@ pub(crate) struct SourceModel {
 impl SourceModel {
     pub(crate) fn read(options: &Options, work: &Workers<'_>) -> Result<Self, Error> {
         let checkpoint = work.checkpoint;
-        let mut notes = Vec::new();
+        let mut notes = Vec::from_iter(checkpoint.note().map(str::to_owned));
         let reader = gguf_reader(checkpoint);
         let (mut config, spelling) = match reader {
             Some(reader) => (Config::from_gguf(reader.name(), reader.meta())?, Spelling::Gguf),
@@ -99,7 +96,7 @@ impl SourceModel {
         if let (Some(imatrix), Some(path)) = (&imatrix, &options.imatrix) {
             notes.extend(imatrix.missing(path, tensors.iter().map(|(t, _)| t))?);
         }
-        let template = options.chat_template.as_deref().map(|p| read_template(p, &mut opened)).transpose()?;
+        let template = GivenTemplate::read(&options.chat_template, &mut opened)?;
         let mut model = Self { name, config, tensors, meta: Vec::new(), notes, duplicated, imatrix, opened };
         model.notes.extend(model.type_notes(options));
         let mut page = Page::default();
@@ -111,8 +108,7 @@ impl SourceModel {
                 meta::from_gguf(reader.meta(), given, &model.config)
             }
             None => {
-                let mut json = ChatTexts::read(checkpoint)?;
-                json.chat_template = template.or(json.chat_template);
+                let json = ChatTexts::read(checkpoint, template, &mut model.notes)?;
                 let tokenizer = checkpoint.file_of("tokenizer.json", MAX_TOKENIZER_BYTES);
                 let tokenizer = need(tokenizer, checkpoint, "tokenizer.json")?;
                 let vocab =
@@ -152,6 +148,9 @@ impl SourceModel {
         let rest = chat.place_ends(written, spelled);
         meta::add_ends(&mut self.meta, chat.eot, rest);
         self.notes.extend(chat.notes);
+        for refusal in format.try_out(&tokenizer).unwrap_or_default() {
+            self.notes.push(format!("a conversation with {} fails: {}", refusal.kind, refusal.error));
+        }
         self.notes.extend_from_slice(tokenizer.vocab().warnings());
         Ok(())
     }
@@ -361,10 +360,15 @@ struct ChatTexts {
     tokenizer_config: Option<Value>,
     generation_config: Option<Value>,
     chat_template: Option<String>,
+    omit_template: bool,
 }
 
 impl ChatTexts {
-    fn read(checkpoint: &Checkpoint) -> Result<Self, Error> {
+    fn read(
+        checkpoint: &Checkpoint,
+        template: GivenTemplate,
+        notes: &mut Vec<String>,
+    ) -> Result<Self, Error> {
         let json = |file: &'static str| -> Result<Option<Value>, Error> {
             let Some(text) = checkpoint.file(file)? else { return Ok(None) };
             let parsed = serde_json::from_slice(&text);
@@ -375,11 +379,18 @@ impl ChatTexts {
             let (map, added) = (json("special_tokens_map.json")?, json(ADDED_TOKENS)?);
             tokenizer_config = with_old_files(tokenizer_config, map, added);
         }
+        let omit_template = template == GivenTemplate::Omit;
+        let chat_template = match template {
+            GivenTemplate::Text(text) => Some(text),
+            GivenTemplate::Omit => None,
+            GivenTemplate::Source => template::of_files(checkpoint, tokenizer_config.as_ref(), notes)?,
+        };
         Ok(Self {
             config: json("config.json")?,
             tokenizer_config,
             generation_config: json("generation_config.json")?,
-            chat_template: checkpoint.text("chat_template.jinja")?,
+            chat_template,
+            omit_template,
         })
     }
 
@@ -389,25 +400,9 @@ impl ChatTexts {
             tokenizer_config: self.tokenizer_config.as_ref(),
             generation_config: self.generation_config.as_ref(),
             chat_template: self.chat_template.as_deref(),
+            omit_template: self.omit_template,
         }
     }
-}
-
-/// The text of `--chat-template`. `opened`: receives the file.
-fn read_template(path: &Path, opened: &mut HashSet<Inode>) -> Result<String, Error> {
-    const MAX_BYTES: u64 = 1 << 20;
-    let fail = |e| Error::input(path, "read the chat template")(e);
-    let file = File::open(path).map_err(fail)?;
-    let meta = file.metadata().map_err(fail)?;
-    opened.insert((meta.dev(), meta.ino()));
-    let mut text = String::new();
-    // Not by its length: a pipe has none, and a device no end.
-    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(fail)?;
-    if text.len() as u64 > MAX_BYTES {
-        let what = format!("a chat template of more than {MAX_BYTES} bytes");
-        return Err(Error::Config { file: path.display().to_string(), what });
-    }
-    Ok(text)
 }
 
 fn gguf_reader(checkpoint: &Checkpoint) -> Option<&Reader> {

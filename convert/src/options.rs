@@ -16,6 +16,26 @@ pub enum Source {
     Memory(Vec<(String, Cow<'static, [u8]>)>),
 }
 
+/// Which chat template the file gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TemplateChoice {
+    /// That of the source; Huozi's format where a checkpoint of Huozi has none.
+    #[default]
+    Source,
+    /// None.
+    Omit,
+    /// The text of this file.
+    File(PathBuf),
+}
+
+impl TemplateChoice {
+    /// As `--chat-template` says it: `none`, or the path of a file.
+    #[must_use]
+    pub fn from_argument(argument: PathBuf) -> Self {
+        if argument.as_os_str() == "none" { Self::Omit } else { Self::File(argument) }
+    }
+}
+
 /// The options of a conversion.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -42,8 +62,8 @@ pub struct Options {
     pub skip_tensors: Vec<Regex>,
     /// Metadata set by hand: keys and values.
     pub metadata: Vec<(String, String)>,
-    /// A file that holds `tokenizer.chat_template`; `None`: taken from the source.
-    pub chat_template: Option<PathBuf>,
+    /// `tokenizer.chat_template`.
+    pub chat_template: TemplateChoice,
     /// An importance matrix, as `llama-imatrix` writes it.
     pub imatrix: Option<PathBuf>,
     /// Compare each finished file with the source before it is renamed into place.
@@ -67,7 +87,7 @@ impl Options {
             tensor_types: Vec::new(),
             skip_tensors: Vec::new(),
             metadata: Vec::new(),
-            chat_template: None,
+            chat_template: TemplateChoice::Source,
             imatrix: None,
             verify: false,
             allow_nan: false,

@@ -5,7 +5,7 @@
 
 use huozi_quant::gguf::{Layout, MetaValue, Reader};
 use huozi_token::usable::{self, Unusable};
-use huozi_token::{ChatFormat, Content, Message, Role, Specials, Tokenizer};
+use huozi_token::{ChatFormat, Content, DateTime, Message, Role, Specials, Tokenizer};
 
 use crate::error::Error;
 use crate::reference::Page;
@@ -73,7 +73,8 @@ pub(crate) fn end_written(format: &ChatFormat, tokenizer: &Tokenizer, ends: &[u3
     let answer = tokenizer.encode("Ω≈ç√∫˜µ", Specials::Plain);
     let user = || Message::text(Role::User, "?");
     let said = Message { role: Role::Assistant, content: Content::Ids(answer.clone()) };
-    let ids = format.prompt_ids(&[user(), said, user()], tokenizer).ok()?;
+    let date = DateTime::constant(2024, 2, 29, 0, 0, 0, 0);
+    let ids = format.prompt_ids(&[user(), said, user()], date, tokenizer).ok()?;
     let at = ids.windows(answer.len()).position(|window| window == answer)?;
     ids[at + answer.len()..].iter().copied().find(|id| ends.contains(id))
 }

@@ -91,7 +91,8 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
         let what = "a terminal is needed for input and output; `huozi chat` and `huozi run` work in pipes";
         return Err(Usage(what.into()).into());
     }
-    let config = Config::load(false)?;
+    // The screen shows what the file has and should not.
+    let config = Config::load(true)?;
     let typed = args.engine.patch.over(settings::typed_chat(&args.chat, &args.sampling, false)?);
     let wanted = config.settings(typed.clone())?;
     let mut options = SessionOptions { no_memory_check: args.no_memory_check, ..SessionOptions::default() };
@@ -110,7 +111,7 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
     let state = xdg("XDG_STATE_HOME", ".local/state").map(|base| base.join("huozi"));
     let prefs_file = state.as_ref().map(|state| state.join("tui.json"));
     // A broken file counts as none: it is replaced at the next change.
-    let prefs = prefs_file.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+    let prefs = prefs_file.as_ref().and_then(|path| settings::read_regular(path).ok());
     let prefs: Prefs = prefs.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let around = Surroundings {
         // The Linux console has no Chinese characters.
@@ -120,7 +121,9 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
         typed_lang: args.lang,
         no_color,
     };
-    let start = Start { source, options, fresh: args.new, around, prefs };
+    let unknown_keys = Config::path().filter(|_| !config.unknown.is_empty());
+    let unknown_keys = unknown_keys.map(|path| (path, config.unknown));
+    let start = Start { source, options, fresh: args.new, around, prefs, unknown_keys };
     let setup = Setup {
         wanted,
         typed,

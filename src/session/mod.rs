@@ -6,27 +6,32 @@
 //! disk are in [`store`], model files in [`catalog`].
 
 pub mod catalog;
+mod date;
 mod event;
 pub mod kv_cache;
 pub mod open;
 mod patched;
 pub mod store;
+mod streaming;
+mod turns;
 
 pub use crate::engine::{EngineKind, KvType};
 pub use crate::sample::{Sampling, SettingError};
 pub use crate::schedule::Stop;
-pub use event::{Answer, Event, Notice, Stats, stop_name};
+pub use date::local_now;
+pub use event::{Answer, Event, Notice, Stats, dropped_note, stop_name};
+pub use huozi_token::{ChatError, DateTime, HistoryLimit};
+pub use turns::{Replaced, Turn};
 
 use crate::engine::{EngineError, Info};
 use crate::schedule::{Refused, Request, RequestError, RequestEvent, SchedulerHandle};
 use huozi_token::history::{FittedPrompt, fit};
-use huozi_token::{
-    ChatError, ChatFormat, HistoryRule, Message, PromptLimits, Role, TextStream, TokenKind, Tokenizer,
-};
+use huozi_token::{ChatFormat, HistoryRule, Message, PromptLimits, Role, TokenKind, Tokenizer};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
+use streaming::Streaming;
 
 /// How often the flag that cancels an answer is read.
 const POLL: Duration = Duration::from_millis(10);
@@ -49,29 +54,6 @@ pub struct Settings {
     /// Seed of the conversation. A turn draws with a seed made of this and the number of the attempt at the
     /// turn.
     pub seed: u64,
-}
-
-/// A question and its answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Turn {
-    /// The user's message.
-    pub question: String,
-    /// The model's answer as text.
-    pub answer: String,
-    /// The ids generated, without the one that ended the answer. `None` when the answer came from another
-    /// model: then the text is tokenised.
-    pub ids: Option<Vec<u32>>,
-    /// The number of the attempt, 0 for the first.
-    pub attempt: u64,
-    /// Why the answer ended.
-    pub stop: Stop,
-}
-
-impl Turn {
-    /// Whether the answer has no text at all.
-    pub fn is_empty(&self) -> bool {
-        self.ids.as_ref().map_or(self.answer.is_empty(), Vec::is_empty)
-    }
 }
 
 /// Why there is no answer. The conversation is unchanged.
@@ -140,6 +122,10 @@ pub struct Session {
     format: ChatFormat,
     settings: Settings,
     turns: Vec<Turn>,
+    /// The end of the conversation that was replaced last.
+    replaced: Replaced,
+    /// Set when the conversation begins, at the latest with the first turn.
+    date: Option<DateTime>,
     /// Index of the first turn that is part of the prompt.
     first: usize,
     stop_ids: Vec<u32>,
@@ -155,7 +141,18 @@ impl Session {
         settings: Settings,
     ) -> Self {
         let stop_ids = tokenizer.vocab().stop_ids();
-        Self { scheduler, tokenizer, format, settings, turns: Vec::new(), first: 0, stop_ids, warned: false }
+        Self {
+            scheduler,
+            tokenizer,
+            format,
+            settings,
+            turns: Vec::new(),
+            replaced: Replaced::default(),
+            date: None,
+            first: 0,
+            stop_ids,
+            warned: false,
+        }
     }
 
     /// The settings of the next turn.
@@ -171,6 +168,21 @@ impl Session {
     /// All turns, also those that were dropped from the prompt.
     pub fn turns(&self) -> &[Turn] {
         &self.turns
+    }
+
+    /// The date of the conversation, for templates that write it; `None` before the first question.
+    pub fn date(&self) -> Option<DateTime> {
+        self.date
+    }
+
+    /// Gives the conversation another date; `None`: that of the next question.
+    pub fn set_date(&mut self, date: Option<DateTime>) {
+        self.date = date;
+    }
+
+    /// The date of the conversation, which begins now unless it has begun.
+    pub fn begin(&mut self) -> DateTime {
+        *self.date.get_or_insert_with(local_now)
     }
 
     /// How many of the oldest turns were dropped from the prompt.
@@ -193,10 +205,17 @@ impl Session {
         self.scheduler.info()
     }
 
-    /// Replaces the conversation. An answer's ids are kept only if they decode to its text; otherwise the
-    /// text is tokenised. A conversation comes from outside, and ids could hold control tokens: a turn of the
-    /// system that is not shown.
-    pub fn restore(&mut self, mut turns: Vec<Turn>) {
+    /// Replaces the turns; the date stays. An answer's ids are kept only if they decode to its text; otherwise
+    /// the text is tokenised. A conversation comes from outside, and ids could hold control tokens: a turn of
+    /// the system that is not shown.
+    pub fn restore(&mut self, turns: Vec<Turn>) {
+        self.turns = self.checked(turns);
+        self.replaced = Replaced::default();
+        self.first = 0;
+    }
+
+    /// The turns, without ids that do not decode to their text.
+    fn checked(&self, mut turns: Vec<Turn>) -> Vec<Turn> {
         let vocab = self.tokenizer.vocab();
         let n_vocab = self.scheduler.info().n_vocab;
         let is_text = |id: u32| {
@@ -208,23 +227,59 @@ impl Session {
                 ids.iter().all(|&id| is_text(id)) && self.tokenizer.decode(ids, false) == turn.answer
             });
         }
-        self.turns = turns;
-        self.first = 0;
+        turns
     }
 
     /// Begins an empty conversation.
     pub fn clear(&mut self) {
         self.restore(Vec::new());
+        self.date = None;
+    }
+
+    /// The end of the conversation that was replaced last; [`Session::bring_back`] gives it its place back.
+    pub fn replaced(&self) -> &Replaced {
+        &self.replaced
+    }
+
+    /// Sets what [`Session::bring_back`] brings back, e.g. after [`Session::restore`].
+    pub fn set_replaced(&mut self, replaced: Replaced) {
+        self.replaced = replaced;
+    }
+
+    /// Gives the end of the conversation that was replaced last, by [`Session::undo`] or
+    /// [`Session::retry`], its place back; called again, the one that it had replaced. False when there is
+    /// nothing to bring back.
+    pub fn bring_back(&mut self) -> bool {
+        let mut turns = std::mem::take(&mut self.turns);
+        let at = self.replaced.swap(&mut turns);
+        if let Some(at) = at {
+            let back = turns.split_off(at);
+            turns.extend(self.checked(back));
+            if self.first >= at {
+                // Where no turn of the prompt is left there is room again for those that were dropped.
+                self.first = 0;
+            }
+        }
+        self.turns = turns;
+        at.is_some()
+    }
+
+    /// The number of the attempt that [`Session::retry`] would make.
+    pub fn next_attempt(&self) -> u64 {
+        let last = self.turns.len().saturating_sub(1);
+        self.turns.last().map_or(0, |turn| self.replaced.attempts(last, turn).saturating_add(1))
     }
 
     /// Removes the last exchange and gives its question; `None` when there was none.
     pub fn undo(&mut self) -> Option<String> {
         let turn = self.turns.pop()?;
+        let question = turn.question.clone();
+        self.replaced.take(self.turns.len(), turn);
         if self.first >= self.turns.len() {
             // No turn of the prompt is left: there is room again for those that were dropped.
             self.first = 0;
         }
-        Some(turn.question)
+        Some(question)
     }
 
     /// Asks, and gives the answer in pieces to `on`. Setting `cancel` ends the answer; what was generated
@@ -255,21 +310,24 @@ impl Session {
     /// # Errors
     /// As [`Session::ask`], and when nothing was asked yet.
     pub fn retry(&mut self, cancel: &AtomicBool, on: &mut dyn FnMut(Event)) -> Result<Answer, Error> {
+        let attempt = self.next_attempt();
         let last = self.turns.pop().ok_or(Error::NothingToRetry)?;
-        let attempt = last.attempt.saturating_add(1);
         let first = self.first;
         // After `warm` even the last exchange may have left the prompt; asked again it is the current one.
         self.first = first.min(self.turns.len());
         let result = self.attempt_at(&last.question, attempt, cancel, on);
-        self.turns.push(match &result {
+        let kept = match &result {
             Ok(answer) if !(answer.ids.is_empty() && answer.stop == Stop::Cancelled) => {
-                turn(&last.question, answer, attempt)
+                let new = turn(&last.question, answer, attempt);
+                self.replaced.put(self.turns.len(), last);
+                new
             }
             _ => {
                 self.first = first;
                 last
             }
-        });
+        };
+        self.turns.push(kept);
         result
     }
 
@@ -281,9 +339,9 @@ impl Session {
     pub fn warm(&mut self, cancel: &AtomicBool, on: &mut dyn FnMut(Event)) -> Result<usize, Error> {
         let Some(prompt) = self.next_prompt() else { return Ok(0) };
         let prompt = prompt?;
-        if prompt.dropped_exchanges > 0 {
+        if let Some(limit) = prompt.limit {
             self.first += prompt.dropped_exchanges;
-            on(Event::Dropped { exchanges: prompt.dropped_exchanges });
+            on(Event::Dropped { exchanges: prompt.dropped_exchanges, limit });
         }
         let tokens = prompt.ids.len();
         self.run(prompt.ids, Attempt { number: 0, max_new: 0 }, cancel, &mut |event| {
@@ -303,13 +361,13 @@ impl Session {
         if turns.is_empty() {
             return None;
         }
-        let dropped_exchanges = match self.prompt_of(turns, SHORT_QUESTION) {
-            Ok(prompt) => prompt.dropped_exchanges,
+        let FittedPrompt { dropped_exchanges, limit, .. } = match self.prompt_of(turns, SHORT_QUESTION) {
+            Ok(prompt) => prompt,
             Err(error) => return Some(Err(error)),
         };
         let said = self.messages(turns, self.first + dropped_exchanges);
-        let ids = self.format.prefix_ids(&said, &self.tokenizer).map_err(Error::Chat);
-        Some(ids.map(|ids| FittedPrompt { ids, dropped_exchanges }))
+        let ids = self.format.prefix_ids(&said, self.date_or_now(), &self.tokenizer).map_err(Error::Chat);
+        Some(ids.map(|ids| FittedPrompt { ids, dropped_exchanges, limit }))
     }
 
     /// The ids that the prompt of every next question begins with; `None` while there is no turn.
@@ -344,6 +402,11 @@ impl Session {
         self.generate(ids.to_vec(), 0, cancel, on)
     }
 
+    /// Turns that were put in without a date get one with the next question.
+    fn date_or_now(&self) -> DateTime {
+        self.date.unwrap_or_else(local_now)
+    }
+
     /// The system message and the messages of `turns[first..]`.
     fn messages(&self, turns: &[Turn], first: usize) -> Vec<Message> {
         let mut messages = Vec::new();
@@ -368,12 +431,12 @@ impl Session {
     /// The same after `turns`.
     fn prompt_of(&self, turns: &[Turn], question: &str) -> Result<FittedPrompt, Error> {
         let Settings { n_ctx, history, .. } = self.settings;
-        let mut limits = PromptLimits::of_context(n_ctx);
+        let mut limits = PromptLimits::of_context(n_ctx, history);
         // The rule "context - 248" is for contexts like the original's; a short one still needs room to ask.
         limits.prompt_tokens = limits.prompt_tokens.max(n_ctx / 2);
         let mut messages = self.messages(turns, self.first);
         messages.push(Message::text(Role::User, question));
-        let prompt = fit(&messages, &self.format, &self.tokenizer, history, limits);
+        let prompt = fit(&messages, self.date_or_now(), &self.format, &self.tokenizer, history, limits);
         let prompt = prompt.map_err(|error| match error {
             ChatError::TooLong { tokens, limit } => Error::QueryTooLong { tokens, limit, n_ctx },
             other => Error::Chat(other),
@@ -389,11 +452,12 @@ impl Session {
         cancel: &AtomicBool,
         on: &mut dyn FnMut(Event),
     ) -> Result<Answer, Error> {
+        self.begin();
         let prompt = self.prompt(question)?;
         let first = self.first;
-        if prompt.dropped_exchanges > 0 {
+        if let Some(limit) = prompt.limit {
             self.first += prompt.dropped_exchanges;
-            on(Event::Dropped { exchanges: prompt.dropped_exchanges });
+            on(Event::Dropped { exchanges: prompt.dropped_exchanges, limit });
         }
         let result = self.generate(prompt.ids, attempt, cancel, on);
         if result.is_err() {
@@ -506,35 +570,6 @@ fn turn(question: &str, answer: &Answer, attempt: u64) -> Turn {
         ids: Some(answer.ids.clone()),
         attempt,
         stop: answer.stop,
-    }
-}
-
-/// An answer while it grows.
-#[derive(Default)]
-struct Streaming {
-    ids: Vec<u32>,
-    text: String,
-    stream: TextStream,
-}
-
-impl Streaming {
-    fn push(&mut self, token: u32, tokenizer: &Tokenizer, on: &mut dyn FnMut(Event)) {
-        self.ids.push(token);
-        on(Event::Token(token));
-        let piece = self.stream.push(token, tokenizer.vocab());
-        self.give(piece, on);
-    }
-
-    fn finish(&mut self, on: &mut dyn FnMut(Event)) {
-        let piece = self.stream.finish();
-        self.give(piece, on);
-    }
-
-    fn give(&mut self, piece: String, on: &mut dyn FnMut(Event)) {
-        if !piece.is_empty() {
-            self.text.push_str(&piece);
-            on(Event::Text(piece));
-        }
     }
 }
 

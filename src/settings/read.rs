@@ -129,12 +129,12 @@ impl InvalidSetting {
 
     /// The name and what the setting takes: `temperature: a number from 0 to 5 is needed`.
     pub fn text(&self, lang: Lang) -> String {
-        format!("{}{}{}", self.name.name(), lang.of(": ", "："), self.needed(lang))
+        format!("{}{}{}", self.name.shown(lang), lang.of(": ", "："), self.needed(lang))
     }
 
     /// The note about a value of a file that is not used.
     pub fn note(&self, lang: Lang) -> String {
-        let (name, given, needed) = (self.name.name(), &self.given, self.needed(lang));
+        let (name, given, needed) = (self.name.shown(lang), &self.given, self.needed(lang));
         match lang {
             Lang::En => format!("{name} {given} is not used: {needed}"),
             Lang::Zh => format!("未使用 {name} 的值 {given}：{needed}"),

@@ -314,6 +314,16 @@ impl SettingName {
     }
 }
 
+impl SettingName {
+    /// The name as a person reads it: in Chinese the Chinese one leads.
+    pub fn shown(self, lang: Lang) -> String {
+        match lang {
+            Lang::Zh if !self.inverse => format!("{} {}", self.setting.row().name_zh, self.name()),
+            _ => self.name().to_owned(),
+        }
+    }
+}
+
 impl From<Setting> for SettingName {
     fn from(setting: Setting) -> Self {
         Self { setting, inverse: false }

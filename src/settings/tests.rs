@@ -61,22 +61,22 @@ fn ranges_are_named_in_both_languages() {
             "temperature",
             "5.1",
             "temperature: a number from 0 to 5 is needed",
-            "temperature：需要 0 到 5 的数",
+            "温度 temperature：需要 0 到 5 的数",
         ),
         (
             "repeat_penalty",
             "0",
             "repetition_penalty: a number from 0.01 to 5 is needed",
-            "repetition_penalty：需要 0.01 到 5 的数",
+            "重复惩罚 repetition_penalty：需要 0.01 到 5 的数",
         ),
         (
             "threads",
             "0",
             "threads: a whole number from 1 to 1024 is needed",
-            "threads：需要 1 到 1024 的整数",
+            "线程数 threads：需要 1 到 1024 的整数",
         ),
         ("greedy", "maybe", "greedy: on or off is needed", "greedy：需要 on 或 off"),
-        ("kv_type", "q4", "kv_type: f32, f16 or q8 is needed", "kv_type：需要 f32、f16 或 q8"),
+        ("kv_type", "q4", "kv_type: f32, f16 or q8 is needed", "缓存类型 kv_type：需要 f32、f16 或 q8"),
     ] {
         let invalid = typed(name, text).unwrap_err();
         assert_eq!(invalid.to_string(), en);

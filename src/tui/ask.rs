@@ -49,12 +49,17 @@ impl AskPane {
         Self { wish, input: Input::of(text) }
     }
 
+    /// Whether it asks if something is meant: Enter and Esc answer it, every other key is meant for the chat.
+    pub fn is_question(&self) -> bool {
+        self.wish == Wish::Forget
+    }
+
     /// Takes a key.
     pub fn key(&mut self, key: KeyEvent) -> AskOutcome {
         match (key.code, self.wish) {
             (KeyCode::Esc, _) => return AskOutcome::Close,
-            (KeyCode::Char('y' | 'Y') | KeyCode::Enter, Wish::Forget) => return AskOutcome::Forget,
-            (_, Wish::Forget) => return AskOutcome::Close,
+            (KeyCode::Enter, Wish::Forget) => return AskOutcome::Forget,
+            (_, Wish::Forget) => {}
             (KeyCode::Enter, wish) => {
                 return match self.input.text().trim() {
                     "" => AskOutcome::Close,

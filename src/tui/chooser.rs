@@ -5,8 +5,8 @@ use super::interface::Ui;
 use super::look::bytes;
 use super::markdown::plain;
 use super::models::Models;
-use super::text::{fit, one_line};
-use super::widgets::{both_ends, first_of, list};
+use super::text::{fit, one_line, width};
+use super::widgets::{both_ends, first_of, hints, list};
 use crate::session::open::Source;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::buffer::Buffer;
@@ -71,13 +71,13 @@ impl Chooser {
             KeyCode::Home => self.at = 0,
             KeyCode::End => self.at = last,
             KeyCode::Enter => return self.open(models),
-            KeyCode::Esc | KeyCode::Char('q') => return ChooserOutcome::Leave,
+            // The beginning of a path.
+            KeyCode::Char(c @ ('/' | '~' | '.')) if !control => return ChooserOutcome::AskPath(c.into()),
+            KeyCode::Esc => return ChooserOutcome::Leave,
             KeyCode::F(1) | KeyCode::Char('?') => return ChooserOutcome::Help,
             KeyCode::Char('l') if key.modifiers.contains(KeyModifiers::ALT) => {
                 return ChooserOutcome::OtherLanguage;
             }
-            #[cfg(feature = "demo")]
-            KeyCode::Char('d') if !control => return ChooserOutcome::Open(Source::Demo),
             _ => {}
         }
         ChooserOutcome::Stay
@@ -180,11 +180,10 @@ impl Chooser {
             };
             buffer.set_string(area.x, y, fit(&one_line(&text), cells), style);
         }
-        let mut keys = (words.chooser_keys)(models.about().is_some()).to_owned();
-        if let Some(available) = models.available() {
-            keys += &format!("  {}{}", words.memory_available, bytes(available));
-        }
-        buffer.set_string(area.x, screen.bottom() - 1, fit(&keys, cells), look.dim());
+        let mut keys = hints((words.chooser_keys)(models.about().is_some()), cells);
+        let memory = models.available().map(|free| format!("  {}{}", words.memory_available, bytes(free)));
+        keys += &memory.filter(|memory| width(&keys) + width(memory) <= cells).unwrap_or_default();
+        buffer.set_string(area.x, screen.bottom() - 1, keys, look.dim());
         area
     }
 }

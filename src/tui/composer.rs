@@ -1,8 +1,8 @@
 //! The part of the state that holds the message being written: its text, the question that is edited, the
 //! history of questions, and what of all that is to be kept on disk as a draft.
 
-use super::commands::written;
 use super::input::Input;
+use crate::commands::typed_as;
 use crate::session::Turn;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -24,6 +24,8 @@ pub struct Composer {
     history: Vec<String>,
     /// Which of them is in the input, and the text that it replaced there.
     recalled: Option<(usize, String)>,
+    /// The question that was put into the input when its exchange was taken back.
+    undone: Option<String>,
     /// The message was begun in a private conversation.
     private: bool,
     /// Questions of the history from here on were asked in a private conversation.
@@ -77,7 +79,14 @@ impl Composer {
 
     /// Puts a question into the input, as it would be typed.
     pub fn put_question(&mut self, question: &str) {
-        self.input.set(&written(question));
+        self.input.set(&typed_as(question));
+    }
+
+    /// Puts the question of an exchange that was taken back into the input. As long as it is not changed it is
+    /// no draft: it comes back with its answer.
+    pub fn put_undone(&mut self, question: &str) {
+        self.put_question(question);
+        self.undone = Some(question.to_owned());
     }
 
     /// Puts the last question into the input, to be changed.
@@ -127,7 +136,7 @@ impl Composer {
     pub fn recall(&mut self, older: bool) {
         let (at, draft) = match self.recalled.take() {
             Some((at, draft)) => (at, draft),
-            None => (self.history.len(), self.input.text().to_owned()),
+            None => (self.history.len(), self.draft_text(None).into_owned()),
         };
         let to = if older { at.checked_sub(1) } else { Some(at + 1) };
         match to.filter(|&to| to <= self.history.len() && at <= self.history.len()) {
@@ -147,12 +156,10 @@ impl Composer {
 
     /// Adds a question to the history; `last` is the last question of the conversation.
     pub fn remember(&mut self, question: &str, last: Option<&str>) {
-        if self.recalled.as_ref().is_some_and(|(_, draft)| !draft.is_empty()) {
-            // What was written before an old question was looked at.
-            let written = self.draft_text(last).into_owned();
-            self.input.set(&written);
-        }
-        self.recalled = None;
+        // A question that was taken back stays, where another one is.
+        let undone = self.undone.take();
+        self.leave_recalled(last);
+        self.undone = undone;
         if self.history.last().is_none_or(|last| last != question) {
             self.history.push(question.to_owned());
         }
@@ -160,6 +167,19 @@ impl Composer {
             self.history.remove(0);
             self.private_from = self.private_from.saturating_sub(1);
         }
+    }
+
+    /// Ends the look at an old question, or at one that was taken back, where `last` is the last question of
+    /// the conversation: one that was not changed leaves the input, and what the input held before is in it
+    /// again.
+    pub fn leave_recalled(&mut self, last: Option<&str>) {
+        if self.recalled.is_some() || self.undone.is_some() {
+            let written = self.draft_text(last).into_owned();
+            if written != self.input.text() {
+                self.input.set(&written);
+            }
+        }
+        (self.recalled, self.undone) = (None, None);
     }
 
     /// A private conversation begins: what is asked from here on is forgotten with it.
@@ -175,14 +195,19 @@ impl Composer {
         // In this order: a question that is taken out before moves the others below `private_from`.
         self.history.truncate(self.private_from);
         self.history.retain(|question| turns.iter().all(|turn| turn.question != *question));
-        self.recalled = None;
+        (self.recalled, self.undone) = (None, None);
     }
 
     /// Puts the draft of an earlier run into the input, above what was written since.
     pub fn adopt(&mut self, draft: String) {
-        let since = self.input.text();
-        let all = if since.is_empty() { draft.clone() } else { format!("{draft}\n{since}") };
-        self.input.set(&all);
+        if self.editing {
+            // It is there when the edit ends.
+            self.draft = both(&draft, &self.draft).into_owned();
+        } else {
+            self.leave_recalled(None);
+            let all = both(&draft, self.input.text()).into_owned();
+            self.input.set(&all);
+        }
         self.kept = draft;
     }
 
@@ -190,11 +215,12 @@ impl Composer {
     /// is only looked at, but what the input held before it.
     fn draft_text(&self, last: Option<&str>) -> Cow<'_, str> {
         let text = self.input.text();
-        let is = |question: &str| *written(question) == *text;
+        let is = |question: &str| *typed_as(question) == *text;
         let looked_at = self.recalled.as_ref().and_then(|(at, draft)| Some((self.history.get(*at)?, draft)));
         match (last, looked_at) {
             (Some(last), _) if self.editing => both(&self.draft, if is(last) { "" } else { text }),
             (_, Some((question, draft))) => both(draft, if is(question) { "" } else { text }),
+            _ if self.undone.as_deref().is_some_and(is) => Cow::Borrowed(""),
             _ => Cow::Borrowed(text),
         }
     }

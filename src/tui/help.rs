@@ -4,11 +4,13 @@ use super::interface::{Interface, Ui};
 use super::keys::{BINDINGS, shown};
 use super::markdown::plain;
 use super::prefs::Prefs;
-use super::text::fit;
+use super::text::{fit, width};
 use super::widgets::{inside, place, window};
+use crate::commands::CHAT_COMMANDS;
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Paragraph, Widget};
 
@@ -40,7 +42,7 @@ impl HelpPane {
             KeyCode::PageDown | KeyCode::Char(' ') => self.top = (self.top + page).min(last),
             KeyCode::Home => self.top = 0,
             KeyCode::End => self.top = last,
-            KeyCode::Esc | KeyCode::Enter | KeyCode::F(1) | KeyCode::Char(_) => return true,
+            KeyCode::Esc | KeyCode::Enter | KeyCode::F(1) => return true,
             _ => {}
         }
         false
@@ -69,11 +71,27 @@ fn rows(ui: Ui, prefs: &Prefs, cells: usize) -> Vec<Line<'static>> {
             ]));
         } else {
             rows.push(Line::styled(keys, look.code()));
-            rows.push(Line::raw(format!("  {}", fit(what, cells.saturating_sub(2)))));
+            for mut row in plain(what, cells.saturating_sub(2), Style::new()) {
+                row.spans.insert(0, Span::raw("  "));
+                rows.push(row);
+            }
         }
     }
     rows.push(Line::default());
     rows.extend(plain(words.help_text, cells, look.dim()));
+    let commands = CHAT_COMMANDS.iter().map(|row| (row.usage(ui.lang), ui.lang.of(row.help[0], row.help[1])));
+    let commands = Vec::from_iter(commands);
+    let column = commands.iter().map(|(usage, _)| width(usage)).max().unwrap_or(0) + 2;
+    for (usage, what) in commands {
+        let gap = " ".repeat(column.saturating_sub(width(&usage)));
+        if cells >= NARROW {
+            let what = fit(what, cells.saturating_sub(column)).into_owned();
+            rows.push(Line::from(vec![Span::styled(usage + &gap, look.code()), Span::raw(what)]));
+        } else {
+            rows.push(Line::styled(usage, look.code()));
+            rows.push(Line::raw(format!("  {}", fit(what, cells.saturating_sub(2)))));
+        }
+    }
     rows
 }
 

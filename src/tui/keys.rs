@@ -32,6 +32,8 @@ pub enum Action {
     Undo,
     /// Put the last question into the input.
     EditLast,
+    /// Give the answer that was replaced last its place back.
+    BringBack,
     /// Copy the last answer.
     Copy,
     /// Put a text file into the message.
@@ -94,6 +96,7 @@ pub const BINDINGS: &[Binding] = &[
     binding(Action::Retry, "F5 Ctrl+R"),
     binding(Action::Undo, "F6 Alt+U"),
     binding(Action::EditLast, "F7 Alt+E"),
+    binding(Action::BringBack, "F10 Alt+Z"),
     binding(Action::Copy, "F8 Alt+C"),
     binding(Action::Attach, "F9 Alt+A"),
     binding(Action::New, "Ctrl+N"),

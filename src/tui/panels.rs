@@ -104,11 +104,21 @@ impl Panels {
         }
     }
 
+    /// Closes a question that keys or a text that are meant for the chat leave without an answer; whether one
+    /// was open.
+    pub fn close_question(&mut self) -> bool {
+        let asks = matches!(&self.open, Some(Panel::Ask(pane)) if pane.is_question());
+        if asks {
+            self.open = None;
+        }
+        asks
+    }
+
     /// Takes a pasted text.
-    pub fn paste(&mut self, text: &str) -> PanelOutcome {
+    pub fn paste(&mut self, text: &str, source: PanelSource<'_>) -> PanelOutcome {
         match &mut self.open {
             Some(Panel::Ask(pane)) => pane.paste(text),
-            Some(Panel::Settings(pane)) => pane.paste(text),
+            Some(Panel::Settings(pane)) => pane.paste(text, source.settings()),
             Some(Panel::Talks(pane)) => return PanelOutcome::Talks(pane.paste(text, &mut self.talks)),
             Some(Panel::Help(_)) | None => {}
         }

@@ -136,6 +136,14 @@ impl Item {
         }
     }
 
+    /// The name in a message: in Chinese the Chinese one leads.
+    pub fn shown(self, ui: Ui) -> Cow<'static, str> {
+        match self {
+            Self::Setting(name) => name.shown(ui.lang).into(),
+            item => item.label(ui, WIDE),
+        }
+    }
+
     fn explained(self, ui: Ui) -> &'static str {
         match self {
             Self::Setting(name) => name.setting.help(ui.lang),
@@ -317,29 +325,24 @@ impl SettingsPane {
         if self.editing.is_some() {
             return self.type_value(key, item);
         }
-        let choice = item.is_choice();
         match key.code {
-            KeyCode::Esc | KeyCode::F(2) | KeyCode::Char('q') => return SettingsOutcome::Close,
-            KeyCode::Up | KeyCode::Char('k') => self.at = self.at.saturating_sub(1),
-            KeyCode::Down | KeyCode::Char('j') | KeyCode::Tab => {
-                self.at = (self.at + 1).min(ITEMS.len() - 1);
-            }
+            KeyCode::Esc | KeyCode::F(2) => return SettingsOutcome::Close,
+            KeyCode::Up | KeyCode::BackTab => self.at = self.at.saturating_sub(1),
+            KeyCode::Down | KeyCode::Tab => self.at = (self.at + 1).min(ITEMS.len() - 1),
             KeyCode::Home => self.at = 0,
             KeyCode::End => self.at = ITEMS.len() - 1,
-            KeyCode::Left | KeyCode::Char('-' | 'h') => return SettingsOutcome::Step(item, false),
-            KeyCode::Right | KeyCode::Char('+' | '=' | 'l' | ' ') => {
-                return SettingsOutcome::Step(item, true);
-            }
-            // The first digit of another number.
-            KeyCode::Char(c @ ('0'..='9' | '.')) if !choice && !item.is_system() => {
-                self.editing = Some(Input::of(c.encode_utf8(&mut [0; 4])));
+            KeyCode::Left => return SettingsOutcome::Step(item, false),
+            KeyCode::Right | KeyCode::Char(' ') => return SettingsOutcome::Step(item, true),
+            // The beginning of another value, of whatever row: no character closes the pane.
+            KeyCode::Char(c) if key.modifiers.difference(KeyModifiers::SHIFT).is_empty() => {
+                self.begin(item, c.encode_utf8(&mut [0; 4]), source);
             }
             KeyCode::Delete | KeyCode::Backspace => {
                 if let Item::Setting(name) = item {
                     return SettingsOutcome::Reset(name);
                 }
             }
-            KeyCode::Enter if choice => return SettingsOutcome::Step(item, true),
+            KeyCode::Enter if item.is_choice() => return SettingsOutcome::Step(item, true),
             KeyCode::Enter => {
                 let text = value(source, item);
                 (self.editing, self.replaces) = (Some(Input::of(&text)), !item.is_system());
@@ -347,6 +350,13 @@ impl SettingsPane {
             _ => {}
         }
         SettingsOutcome::Stay
+    }
+
+    /// Begins to type a value in the place of the present one; a system prompt is added to.
+    fn begin(&mut self, item: Item, text: &str, source: SettingsSource<'_>) {
+        let before = if item.is_system() { value(source, item) } else { String::new() };
+        self.editing = Some(Input::of(&format!("{before}{text}")));
+        self.replaces = false;
     }
 
     /// Takes a key while a value is typed.
@@ -372,9 +382,15 @@ impl SettingsPane {
     }
 
     /// Takes a pasted text.
-    pub fn paste(&mut self, text: &str) {
-        if let Some(input) = &mut self.editing {
-            input.insert(text);
+    pub fn paste(&mut self, text: &str, source: SettingsSource<'_>) {
+        match &mut self.editing {
+            Some(input) => {
+                if std::mem::take(&mut self.replaces) {
+                    input.set("");
+                }
+                input.insert(text);
+            }
+            None => self.begin(ITEMS[self.at.min(ITEMS.len() - 1)], text, source),
         }
     }
 

@@ -9,7 +9,9 @@ use super::markdown::plain;
 use super::messages::{Flash, Tone};
 use super::text::{fit, pad, width};
 use super::widgets::clear;
+use super::words::Words;
 use crate::session::Stats;
+use crate::session::open::About;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -101,6 +103,12 @@ pub fn render_flash(flash: &Flash, ui: Ui, line: Rect, above: u16, buffer: &mut 
         clear(place, buffer);
         buffer.set_line(place.x + 1, y, row, place.width.saturating_sub(1));
     }
+}
+
+/// What a model runs on: the engine tells its instruction set and then its threads.
+pub fn runs_on(about: &About, words: &Words) -> String {
+    let isa = about.runs_on.rsplit_once(", ").map_or(about.runs_on.as_str(), |(isa, _)| isa);
+    (words.runs_on)(isa, about.threads)
 }
 
 /// Idle, reading with progress, or generating.
@@ -200,7 +208,7 @@ fn figures(app: &App, now: Instant, cells: usize) -> (Vec<(String, Style)>, usiz
     if let Some(about) = app.models().about()
         && cells >= 120
     {
-        parts.push((about.runs_on.clone(), look.dim()));
+        parts.push((runs_on(about, words), look.dim()));
         parts.push((format!("KV {}", about.kv.name()), look.dim()));
     }
     (parts, always)

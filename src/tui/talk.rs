@@ -9,7 +9,7 @@ use super::transcript::{Made, Transcript};
 use super::words::Words;
 use super::worker::{AskKind, Chosen, ModelTask, Talk};
 use crate::session::store::title_of;
-use crate::session::{Event, Notice, Stats, Turn};
+use crate::session::{Event, HistoryLimit, Notice, Stats, Turn};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,8 +52,8 @@ pub struct Told {
 /// What a person should know about the answer on its way.
 #[derive(Debug, PartialEq)]
 pub enum TalkNote {
-    /// So many of the oldest exchanges were dropped from the prompt.
-    Dropped(usize),
+    /// So many of the oldest exchanges were dropped from the prompt, for this limit.
+    Dropped(usize, HistoryLimit),
     /// What the session notes.
     Notice(Notice),
 }
@@ -103,6 +103,11 @@ impl TalkView {
     /// Turns that are no longer part of the prompt.
     pub fn dropped(&self) -> usize {
         self.talk.dropped
+    }
+
+    /// Whether something that was replaced can be brought back.
+    pub fn has_replaced(&self) -> bool {
+        self.talk.replaced
     }
 
     /// What the model does.
@@ -227,7 +232,15 @@ impl TalkView {
         let left = self.talk.turns.len();
         self.transcript.changed_from(left);
         self.forget_dropped(left);
+        self.talk.replaced |= !turn.is_empty();
         Some(turn.question)
+    }
+
+    /// What the model's thread is to do to give what was replaced its place back.
+    pub fn bring_back(&mut self) -> Vec<Effect> {
+        self.transcript.to_end();
+        self.context_used = 0;
+        vec![Effect::Work(ModelTask::BringBack), self.warm()]
     }
 
     /// What the model's thread is to do after an exchange was taken back.
@@ -376,9 +389,9 @@ impl TalkView {
                 }
             }
             (Busy::Answering(live), Event::Text(text)) => live.text.push_str(&text),
-            (_, Event::Dropped { exchanges }) => {
+            (_, Event::Dropped { exchanges, limit }) => {
                 self.set_dropped(self.talk.dropped + exchanges);
-                return Some(TalkNote::Dropped(exchanges));
+                return Some(TalkNote::Dropped(exchanges, limit));
             }
             (_, Event::Notice(notice)) => return Some(TalkNote::Notice(notice)),
             (_, Event::Stats(stats)) => {

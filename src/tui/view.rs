@@ -4,7 +4,7 @@ use super::app::{App, MARK, Screen};
 use super::interface::Ui;
 use super::look::bytes;
 use super::markdown::plain;
-use super::status;
+use super::status::{self, runs_on};
 use super::text::{TAB, width};
 use super::widgets::clear;
 use ratatui::buffer::Buffer;
@@ -107,7 +107,8 @@ fn welcome(app: &App, area: Rect, buffer: &mut Buffer) {
     if let Some(about) = about {
         let (memory, comma) = (words.memory, words.comma);
         let needs = bytes(about.forecast_bytes);
-        text += &format!("{} {}{comma}{}{comma}{memory} {needs}\n\n", about.name, about.kind, about.runs_on);
+        let runs_on = runs_on(about, words);
+        text += &format!("{} {}{comma}{runs_on}{comma}{memory} {needs}\n\n", about.name, about.kind);
     }
     let [sends, breaks] = app.interface().prefs().send_and_newline();
     text += &(words.welcome)(sends, breaks);

@@ -55,10 +55,24 @@ pub fn window(area: Rect, title: &str, hint: &str, look: Look, buffer: &mut Buff
         .border_style(look.dim())
         .title_top(Line::styled(fit(&format!(" {title} "), cells).into_owned(), look.heading()));
     if !hint.is_empty() {
-        block = block.title_bottom(Line::styled(fit(&format!(" {hint} "), cells).into_owned(), look.dim()));
+        let hint = hints(hint, cells.saturating_sub(2));
+        block = block.title_bottom(Line::styled(format!(" {hint} "), look.dim()));
     }
     block.render(area, buffer);
     inside(area)
+}
+
+/// Hints separated by commas, as many as `cells` have room for, each of them whole: of those that find none
+/// the last stays longest, then the first.
+pub fn hints(all: &str, cells: usize) -> String {
+    let comma = if all.contains('，') { "，" } else { ", " };
+    let mut parts: Vec<&str> = all.split(comma).collect();
+    let mut shown = all.to_owned();
+    while width(&shown) > cells && parts.len() > 1 {
+        parts.remove(parts.len() - 2);
+        shown = parts.join(comma);
+    }
+    fit(&shown, cells).into_owned()
 }
 
 /// A frame of ASCII.

@@ -9,6 +9,7 @@ mod cli_chat;
 mod cli_commands;
 mod cli_doors;
 mod cli_exit;
+mod diagnosis;
 mod end_tokens;
 mod engine;
 mod foreign;
@@ -27,14 +28,19 @@ mod schedule_support;
 mod session;
 mod session_kv;
 mod session_support;
+mod templates;
 mod token;
 
 #[cfg(feature = "tui")]
 mod tui;
 #[cfg(feature = "tui")]
+mod tui_branches;
+#[cfg(feature = "tui")]
 mod tui_cases;
 #[cfg(feature = "tui")]
 mod tui_drafts;
+#[cfg(feature = "tui")]
+mod tui_faults;
 #[cfg(feature = "tui")]
 mod tui_kept;
 #[cfg(feature = "tui")]

@@ -1,8 +1,9 @@
 //! A session over the small model, with an engine whose logits can be rigged.
 
-use crate::session_support::world;
+use crate::session_support::{world, world_of};
 use huozi::schedule::Stop;
-use huozi::session::{Error, Event, Notice, Turn, row_seed};
+use huozi::session::{self, DateTime, Error, Event, HistoryLimit, Notice, Turn, local_now, row_seed};
+use huozi_token::{HistoryRule, Specials};
 use std::sync::atomic::Ordering;
 
 #[test]
@@ -48,6 +49,34 @@ fn answers_go_back_as_the_ids_generated() {
 }
 
 #[test]
+fn a_conversation_keeps_the_date_it_began_with() {
+    let template = "{{ strftime_now('%Y-%m-%d %H:%M:%S') }}\n\
+                    {% for m in messages %}<s>{{ m.content }}</s>{% endfor %}<s>";
+    let mut w = world_of(Some(template), |s| s.max_new = 2);
+    let date = DateTime::constant(1999, 12, 31, 23, 59, 58, 0);
+    w.session.set_date(Some(date));
+    let first = w.say("一");
+    let read = w.strings.lock().unwrap().read.clone();
+    let prompt = w.session.tokenizer().decode(&read, true);
+    assert!(prompt.starts_with("1999-12-31 23:59:58\n<s>一</s><s>"), "{prompt}");
+    let prefix = w.session.next_prefix();
+    let second = w.say("二");
+    assert!(second.stats.reused_tokens >= first.stats.prompt_tokens, "{:?}", second.stats);
+    w.session.undo();
+    assert_eq!((w.session.date(), w.session.next_prefix()), (Some(date), prefix.clone()));
+    // Another date is another prompt.
+    w.session.set_date(Some(DateTime::constant(2000, 1, 1, 0, 0, 0, 0)));
+    assert_ne!(w.session.next_prefix(), prefix);
+    // The next conversation begins with its first question.
+    w.session.clear();
+    assert_eq!(w.session.date(), None);
+    let before = local_now();
+    w.say("三");
+    let begun = w.session.date().unwrap();
+    assert!(before <= begun && begun <= local_now() && begun.subsec_nanosecond() == 0, "{begun}");
+}
+
+#[test]
 fn retry_draws_again_and_undo_takes_back() {
     let mut w = world(|s| s.sampling.temperature = 1.0);
     assert!(matches!(w.session.retry(&w.go, &mut |_| {}), Err(Error::NothingToRetry)));
@@ -78,11 +107,45 @@ fn old_exchanges_are_dropped_and_it_is_said() {
         answer.unwrap();
         dropped += events
             .iter()
-            .map(|e| if let Event::Dropped { exchanges } = e { *exchanges } else { 0 })
+            .map(|e| if let Event::Dropped { exchanges, .. } = e { *exchanges } else { 0 })
             .sum::<usize>();
     }
     assert!(dropped > 0 && dropped < 8);
     assert_eq!((w.session.dropped(), w.session.turns().len()), (dropped, 8));
+}
+
+#[test]
+fn fifteen_exchanges_are_a_limit_of_the_demo_rule_only() {
+    for (rule, expected) in [(HistoryRule::TwoThirds, None), (HistoryRule::Demo, Some((1, 15)))] {
+        let mut w = world(|s| {
+            s.max_new = 2;
+            s.history = rule;
+        });
+        let spring = w.session.tokenizer().encode("春", Specials::Plain)[0];
+        let mut said = None;
+        for n in 0..16 {
+            w.rig(&[spring, spring]);
+            let (answer, events) = w.ask("春");
+            assert!(answer.unwrap().stats.context_used < 1024, "half of the context is free");
+            for event in events {
+                if let Event::Dropped { exchanges, limit: HistoryLimit::Exchanges(most) } = event {
+                    assert_eq!((n, said.replace((exchanges, most))), (15, None), "with the 16th question");
+                }
+                assert!(!matches!(event, Event::Dropped { limit: HistoryLimit::Tokens(_), .. }));
+            }
+        }
+        assert_eq!(said, expected, "{rule:?}");
+        assert_eq!(w.session.dropped(), usize::from(expected.is_some()));
+    }
+    let note = session::dropped_note;
+    assert_eq!(
+        note(1, HistoryLimit::Exchanges(15)),
+        "dropped the oldest exchange from the prompt (limit: 15 exchanges)"
+    );
+    assert_eq!(
+        note(5, HistoryLimit::Tokens(1800)),
+        "dropped the 5 oldest exchanges from the prompt (limit: 1800 tokens)"
+    );
 }
 
 #[test]
@@ -109,7 +172,7 @@ fn a_conversation_that_was_warmed_answers_at_once_and_the_same() {
         .restore([turns.clone(), turns.clone(), turns.clone(), turns.clone(), turns.clone(), turns].concat());
     let mut dropped = 0;
     let mut count = |event: Event| {
-        if let Event::Dropped { exchanges } = event {
+        if let Event::Dropped { exchanges, .. } = event {
             dropped += exchanges;
         }
     };

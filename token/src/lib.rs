@@ -26,10 +26,10 @@ mod tokenizer;
 pub mod usable;
 pub mod vocabulary;
 
-pub use chat::{ChatError, ChatFormat, Content, Message, Role};
+pub use chat::{ChatError, ChatFormat, Content, DateTime, Message, Refusal, Role};
 pub use decode_stream::DecodeStream;
 pub use error::Error;
-pub use history::{FittedPrompt, HistoryRule, PromptLimits};
+pub use history::{FittedPrompt, HistoryLimit, HistoryRule, PromptLimits};
 pub use parts::VocabularyParts;
 pub use text_stream::TextStream;
 pub use tokenizer::{Specials, TextPart, Tokenizer};

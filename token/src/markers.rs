@@ -36,6 +36,16 @@ pub const TEMPLATE: &str = concat!(
     r"{% if add_generation_prompt %}{{ '<|beginofutterance|>助手\n' }}{% endif %}",
 );
 
+/// The metadata key with the texts of a tokenizer's `additional_special_tokens`, for chat templates that use
+/// them.
+pub const ADDITIONAL_SPECIAL_TOKENS: &str = "huozi.additional_special_tokens";
+
+/// Whether `template` is one that the converter has written for Huozi. Every version has written
+/// [`TEMPLATE`]; one that is changed later stays in this list.
+pub fn is_own_template(template: &str) -> bool {
+    [TEMPLATE].contains(&template)
+}
+
 /// The ids of [`BEGIN`] and [`END`] where a vocabulary has both: it is Huozi's.
 ///
 /// `id`: the id of the token with a spelling.

@@ -33,5 +33,7 @@ pub fn open(meta: Meta<'_>) -> Result<(Tokenizer, ChatFormat), Unusable> {
 /// # Errors
 /// A template that does not work.
 pub fn chat_format(meta: Meta<'_>, tokenizer: &Tokenizer) -> Result<ChatFormat, ChatError> {
-    ChatFormat::from_gguf(meta, tokenizer)
+    let format = ChatFormat::from_gguf(meta, tokenizer)?;
+    format.try_out(tokenizer)?;
+    Ok(format)
 }

@@ -187,6 +187,27 @@ impl Folder {
         Ok(names)
     }
 
+    /// The folder with this plain name, if it exists.
+    pub(super) fn folder(&self, name: &str) -> Result<Option<Folder>, Error> {
+        if !is_plain(name) {
+            return Err(Error::layout(self.name(), "a plain folder name", shown(name)));
+        }
+        match self {
+            Folder::Dir(dir, _) => {
+                let inner = dir.join(name);
+                Ok(inner.is_dir().then(|| Folder::Dir(inner, Mutex::default())))
+            }
+            Folder::Memory(_) => Ok(None),
+        }
+    }
+
+    /// Counts a file of a folder inside this one as opened.
+    pub(super) fn add_opened(&self, input: &Input) {
+        if let Folder::Dir(_, opened) = self {
+            opened.lock().unwrap_or_else(PoisonError::into_inner).extend(input.inode());
+        }
+    }
+
     /// The file with this plain name, if it exists.
     pub(super) fn open(&self, name: &str) -> Result<Option<Input>, Error> {
         if !is_plain(name) {

@@ -7,7 +7,7 @@ use huozi_convert::pipeline::forecast;
 use huozi_convert::plan::Preset;
 use huozi_convert::synth::{CheckpointLayout, CheckpointRecipe};
 use huozi_convert::{Error, ErrorKind};
-use huozi_convert::{Options, Source};
+use huozi_convert::{Options, Source, TemplateChoice};
 use huozi_quant::Format;
 use huozi_quant::bloom::shape::Shape;
 use huozi_quant::gguf::{MetaValue, Value};
@@ -441,8 +441,10 @@ fn texts_beside_the_weights_are_small() {
         assert_eq!(error.kind(), ErrorKind::BadInput);
         assert!(error.to_string().contains(name) && error.to_string().contains("at most 4194304"), "{error}");
     }
-    let endless =
-        Options { chat_template: Some("/dev/zero".into()), ..options("tiny-f32", Preset::F16, &out) };
+    let endless = Options {
+        chat_template: TemplateChoice::File("/dev/zero".into()),
+        ..options("tiny-f32", Preset::F16, &out)
+    };
     let error = go(&endless).unwrap_err();
     assert!(error.kind() == ErrorKind::BadInput && error.to_string().contains("/dev/zero"), "{error}");
 }

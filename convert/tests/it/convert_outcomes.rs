@@ -5,7 +5,7 @@ use huozi_convert::pipeline::run;
 use huozi_convert::plan::Preset;
 use huozi_convert::synth::{CheckpointLayout, CheckpointRecipe};
 use huozi_convert::{Error, ErrorKind};
-use huozi_convert::{Options, Progress, Source};
+use huozi_convert::{Options, Progress, Source, TemplateChoice};
 use huozi_quant::Format;
 use huozi_quant::bloom::shape::Shape;
 use std::borrow::Cow;
@@ -174,7 +174,7 @@ fn outputs_that_would_destroy_something_are_refused() {
         let own = Options {
             force: true,
             imatrix: Some(imatrix.clone()),
-            chat_template: Some(template.clone()),
+            chat_template: TemplateChoice::File(template.clone()),
             ..Options::new(Source::Path(odd.clone()), Preset::F16, &target)
         };
         let error = go(&own).unwrap_err();
@@ -266,7 +266,7 @@ fn types_by_name_metadata_and_template_by_hand() {
             ("general.author".into(), "HIT".into()),
             ("tokenizer.ggml.eos_token_id".into(), "3".into()),
         ],
-        chat_template: Some(template.clone()),
+        chat_template: TemplateChoice::File(template.clone()),
         force: true,
         ..Options::new(source, Preset::Q4_K_M, &out)
     };

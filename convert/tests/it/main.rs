@@ -18,4 +18,5 @@ mod source_hostile;
 mod source_layouts;
 mod source_pickles;
 mod split;
+mod templates;
 mod vocab;

@@ -1,11 +1,13 @@
 //! What every part of the store shares: the conversation as it is stored, errors, and how its files are
 //! opened.
 
-use crate::session::Turn;
+use crate::session::{Replaced, Turn, date};
 use crate::settings::{InvalidSetting, Patch};
+use huozi_token::DateTime;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// Version of the lines.
 pub const SCHEMA: u32 = 1;
@@ -107,8 +109,14 @@ pub struct Conversation {
     pub choices: Option<Patch>,
     /// Settings of the file that are not valid: the conversation was read without them.
     pub invalid: Vec<InvalidSetting>,
+    /// When it began, in local time: templates may write the date into the prompt. Read from a file without
+    /// it: when the file was begun.
+    pub date: Option<DateTime>,
     /// The turns, oldest first.
     pub turns: Vec<Turn>,
+    /// The branch that those turns took the place of last, as it was read; the file keeps every branch, and
+    /// saving does not look at this.
+    pub replaced: Replaced,
 }
 
 /// The file of the conversation called `name`.
@@ -137,12 +145,23 @@ pub(super) fn read(path: &Path, file: &mut File) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
+/// Names that [`fresh_name`] gives begin so; the seconds since 1970 follow.
+const FRESH: &str = "chat-";
+
+/// When a conversation began whose file does not say it: the time in its name, else the last change.
+pub(super) fn begun(name: &str, file: &File) -> Option<DateTime> {
+    let named = name.strip_prefix(FRESH).and_then(|seconds| seconds.parse().ok());
+    let named = named.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    let changed = || file.metadata().and_then(|meta| meta.modified()).ok();
+    date::local(named.filter(|time| *time <= SystemTime::now()).or_else(changed)?)
+}
+
 /// A name that no conversation has: the time in seconds, so that names sort.
 pub fn fresh_name(directory: &Path) -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let mut seconds = since.map_or(0, |d| d.as_secs());
     loop {
-        let name = format!("chat-{seconds}");
+        let name = format!("{FRESH}{seconds}");
         if !path(directory, &name).is_ok_and(|path| path.exists()) {
             return name;
         }

@@ -8,6 +8,7 @@
 //! | `part` | the message it goes on | `text`, of an answer also `ids`: appended to those of the message |
 //! | `end` | an answer | `stop`: `end`, `length`, `context`, `cancelled` |
 //! | `settings` | null | `system` (null: the format's own), `choices`: settings (absent: as before) |
+//! | `begin` | null | `date`: local date and time at which the conversation began |
 //! | `title` | null | `text`; empty: none again |
 //! | `head` | the last message of the conversation, or null | |
 //! | `deleted` | null | the conversation was thrown away: it is neither read nor added to |
@@ -28,11 +29,12 @@ pub use draft::Draft;
 pub use file::{Conversation, Error, SCHEMA, fresh_name, path};
 pub use log::title_of;
 pub use shelf::{
-    Entry, delete, empty_trash, erase, export, latest, list, rename, replace, search, trashed_last, undelete,
+    Entry, delete, empty_trash, erase, export, find, latest, list, rename, replace, search, trashed_last,
+    undelete,
 };
 pub use writer::Writer;
 
-use file::{lock, read};
+use file::{begun, lock, read};
 pub(super) use file::{make_private_directory, open_options};
 use log::Log;
 use std::fs::File;
@@ -58,7 +60,7 @@ pub fn load(directory: &Path, name: &str, model: &str) -> Result<Conversation, E
     if log.whole == 0 {
         return Err(Error::Torn { path });
     }
-    Ok(log.conversation(model))
+    Ok(log.conversation(model, || begun(name, &file)))
 }
 
 /// Saves a conversation under `name`, appending to the file if there is one; gives the file's path.
@@ -98,7 +100,9 @@ mod tests {
     use super::*;
     use crate::schedule::Stop;
     use crate::session::Turn;
+    use huozi_token::DateTime;
     use std::fs;
+    use std::time::Duration;
 
     fn turn(question: &str, answer: &str, ids: &[u32]) -> Turn {
         Turn {
@@ -110,8 +114,11 @@ mod tests {
         }
     }
 
+    const DATE: DateTime = DateTime::constant(2026, 11, 30, 22, 5, 9, 0);
+
     fn talk(turns: &[Turn]) -> Conversation {
-        Conversation { system: Some("系统".into()), turns: turns.to_vec(), ..Conversation::default() }
+        let (system, turns) = (Some("系统".into()), turns.to_vec());
+        Conversation { system, turns, date: Some(DATE), ..Conversation::default() }
     }
 
     #[test]
@@ -129,6 +136,31 @@ mod tests {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn a_conversation_keeps_the_date_of_its_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let turns = [turn("a", "b", &[1])];
+        let path = save(dir.path(), "chat-1700000000", &talk(&turns), "m").unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let line = "\"kind\":\"begin\",\"date\":\"2026-11-30T22:05:09\"}\n";
+        assert!(text.contains(line), "{text}");
+        assert_eq!(load(dir.path(), "chat-1700000000", "m").unwrap().date, Some(DATE));
+        // As older versions wrote it: the time in the name, else the last change.
+        let old: String = text.split_inclusive('\n').filter(|l| !l.contains("begin")).collect();
+        fs::write(&path, &old).unwrap();
+        let at = |seconds| crate::session::date::local(std::time::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(load(dir.path(), "chat-1700000000", "m").unwrap().date, at(1_700_000_000));
+        let other = dir.path().join("chat-99999999999.jsonl");
+        fs::write(&other, &old).unwrap();
+        let changed = std::time::UNIX_EPOCH + Duration::from_secs(1_600_000_000);
+        File::options().append(true).open(&other).unwrap().set_modified(changed).unwrap();
+        assert_eq!(load(dir.path(), "chat-99999999999", "m").unwrap().date, at(1_600_000_000));
+        // It is written when the conversation goes on.
+        let known = load(dir.path(), "chat-1700000000", "m").unwrap();
+        save(dir.path(), "chat-1700000000", &known, "m").unwrap();
+        assert!(fs::read_to_string(&path).unwrap().contains("\"begin\""));
     }
 
     #[test]
@@ -210,6 +242,7 @@ mod tests {
             ),
             (r#"{"schema":1,"id":2,"parent":1,"kind":"end","stop":"never"}"#, "no reason"),
             (r#"{"schema":1,"id":2,"parent":1,"kind":"part"}"#, "part without a text"),
+            (r#"{"schema":1,"id":2,"parent":null,"kind":"begin","date":"today"}"#, "no date and time"),
             (r#"{"schema":1,"id":2,"parent":7,"kind":"part","text":"b"}"#, "parent 7"),
             (
                 r#"{"schema":1,"id":18446744073709551615,"parent":null,"kind":"head"}"#,

@@ -27,7 +27,8 @@ fn error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { path, action, source }
 }
 
-/// The conversations in `directory`, the latest first. Files that are no conversations are left out.
+/// The conversations in `directory`, the latest first. Files that are no conversations are left out, and
+/// conversations without title and turns: all that was said in them was undone, or failed.
 pub fn list(directory: &Path) -> Vec<Entry> {
     list_while(directory, &|| true).unwrap_or_default()
 }
@@ -73,30 +74,71 @@ fn entry(path: &Path) -> Option<Entry> {
     if !bytes.contains(&b'\n') {
         return None;
     }
-    let title = last_title(&bytes).filter(|title| !title.trim().is_empty()).unwrap_or_else(|| name.clone());
+    let title = last_title(&bytes).filter(|title| !title.trim().is_empty());
+    if title.is_none() && says_nothing(&bytes) {
+        return None;
+    }
+    let title = title.unwrap_or_else(|| name.clone());
     Some(Entry { name, title, modified: meta.modified().ok()?, bytes: meta.len() })
 }
 
-/// The text of the last `title` line, without a look at the others: a list is made of many long files.
+/// The text of the last `title` line.
 fn last_title(bytes: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Title {
         kind: String,
         text: String,
     }
-    let mark = b"\"kind\":\"title\"";
-    let lines = bytes.split(|&b| b == b'\n').rev();
-    let mut titles = lines.filter(|line| line.windows(mark.len()).take(96).any(|w| w == mark));
-    titles.find_map(|line| {
+    lines_of(bytes, b"\"kind\":\"title\"").find_map(|line| {
         let title: Title = serde_json::from_slice(line).ok()?;
         (title.kind == "title").then_some(title.text)
     })
+}
+
+/// Whether the conversation has no turn: its last `head` line names no message, or there is no message.
+fn says_nothing(bytes: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        kind: String,
+        parent: Option<u64>,
+    }
+    let mut heads = lines_of(bytes, b"\"kind\":\"head\"").filter_map(|line| {
+        let head: Head = serde_json::from_slice(line).ok()?;
+        (head.kind == "head").then_some(head.parent)
+    });
+    match heads.next() {
+        Some(head) => head.is_none(),
+        None => !bytes.windows(9).any(|w| w == b"\"message\""),
+    }
+}
+
+/// The lines that hold `mark` near their beginning, the last first: a list is made of many long files, which
+/// are not parsed whole for it.
+fn lines_of<'a>(bytes: &'a [u8], mark: &'static [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let lines = bytes.split(|&b| b == b'\n').rev();
+    lines.filter(move |line| line.windows(mark.len()).take(96).any(|w| w == mark))
 }
 
 impl Entry {
     /// Whether its title holds `text`, letter case aside.
     pub fn is_titled(&self, text: &str) -> bool {
         self.title.to_lowercase().contains(&text.to_lowercase())
+    }
+}
+
+/// The name of the conversation that `text` names: its name, or else its title; of several with that title the
+/// one in which something was said last.
+///
+/// # Errors
+/// [`Error::Unknown`]; a name that could leave the folder, if no title is that text.
+pub fn find(directory: &Path, text: &str) -> Result<String, Error> {
+    let named = path(directory, text);
+    if named.as_ref().is_ok_and(|path| path.is_file()) {
+        return Ok(text.to_owned());
+    }
+    match list(directory).into_iter().find(|entry| entry.title == text) {
+        Some(entry) => Ok(entry.name),
+        None => named.and(Err(Error::Unknown { name: text.to_owned() })),
     }
 }
 
@@ -159,11 +201,17 @@ pub fn undelete(directory: &Path, trashed: &str) -> Result<String, Error> {
     move_to(&path(&directory.join("trash"), trashed)?, directory, trashed)
 }
 
-/// The name in `trash/` of what was thrown away last.
+/// The name in `trash/` of what was thrown away last, of those that [`list`] would show.
 pub fn trashed_last(directory: &Path) -> Option<String> {
     let files = fs::read_dir(directory.join("trash")).ok()?.flatten();
-    let found = files.filter_map(|file| named(&file.path())).map(|(name, meta)| (thrown(&meta), name));
-    found.max().map(|(_, name)| name)
+    let found = files.filter_map(|file| {
+        let (name, meta) = named(&file.path())?;
+        Some((thrown(&meta), name, file.path()))
+    });
+    let mut found = Vec::from_iter(found);
+    found.sort();
+    // One without turns was not thrown away by a person.
+    found.into_iter().rev().find(|(.., path)| entry(path).is_some()).map(|(_, name, _)| name)
 }
 
 /// Removes for good what was thrown away more than `days` ago.

@@ -5,8 +5,8 @@
 //! nothing but the piece that was not given to it yet.
 
 use super::file::{
-    Conversation, Error, MAX_NUMBER, fresh_name, identity, lock, make_private_directory, open_options, path,
-    read,
+    Conversation, Error, MAX_NUMBER, begun, fresh_name, identity, lock, make_private_directory, open_options,
+    path, read,
 };
 use super::log::{Line, Log, Speaker};
 use crate::schedule::Stop;
@@ -52,7 +52,7 @@ impl Writer {
         if log.whole == 0 {
             return Err(Error::Torn { path });
         }
-        let conversation = log.conversation(model);
+        let conversation = log.conversation(model, || begun(name, &file));
         let (name, model, length) = (name.to_owned(), model.to_owned(), bytes.len() as u64);
         Ok((Self { name, path, file, log, length, model, growing: None }, conversation))
     }

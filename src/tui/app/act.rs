@@ -42,6 +42,7 @@ impl App {
             Action::Retry => return self.retry(now),
             Action::Undo => return self.undo(now),
             Action::EditLast => self.edit_last(now),
+            Action::BringBack => return self.bring_back(now),
             Action::Copy => return self.copy(now),
             Action::Attach => self.panels.show(Panel::Ask(AskPane::new(Wish::Attach, ""))),
             Action::New => return self.switch(ModelTask::New),
@@ -98,12 +99,26 @@ impl App {
         self.composer.leave_editing();
         let words = self.interface.words();
         if self.composer.is_empty() {
-            self.composer.put_question(&question);
+            self.composer.put_undone(&question);
             self.messages.note(words.undone, now);
         } else {
             self.messages.note(words.undone_history, now);
         }
         self.talk.undone()
+    }
+
+    /// Gives what was replaced last its place back: by another attempt, an edited question, or nothing.
+    fn bring_back(&mut self, now: Instant) -> Vec<Effect> {
+        if !self.is_free(now) {
+            return Vec::new();
+        }
+        if !self.talk.has_replaced() {
+            self.messages.note(self.interface.words().nothing_replaced, now);
+            return Vec::new();
+        }
+        self.composer.leave_editing();
+        self.composer.leave_recalled(self.talk.last_question());
+        self.talk.bring_back()
     }
 
     fn edit_last(&mut self, now: Instant) {
@@ -203,6 +218,7 @@ impl App {
                 return Vec::new();
             }
             SlashCommand::Rename(_) if self.is_switching(now) => return Vec::new(),
+            SlashCommand::Revise(_) if !self.is_free(now) => return Vec::new(),
             _ => drop(self.composer.input_mut().take()),
         }
         match command {
@@ -216,8 +232,38 @@ impl App {
                 self.wish(Wish::Export, &path, now)
             }
             SlashCommand::Rename(title) => vec![Effect::Work(ModelTask::Rename(title))],
+            SlashCommand::Revise(_) if self.talk.turns().is_empty() => self.nothing_said(now),
+            SlashCommand::Revise(question) => {
+                self.composer.leave_editing();
+                self.ask(AskKind::Revise, question)
+            }
+            SlashCommand::Open(name) => self.switch(ModelTask::Open(name)),
+            SlashCommand::Saved => self.tell_saved(now),
+            SlashCommand::Stats => self.tell_stats(now),
             SlashCommand::Unknown(_) => Vec::new(),
         }
+    }
+
+    /// Says what the last answer cost.
+    fn tell_stats(&mut self, now: Instant) -> Vec<Effect> {
+        let words = self.interface.words();
+        match self.talk.stats().map(words.stats) {
+            Some(stats) => self.messages.note(stats, now),
+            None => self.messages.note(words.no_stats, now),
+        }
+        Vec::new()
+    }
+
+    /// Says where the conversation is saved.
+    fn tell_saved(&mut self, now: Instant) -> Vec<Effect> {
+        let words = self.interface.words();
+        let said = match self.talk.name() {
+            _ if self.talk.is_private() => words.is_private.to_owned(),
+            Some(name) => (words.saved_as)(name),
+            None => words.nothing_said.to_owned(),
+        };
+        self.messages.note(said, now);
+        Vec::new()
     }
 
     /// Sets what was typed, and says so; without a value the settings are shown.
@@ -226,7 +272,7 @@ impl App {
             Some(item) if !value.is_empty() => {
                 let effects = self.put_setting(item, value, now);
                 if !effects.is_empty() {
-                    self.messages.note(format!("{key} = {value}"), now);
+                    self.messages.note(format!("{} = {value}", item.shown(self.interface.ui())), now);
                 }
                 effects
             }

@@ -23,6 +23,7 @@ use super::transcript::Made;
 use super::worker::{DeskTask, ModelTask};
 use crate::session::open::{SessionOptions, Source};
 use ratatui::layout::Rect;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -45,6 +46,8 @@ pub struct Start {
     pub around: Surroundings,
     /// What was chosen before.
     pub prefs: Prefs,
+    /// The configuration file and keys in it that mean nothing, if there are some.
+    pub unknown_keys: Option<(PathBuf, Vec<String>)>,
 }
 
 /// What is on the screen.
@@ -108,6 +111,11 @@ impl App {
         };
         let mut effects = vec![Effect::Desk(DeskTask::Models)];
         effects.extend(start.source.map(|source| app.load(source, now)));
+        if let Some((path, keys)) = start.unknown_keys {
+            let words = app.interface.words();
+            let keys = keys.join(words.list_comma);
+            app.messages.note((words.unknown_keys)(&keys, &path.display().to_string()), now);
+        }
         (app, effects)
     }
 
@@ -258,6 +266,7 @@ impl App {
     fn switch(&mut self, task: ModelTask) -> Vec<Effect> {
         let effect = self.talk.switch(task);
         self.composer.leave_editing();
+        self.composer.leave_recalled(self.talk.last_question());
         // The message was about the other one.
         self.messages.clear();
         vec![effect]

@@ -224,7 +224,8 @@ impl App {
     }
 
     fn refuse(&mut self, item: Item, what: &str, now: Instant) -> Vec<Effect> {
-        self.messages.error(format!("{}{}{what}", item.name(), self.interface.words().colon), now);
+        let ui = self.interface.ui();
+        self.messages.error(format!("{}{}{what}", item.shown(ui), ui.words.colon), now);
         Vec::new()
     }
 

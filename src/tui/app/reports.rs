@@ -3,6 +3,7 @@
 use super::{App, Screen};
 use crate::session::Event;
 use crate::session::open::{About, SessionOptions};
+use crate::settings::InvalidSetting;
 use crate::tui::chooser::Chooser;
 use crate::tui::event::Effect;
 use crate::tui::failure::Failure;
@@ -11,6 +12,9 @@ use crate::tui::talk::{TalkNote, Told};
 use crate::tui::worker::{AskKind, Chosen, DeskTask, ModelEntry, ModelTask, Report, Talk};
 use std::path::Path;
 use std::time::Instant;
+
+/// Settings that are not used, and named in a message, at most.
+const NOTES: usize = 2;
 
 impl App {
     /// Takes a report.
@@ -53,11 +57,11 @@ impl App {
                     self.messages.note(self.interface.words().saved_again, now);
                 }
             }
-            Report::InvalidSettings(invalid) => {
-                let lang = self.interface.lang();
-                let notes = Vec::from_iter(invalid.iter().map(|invalid| invalid.note(lang)));
-                self.messages.note(notes.join(self.interface.words().semicolon), now);
+            Report::BroughtBack => {
+                let again = self.talk.has_replaced();
+                self.messages.note((self.interface.words().brought_back)(again), now);
             }
+            Report::InvalidSettings(invalid) => self.invalid(&invalid, now),
             Report::Moved => {
                 self.messages.error(self.interface.words().moved, now);
                 self.talk.saved();
@@ -107,6 +111,16 @@ impl App {
             _ => {}
         }
         Vec::new()
+    }
+
+    /// Says which settings of a model or a conversation are not used, the first of many.
+    fn invalid(&mut self, invalid: &[InvalidSetting], now: Instant) {
+        let (words, lang) = (self.interface.words(), self.interface.lang());
+        let mut notes = Vec::from_iter(invalid.iter().take(NOTES).map(|invalid| invalid.note(lang)));
+        if invalid.len() > NOTES {
+            notes.push((words.and_more)(invalid.len() - NOTES));
+        }
+        self.messages.note(notes.join(words.semicolon), now);
     }
 
     /// Says that something did not work.
@@ -172,7 +186,9 @@ impl App {
     fn event(&mut self, event: Event, now: Instant) {
         let words = self.interface.words();
         match self.talk.event(event, now) {
-            Some(TalkNote::Dropped(exchanges)) => self.messages.note((words.dropped)(exchanges), now),
+            Some(TalkNote::Dropped(exchanges, limit)) => {
+                self.messages.note((words.dropped)(exchanges, limit), now);
+            }
             Some(TalkNote::Notice(notice)) => self.messages.note((words.notice)(&notice), now),
             None => {}
         }
@@ -181,9 +197,20 @@ impl App {
     /// The answer ended, or failed: then its question is not lost.
     fn answered(&mut self, error: Option<Failure>, now: Instant) {
         let live = self.talk.answered();
-        if let (Some(live), Some(error)) = (live, error) {
-            self.fail(&error, now);
-            self.give_back(&live);
+        match (live, error) {
+            (Some(live), Some(error)) => {
+                self.fail(&error, now);
+                self.give_back(&live);
+            }
+            // What the model noted about the answer comes first.
+            (Some(live), None)
+                if live.ask != AskKind::New
+                    && self.talk.has_replaced()
+                    && self.messages.current().is_none() =>
+            {
+                self.messages.note(self.interface.words().can_bring_back, now);
+            }
+            _ => {}
         }
     }
 
@@ -222,6 +249,7 @@ impl App {
         if let Some(chosen) = chosen {
             self.models.choose(chosen);
         }
+        self.composer.leave_recalled(self.talk.last_question());
         for turn in self.talk.turns() {
             self.composer.remember(&turn.question, self.talk.last_question());
         }

@@ -94,6 +94,11 @@ impl App {
             Some(Action::Suspend) if self.panels.open().is_none() => return vec![Effect::Suspend],
             _ => {}
         }
+        let answers =
+            event.code == KeyCode::Esc || event.code == KeyCode::Enter && event.modifiers.is_empty();
+        if !answers {
+            self.leave_question(now);
+        }
         if self.panels.open().is_some() {
             return self.panel_key(event, now);
         }
@@ -129,6 +134,14 @@ impl App {
             Some(_) => self.messages.note(self.interface.words().not_open_yet, now),
         }
         Vec::new()
+    }
+
+    /// What is typed or pasted while a question is asked is meant for the chat: nothing of it is lost, and
+    /// the question is answered with no.
+    fn leave_question(&mut self, now: Instant) {
+        if self.panels.close_question() {
+            self.messages.note(self.interface.words().still_saved, now);
+        }
     }
 
     /// Gives a key to the open panel; the message there makes room for the panel's keys.
@@ -188,8 +201,15 @@ impl App {
 
     fn paste(&mut self, text: &str, now: Instant) -> Vec<Effect> {
         self.leaving.forget_interrupt();
+        self.leave_question(now);
         if self.panels.open().is_some() {
-            let outcome = self.panels.paste(text);
+            let source = PanelSource {
+                interface: &self.interface,
+                chosen: self.models.chosen(),
+                open_talk: self.talk.name(),
+                screen: self.whole(),
+            };
+            let outcome = self.panels.paste(text, source);
             return self.panel_outcome(outcome, now);
         }
         if !matches!(self.screen, Screen::Choose(_)) {

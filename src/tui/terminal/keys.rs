@@ -1,8 +1,9 @@
 //! The thread that reads keys, mouse and pasted text.
 
 use super::code::SignalCode;
+use super::decode::Decoder;
 use crate::tui::event::Msg;
-use crossterm::event::{self, Event, MouseEvent, MouseEventKind};
+use crossterm::event::Event;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::termios::tcgetwinsize;
 use std::io;
@@ -12,8 +13,10 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 /// The longest wait of the thread: how soon it lets an editor read keys.
-const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-/// The shortest wait in which what has come is read.
+const POLL: Duration = Duration::from_millis(100);
+/// Bytes that are read at a time.
+const READ: usize = 1 << 16;
+/// The wait after a read that gave nothing.
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// How long the thread may take at most to stop reading.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -44,6 +47,10 @@ impl Keys {
 /// Starts the thread.
 pub(super) fn read_keys(keys: Arc<Keys>, send: Sender<Msg>, code: SignalCode) -> io::Result<()> {
     std::thread::Builder::new().name("keys".into()).spawn(move || {
+        let stdin = io::stdin();
+        let mut decoder = Decoder::default();
+        let mut bytes = vec![0; READ];
+        let mut last = Instant::now();
         loop {
             if keys.paused.load(Ordering::SeqCst) {
                 keys.quiet.store(true, Ordering::SeqCst);
@@ -51,50 +58,35 @@ pub(super) fn read_keys(keys: Arc<Keys>, send: Sender<Msg>, code: SignalCode) ->
                 continue;
             }
             keys.quiet.store(false, Ordering::SeqCst);
-            let stdin = io::stdin();
-            match rustix::event::poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&POLL)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
-                _ => {}
-            }
-            // All that is there.
-            let mut read = false;
-            loop {
-                let msg = match event::poll(AT_ONCE)
-                    .and_then(|there| if there { event::read().map(Some) } else { Ok(None) })
-                {
+            let wait = decoder.patience().map_or(POLL, |time| time.saturating_sub(last.elapsed()).min(POLL));
+            let wait = Timespec::try_from(wait).unwrap_or_default();
+            match rustix::event::poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&wait)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                _ => match rustix::io::read(&stdin, &mut bytes[..]) {
+                    Ok(0) if tcgetwinsize(&stdin).is_ok() => std::thread::sleep(AT_ONCE),
                     // One that hung up says so, and gives nothing.
-                    Ok(None) if !read && tcgetwinsize(&stdin).is_err() => code.hung_up(),
-                    Ok(None) => break,
-                    Ok(Some(event)) => {
-                        read = true;
-                        match of_event(event) {
-                            Some(msg) => msg,
-                            None => continue,
-                        }
+                    Ok(0) => return drop(send.send(code.hung_up())),
+                    Ok(read) => {
+                        decoder.take(&bytes[..read]);
+                        last = Instant::now();
                     }
-                    Err(_) => code.hung_up(),
+                    Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                    Err(_) => return drop(send.send(code.hung_up())),
+                },
+            }
+            while let Some(event) = decoder.next(last.elapsed()) {
+                let msg = match event {
+                    Event::Key(key) => Msg::Key(key),
+                    Event::Mouse(mouse) => Msg::Mouse(mouse),
+                    Event::Paste(text) => Msg::Paste(text),
+                    // The size of the terminal is told by a signal.
+                    Event::Resize(..) | Event::FocusGained | Event::FocusLost => continue,
                 };
-                let last = matches!(msg, Msg::Terminate);
-                if send.send(msg).is_err() || last {
+                if send.send(msg).is_err() {
                     return;
                 }
             }
         }
     })?;
     Ok(())
-}
-
-/// What matters of what the terminal says. Its size is told by a signal.
-fn of_event(event: Event) -> Option<Msg> {
-    match event {
-        Event::Key(key) => Some(Msg::Key(key)),
-        // Nothing follows a mouse that is only moved.
-        Event::Mouse(MouseEvent {
-            kind: MouseEventKind::Moved | MouseEventKind::Drag(_) | MouseEventKind::Up(_),
-            ..
-        }) => None,
-        Event::Mouse(mouse) => Some(Msg::Mouse(mouse)),
-        Event::Paste(text) => Some(Msg::Paste(text)),
-        Event::Resize(..) | Event::FocusGained | Event::FocusLost => None,
-    }
 }

@@ -2,6 +2,7 @@
 //! what is said after the last.
 
 mod code;
+mod decode;
 mod editor;
 mod keys;
 mod screen;

@@ -1,7 +1,7 @@
 //! English.
 
 use super::form::Words;
-use crate::session::{Notice, Stop};
+use crate::session::{Notice, Stop, dropped_note};
 use crate::tui::failure::Failure;
 use crate::tui::keys::Action;
 use crate::tui::look::Theme;
@@ -11,6 +11,7 @@ pub(super) static WORDS: Words = Words {
     language: "English",
     colon: ": ",
     comma: ", ",
+    list_comma: ", ",
     theme,
     action,
     failure,
@@ -25,10 +26,7 @@ pub(super) static WORDS: Words = Words {
         1 => "the exchange above is no longer in the prompt".into(),
         n => format!("the {n} exchanges above are no longer in the prompt"),
     },
-    dropped: |n| match n {
-        1 => "dropped the oldest exchange from the prompt (limit of exchanges or tokens)".into(),
-        n => format!("dropped the {n} oldest exchanges from the prompt (limit of exchanges or tokens)"),
-    },
+    dropped: dropped_note,
     stop,
     notice: Notice::to_string,
     new_conversation: "New conversation",
@@ -38,6 +36,10 @@ pub(super) static WORDS: Words = Words {
             "Type a message and press {sends}. {breaks} begins a new line, F2 shows the settings, \
              F3 the conversations, F1 all keys."
         )
+    },
+    runs_on: |isa, threads| match threads {
+        1 => format!("{isa}, 1 thread"),
+        n => format!("{isa}, {n} threads"),
     },
     memory: "memory",
     welcome_demo: "\n\nThe demo model writes poems: 写一首关于月的诗。",
@@ -89,12 +91,11 @@ pub(super) static WORDS: Words = Words {
     help: "Help",
     help_keys: "Up Down scroll, Esc closes",
     help_text: "The terminal cursor stands where the text goes, so that an input method shows its candidates \
-                there. Commands for terminals without these keys: /help /new /retry /undo /edit /copy \
-                /attach FILE /export [FILE] /list /settings /set KEY VALUE /model /private /raw /lang /quit; \
-                // begins a message with a slash. Shift and the mouse select text as the terminal does.",
+                there. Shift and the mouse select text as the terminal does. Commands for terminals without these \
+                keys, the same in huozi chat (// begins a message with a slash):",
 
     settings: "Settings: this conversation, the interface",
-    settings_keys: "Left Right change, Enter types, Del resets, Esc closes",
+    settings_keys: "Left Right change, Enter or text sets, Del resets, Esc closes",
     settings_keys_typing: "Enter sets, Esc cancels",
     in_brackets: |text| format!("({text})"),
     row_language: ["language", "Interface language"],
@@ -136,9 +137,34 @@ pub(super) static WORDS: Words = Words {
     },
     editing: |sends| format!("{sends} asks again, Esc cancels"),
     copied: "copied, if the terminal allows it (OSC 52)",
+    saved_as: |name| format!("saved as {name}, with every answer; /save TITLE names it"),
+    is_private: "this conversation is not saved; /private saves it again",
+    stats: |stats| {
+        format!(
+            "prompt {} tokens (+{} kept), {:.1} t/s; answer {} tokens, {:.1} t/s; context {}/{}; seed {}",
+            stats.prompt_tokens,
+            stats.reused_tokens,
+            stats.prompt_rate(),
+            stats.generated_tokens,
+            stats.generate_rate(),
+            stats.context_used,
+            stats.context,
+            stats.seed
+        )
+    },
+    no_stats: "there is no answer yet in this run",
     nothing_said: "there is no exchange yet",
-    undone: "exchange removed; its question is in the input",
-    undone_history: "exchange removed; Up brings its question back",
+    undone: "exchange removed (Alt+Z brings it back); its question is in the input",
+    undone_history: "exchange removed (Alt+Z brings it back); Up brings its question back",
+    nothing_replaced: "there is no earlier answer to bring back",
+    brought_back: |again| match again {
+        true => "brought back; Alt+Z again shows the other one",
+        false => "brought back",
+    },
+    can_bring_back: "Alt+Z brings back the answer before",
+    still_saved: "the conversation is kept and saved",
+    and_more: |n| format!("{n} more"),
+    unknown_keys: |keys, path| format!("{path}: unknown keys are ignored: {keys}"),
     opening_conversation: "opening the conversation…",
     model_is_busy: "the model is generating; Esc stops it",
     no_command: |name| format!("/{name}: unknown command; /help, or // to send it"),
@@ -169,6 +195,7 @@ fn action(action: Action) -> &'static str {
         Action::Retry => "another answer to the last question",
         Action::Undo => "remove the last exchange",
         Action::EditLast => "edit the last question",
+        Action::BringBack => "bring back the answer before",
         Action::Copy => "copy the last answer",
         Action::Attach => "put a text file into the message",
         Action::New => "new conversation",

@@ -1,6 +1,6 @@
 //! What must be said in every language. A language is a [`Words`] with every field filled in.
 
-use crate::session::{Notice, Stop};
+use crate::session::{HistoryLimit, Notice, Stats, Stop};
 use crate::tui::failure::Failure;
 use crate::tui::keys::Action;
 use crate::tui::look::Theme;
@@ -13,6 +13,8 @@ pub struct Words {
     pub colon: &'static str,
     /// What separates parts of a line.
     pub comma: &'static str,
+    /// What separates parts of a list of names.
+    pub list_comma: &'static str,
     /// The name of a set of colours.
     pub theme: fn(Theme) -> &'static str,
     /// What a key does, for the help.
@@ -35,8 +37,8 @@ pub struct Words {
     pub folded: fn(usize) -> String,
     /// So many exchanges above the mark are not in the prompt.
     pub dropped_above: fn(usize) -> String,
-    /// So many of the oldest exchanges were dropped from the prompt.
-    pub dropped: fn(usize) -> String,
+    /// So many of the oldest exchanges were dropped from the prompt, for this limit.
+    pub dropped: fn(usize, HistoryLimit) -> String,
     /// Why an answer ended, where a person should know.
     pub stop: fn(Stop) -> Option<&'static str>,
     /// What the session notes about an answer.
@@ -47,6 +49,8 @@ pub struct Words {
     pub exported: &'static str,
     /// How to begin: the keys that send a message and begin a new line.
     pub welcome: fn(&str, &str) -> String,
+    /// Instruction set and threads.
+    pub runs_on: fn(&str, usize) -> String,
     /// Memory that a model needs, in the greeting.
     pub memory: &'static str,
     /// What the demo model does.
@@ -221,12 +225,32 @@ pub struct Words {
     pub editing: fn(&str) -> String,
     /// The answer is in the clipboard.
     pub copied: &'static str,
+    /// The conversation is saved under this name.
+    pub saved_as: fn(&str) -> String,
+    /// It is not saved, as was wanted.
+    pub is_private: &'static str,
+    /// What the last answer cost.
+    pub stats: fn(&Stats) -> String,
+    /// There is no answer that cost something.
+    pub no_stats: &'static str,
     /// There is no exchange yet.
     pub nothing_said: &'static str,
     /// The last exchange was taken back, its question is in the input.
     pub undone: &'static str,
     /// The same; the question is in the history.
     pub undone_history: &'static str,
+    /// Nothing was replaced or taken back that could be brought back.
+    pub nothing_replaced: &'static str,
+    /// It is back; whether the same key shows what it took the place of.
+    pub brought_back: fn(bool) -> &'static str,
+    /// How to bring back the answer that the new one took the place of.
+    pub can_bring_back: &'static str,
+    /// The conversation stays saved: the question was not answered with yes.
+    pub still_saved: &'static str,
+    /// So many further notes.
+    pub and_more: fn(usize) -> String,
+    /// Keys of the configuration file that mean nothing, and the file.
+    pub unknown_keys: fn(&str, &str) -> String,
     /// Another conversation is being opened.
     pub opening_conversation: &'static str,
     /// An answer is on its way.

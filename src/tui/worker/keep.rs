@@ -24,7 +24,7 @@ impl ModelWorker {
         }
         let system = settings.system.clone();
         let (title, choices) = (self.talk.title.clone(), self.talk.choices.clone());
-        Conversation { title, system, choices, turns, ..Conversation::default() }
+        Conversation { title, system, choices, turns, date: self.date(), ..Conversation::default() }
     }
 
     /// Writes to the conversation's file, which is made if there is none; what fails is told.
@@ -173,6 +173,21 @@ impl ModelWorker {
         self.tell_with(true);
     }
 
+    /// Throws the file of the open conversation away if the conversation has neither turns nor a title: all
+    /// of it was undone, or failed, and no list shows it.
+    pub(super) fn discard_empty(&mut self) {
+        let empty = self.said().is_some_and(|(turns, ..)| turns.is_empty()) && self.talk.title.is_none();
+        // Another file with its name belongs to another program.
+        let writer = self.talk.writer.take_if(|writer| empty && !writer.is_gone());
+        if let (Some(writer), Some(folder)) = (writer, self.setup.folder.clone()) {
+            let name = writer.name().to_owned();
+            drop(writer);
+            self.uncache(&name);
+            // One that stays is not shown.
+            let _ = store::delete(&folder, &name);
+        }
+    }
+
     pub(super) fn tell(&self) {
         self.tell_with(false);
     }
@@ -183,6 +198,7 @@ impl ModelWorker {
             name: self.talk.writer.as_ref().map(|writer| writer.name().to_owned()),
             title: self.talk.title.clone(),
             turns: model.session.turns().to_vec(),
+            replaced: !model.session.replaced().is_empty(),
             dropped: model.session.dropped(),
             private: self.talk.private,
             copy: self.talk.copy,

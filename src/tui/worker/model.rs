@@ -7,7 +7,7 @@ use super::task::{AskKind, Chosen, ModelTask, Pending, Report};
 use crate::session::catalog;
 use crate::session::open::{self, About, SessionOptions, Source, Step};
 use crate::session::store::{self, Conversation, Writer};
-use crate::session::{self, Answer, Event, Notice, Settings, Stop, Turn};
+use crate::session::{self, Answer, Event, Notice, Replaced, Settings, Stop, Turn};
 use crate::settings::{InvalidSetting, Patch};
 use crate::tui::failure::Failure;
 use std::io;
@@ -102,6 +102,13 @@ impl ModelWorker {
                 self.save();
                 self.tell();
             }
+            ModelTask::BringBack => {
+                if self.model.as_mut().is_some_and(|model| model.session.bring_back()) {
+                    self.save();
+                }
+                self.tell();
+                (self.send)(Report::BroughtBack);
+            }
             ModelTask::Warm(cancel) => {
                 drop(pending);
                 let filled = self.warm(&cancel);
@@ -150,15 +157,19 @@ impl ModelWorker {
                 let options = SessionOptions { threads: Some(about.threads), kv: Some(about.kv), ..options };
                 let start = self.start.get_or_insert_with(|| options.clone()).clone();
                 let fresh = Chosen { settings: settings.clone(), options: start };
-                if let Some(Left { mut turns, settings, fingerprint }) = self.left.take() {
+                if let Some(Left { mut turns, mut replaced, settings, fingerprint, date }) = self.left.take()
+                {
                     if fingerprint != about.fingerprint {
                         turns.iter_mut().for_each(|turn| turn.ids = None);
+                        replaced.forget_ids();
                     }
                     if !turns.is_empty() || self.talk.choices.is_some() {
                         let n_ctx = fresh.settings.n_ctx;
                         *session.settings_mut() = Settings { n_ctx, ..settings };
                     }
                     session.restore(turns);
+                    session.set_replaced(replaced);
+                    session.set_date(date);
                 }
                 if let Some(writer) = &mut self.talk.writer {
                     writer.set_model(&about.fingerprint);
@@ -193,8 +204,14 @@ impl ModelWorker {
             cache.another_session();
         }
         if let Some(model) = self.model.take() {
-            let (turns, settings) = (model.session.turns().to_vec(), model.session.settings().clone());
-            self.left = Some(Left { turns, settings, fingerprint: model.about.fingerprint });
+            let session = model.session;
+            self.left = Some(Left {
+                turns: session.turns().to_vec(),
+                replaced: session.replaced().clone(),
+                settings: session.settings().clone(),
+                fingerprint: model.about.fingerprint,
+                date: session.date(),
+            });
         }
     }
 
@@ -225,8 +242,9 @@ impl ModelWorker {
     /// Opens a conversation, or says why not; `None` where it is open already.
     fn open(&mut self, name: &str) -> Result<(), Option<Failure>> {
         let folder = &self.setup.folder.clone().ok_or_else(|| Some(Failure::NoPlaceForConversations))?;
+        let name = &store::find(folder, name).map_err(|error| Some(error.into()))?;
         // Its lock is held by us otherwise.
-        if self.talk.writer.as_ref().is_some_and(|writer| writer.name() == name) {
+        if self.talk.writer.as_ref().is_some_and(|writer| writer.name() == *name) {
             return Err(None);
         }
         self.settle_first()?;
@@ -271,6 +289,8 @@ impl ModelWorker {
         let mut options = model.fresh.options.clone();
         options.apply(&patch);
         model.session.restore(conversation.turns);
+        model.session.set_replaced(conversation.replaced);
+        model.session.set_date(conversation.date);
         let (title, choices) = (conversation.title, conversation.choices);
         let options = Some(options);
         self.talk = TalkFile { writer, title, copy, choices, options, ..TalkFile::default() };
@@ -331,15 +351,19 @@ impl ModelWorker {
         self.choose(&chosen);
         let Some(model) = &mut self.model else { return Some(Failure::NoModel) };
         let attempt = match ask {
-            AskKind::Retry => model.session.turns().last().map_or(0, |turn| turn.attempt.saturating_add(1)),
+            AskKind::Retry => model.session.next_attempt(),
             AskKind::New | AskKind::Revise => 0,
         };
-        let undone = if ask == AskKind::Revise { model.session.turns().last().cloned() } else { None };
+        let revised = model.session.turns().last().filter(|_| ask == AskKind::Revise).cloned();
+        let undone = revised.map(|turn| (turn, model.session.replaced().clone()));
         if undone.is_some() {
             model.session.undo();
         }
+        model.session.begin();
         // The question is on disk before anything that takes long.
         let retry = ask == AskKind::Retry;
+        let last = model.session.turns().last().filter(|_| retry).map(|turn| turn.question.clone());
+        let question = last.as_deref().unwrap_or(question);
         let mut part = Part::new(self.conversation(ask == AskKind::New), question, attempt, retry);
         self.write(|writer| part.begin(writer));
         if !self.talk.unsaved {
@@ -395,9 +419,9 @@ impl ModelWorker {
     }
 
     /// Puts the exchange whose question was to be changed back to its place, `instead` of the one without an
-    /// answer.
-    fn take_back(&mut self, undone: Option<Turn>, instead: bool) {
-        let Some(undone) = undone else { return };
+    /// answer, and what could be brought back then.
+    fn take_back(&mut self, undone: Option<(Turn, Replaced)>, instead: bool) {
+        let Some((undone, replaced)) = undone else { return };
         match (&mut self.model, &mut self.left) {
             (Some(model), _) => {
                 let mut turns = model.session.turns().to_vec();
@@ -406,8 +430,12 @@ impl ModelWorker {
                 }
                 turns.push(undone);
                 model.session.restore(turns);
+                model.session.set_replaced(replaced);
             }
-            (None, Some(left)) => left.turns.push(undone),
+            (None, Some(left)) => {
+                left.turns.push(undone);
+                left.replaced = replaced;
+            }
             (None, None) => {}
         }
     }
@@ -436,6 +464,8 @@ impl ModelWorker {
                     let n_ctx = session.settings().n_ctx;
                     *session.settings_mut() = Settings { n_ctx, ..left.settings };
                     session.restore(left.turns);
+                    session.set_replaced(left.replaced);
+                    session.set_date(left.date);
                 }
                 self.talk.options = Some(if stopped { wanted } else { &options }.clone());
                 let back = error.clone().filter(|_| !stopped).map(|error| (Box::new(options.clone()), error));

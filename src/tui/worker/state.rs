@@ -4,7 +4,7 @@ use super::kept::TalkFile;
 use super::task::{Chosen, ReportSink, Setup};
 use crate::session::kv_cache::KvCache;
 use crate::session::open::{self, About, SessionOptions, Source};
-use crate::session::{Session, Settings, Turn};
+use crate::session::{DateTime, Replaced, Session, Settings, Turn};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -24,8 +24,10 @@ pub(super) struct OpenModel {
 /// A conversation whose model is gone.
 pub(super) struct Left {
     pub(super) turns: Vec<Turn>,
+    pub(super) replaced: Replaced,
     pub(super) settings: Settings,
     pub(super) fingerprint: String,
+    pub(super) date: Option<DateTime>,
 }
 
 /// The thread's state.
@@ -75,6 +77,14 @@ impl ModelWorker {
         }
     }
 
+    /// When the conversation began.
+    pub(super) fn date(&self) -> Option<DateTime> {
+        match (&self.model, &self.left) {
+            (Some(model), _) => model.session.date(),
+            (None, left) => left.as_ref()?.date,
+        }
+    }
+
     pub(super) fn uncache(&mut self, name: &str) {
         if let Some(cache) = &mut self.cache {
             cache.remove(name);
@@ -83,6 +93,7 @@ impl ModelWorker {
 
     /// An empty conversation.
     pub(super) fn begin(&mut self) {
+        self.discard_empty();
         self.left = None;
         self.talk = TalkFile::default();
         if let Some(model) = &mut self.model {

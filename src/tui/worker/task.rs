@@ -53,6 +53,9 @@ pub enum ModelTask {
     },
     /// Take the last exchange back.
     Undo,
+    /// Give the answer, or the end of the conversation, that was replaced last its place back. A
+    /// [`Report::Talk`] and a [`Report::BroughtBack`] follow.
+    BringBack,
     /// Read what was said, so that the next answer begins at once.
     Warm(Arc<AtomicBool>),
     /// Keep settings with the conversation.
@@ -127,6 +130,8 @@ pub enum Report {
     Answered(Option<Failure>),
     /// The conversation as it is now.
     Talk(Box<Talk>),
+    /// What was replaced has its place back, if there was something.
+    BroughtBack,
     /// Settings of a model or a conversation that are not valid: it has the defaults instead.
     InvalidSettings(Vec<InvalidSetting>),
     /// The conversation has a file from now on: its name on disk, and its title.
@@ -199,6 +204,8 @@ pub struct Talk {
     pub title: Option<String>,
     /// What was said.
     pub turns: Vec<Turn>,
+    /// Something that these turns replaced can be brought back.
+    pub replaced: bool,
     /// How many of the oldest turns are no longer part of the prompt.
     pub dropped: usize,
     /// Nothing of it is kept.

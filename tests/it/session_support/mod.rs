@@ -58,9 +58,17 @@ pub struct World {
 }
 
 pub fn world(change: impl FnOnce(&mut Settings)) -> World {
+    world_of(None, change)
+}
+
+/// With this chat template instead of that of the file.
+pub fn world_of(template: Option<&str>, change: impl FnOnce(&mut Settings)) -> World {
     let reader = Reader::open(&common::model("nano", Preset::F16), How::Map).unwrap();
     let tokenizer = Arc::new(Tokenizer::from_gguf(reader.meta()).unwrap());
-    let format = ChatFormat::from_gguf(reader.meta(), &tokenizer).unwrap();
+    let format = match template {
+        None => ChatFormat::from_gguf(reader.meta(), &tokenizer).unwrap(),
+        template => ChatFormat::new(template, &tokenizer).unwrap(),
+    };
     let mut settings = Settings {
         sampling: Default::default(),
         max_new: 12,

@@ -12,9 +12,16 @@ pub enum ChatError {
     /// The model only continues text.
     #[error("this model has no chat format and can only continue text: use `huozi run --raw`")]
     NoFormat,
-    /// The model's own template is wrong or refused the messages.
+    /// The model's own template is wrong.
     #[error("the chat template of the model failed: {0}")]
     Template(String),
+    /// The model's own template refused the messages, with this reason.
+    #[error("the chat template of the model refuses this conversation: {0}")]
+    Refused(String),
+    /// The model's own template refused the messages, with this reason, and takes them without the system
+    /// message.
+    #[error("the chat template of the model takes no system text (it says: {0}); leave it out")]
+    NoSystem(String),
     /// The messages use so many private-use characters that none is left to protect them.
     #[error("the messages use too many private-use characters for the model's chat template")]
     NoStandIn,

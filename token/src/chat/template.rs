@@ -1,29 +1,35 @@
-//! A model's own chat template: Jinja as Hugging Face runs it, without letting messages spell
-//! control tokens.
+//! A model's own chat template: Jinja as transformers runs it, without letting messages spell control tokens.
 //!
-//! In: messages. Out: ids. The template is from outside: it runs with fuel (which also counts the
-//! bytes it makes), a recursion limit, and no access to anything but the messages.
+//! In: messages and the date. Out: ids. The template is from outside: it runs with fuel (which also counts
+//! the bytes it makes), a recursion limit, and no access to anything but the messages and the date.
 //!
 //! A template mixes its own control tokens with message text, so the rendered text alone cannot
 //! say which is which. Before rendering, every control token spelled in a message is replaced by
 //! one private-use character, a *stand-in*, that occurs nowhere else; the rendered text is split
 //! at control tokens; in the parts between, stand-ins become what they stand for, tokenised
-//! plain. An answer given as ids is one stand-in as a whole.
+//! plain.
 //!
 //! That leaves a control token put together from pieces: half from a message, half from the
 //! template or another message. So everything is rendered a second time with *every* character
 //! that occurs in any control token replaced in the messages. There, control tokens come from the
 //! template alone. If the first rendering has others, the second is used.
+//!
+//! An answer given as ids is one stand-in as a whole where the template passes its text on unchanged, which a
+//! rendering with the text instead shows. Where the template changes it (drops a part, trims it), the changed
+//! text is tokenised, as transformers does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::civil::DateTime;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
 use minijinja::{Environment, Error as JinjaError, ErrorKind, Value, context};
 
+use super::date::strftime;
 use super::error::ChatError;
-use super::message::{Content, Message};
-use crate::tokenizer::{Specials, TextPart, Tokenizer};
+use super::message::{Content, Message, Role};
+use super::stand_ins::{Meaning, StandIns};
+use super::{python, syntax};
+use crate::tokenizer::{TextPart, Tokenizer};
 
 /// What one rendering may cost besides what its messages are worth: one unit is an instruction or
 /// 64 bytes of memory, so at most 64 MB.
@@ -38,10 +44,29 @@ const RECURSION: usize = 250;
 /// A parsed template and its variables.
 pub struct Template {
     env: Environment<'static>,
+    /// As minijinja reads it.
     source: String,
-    special: BTreeMap<&'static str, String>,
+    /// Special tokens by their variables, `bos_token` and so on.
+    special: BTreeMap<String, String>,
+    /// `additional_special_tokens`; none where it is undefined.
+    additional: Vec<String>,
     /// Every character of every control token.
     control_chars: BTreeSet<char>,
+}
+
+/// What `raise_exception` was called with.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Raised(String);
+
+/// A message's content in the renderings that are compared.
+struct Variants {
+    /// Spelled control tokens replaced.
+    whole: String,
+    /// Every character of a control token replaced.
+    strict: String,
+    /// One stand-in, for an answer given as ids.
+    answer: Option<char>,
 }
 
 impl std::fmt::Debug for Template {
@@ -54,26 +79,26 @@ impl Template {
     /// # Errors
     /// [`ChatError::Template`] if `source` does not parse.
     pub(super) fn new(source: &str, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
+        let source = syntax::for_minijinja(source).map_err(ChatError::Template)?;
         let mut env = Environment::new();
         // As transformers sets up Jinja.
-        let mut syntax = SyntaxConfig::builder();
-        syntax.trim_blocks(true).lstrip_blocks(true);
-        env.set_syntax(syntax.build().map_err(|e| describe(&e))?);
+        let mut delimiters = SyntaxConfig::builder();
+        delimiters.trim_blocks(true).lstrip_blocks(true);
+        env.set_syntax(delimiters.build().map_err(|e| describe(&e))?);
         env.set_recursion_limit(RECURSION);
-        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        env.set_formatter(|out, state, value| match python_word(value) {
-            Some(word) => Ok(out.write_str(word)?),
-            None => minijinja::escape_formatter(out, state, value),
-        });
+        python::set_up(&mut env);
         env.add_function("raise_exception", |message: String| -> Result<Value, JinjaError> {
-            Err(JinjaError::new(ErrorKind::InvalidOperation, message))
+            let error = JinjaError::new(ErrorKind::InvalidOperation, "raise_exception");
+            Err(error.with_source(Raised(message)))
         });
-        env.add_filter("tojson", tojson);
-        env.add_template_owned("chat", source.to_owned()).map_err(|e| describe(&e))?;
+        env.add_template_owned("chat", source.clone()).map_err(|e| describe(&e))?;
 
         let vocab = tokenizer.vocab();
         let spelled = |id: u32| String::from_utf8_lossy(vocab.bytes(id)).into_owned();
-        let mut special = BTreeMap::new();
+        let control_chars =
+            vocab.controls().iter().flat_map(|&id| spelled(id).chars().collect::<Vec<_>>()).collect();
+        let mut template =
+            Self { env, source, special: BTreeMap::new(), additional: Vec::new(), control_chars };
         for (name, id) in [
             ("bos_token", vocab.bos()),
             ("eos_token", vocab.eos()),
@@ -82,57 +107,69 @@ impl Template {
         ] {
             // Absent ones are undefined, as in transformers.
             if let Some(id) = id {
-                special.insert(name, spelled(id));
+                template.add_special(name, u64::from(id), tokenizer);
             }
         }
-        let control_chars =
-            vocab.controls().iter().flat_map(|&id| spelled(id).chars().collect::<Vec<_>>()).collect();
-        Ok(Self { env, source: source.to_owned(), special, control_chars })
+        Ok(template)
+    }
+
+    /// Gives the template the spelling of token `id` as variable `name`; nothing for an id that does not
+    /// exist.
+    pub(super) fn add_special(&mut self, name: &str, id: u64, tokenizer: &Tokenizer) {
+        let bytes = u32::try_from(id).map_or(&[][..], |id| tokenizer.vocab().bytes(id));
+        if !bytes.is_empty() {
+            self.special.insert(name.to_owned(), String::from_utf8_lossy(bytes).into_owned());
+        }
+    }
+
+    /// Gives the template the list `additional_special_tokens`.
+    pub(super) fn set_additional(&mut self, tokens: Vec<String>) {
+        self.additional = tokens;
     }
 
     pub(super) fn prompt_ids(
         &self,
         messages: &[Message],
+        date: DateTime,
         tokenizer: &Tokenizer,
     ) -> Result<Vec<u32>, ChatError> {
-        let mut stand_ins = StandIns::new(self, messages);
-        let mut whole = Vec::with_capacity(messages.len());
-        let mut strict = Vec::with_capacity(messages.len());
-        for message in messages {
-            let (mut a, mut b) = (String::new(), String::new());
-            match &message.content {
-                Content::Ids(ids) => {
-                    let c = stand_ins.take(Meaning::Ids(ids))?;
-                    a.push(c);
-                    b.push(c);
-                }
-                Content::Text(text) => {
-                    let mut failed = Ok(());
-                    tokenizer.split_controls(text, |part| match part {
-                        TextPart::Text(text) => a.push_str(text),
-                        TextPart::Token(id) => {
-                            let spelled = String::from_utf8_lossy(tokenizer.vocab().bytes(id));
-                            match stand_ins.take(Meaning::Text(spelled.into_owned())) {
-                                Ok(c) => a.push(c),
-                                Err(e) => failed = Err(e),
-                            }
-                        }
-                    });
-                    failed?;
-                    for c in text.chars() {
-                        b.push(if self.control_chars.contains(&c) {
-                            stand_ins.take(Meaning::Text(c.to_string()))?
-                        } else {
-                            c
-                        });
-                    }
-                }
-            }
-            whole.push(a);
-            strict.push(b);
+        let texts: Vec<String> = messages.iter().map(|message| text_of(message, tokenizer)).collect();
+        let own = [&self.source].into_iter().chain(self.special.values()).chain(&self.additional);
+        let control_chars = self.control_chars.iter().collect::<String>();
+        let mut stand_ins =
+            StandIns::new(texts.iter().chain(own).chain([&control_chars]).map(String::as_str));
+        let mut variants = Vec::with_capacity(messages.len());
+        for (message, text) in messages.iter().zip(&texts) {
+            let (whole, strict) = self.protected(text, &mut stand_ins, tokenizer)?;
+            let answer = match &message.content {
+                Content::Ids(ids) => Some(stand_ins.take(Meaning::Ids(ids))?),
+                Content::Text(_) => None,
+            };
+            variants.push(Variants { whole, strict, answer });
         }
-        let whole = self.render(messages, &whole)?;
-        let strict = self.render(messages, &strict)?;
+        let render = |as_ids: &[bool], strict: bool| {
+            let contents = variants.iter().zip(as_ids).map(|(variant, as_ids)| match variant.answer {
+                Some(c) if *as_ids => c.to_string(),
+                _ if strict => variant.strict.clone(),
+                _ => variant.whole.clone(),
+            });
+            self.render(messages, &contents.collect::<Vec<_>>(), date)
+        };
+        let mut as_ids = vec![false; messages.len()];
+        let mut whole = render(&as_ids, false)?;
+        let answers: Vec<bool> = variants.iter().map(|variant| variant.answer.is_some()).collect();
+        // A template may also fail on a stand-in: then all answers are text.
+        if answers.contains(&true)
+            && let Ok(rendered) = render(&answers, false)
+        {
+            let unchanged = unchanged(&rendered, &whole, &variants);
+            let rendered = if unchanged == answers { Ok(rendered) } else { render(&unchanged, false) };
+            if let Ok(rendered) = rendered
+                && spelled_out(&rendered, &variants) == whole
+            {
+                (as_ids, whole) = (unchanged, rendered);
+            }
+        }
         let controls = |text: &str| {
             let mut ids = Vec::new();
             tokenizer.split_controls(text, |part| {
@@ -142,34 +179,93 @@ impl Template {
             });
             ids
         };
-        let safe = if controls(&whole) == controls(&strict) { whole } else { strict };
-        Ok(stand_ins.restore(&safe, tokenizer))
+        let found = controls(&whole);
+        if !found.is_empty() {
+            let strict = render(&as_ids, true)?;
+            if found != controls(&strict) {
+                whole = strict;
+            }
+        }
+        Ok(stand_ins.restore(&whole, tokenizer))
+    }
+
+    /// `text` with the control tokens that it spells replaced, and with every character of control tokens
+    /// replaced.
+    fn protected(
+        &self,
+        text: &str,
+        stand_ins: &mut StandIns<'_>,
+        tokenizer: &Tokenizer,
+    ) -> Result<(String, String), ChatError> {
+        let (mut whole, mut strict) = (String::new(), String::new());
+        let mut failed = Ok(());
+        tokenizer.split_controls(text, |part| match part {
+            TextPart::Text(text) => whole.push_str(text),
+            TextPart::Token(id) => {
+                let spelled = String::from_utf8_lossy(tokenizer.vocab().bytes(id));
+                match stand_ins.take(Meaning::Text(spelled.into_owned())) {
+                    Ok(c) => whole.push(c),
+                    Err(e) => failed = Err(e),
+                }
+            }
+        });
+        failed?;
+        for c in text.chars() {
+            strict.push(if self.control_chars.contains(&c) {
+                stand_ins.take(Meaning::Text(c.to_string()))?
+            } else {
+                c
+            });
+        }
+        Ok((whole, strict))
     }
 
     pub(super) fn prompt_text(
         &self,
         messages: &[Message],
+        date: DateTime,
         tokenizer: &Tokenizer,
     ) -> Result<String, ChatError> {
-        let contents: Vec<String> = messages
-            .iter()
-            .map(|m| match &m.content {
-                Content::Text(text) => text.clone(),
-                Content::Ids(ids) => tokenizer.decode(ids, true),
-            })
-            .collect();
-        self.render(messages, &contents)
+        let texts: Vec<String> = messages.iter().map(|message| text_of(message, tokenizer)).collect();
+        self.render(messages, &texts, date)
     }
 
-    fn render(&self, messages: &[Message], contents: &[String]) -> Result<String, ChatError> {
+    fn render(&self, messages: &[Message], contents: &[String], date: DateTime) -> Result<String, ChatError> {
+        let result = self.render_as_is(messages, contents, date);
+        // Which of the messages it is that the template does not take.
+        match result {
+            Err(ChatError::Refused(why)) if messages.first().is_some_and(|m| m.role == Role::System) => {
+                match self.render_as_is(&messages[1..], &contents[1..], date) {
+                    Ok(_) => Err(ChatError::NoSystem(why)),
+                    Err(_) => Err(ChatError::Refused(why)),
+                }
+            }
+            result => result,
+        }
+    }
+
+    fn render_as_is(
+        &self,
+        messages: &[Message],
+        contents: &[String],
+        date: DateTime,
+    ) -> Result<String, ChatError> {
         let bytes: usize = contents.iter().map(String::len).sum();
         let mut env = self.env.clone();
         env.set_fuel(Some(FUEL.saturating_add(FUEL_PER_BYTE.saturating_mul(bytes as u64))));
+        env.add_function("strftime_now", move |format: &str| {
+            strftime(format, date).map_err(|what| JinjaError::new(ErrorKind::InvalidOperation, what))
+        });
         let messages: Vec<Value> = messages
             .iter()
             .zip(contents)
             .map(|(m, content)| context! { role => m.role.name(), content => content })
             .collect();
+        let mut special: BTreeMap<&str, Value> =
+            self.special.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))).collect();
+        if !self.additional.is_empty() {
+            special.insert("additional_special_tokens", Value::from(self.additional.clone()));
+        }
         let template = env.get_template("chat").map_err(|e| describe(&e))?;
         // `none`, not undefined: templates ask `tools is not none`.
         template
@@ -178,9 +274,61 @@ impl Template {
                 add_generation_prompt => true,
                 tools => (),
                 documents => (),
-                ..Value::from_pairs(self.special.clone())
+                ..Value::from_pairs(special)
             })
             .map_err(|e| describe(&e))
+    }
+}
+
+/// `rendered` with the text of answers in the place of their stand-ins.
+fn spelled_out(rendered: &str, variants: &[Variants]) -> String {
+    let mut text = String::with_capacity(rendered.len());
+    for c in rendered.chars() {
+        match variants.iter().find(|variant| variant.answer == Some(c)) {
+            Some(variant) => text.push_str(&variant.whole),
+            None => text.push(c),
+        }
+    }
+    text
+}
+
+/// Which answers stand in `whole`, rendered with their text, where `rendered` has their stand-ins. A guess
+/// where parts of the text occur several times.
+fn unchanged(rendered: &str, whole: &str, variants: &[Variants]) -> Vec<bool> {
+    let mut unchanged: Vec<bool> = variants.iter().map(|variant| variant.answer.is_some()).collect();
+    let index = |c: char| variants.iter().position(|variant| variant.answer == Some(c));
+    let mut rest = whole;
+    // The stand-in that the part before ended with.
+    let mut before: Option<usize> = None;
+    for part in rendered.split_inclusive(|c| index(c).is_some()) {
+        let next = part.chars().next_back().and_then(index);
+        let text = next.and_then(|at| part.strip_suffix(variants[at].answer?)).unwrap_or(part);
+        rest = match before {
+            None => rest.strip_prefix(text).unwrap_or_default(),
+            Some(at) => {
+                let answer = variants[at].whole.as_str();
+                match rest.strip_prefix(answer).and_then(|rest| rest.strip_prefix(text)) {
+                    Some(rest) => rest,
+                    None => {
+                        unchanged[at] = false;
+                        rest.find(text).map_or("", |found| &rest[found + text.len()..])
+                    }
+                }
+            }
+        };
+        before = next;
+    }
+    if let Some(at) = before {
+        unchanged[at] &= rest == variants[at].whole;
+    }
+    unchanged
+}
+
+/// The text of a message; of an answer given as ids the text that they decode to.
+fn text_of(message: &Message, tokenizer: &Tokenizer) -> String {
+    match &message.content {
+        Content::Text(text) => text.clone(),
+        Content::Ids(ids) => tokenizer.decode(ids, true),
     }
 }
 
@@ -188,142 +336,12 @@ fn describe(error: &JinjaError) -> ChatError {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
+        if let Some(Raised(why)) = cause.downcast_ref() {
+            return ChatError::Refused(why.clone());
+        }
         text.push_str(": ");
         text.push_str(&cause.to_string());
         source = cause.source();
     }
     ChatError::Template(text)
-}
-
-/// How Python writes what Jinja's other implementations write in lower case.
-fn python_word(value: &Value) -> Option<&'static str> {
-    if value.is_none() {
-        return Some("None");
-    }
-    match value.kind() {
-        minijinja::value::ValueKind::Bool => Some(if value.is_true() { "True" } else { "False" }),
-        _ => None,
-    }
-}
-
-/// JSON as Python writes it: a space after `,` and `:`, nothing escaped for HTML.
-fn tojson(value: &Value, options: Kwargs) -> Result<Value, JinjaError> {
-    let indent: Option<usize> = options.get("indent")?;
-    // `ensure_ascii=False` and the like are what is done anyway.
-    for _ in options.args() {}
-    let failed = |e: serde_json::Error| JinjaError::new(ErrorKind::BadSerialization, e.to_string());
-    let mut out = Vec::new();
-    if let Some(width) = indent {
-        let spaces = " ".repeat(width.min(16));
-        let pretty = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
-        let mut to = serde_json::Serializer::with_formatter(&mut out, pretty);
-        serde::Serialize::serialize(value, &mut to).map_err(failed)?;
-    } else {
-        let mut to = serde_json::Serializer::with_formatter(&mut out, PythonJson);
-        serde::Serialize::serialize(value, &mut to).map_err(failed)?;
-    }
-    Ok(Value::from_safe_string(String::from_utf8_lossy(&out).into_owned()))
-}
-
-struct PythonJson;
-
-impl serde_json::ser::Formatter for PythonJson {
-    fn begin_array_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
-        out.write_all(b": ")
-    }
-}
-
-/// What a stand-in stands for.
-enum Meaning<'a> {
-    Text(String),
-    Ids(&'a [u32]),
-}
-
-/// Private-use characters in use for one prompt.
-struct StandIns<'a> {
-    /// Private-use characters of the messages and the template: not to be had.
-    taken: BTreeSet<char>,
-    next: std::iter::Chain<
-        std::ops::RangeInclusive<char>,
-        std::iter::Chain<std::ops::RangeInclusive<char>, std::ops::RangeInclusive<char>>,
-    >,
-    meanings: BTreeMap<char, Meaning<'a>>,
-    by_text: BTreeMap<String, char>,
-}
-
-impl<'a> StandIns<'a> {
-    fn new(template: &Template, messages: &[Message]) -> Self {
-        let contents = messages.iter().map(|m| match &m.content {
-            Content::Text(text) => text.as_str(),
-            Content::Ids(_) => "",
-        });
-        let texts =
-            contents.chain([template.source.as_str()]).chain(template.special.values().map(String::as_str));
-        let private = |c: &char| {
-            let areas = ['\u{E000}'..='\u{F8FF}', '\u{F0000}'..='\u{FFFFD}', '\u{100000}'..='\u{10FFFD}'];
-            areas.iter().any(|area| area.contains(c))
-        };
-        let mut taken: BTreeSet<char> = texts.flat_map(str::chars).filter(private).collect();
-        taken.extend(template.control_chars.iter().filter(|c| private(c)));
-        let next =
-            ('\u{F0000}'..='\u{FFFFD}').chain(('\u{100000}'..='\u{10FFFD}').chain('\u{E000}'..='\u{F8FF}'));
-        Self { taken, next, meanings: BTreeMap::new(), by_text: BTreeMap::new() }
-    }
-
-    /// The character that stands for `meaning`, one for each different text.
-    fn take(&mut self, meaning: Meaning<'a>) -> Result<char, ChatError> {
-        if let Meaning::Text(text) = &meaning
-            && let Some(&c) = self.by_text.get(text)
-        {
-            return Ok(c);
-        }
-        let taken = &self.taken;
-        let c = self.next.find(|c| !taken.contains(c)).ok_or(ChatError::NoStandIn)?;
-        if let Meaning::Text(text) = &meaning {
-            self.by_text.insert(text.clone(), c);
-        }
-        self.meanings.insert(c, meaning);
-        Ok(c)
-    }
-
-    /// The ids of a rendered text.
-    fn restore(&self, rendered: &str, tokenizer: &Tokenizer) -> Vec<u32> {
-        let mut ids = Vec::new();
-        let mut plain = String::new();
-        tokenizer.split_controls(rendered, |part| match part {
-            TextPart::Token(id) => ids.push(id),
-            TextPart::Text(text) => {
-                for c in text.chars() {
-                    match self.meanings.get(&c) {
-                        None => plain.push(c),
-                        Some(Meaning::Text(text)) => plain.push_str(text),
-                        Some(Meaning::Ids(answer)) => {
-                            tokenizer.encode_into(&plain, Specials::Plain, &mut ids);
-                            plain.clear();
-                            ids.extend_from_slice(answer);
-                        }
-                    }
-                }
-                tokenizer.encode_into(&plain, Specials::Plain, &mut ids);
-                plain.clear();
-            }
-        });
-        ids
-    }
 }
