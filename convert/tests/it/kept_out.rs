@@ -1,5 +1,5 @@
-//! Checkpoints with more than a BLOOM model has: left out with a note where it cannot change the output, refused
-//! with a way out where it may.
+//! Checkpoints with more than a BLOOM model has: left out with a note where it cannot change the output,
+//! refused with a way out where it may.
 
 use std::borrow::Cow;
 
