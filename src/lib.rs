@@ -22,6 +22,7 @@
 //!   position only; log-probabilities. Imports no other module.
 //! - [`lang`]: the enum of the languages of the interface; texts are where they are shown. Imports no other
 //!   module.
+//! - [`commands`]: the one table of chat commands (`/NAME`), the same in `cli` and `tui`. Imports `lang`.
 //! - [`text_file`]: text files in UTF-8, UTF-16 and GB18030. Imports no other module.
 //! - [`settings`]: the one table of settings (names, ranges, help) and the patch that every source of
 //!   settings is read into. Imports `engine`, `lang`, `quant`, `sample`.
@@ -38,8 +39,8 @@
 //! - [`mod@bench`]: speed of any engine, floors of the machine, comparisons. Imports `engine`, `quant`.
 //! - [`eval`]: perplexity, KL divergence. Imports `engine`, `sample`.
 //! - `demo`: the embedded small model, and the only module that sees `huozi_convert`.
-//! - `tui`: the terminal chat `huozi-tui`: state, update, view. Imports `lang`, `session`, `settings`,
-//!   `text_file`.
+//! - `tui`: the terminal chat `huozi-tui`: state, update, view. Imports `commands`, `lang`, `session`,
+//!   `settings`, `text_file`.
 //! - [`cli`]: the program `huozi`: a file per subcommand, exit codes, the printer. May import every module.
 //!
 //! `tests/layering.rs` enforces these imports, and those of the other packages:
@@ -59,6 +60,8 @@
 //! - A setting: a row in `src/settings/table.rs` and a field in `src/settings/patch.rs`; its flag,
 //!   `config.toml`, `/set`, the settings pane and conversation files follow from these. What a conversation
 //!   acts on is a field of [`session::Settings`], filled from the patch in `src/session/patched.rs`.
+//! - A chat command: a row in `src/commands.rs`; what it does is in `src/cli/chat/commands.rs` and
+//!   `src/tui/commands.rs`.
 //! - A sampling rule: `src/sample/mod.rs`, and its setting as above.
 //! - A subcommand: a file in `src/cli/`, its arguments in `src/cli/args/`, its line in `src/cli/mod.rs`.
 //! - A pane of the terminal chat: a file in `src/tui/` and its variant in `src/tui/panels.rs`; its key in
@@ -71,6 +74,8 @@
 //!   both, those of the tokenizer as `convert/src/vocab.rs` has collected them. `huozi.tensor_sha256` is
 //!   neither: `convert/src/model.rs` makes room for it, `quant/src/gguf/write.rs` fills it in and
 //!   `quant/src/gguf/check.rs` reads it.
+//! - A kind of file that is told with what to do: `quant/src/files/diagnosis.rs`; in Chinese
+//!   `src/tui/words/zh_files.rs`.
 //! - A message of the converter: `convert/src/progress.rs` says what is reported, `convert/src/print.rs`
 //!   prints it.
 //! - A front end: a folder beside `tui` that is a client of [`session`] (one conversation) or of
@@ -126,6 +131,7 @@
 
 pub mod bench;
 pub mod cli;
+pub mod commands;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod engine;

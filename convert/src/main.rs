@@ -42,7 +42,7 @@ struct Args {
     #[arg(long)]
     name: Option<String>,
     /// Context in tokens [default: seq_length of config.json, else 2048]
-    #[arg(long, alias = "context_length", value_name = "N")]
+    #[arg(long, aliases = ["context_length", "ctx-size", "ctx_size"], value_name = "N")]
     context_length: Option<u64>,
     /// Store a tied embedding twice, for ik_llama.cpp and llama.cpp before March 2025
     #[arg(long, alias = "duplicate_output")]

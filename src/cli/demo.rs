@@ -80,7 +80,8 @@ pub fn run(args: &DemoCommand, config: &Config, signals: &Signals, printer: &mut
             if !args.quiet {
                 eprintln!("Ask for a poem, e.g. 写一首关于月的诗。 or 填一首《浣溪沙》。");
             }
-            chat::talk(&mut session, &model, None, verbosity, signals, printer)
+            let start = chat::TalkStart { name: None, keep_history: !args.no_history, verbosity };
+            chat::talk(&mut session, &model, start, signals, printer)
         }
     }
 }

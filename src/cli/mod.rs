@@ -21,6 +21,7 @@ mod setting_sources;
 mod settings;
 mod show;
 mod signal;
+mod terminal;
 mod text;
 mod tokenize;
 #[cfg(feature = "tui")]

@@ -4,7 +4,7 @@
 use super::args::SamplingArgs;
 use super::printer::{Printer, bytes};
 use crate::schedule::Stop;
-use crate::session::{Event, Settings, Stats};
+use crate::session::{Event, Settings, Stats, dropped_note};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,14 +74,7 @@ impl<'a> Show<'a> {
                     self.cancel.store(true, Ordering::Relaxed);
                 }
             }
-            Event::Dropped { exchanges } => {
-                let what = if *exchanges == 1 {
-                    "exchange no longer fits and is"
-                } else {
-                    "exchanges no longer fit and are"
-                };
-                self.note(&format!("the oldest {exchanges} {what} left out of the prompt"));
-            }
+            Event::Dropped { exchanges, limit } => self.note(&dropped_note(*exchanges, *limit)),
             Event::Notice(notice) => self.note(&notice.to_string()),
             Event::Stopped(stop) => {
                 self.clear();

@@ -6,6 +6,7 @@
 //! what is being typed and gives a hint; only the second one in a row ends the process.
 
 use super::exit::{INTERRUPTED, Interrupted, TERMINATED};
+use super::terminal::give_back;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -93,10 +94,16 @@ impl Signals {
         self.0.composing.load(Ordering::SeqCst)
     }
 
-    /// SIGINT at the prompt of a chat.
-    #[cfg(test)]
-    pub fn interrupt_prompt(&self) {
-        assert!(!self.0.at_prompt(Instant::now()), "it would end the process");
+    /// Ctrl+C in the line that is being typed, which the line editor has dropped; whether it quits. Otherwise
+    /// it is said what does.
+    pub fn interrupt_line(&self) -> bool {
+        match self.0.at_prompt(Instant::now()) {
+            AtPrompt::Quit => true,
+            AtPrompt::Hint(hint) => {
+                eprintln!("huozi: {hint}");
+                false
+            }
+        }
     }
 
     /// A new line was typed: an earlier Ctrl+C no longer counts.
@@ -109,55 +116,71 @@ impl Signals {
     }
 }
 
+/// What SIGINT does while a chat waits for input.
+#[derive(Debug, PartialEq)]
+enum AtPrompt {
+    /// It ends the process.
+    Quit,
+    /// What was typed is dropped, and this is said.
+    Hint(&'static str),
+}
+
 impl State {
     fn forget_hint(&self) -> Option<Instant> {
         self.hinted.lock().ok().and_then(|mut hinted| hinted.take())
     }
 
-    /// SIGINT while a chat waits for input; whether it ends the process. The terminal itself has thrown away
-    /// the unfinished line.
-    fn at_prompt(&self, now: Instant) -> bool {
+    /// SIGINT while a chat waits for input. The terminal or the line editor has thrown away the unfinished
+    /// line.
+    fn at_prompt(&self, now: Instant) -> AtPrompt {
         let before = self.forget_hint();
         if self.composing.swap(false, Ordering::SeqCst) {
-            eprint!("\nhuozi: dropped; Ctrl+C twice or Ctrl+D quits\n> ");
-            return false;
+            return AtPrompt::Hint("dropped; Ctrl+C twice or Ctrl+D quits");
         }
         if before.is_some_and(|then| now.saturating_duration_since(then) < TWICE) {
-            return true;
+            return AtPrompt::Quit;
         }
         if let Ok(mut hinted) = self.hinted.lock() {
             *hinted = Some(now);
         }
-        eprint!("\nhuozi: Ctrl+C once more within two seconds, or Ctrl+D, quits\n> ");
-        false
+        AtPrompt::Hint("Ctrl+C once more within two seconds, or Ctrl+D, quits")
     }
 
     fn on(self: &Arc<Self>, signal: i32) {
         let code = if signal == SIGTERM { TERMINATED } else { INTERRUPTED };
         let busy = self.busy.load(Ordering::SeqCst);
         if !busy && self.chatting.load(Ordering::SeqCst) && code == INTERRUPTED {
-            if self.at_prompt(Instant::now()) {
-                eprintln!();
-                std::process::exit(code.into());
+            match self.at_prompt(Instant::now()) {
+                AtPrompt::Quit => {
+                    eprintln!();
+                    end(code);
+                }
+                AtPrompt::Hint(hint) => eprint!("\nhuozi: {hint}\n> "),
             }
             return;
         }
         let again = self.cancel.swap(true, Ordering::SeqCst);
         self.code.store(code, Ordering::SeqCst);
         if !busy || again {
-            std::process::exit(code.into());
+            end(code);
         }
         if code == TERMINATED {
             // A service manager that sends SIGTERM sends SIGKILL next: end before its time limit.
             let spawned = std::thread::Builder::new().spawn(move || {
                 std::thread::sleep(Duration::from_secs(3));
-                std::process::exit(code.into());
+                end(code);
             });
             if spawned.is_err() {
-                std::process::exit(code.into());
+                end(code);
             }
         }
     }
+}
+
+/// Ends the process, which gives a terminal back that a chat has taken.
+fn end(code: u8) -> ! {
+    give_back();
+    std::process::exit(code.into())
 }
 
 #[cfg(test)]
@@ -168,19 +191,19 @@ mod tests {
     fn only_the_second_in_a_row_at_an_empty_prompt_quits() {
         let signals = Signals::default();
         let (state, start) = (&signals.0, Instant::now());
-        let at = |ms| start + Duration::from_millis(ms);
-        assert!(!state.at_prompt(at(0)));
-        assert!(state.at_prompt(at(500)));
+        let quits = |ms| state.at_prompt(start + Duration::from_millis(ms)) == AtPrompt::Quit;
+        assert!(!quits(0));
+        assert!(quits(500));
         // A line between them.
-        assert!(!state.at_prompt(at(1000)));
+        assert!(!quits(1000));
         signals.rearm();
-        assert!(!state.at_prompt(at(1500)));
+        assert!(!quits(1500));
         // A line that was begun and not ended takes longer to type.
-        assert!(!state.at_prompt(at(9000)));
+        assert!(!quits(9000));
         // A message of several lines is dropped, and does not count.
         signals.set_composing(true);
-        assert!(!state.at_prompt(at(9100)) && !signals.composing());
-        assert!(!state.at_prompt(at(9200)));
-        assert!(state.at_prompt(at(9300)));
+        assert!(!quits(9100) && !signals.composing());
+        assert!(!quits(9200));
+        assert!(quits(9300));
     }
 }

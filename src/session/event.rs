@@ -1,6 +1,7 @@
 //! What a session tells while it makes an answer, and the answer.
 
 use crate::schedule::Stop;
+use huozi_token::HistoryLimit;
 
 /// What a turn cost.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -105,6 +106,8 @@ pub enum Event {
     Dropped {
         /// Exchanges.
         exchanges: usize,
+        /// The limit that the prompt passed.
+        limit: HistoryLimit,
     },
     /// Something to tell the user.
     Notice(Notice),
@@ -112,6 +115,15 @@ pub enum Event {
     Stopped(Stop),
     /// What the turn cost; the last event.
     Stats(Stats),
+}
+
+/// What is said about [`Event::Dropped`], in English.
+pub fn dropped_note(exchanges: usize, limit: HistoryLimit) -> String {
+    let which = match exchanges {
+        1 => "oldest exchange".to_owned(),
+        n => format!("{n} oldest exchanges"),
+    };
+    format!("dropped the {which} from the prompt (limit: {limit})")
 }
 
 /// The name of a reason to stop, in JSON and in stored conversations.

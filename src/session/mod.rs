@@ -19,8 +19,8 @@ pub use crate::engine::{EngineKind, KvType};
 pub use crate::sample::{Sampling, SettingError};
 pub use crate::schedule::Stop;
 pub use date::local_now;
-pub use event::{Answer, Event, Notice, Stats, stop_name};
-pub use huozi_token::{ChatError, DateTime};
+pub use event::{Answer, Event, Notice, Stats, dropped_note, stop_name};
+pub use huozi_token::{ChatError, DateTime, HistoryLimit};
 pub use turns::{Replaced, Turn};
 
 use crate::engine::{EngineError, Info};
@@ -339,9 +339,9 @@ impl Session {
     pub fn warm(&mut self, cancel: &AtomicBool, on: &mut dyn FnMut(Event)) -> Result<usize, Error> {
         let Some(prompt) = self.next_prompt() else { return Ok(0) };
         let prompt = prompt?;
-        if prompt.dropped_exchanges > 0 {
+        if let Some(limit) = prompt.limit {
             self.first += prompt.dropped_exchanges;
-            on(Event::Dropped { exchanges: prompt.dropped_exchanges });
+            on(Event::Dropped { exchanges: prompt.dropped_exchanges, limit });
         }
         let tokens = prompt.ids.len();
         self.run(prompt.ids, Attempt { number: 0, max_new: 0 }, cancel, &mut |event| {
@@ -361,13 +361,13 @@ impl Session {
         if turns.is_empty() {
             return None;
         }
-        let dropped_exchanges = match self.prompt_of(turns, SHORT_QUESTION) {
-            Ok(prompt) => prompt.dropped_exchanges,
+        let FittedPrompt { dropped_exchanges, limit, .. } = match self.prompt_of(turns, SHORT_QUESTION) {
+            Ok(prompt) => prompt,
             Err(error) => return Some(Err(error)),
         };
         let said = self.messages(turns, self.first + dropped_exchanges);
         let ids = self.format.prefix_ids(&said, self.date_or_now(), &self.tokenizer).map_err(Error::Chat);
-        Some(ids.map(|ids| FittedPrompt { ids, dropped_exchanges }))
+        Some(ids.map(|ids| FittedPrompt { ids, dropped_exchanges, limit }))
     }
 
     /// The ids that the prompt of every next question begins with; `None` while there is no turn.
@@ -431,7 +431,7 @@ impl Session {
     /// The same after `turns`.
     fn prompt_of(&self, turns: &[Turn], question: &str) -> Result<FittedPrompt, Error> {
         let Settings { n_ctx, history, .. } = self.settings;
-        let mut limits = PromptLimits::of_context(n_ctx);
+        let mut limits = PromptLimits::of_context(n_ctx, history);
         // The rule "context - 248" is for contexts like the original's; a short one still needs room to ask.
         limits.prompt_tokens = limits.prompt_tokens.max(n_ctx / 2);
         let mut messages = self.messages(turns, self.first);
@@ -455,9 +455,9 @@ impl Session {
         self.begin();
         let prompt = self.prompt(question)?;
         let first = self.first;
-        if prompt.dropped_exchanges > 0 {
+        if let Some(limit) = prompt.limit {
             self.first += prompt.dropped_exchanges;
-            on(Event::Dropped { exchanges: prompt.dropped_exchanges });
+            on(Event::Dropped { exchanges: prompt.dropped_exchanges, limit });
         }
         let result = self.generate(prompt.ids, attempt, cancel, on);
         if result.is_err() {

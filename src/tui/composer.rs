@@ -1,8 +1,8 @@
 //! The part of the state that holds the message being written: its text, the question that is edited, the
 //! history of questions, and what of all that is to be kept on disk as a draft.
 
-use super::commands::written;
 use super::input::Input;
+use crate::commands::typed_as;
 use crate::session::Turn;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -79,7 +79,7 @@ impl Composer {
 
     /// Puts a question into the input, as it would be typed.
     pub fn put_question(&mut self, question: &str) {
-        self.input.set(&written(question));
+        self.input.set(&typed_as(question));
     }
 
     /// Puts the question of an exchange that was taken back into the input. While it is not changed it is no
@@ -216,7 +216,7 @@ impl Composer {
     /// is only looked at, but what the input held before it.
     fn draft_text(&self, last: Option<&str>) -> Cow<'_, str> {
         let text = self.input.text();
-        let is = |question: &str| *written(question) == *text;
+        let is = |question: &str| *typed_as(question) == *text;
         let looked_at = self.recalled.as_ref().and_then(|(at, draft)| Some((self.history.get(*at)?, draft)));
         match (last, looked_at) {
             (Some(last), _) if self.editing => both(&self.draft, if is(last) { "" } else { text }),

@@ -4,8 +4,9 @@ use super::interface::{Interface, Ui};
 use super::keys::{BINDINGS, shown};
 use super::markdown::plain;
 use super::prefs::Prefs;
-use super::text::fit;
+use super::text::{fit, width};
 use super::widgets::{inside, place, window};
+use crate::commands::CHAT_COMMANDS;
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -78,6 +79,19 @@ fn rows(ui: Ui, prefs: &Prefs, cells: usize) -> Vec<Line<'static>> {
     }
     rows.push(Line::default());
     rows.extend(plain(words.help_text, cells, look.dim()));
+    let commands = CHAT_COMMANDS.iter().map(|row| (row.usage(ui.lang), ui.lang.of(row.help[0], row.help[1])));
+    let commands = Vec::from_iter(commands);
+    let column = commands.iter().map(|(usage, _)| width(usage)).max().unwrap_or(0) + 2;
+    for (usage, what) in commands {
+        let gap = " ".repeat(column.saturating_sub(width(&usage)));
+        if cells >= NARROW {
+            let what = fit(what, cells.saturating_sub(column)).into_owned();
+            rows.push(Line::from(vec![Span::styled(usage + &gap, look.code()), Span::raw(what)]));
+        } else {
+            rows.push(Line::styled(usage, look.code()));
+            rows.push(Line::raw(format!("  {}", fit(what, cells.saturating_sub(2)))));
+        }
+    }
     rows
 }
 

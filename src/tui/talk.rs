@@ -9,7 +9,7 @@ use super::transcript::{Made, Transcript};
 use super::words::Words;
 use super::worker::{AskKind, Chosen, ModelTask, Talk};
 use crate::session::store::title_of;
-use crate::session::{Event, Notice, Stats, Turn};
+use crate::session::{Event, HistoryLimit, Notice, Stats, Turn};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,8 +52,8 @@ pub struct Told {
 /// What a person should know about the answer on its way.
 #[derive(Debug, PartialEq)]
 pub enum TalkNote {
-    /// So many of the oldest exchanges were dropped from the prompt.
-    Dropped(usize),
+    /// So many of the oldest exchanges were dropped from the prompt, for this limit.
+    Dropped(usize, HistoryLimit),
     /// What the session notes.
     Notice(Notice),
 }
@@ -389,9 +389,9 @@ impl TalkView {
                 }
             }
             (Busy::Answering(live), Event::Text(text)) => live.text.push_str(&text),
-            (_, Event::Dropped { exchanges }) => {
+            (_, Event::Dropped { exchanges, limit }) => {
                 self.set_dropped(self.talk.dropped + exchanges);
-                return Some(TalkNote::Dropped(exchanges));
+                return Some(TalkNote::Dropped(exchanges, limit));
             }
             (_, Event::Notice(notice)) => return Some(TalkNote::Notice(notice)),
             (_, Event::Stats(stats)) => {

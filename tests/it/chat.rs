@@ -7,7 +7,8 @@ use crate::token_support::{NANO, json, ours, theirs};
 use huozi_token::history::fit;
 use huozi_token::markers::{DEFAULT_SYSTEM, TEMPLATE};
 use huozi_token::{
-    ChatError, ChatFormat, DateTime, HistoryRule, Message, PromptLimits, Role, Specials, Tokenizer,
+    ChatError, ChatFormat, DateTime, HistoryLimit, HistoryRule, Message, PromptLimits, Role, Specials,
+    Tokenizer,
 };
 use proptest::prelude::*;
 
@@ -338,27 +339,29 @@ fn talk(n: usize) -> Vec<Message> {
 
 #[test]
 fn limits_are_those_of_the_demo() {
-    let at = PromptLimits::of_context(2048);
-    assert_eq!((at.prompt_tokens, at.exchanges), (1800, 15));
-    assert_eq!(PromptLimits::of_context(4096).prompt_tokens, 3848);
-    assert_eq!(PromptLimits::of_context(100).prompt_tokens, 0);
+    let demo = PromptLimits::of_context(2048, HistoryRule::Demo);
+    assert_eq!((demo.prompt_tokens, demo.exchanges), (1800, Some(15)));
+    let tokens_alone = PromptLimits { exchanges: None, ..demo };
+    assert_eq!(PromptLimits::of_context(2048, HistoryRule::TwoThirds), tokens_alone);
+    assert_eq!(PromptLimits::of_context(4096, HistoryRule::Demo).prompt_tokens, 3848);
+    assert_eq!(PromptLimits::of_context(100, HistoryRule::Demo).prompt_tokens, 0);
 }
 
 #[test]
-fn at_most_fifteen_exchanges() {
+fn at_most_fifteen_exchanges_by_the_rule_of_the_demo() {
     let t = ours(NANO);
     let f = ChatFormat::new(None, &t).unwrap();
-    let limits = PromptLimits::of_context(1 << 20);
     for (rule, n, dropped) in [
         (HistoryRule::Demo, 15, 0),
         (HistoryRule::Demo, 16, 1),
         (HistoryRule::Demo, 20, 5),
-        (HistoryRule::TwoThirds, 15, 0),
-        (HistoryRule::TwoThirds, 16, 6),
+        (HistoryRule::TwoThirds, 16, 0),
+        (HistoryRule::TwoThirds, 99, 0),
     ] {
         let m = talk(n);
-        let p = fit(&m, DATE, &f, &t, rule, limits).unwrap();
-        assert_eq!(p.dropped_exchanges, dropped, "{rule:?} {n}");
+        let p = fit(&m, DATE, &f, &t, rule, PromptLimits::of_context(1 << 20, rule)).unwrap();
+        let limit = (dropped > 0).then_some(HistoryLimit::Exchanges(15));
+        assert_eq!((p.dropped_exchanges, p.limit), (dropped, limit), "{rule:?} {n}");
         let kept = [&m[..1], &m[1 + 2 * dropped..]].concat();
         assert_eq!(p.ids, f.prompt_ids(&kept, DATE, &t).unwrap());
         assert!(t.decode(&p.ids, false).contains(&format!("问题{:02}", n - 1)));
@@ -373,16 +376,20 @@ fn past_the_token_limit_the_oldest_exchanges_go() {
     let m = talk(9);
     let whole = tokens(&m);
     let after = |dropped: usize| tokens(&[&m[..1], &m[1 + 2 * dropped..]].concat());
-    let limits = |prompt_tokens| PromptLimits { prompt_tokens, exchanges: 15 };
+    let limits = |prompt_tokens| PromptLimits { prompt_tokens, exchanges: Some(15) };
     let run = |rule, limit| fit(&m, DATE, &f, &t, rule, limits(limit)).unwrap();
     // Exactly at the limit nothing goes; one below, one exchange, or a third.
     for rule in [HistoryRule::Demo, HistoryRule::TwoThirds] {
         let p = run(rule, whole);
-        assert_eq!((p.dropped_exchanges, p.ids.len()), (0, whole));
+        assert_eq!((p.dropped_exchanges, p.ids.len(), p.limit), (0, whole, None));
     }
     assert_eq!(run(HistoryRule::Demo, whole - 1).dropped_exchanges, 1);
     assert_eq!(run(HistoryRule::Demo, after(1)).dropped_exchanges, 1);
-    assert_eq!(run(HistoryRule::Demo, after(1) - 1).dropped_exchanges, 2);
+    for dropped in 1..8 {
+        let p = run(HistoryRule::Demo, after(dropped) - 1);
+        assert_eq!(p.dropped_exchanges, dropped + 1);
+        assert_eq!(p.limit, Some(HistoryLimit::Tokens(after(dropped) - 1)));
+    }
     let p = run(HistoryRule::TwoThirds, whole - 1);
     let bound = (whole - 1) * 2 / 3;
     assert!(p.ids.len() <= bound && after(p.dropped_exchanges - 1) > bound, "{p:?}");
@@ -403,7 +410,7 @@ fn past_the_token_limit_the_oldest_exchanges_go() {
 fn a_long_query_is_an_error() {
     let t = ours(NANO);
     let f = ChatFormat::new(None, &t).unwrap();
-    let limits = PromptLimits::of_context(2048);
+    let limits = PromptLimits::of_context(2048, HistoryRule::Demo);
     let e = fit(&[user(&"龘".repeat(2000))], DATE, &f, &t, HistoryRule::Demo, limits).unwrap_err();
     assert!(matches!(e, ChatError::TooLong { tokens, limit: 1800 } if tokens > 1800));
 }
@@ -412,7 +419,7 @@ fn a_long_query_is_an_error() {
 fn odd_conversations() {
     let t = ours(NANO);
     let f = ChatFormat::new(None, &t).unwrap();
-    let limits = PromptLimits { prompt_tokens: 1 << 20, exchanges: 1 };
+    let limits = PromptLimits { prompt_tokens: 1 << 20, exchanges: Some(1) };
     let run = |m: &[Message]| fit(m, DATE, &f, &t, HistoryRule::Demo, limits).unwrap();
     assert_eq!(run(&[]).dropped_exchanges, 0);
     assert_eq!(run(&[system("a")]).dropped_exchanges, 0);

@@ -2,7 +2,8 @@
 
 use crate::session_support::{world, world_of};
 use huozi::schedule::Stop;
-use huozi::session::{DateTime, Error, Event, Notice, Turn, local_now, row_seed};
+use huozi::session::{self, DateTime, Error, Event, HistoryLimit, Notice, Turn, local_now, row_seed};
+use huozi_token::{HistoryRule, Specials};
 use std::sync::atomic::Ordering;
 
 #[test]
@@ -106,11 +107,45 @@ fn old_exchanges_are_dropped_and_it_is_said() {
         answer.unwrap();
         dropped += events
             .iter()
-            .map(|e| if let Event::Dropped { exchanges } = e { *exchanges } else { 0 })
+            .map(|e| if let Event::Dropped { exchanges, .. } = e { *exchanges } else { 0 })
             .sum::<usize>();
     }
     assert!(dropped > 0 && dropped < 8);
     assert_eq!((w.session.dropped(), w.session.turns().len()), (dropped, 8));
+}
+
+#[test]
+fn fifteen_exchanges_are_a_limit_of_the_demo_rule_only() {
+    for (rule, expected) in [(HistoryRule::TwoThirds, None), (HistoryRule::Demo, Some((1, 15)))] {
+        let mut w = world(|s| {
+            s.max_new = 2;
+            s.history = rule;
+        });
+        let spring = w.session.tokenizer().encode("春", Specials::Plain)[0];
+        let mut said = None;
+        for n in 0..16 {
+            w.rig(&[spring, spring]);
+            let (answer, events) = w.ask("春");
+            assert!(answer.unwrap().stats.context_used < 1024, "half of the context is free");
+            for event in events {
+                if let Event::Dropped { exchanges, limit: HistoryLimit::Exchanges(most) } = event {
+                    assert_eq!((n, said.replace((exchanges, most))), (15, None), "with the 16th question");
+                }
+                assert!(!matches!(event, Event::Dropped { limit: HistoryLimit::Tokens(_), .. }));
+            }
+        }
+        assert_eq!(said, expected, "{rule:?}");
+        assert_eq!(w.session.dropped(), usize::from(expected.is_some()));
+    }
+    let note = session::dropped_note;
+    assert_eq!(
+        note(1, HistoryLimit::Exchanges(15)),
+        "dropped the oldest exchange from the prompt (limit: 15 exchanges)"
+    );
+    assert_eq!(
+        note(5, HistoryLimit::Tokens(1800)),
+        "dropped the 5 oldest exchanges from the prompt (limit: 1800 tokens)"
+    );
 }
 
 #[test]
@@ -137,7 +172,7 @@ fn a_conversation_that_was_warmed_answers_at_once_and_the_same() {
         .restore([turns.clone(), turns.clone(), turns.clone(), turns.clone(), turns.clone(), turns].concat());
     let mut dropped = 0;
     let mut count = |event: Event| {
-        if let Event::Dropped { exchanges } = event {
+        if let Event::Dropped { exchanges, .. } = event {
             dropped += exchanges;
         }
     };

@@ -4,7 +4,7 @@ use crate::tui_support::{
     World, about, answered, chosen, command, conversation, disk_full, entries, models, stats, turn,
 };
 use crossterm::event::KeyCode;
-use huozi::session::{Event, Notice, Stop, Turn};
+use huozi::session::{Event, HistoryLimit, Notice, Stop, Turn};
 use huozi::tui::app::Screen;
 use huozi::tui::event::{Effect, Msg};
 use huozi::tui::live::Busy;
@@ -231,7 +231,8 @@ fn the_mark_of_the_context_tells_what_is_so() {
     told(&mut world, three(), 1);
     command(&mut world, "四");
     world.pass(20_000);
-    world.event(Event::Dropped { exchanges: 2 });
+    world.event(Event::Dropped { exchanges: 2, limit: HistoryLimit::Tokens(1800) });
+    assert!(world.screen().contains("最早的 2 轮对话已移出提示（上限：1800 词元）"), "{}", world.screen());
     world.pass(20_000);
     let (count, mark, last, question) = marks(&mut world);
     assert!(count == 1 && mark > last && mark < question, "{}", world.screen());

@@ -1,4 +1,5 @@
-//! `huozi-tui` in a terminal of its own, with the embedded model.
+//! `huozi-tui` and `huozi demo` in a terminal of their own, with the embedded model.
+#![allow(dead_code)] // every test binary uses a part of it
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -52,6 +53,12 @@ impl Terminal {
     }
 
     pub fn run(shell: &[&str], home: &Path, size: (u16, u16), args: &[&str], env: &[(&str, &str)]) -> Self {
+        let program = [env!("CARGO_BIN_EXE_huozi-tui"), "--demo", "-t", "1"];
+        Self::run_program(&[shell, &program, args].concat(), home, size, env)
+    }
+
+    /// Starts a program with its arguments.
+    pub fn run_program(program: &[&str], home: &Path, size: (u16, u16), env: &[(&str, &str)]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -63,8 +70,7 @@ impl Terminal {
         let stdio = || Stdio::from(slave.try_clone().unwrap());
         // A session of its own, with this terminal: then it is told of changes of size.
         let mut command = Command::new("setsid");
-        command.arg("--ctty").args(shell);
-        command.args([env!("CARGO_BIN_EXE_huozi-tui"), "--demo", "-t", "1"]).args(args);
+        command.arg("--ctty").args(program);
         for key in [
             "HUOZI_MODEL",
             "HUOZI_THREADS",

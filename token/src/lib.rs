@@ -29,7 +29,7 @@ pub mod vocabulary;
 pub use chat::{ChatError, ChatFormat, Content, DateTime, Message, Refusal, Role};
 pub use decode_stream::DecodeStream;
 pub use error::Error;
-pub use history::{FittedPrompt, HistoryRule, PromptLimits};
+pub use history::{FittedPrompt, HistoryLimit, HistoryRule, PromptLimits};
 pub use parts::VocabularyParts;
 pub use text_stream::TextStream;
 pub use tokenizer::{Specials, TextPart, Tokenizer};

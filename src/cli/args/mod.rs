@@ -135,11 +135,12 @@ pub struct RunCommand {
 Examples:
   huozi chat -m huozi.gguf --temperature 0.8
   printf '你好\\n你是谁？\\n' | huozi chat -m huozi.gguf
-Lines starting with / are commands, /help lists them. A line that ends in \\
-continues; \"\"\" opens and closes a block. Ctrl+C stops the answer or drops the
-input; twice at an empty prompt, or Ctrl+D, quits.
---history two-thirds drops old exchanges until a third of the context is free;
-demo drops as few as possible, as Huozi's own demo does, and reads more again.")]
+/help lists the commands. A paste of several lines is one message; Alt+Enter, or
+\\ at the end of a line, begins another. Up recalls, Tab completes. Ctrl+C stops
+the answer or drops the input; twice at an empty prompt, or Ctrl+D, quits.
+--history two-thirds: when the prompt is full, old exchanges go until a third of
+it is free; demo: at most 15 exchanges and as few dropped as possible, as by
+Huozi's own demo, so that more is read again.")]
 pub struct ChatCommand {
     /// Never a value: refuses a model typed without -m.
     #[arg(hide = true, value_name = "FILE", value_parser = not_positional)]
@@ -153,12 +154,15 @@ pub struct ChatCommand {
     #[command(flatten)]
     /// Sampling.
     pub sampling: SamplingArgs,
-    /// Which exchanges a full context drops: two-thirds or demo, see below
+    /// When old exchanges are dropped: two-thirds or demo, see below
     #[arg(long, value_name = "RULE", default_value = "two-thirds", value_parser = history)]
     pub history: HistoryRule,
     /// Load this saved conversation first
     #[arg(long, value_name = "NAME")]
     pub load: Option<String>,
+    /// Keep no history of typed lines on disk
+    #[arg(long, alias = "no_history")]
+    pub no_history: bool,
     /// No statistics, progress or notes
     #[arg(short, long, overrides_with = "verbose")]
     pub quiet: bool,
@@ -320,6 +324,9 @@ pub struct DemoCommand {
     /// Prompt text
     #[arg(value_name = "PROMPT")]
     pub prompt: Option<String>,
+    /// Keep no history of typed lines on disk
+    #[arg(long, alias = "no_history")]
+    pub no_history: bool,
     #[command(flatten)]
     /// How it is run.
     pub load: LoadArgs,

@@ -29,7 +29,8 @@ pub use draft::Draft;
 pub use file::{Conversation, Error, SCHEMA, fresh_name, path};
 pub use log::title_of;
 pub use shelf::{
-    Entry, delete, empty_trash, erase, export, latest, list, rename, replace, search, trashed_last, undelete,
+    Entry, delete, empty_trash, erase, export, find, latest, list, rename, replace, search, trashed_last,
+    undelete,
 };
 pub use writer::Writer;
 

@@ -126,6 +126,22 @@ impl Entry {
     }
 }
 
+/// The name of the conversation that `text` names: its name, or else its title; of several with that title the
+/// one in which something was said last.
+///
+/// # Errors
+/// [`Error::Unknown`]; a name that could leave the folder, if no title is that text.
+pub fn find(directory: &Path, text: &str) -> Result<String, Error> {
+    let named = path(directory, text);
+    if named.as_ref().is_ok_and(|path| path.is_file()) {
+        return Ok(text.to_owned());
+    }
+    match list(directory).into_iter().find(|entry| entry.title == text) {
+        Some(entry) => Ok(entry.name),
+        None => named.and(Err(Error::Unknown { name: text.to_owned() })),
+    }
+}
+
 /// The conversations of [`list`] whose title or messages hold `text`, letter case aside; `None` when `go_on`,
 /// which is asked before every file, says no.
 pub fn search(directory: &Path, text: &str, go_on: &dyn Fn() -> bool) -> Option<Vec<Entry>> {

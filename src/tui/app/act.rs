@@ -218,6 +218,7 @@ impl App {
                 return Vec::new();
             }
             SlashCommand::Rename(_) if self.is_switching(now) => return Vec::new(),
+            SlashCommand::Revise(_) if !self.is_free(now) => return Vec::new(),
             _ => drop(self.composer.input_mut().take()),
         }
         match command {
@@ -231,8 +232,38 @@ impl App {
                 self.wish(Wish::Export, &path, now)
             }
             SlashCommand::Rename(title) => vec![Effect::Work(ModelTask::Rename(title))],
+            SlashCommand::Revise(_) if self.talk.turns().is_empty() => self.nothing_said(now),
+            SlashCommand::Revise(question) => {
+                self.composer.leave_editing();
+                self.ask(AskKind::Revise, question)
+            }
+            SlashCommand::Open(name) => self.switch(ModelTask::Open(name)),
+            SlashCommand::Saved => self.tell_saved(now),
+            SlashCommand::Stats => self.tell_stats(now),
             SlashCommand::Unknown(_) => Vec::new(),
         }
+    }
+
+    /// Says what the last answer cost.
+    fn tell_stats(&mut self, now: Instant) -> Vec<Effect> {
+        let words = self.interface.words();
+        match self.talk.stats().map(words.stats) {
+            Some(stats) => self.messages.note(stats, now),
+            None => self.messages.note(words.no_stats, now),
+        }
+        Vec::new()
+    }
+
+    /// Says where the conversation is saved.
+    fn tell_saved(&mut self, now: Instant) -> Vec<Effect> {
+        let words = self.interface.words();
+        let said = match self.talk.name() {
+            _ if self.talk.is_private() => words.is_private.to_owned(),
+            Some(name) => (words.saved_as)(name),
+            None => words.nothing_said.to_owned(),
+        };
+        self.messages.note(said, now);
+        Vec::new()
     }
 
     /// Sets what was typed, and says so; without a value the settings are shown.

@@ -186,7 +186,9 @@ impl App {
     fn event(&mut self, event: Event, now: Instant) {
         let words = self.interface.words();
         match self.talk.event(event, now) {
-            Some(TalkNote::Dropped(exchanges)) => self.messages.note((words.dropped)(exchanges), now),
+            Some(TalkNote::Dropped(exchanges, limit)) => {
+                self.messages.note((words.dropped)(exchanges, limit), now);
+            }
             Some(TalkNote::Notice(notice)) => self.messages.note((words.notice)(&notice), now),
             None => {}
         }

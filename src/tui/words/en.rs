@@ -1,7 +1,7 @@
 //! English.
 
 use super::form::Words;
-use crate::session::{Notice, Stop};
+use crate::session::{Notice, Stop, dropped_note};
 use crate::tui::failure::Failure;
 use crate::tui::keys::Action;
 use crate::tui::look::Theme;
@@ -26,10 +26,7 @@ pub(super) static WORDS: Words = Words {
         1 => "the exchange above is no longer in the prompt".into(),
         n => format!("the {n} exchanges above are no longer in the prompt"),
     },
-    dropped: |n| match n {
-        1 => "dropped the oldest exchange from the prompt (limit of exchanges or tokens)".into(),
-        n => format!("dropped the {n} oldest exchanges from the prompt (limit of exchanges or tokens)"),
-    },
+    dropped: dropped_note,
     stop,
     notice: Notice::to_string,
     new_conversation: "New conversation",
@@ -94,9 +91,8 @@ pub(super) static WORDS: Words = Words {
     help: "Help",
     help_keys: "Up Down scroll, Esc closes",
     help_text: "The terminal cursor stands where the text goes, so that an input method shows its candidates \
-                there. Commands for terminals without these keys: /help /new /retry /undo /edit /back /copy \
-                /attach FILE /export [FILE] /list /settings /set KEY VALUE /model /private /raw /lang /quit; \
-                // begins a message with a slash. Shift and the mouse select text as the terminal does.",
+                there. Shift and the mouse select text as the terminal does. Commands for terminals without these \
+                keys, the same in huozi chat (// begins a message with a slash):",
 
     settings: "Settings: this conversation, the interface",
     settings_keys: "Left Right change, Enter or text sets, Del resets, Esc closes",
@@ -141,6 +137,22 @@ pub(super) static WORDS: Words = Words {
     },
     editing: |sends| format!("{sends} asks again, Esc cancels"),
     copied: "copied, if the terminal allows it (OSC 52)",
+    saved_as: |name| format!("saved as {name}, with every answer; /save TITLE names it"),
+    is_private: "this conversation is not saved; /private saves it again",
+    stats: |stats| {
+        format!(
+            "prompt {} tokens (+{} kept), {:.1} t/s; answer {} tokens, {:.1} t/s; context {}/{}; seed {}",
+            stats.prompt_tokens,
+            stats.reused_tokens,
+            stats.prompt_rate(),
+            stats.generated_tokens,
+            stats.generate_rate(),
+            stats.context_used,
+            stats.context,
+            stats.seed
+        )
+    },
+    no_stats: "there is no answer yet in this run",
     nothing_said: "there is no exchange yet",
     undone: "exchange removed (Alt+Z brings it back); its question is in the input",
     undone_history: "exchange removed (Alt+Z brings it back); Up brings its question back",

@@ -1,6 +1,6 @@
 //! What must be said in every language. A language is a [`Words`] with every field filled in.
 
-use crate::session::{Notice, Stop};
+use crate::session::{HistoryLimit, Notice, Stats, Stop};
 use crate::tui::failure::Failure;
 use crate::tui::keys::Action;
 use crate::tui::look::Theme;
@@ -37,8 +37,8 @@ pub struct Words {
     pub folded: fn(usize) -> String,
     /// So many exchanges above the mark are not in the prompt.
     pub dropped_above: fn(usize) -> String,
-    /// So many of the oldest exchanges were dropped from the prompt.
-    pub dropped: fn(usize) -> String,
+    /// So many of the oldest exchanges were dropped from the prompt, for this limit.
+    pub dropped: fn(usize, HistoryLimit) -> String,
     /// Why an answer ended, where a person should know.
     pub stop: fn(Stop) -> Option<&'static str>,
     /// What the session notes about an answer.
@@ -225,6 +225,14 @@ pub struct Words {
     pub editing: fn(&str) -> String,
     /// The answer is in the clipboard.
     pub copied: &'static str,
+    /// The conversation is saved under this name.
+    pub saved_as: fn(&str) -> String,
+    /// It is not saved, as was wanted.
+    pub is_private: &'static str,
+    /// What the last answer cost.
+    pub stats: fn(&Stats) -> String,
+    /// There is no answer that cost something.
+    pub no_stats: &'static str,
     /// There is no exchange yet.
     pub nothing_said: &'static str,
     /// The last exchange was taken back, its question is in the input.

@@ -1,8 +1,9 @@
 //! Chinese.
 
 use super::form::Words;
-use crate::session::catalog::{FileError, Place, Rule};
-use crate::session::{self, ChatError, Notice, Stop, open, store};
+use super::zh_files::of_diagnosis;
+use crate::session::catalog::{FileError, HubError, Place, Rule};
+use crate::session::{self, ChatError, HistoryLimit, Notice, Stop, open, store};
 use crate::tui::failure::Failure;
 use crate::tui::keys::Action;
 use crate::tui::look::Theme;
@@ -27,7 +28,10 @@ pub(super) static WORDS: Words = Words {
     waiting: "…",
     folded: |rows| format!("… 还有 {rows} 行（Alt+O）"),
     dropped_above: |n| format!("以上 {n} 轮已不在上下文中"),
-    dropped: |n| format!("最早的 {n} 轮对话已移出提示（已达轮数或词元上限）"),
+    dropped: |n, limit| match limit {
+        HistoryLimit::Exchanges(most) => format!("最早的 {n} 轮对话已移出提示（上限：{most} 轮）"),
+        HistoryLimit::Tokens(most) => format!("最早的 {n} 轮对话已移出提示（上限：{most} 词元）"),
+    },
     stop,
     notice,
     new_conversation: "新对话",
@@ -84,9 +88,8 @@ pub(super) static WORDS: Words = Words {
 
     help: "帮助",
     help_keys: "上下滚动，Esc 关闭",
-    help_text: "终端光标始终在输入位置，输入法的候选框也在那里。没有这些按键的终端可用命令：/help /new /retry \
-                /undo /edit /back /copy /attach 文件 /export [文件] /list /settings /set 名称 值 /model /private \
-                /raw /lang /quit；以 // 开头发送以斜杠开头的消息。按住 Shift 用鼠标可像平常一样选择文字。",
+    help_text: "终端光标始终在输入位置，输入法的候选框也在那里。按住 Shift 用鼠标可像平常一样选择文字。没有这些\
+                按键的终端可用命令，与 huozi chat 相同（以 // 开头发送以斜杠开头的消息）：",
 
     settings: "设置：此对话、界面",
     settings_keys: "左右修改，Enter 或直接键入，Del 复原，Esc 关闭",
@@ -131,6 +134,22 @@ pub(super) static WORDS: Words = Words {
     },
     editing: |sends| format!("{sends} 重新提问，Esc 取消"),
     copied: "已复制（需终端支持 OSC 52）",
+    saved_as: |name| format!("已保存为 {name}，随每个回答更新；/save 标题 可命名"),
+    is_private: "此对话不保存；/private 恢复保存",
+    stats: |stats| {
+        format!(
+            "提示 {} 词元（另沿用 {}），{:.1} 词元/秒；回答 {} 词元，{:.1} 词元/秒；上下文 {}/{}；种子 {}",
+            stats.prompt_tokens,
+            stats.reused_tokens,
+            stats.prompt_rate(),
+            stats.generated_tokens,
+            stats.generate_rate(),
+            stats.context_used,
+            stats.context,
+            stats.seed
+        )
+    },
+    no_stats: "本次运行还没有回答",
     nothing_said: "还没有对话内容",
     undone: "已撤回（Alt+Z 恢复）；问题已放回输入框",
     undone_history: "已撤回（Alt+Z 恢复）；按上键可找回问题",
@@ -232,7 +251,13 @@ fn failure(failure: &Failure) -> String {
         Failure::Open(error) => of_open(error),
         Failure::Store(error) => of_store(error),
         Failure::Unusable(found) => {
-            let why = found.needs().err().and_then(of_gguf);
+            let why = match found.needs().err() {
+                Some(open::Error::Unusable(diagnosis)) => Some(of_diagnosis(&diagnosis.kind)),
+                Some(open::Error::File(error)) => of_gguf(error),
+                Some(open::Error::Io { source, .. }) => Some(of_system(source)),
+                Some(error) => Some(of_open(error)),
+                None => None,
+            };
             why.or_else(|| found.why()).unwrap_or_default()
         }
         Failure::File { path, error } => format!("{}：{}", path.display(), of_system(error)),
@@ -277,9 +302,10 @@ fn of_session(error: &session::Error) -> String {
 
 fn of_open(error: &open::Error) -> String {
     match error {
-        open::Error::Folder { path } => {
-            format!("{}：是文件夹，不是 GGUF 文件；可用 huozi-convert 从检查点转换", path.display())
+        open::Error::Unusable(diagnosis) => {
+            format!("{}：{}", diagnosis.path.display(), of_diagnosis(&diagnosis.kind))
         }
+        open::Error::Hub(error) => of_hub(error),
         open::Error::Memory(memory) => format!(
             "内存不足：{} 在 {} 词元的上下文下约需 {} MiB，可用 {} MiB；可缩短上下文 (-c)、用 --kv-type q8 \
              或更小的类型，--no-memory-check 则照样加载",
@@ -295,16 +321,27 @@ fn of_open(error: &open::Error) -> String {
             let files = Vec::from_iter(files.iter().map(|file| file.display().to_string()));
             format!("{name}：Hugging Face 缓存中有多个 GGUF 文件，请给出其中一个的路径：{}", files.join("、"))
         }
-        open::Error::Checkpoint { name } => format!(
-            "{name}：Hugging Face 缓存中只有检查点，没有 GGUF 文件；可转换：huozi-convert {name} -t q4_k_m -o 文件.gguf"
-        ),
-        open::Error::NoModel { name, .. } => format!("{name}：Hugging Face 缓存中没有 GGUF 文件"),
         open::Error::Io { path, source } => format!("{}：{}", path.display(), of_system(source)),
         open::Error::Cancelled { path } => format!("{}：已停止打开", path.display()),
         open::Error::File(of_file @ FileError::Malformed(malformed)) => match of_gguf(of_file) {
             Some(what) => format!("{}：{what}", malformed.file),
             None => other(error),
         },
+        error => other(error),
+    }
+}
+
+/// A name that leads to no snapshot in the Hugging Face cache.
+fn of_hub(error: &HubError) -> String {
+    match error {
+        HubError::NotFound { looked, .. } => {
+            let looked = Vec::from_iter(looked.iter().map(|path| path.display().to_string()));
+            format!(
+                "既没有这个文件，Hugging Face 缓存中也没有可用的这个模型（本程序不下载，可先用 hf download 下载）；查找过：{}",
+                looked.join("、")
+            )
+        }
+        HubError::BadRef { path, .. } => format!("{}：内容不是快照的名称", path.display()),
         error => other(error),
     }
 }
@@ -368,7 +405,6 @@ fn of_gguf(error: &FileError) -> Option<String> {
     };
     let found = &malformed.found;
     let what = match (malformed.rule, &malformed.place) {
-        (Rule::Magic, _) if found.contains("LFS") => "只是 Git LFS 的指针，模型本身还没有下载".into(),
         (Rule::Magic, _) => format!("不是 GGUF 模型文件：开头是 {found}"),
         (Rule::Endianness, _) => "是大端字节序的文件，无法使用".into(),
         (Rule::Version, _) => format!("不支持这个版本的 GGUF：{found}"),

@@ -242,8 +242,9 @@ impl ModelWorker {
     /// Opens a conversation, or says why not; `None` where it is open already.
     fn open(&mut self, name: &str) -> Result<(), Option<Failure>> {
         let folder = &self.setup.folder.clone().ok_or_else(|| Some(Failure::NoPlaceForConversations))?;
+        let name = &store::find(folder, name).map_err(|error| Some(error.into()))?;
         // Its lock is held by us otherwise.
-        if self.talk.writer.as_ref().is_some_and(|writer| writer.name() == name) {
+        if self.talk.writer.as_ref().is_some_and(|writer| writer.name() == *name) {
             return Err(None);
         }
         self.settle_first()?;
