@@ -41,9 +41,7 @@ pub enum TextError {
         most_bytes: u64,
     },
     /// It is in one of the encodings but for some bytes.
-    #[error(
-        "not {encoding} at byte {at} (line {line}), as the rest of it is: correct these bytes or take them out"
-    )]
+    #[error("not {encoding} at byte {at} (line {line}), as the rest of it is: correct or remove these bytes")]
     Damaged {
         /// The encoding of the rest.
         encoding: &'static str,

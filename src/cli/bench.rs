@@ -83,8 +83,8 @@ pub fn run(
     table.end(printer)
 }
 
-/// The numbers of threads to measure: those that were typed, or else one; where a number is more than can run,
-/// that which does.
+/// The numbers of threads to measure: those that were typed, or else one; where a number is more than can
+/// run, that which does.
 fn threads(args: &args::BenchCommand, config: &Config) -> Result<Vec<usize>> {
     let wanted = match &args.threads[..] {
         [] => vec![config.settings(Patch::default())?.threads],

@@ -17,7 +17,8 @@ const POEM: &str = "床前明月光，\r\n疑是地上霜。\r\n";
 /// [`POEM`] in every encoding that is read, with the name of the encoding.
 fn encodings() -> Vec<(Vec<u8>, &'static str)> {
     // GB18030 of the poem, as Python's codec writes it.
-    let gb = b"\xb4\xb2\xc7\xb0\xc3\xf7\xd4\xc2\xb9\xe2\xa3\xac\r\n\xd2\xc9\xca\xc7\xb5\xd8\xc9\xcf\xcb\xaa\xa1\xa3\r\n";
+    let gb = b"\xb4\xb2\xc7\xb0\xc3\xf7\xd4\xc2\xb9\xe2\xa3\xac\r\n\
+        \xd2\xc9\xca\xc7\xb5\xd8\xc9\xcf\xcb\xaa\xa1\xa3\r\n";
     let units = |text: &str, little: bool| {
         let of = |unit: u16| if little { unit.to_le_bytes() } else { unit.to_be_bytes() };
         text.encode_utf16().flat_map(of).collect::<Vec<u8>>()

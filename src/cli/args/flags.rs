@@ -5,18 +5,50 @@ use crate::lang::Lang;
 use crate::settings::{GivenValue, Patch, Setting, SettingGroup, SettingKind, SettingName, SettingValue};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
-macro_rules! setting_flags {
-    ($($(#[$doc:meta])+ $args:ident: $takes:expr;)+) => {$(
-        $(#[$doc])+
-        #[derive(Clone, Debug, Default, PartialEq)]
-        pub struct $args {
-            /// The settings that were typed.
-            pub patch: Patch,
-        }
+/// A flag for each setting of sampling.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SamplingArgs {
+    /// The settings that were typed.
+    pub patch: Patch,
+}
 
+/// A flag for each setting of the engine but the context, which only a conversation has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EngineArgs {
+    /// The settings that were typed.
+    pub patch: Patch,
+}
+
+/// A flag for each setting of a conversation, and for its context.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConversationArgs {
+    /// The settings that were typed.
+    pub patch: Patch,
+}
+
+impl SamplingArgs {
+    fn takes(setting: &Setting) -> bool {
+        setting.row().group == SettingGroup::Sampling
+    }
+}
+
+impl EngineArgs {
+    fn takes(setting: &Setting) -> bool {
+        setting.row().group == SettingGroup::Engine && *setting != Setting::CtxSize
+    }
+}
+
+impl ConversationArgs {
+    fn takes(setting: &Setting) -> bool {
+        setting.row().group == SettingGroup::Conversation || *setting == Setting::CtxSize
+    }
+}
+
+macro_rules! flags_of_settings {
+    ($($args:ident)+) => {$(
         impl Args for $args {
             fn augment_args(command: Command) -> Command {
-                Setting::ALL.into_iter().filter($takes).fold(command, with_flag)
+                Setting::ALL.into_iter().filter(Self::takes).fold(command, with_flag)
             }
 
             fn augment_args_for_update(command: Command) -> Command {
@@ -32,7 +64,7 @@ macro_rules! setting_flags {
             }
 
             fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-                let settings = Setting::ALL.into_iter().filter($takes);
+                let settings = Setting::ALL.into_iter().filter(Self::takes);
                 settings.for_each(|setting| take(&mut self.patch, setting, matches));
                 Ok(())
             }
@@ -40,16 +72,7 @@ macro_rules! setting_flags {
     )+};
 }
 
-setting_flags! {
-    /// A flag for each setting of sampling.
-    SamplingArgs: |setting| setting.row().group == SettingGroup::Sampling;
-    /// A flag for each setting of the engine but the context, which only a conversation has.
-    EngineArgs: |setting| setting.row().group == SettingGroup::Engine && *setting != Setting::CtxSize;
-    /// A flag for each setting of a conversation, and for its context.
-    ConversationArgs: |setting| {
-        setting.row().group == SettingGroup::Conversation || *setting == Setting::CtxSize
-    };
-}
+flags_of_settings!(SamplingArgs EngineArgs ConversationArgs);
 
 /// `command` with the flag of a setting. Where on has a name under which it means off, that is a flag, too,
 /// and the one that is shown: `--greedy`, `--greedy=off`; `--do-sample`, `--do-sample off`.
