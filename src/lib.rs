@@ -74,6 +74,8 @@
 //!   both, those of the tokenizer as `convert/src/vocab.rs` has collected them. `huozi.tensor_sha256` is
 //!   neither: `convert/src/model.rs` makes room for it, `quant/src/gguf/write.rs` fills it in and
 //!   `quant/src/gguf/check.rs` reads it.
+//! - A kind of file that is told with what to do: `quant/src/files/diagnosis.rs`; in Chinese
+//!   `src/tui/words/zh_files.rs`.
 //! - A message of the converter: `convert/src/progress.rs` says what is reported, `convert/src/print.rs`
 //!   prints it.
 //! - A front end: a folder beside `tui` that is a client of [`session`] (one conversation) or of

@@ -6,13 +6,14 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use huozi_quant::files::diagnose_text;
 use huozi_quant::gguf::MetaValue;
 use huozi_quant::gguf::check::{hex, sum};
 use huozi_quant::imatrix::ImportanceMatrix;
 
 use crate::error::Error;
 use crate::names::{Target, TensorRole, some_of};
-use crate::source::Inode;
+use crate::source::{self, Inode};
 
 /// The largest file that is read: that of a 7B model has 5 MB.
 const MAX_BYTES: u64 = 64 << 20;
@@ -41,7 +42,10 @@ impl Imatrix {
         }
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let digest = hex(&sum(&bytes));
-        let matrix = ImportanceMatrix::from_bytes(&file, bytes).map_err(|e| bad(e.to_string()))?;
+        let matrix = ImportanceMatrix::from_bytes(&file, bytes).map_err(|e| match diagnose_text(path) {
+            Ok(Some(diagnosis)) => source::Error::from(diagnosis).into(),
+            _ => bad(e.to_string()),
+        })?;
         Ok(Self { file, digest, matrix })
     }
 

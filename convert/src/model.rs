@@ -43,7 +43,7 @@ pub(crate) struct SourceModel {
 impl SourceModel {
     pub(crate) fn read(options: &Options, work: &Workers<'_>) -> Result<Self, Error> {
         let checkpoint = work.checkpoint;
-        let mut notes = Vec::new();
+        let mut notes = Vec::from_iter(checkpoint.note().map(str::to_owned));
         let reader = gguf_reader(checkpoint);
         let (mut config, spelling) = match reader {
             Some(reader) => (Config::from_gguf(reader.name(), reader.meta())?, Spelling::Gguf),

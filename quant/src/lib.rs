@@ -2,14 +2,15 @@
 //!
 //! In: the bytes of a GGUF file, or rows of `f32`. Out: blocks, decoded rows, and products of a quantised
 //! matrix with activations. Of models it knows BLOOM's sizes, tensors and mixtures of formats ([`bloom`]);
-//! the forward pass, tokens and checkpoints are the business of other packages. [`hub`] finds what lies in
-//! the local Hugging Face cache, [`output`] where an output goes.
+//! the forward pass, tokens and checkpoints are the business of other packages. [`files`] finds what
+//! lies in the local Hugging Face cache, and says what a file is that cannot be used; [`output`] decides
+//! where an output goes.
 //!
 //! ```text
 //! {formats, tile} <- kernels <- elementwise <- attention -> kv;   {formats, kernels} <- encode
 //! {buffer, formats, kernels, map, team} <- matmul;   tile <- team;   {kernels, team} <- floor
 //! {formats, map} <- gguf;   {formats, gguf} <- imatrix;   {formats, gguf, kv, map, output, random} <-
-//! bloom (extra <- shape <- plan <- synth);   buffer, hub, kv, map, output, random, tile alone
+//! bloom (extra <- shape <- plan <- synth);   buffer, files, kv, map, output, random, tile alone
 //! ```
 //!
 //! All `unsafe` of the workspace lives here, each use beside the fact it rests on.
@@ -19,10 +20,10 @@ pub mod bloom;
 pub mod buffer;
 pub mod elementwise;
 pub mod encode;
+pub mod files;
 pub mod floor;
 pub mod formats;
 pub mod gguf;
-pub mod hub;
 pub mod imatrix;
 pub mod kernels;
 pub mod kv;

@@ -18,7 +18,8 @@ use crate::open::{self, NotEnoughMemory};
 use crate::schedule::Refused;
 use crate::session::{self, store};
 use huozi_quant::bloom::synth;
-use huozi_quant::{hub, output};
+use huozi_quant::files::hub;
+use huozi_quant::output;
 use huozi_token::ChatError;
 use std::io;
 
@@ -169,10 +170,8 @@ fn of_open(error: &open::Error) -> Option<u8> {
     match error {
         open::Error::File(error) => code_of_cause(error),
         open::Error::Hub(hub::Error::Io { .. } | hub::Error::BadRef { .. } | hub::Error::NotFound { .. })
-        | open::Error::Folder { .. }
+        | open::Error::Unusable(_)
         | open::Error::SeveralFiles { .. }
-        | open::Error::Checkpoint { .. }
-        | open::Error::NoModel { .. }
         | open::Error::Vocabulary { .. }
         | open::Error::Chat { .. }
         | open::Error::Io { .. } => Some(BAD_FILE),

@@ -7,6 +7,7 @@ use super::printer::visible;
 use super::text;
 use crate::engine::EngineKind;
 use crate::lang::Lang;
+use crate::open::{is_model_name, snapshot_note};
 use crate::session::catalog::xdg;
 use crate::settings::{GivenValue, InvalidSetting, Patch, Setting, SettingGroup, SettingName};
 use anyhow::Result;
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// a table of its own:
 ///
 /// ```toml
-/// model = "/models/huozi.gguf"   # a relative path counts from this file's folder
+/// model = "/models/huozi.gguf"   # a relative path counts from this file's folder; or ORG/NAME, as for -m
 /// kv_cache_gib = 4               # disk space for keys and values of conversations in huozi-tui; 0 = none
 /// threads = 4
 /// kv_type = "f16"                # of conversations; eval and logits measure in f32 unless typed
@@ -55,11 +56,7 @@ impl Config {
         let Some(path) = Self::path() else {
             return Ok(Self { quiet, ..Self::default() });
         };
-        // A pipe would be waited for.
-        if std::fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
-            return Err(BadFile(format!("{}: not a regular file", path.display())).into());
-        }
-        let text = match std::fs::read_to_string(&path) {
+        let text = match read_regular(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Self { quiet, ..Self::default() });
@@ -83,8 +80,10 @@ impl Config {
             match key.as_str() {
                 "model" => {
                     let name = value.as_str().ok_or_else(|| bad("model is a path".into()))?;
-                    let folder = path.parent().unwrap_or(Path::new(""));
-                    config.model = Some(folder.join(name));
+                    let file = path.parent().unwrap_or(Path::new("")).join(name);
+                    // As with -m: a path if there is such a file, else perhaps the name of a model.
+                    let is_name = file.symlink_metadata().is_err() && is_model_name(Path::new(name));
+                    config.model = Some(if is_name { name.into() } else { file });
                 }
                 "kv_cache_gib" => {
                     let gib = value.as_integer().and_then(|n| u32::try_from(n).ok());
@@ -145,7 +144,11 @@ impl Config {
     /// [`Usage`] when none of them names one.
     pub fn model(&self, typed: Option<&Path>) -> Result<PathBuf> {
         let env = std::env::var_os("HUOZI_MODEL").filter(|v| !v.is_empty()).map(PathBuf::from);
-        typed.map(Path::to_owned).or(env).or_else(|| self.model.clone()).ok_or_else(|| {
+        let given = typed.map(Path::to_owned).or(env).or_else(|| self.model.clone());
+        if let Some(note) = given.as_deref().filter(|_| !self.quiet).and_then(snapshot_note) {
+            eprintln!("huozi: {}", visible(&note));
+        }
+        given.ok_or_else(|| {
             Usage(
                 "no model: give one with -m FILE, HUOZI_MODEL or `model` in ~/.config/huozi/config.toml \
                  (`huozi doctor` lists the files it finds); `huozi demo` needs none"
@@ -173,6 +176,17 @@ impl Config {
         }
         Ok(typed.or(env).or(self.settings.clone()))
     }
+}
+
+/// The text of a regular file. Anything else, which reading might wait for, is refused.
+///
+/// # Errors
+/// The system's, or `InvalidInput` for a FIFO, a device, a folder.
+pub fn read_regular(path: &Path) -> std::io::Result<String> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    std::fs::read_to_string(path)
 }
 
 /// The typed settings of the conversation and of sampling; `quiet` as for [`text::of_file`].

@@ -111,8 +111,7 @@ fn prepare(args: Args) -> Result<(Start, Setup)> {
     let state = xdg("XDG_STATE_HOME", ".local/state").map(|base| base.join("huozi"));
     let prefs_file = state.as_ref().map(|state| state.join("tui.json"));
     // A broken file counts as none: it is replaced at the next change.
-    let prefs = prefs_file.as_ref().filter(|path| path.is_file());
-    let prefs = prefs.and_then(|path| std::fs::read_to_string(path).ok());
+    let prefs = prefs_file.as_ref().and_then(|path| settings::read_regular(path).ok());
     let prefs: Prefs = prefs.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let around = Surroundings {
         // The Linux console has no Chinese characters.

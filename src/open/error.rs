@@ -7,10 +7,11 @@ use crate::demo;
 use crate::engine::ggml;
 use crate::model;
 use huozi_quant::bloom::synth;
-use huozi_quant::{gguf, hub};
+use huozi_quant::files::{Diagnosis, hub};
+use huozi_quant::gguf;
 use huozi_token::ChatError;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Why a model does not open: the file, the cause, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -19,15 +20,9 @@ pub enum Error {
     /// The file cannot be opened, is no GGUF file, or describes no BLOOM model.
     #[error(transparent)]
     File(#[from] gguf::Error),
-    /// The path is that of a folder.
-    #[error(
-        "{}: a folder, not a GGUF file; `huozi-convert FOLDER -t q4_k_m -o model.gguf` converts a checkpoint",
-        path.display()
-    )]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-    },
+    /// The path is that of something else than a GGUF file.
+    #[error(transparent)]
+    Unusable(#[from] Diagnosis),
     /// The name is not in the Hugging Face cache.
     #[error(transparent)]
     Hub(#[from] hub::Error),
@@ -42,24 +37,6 @@ pub enum Error {
         name: String,
         /// The files, sorted.
         files: Vec<PathBuf>,
-    },
-    /// The snapshot in the Hugging Face cache holds a checkpoint and no GGUF file.
-    #[error(
-        "{name}: the Hugging Face cache has a checkpoint of it, not a GGUF file; convert it: \
-         huozi-convert {name} -t q4_k_m -o {}-q4_k_m.gguf",
-        last_part(name)
-    )]
-    Checkpoint {
-        /// The name of the model.
-        name: String,
-    },
-    /// The snapshot in the Hugging Face cache holds neither a GGUF file nor a checkpoint.
-    #[error("{name}: its snapshot in the Hugging Face cache holds no GGUF file: {}", snapshot.display())]
-    NoModel {
-        /// The name of the model.
-        name: String,
-        /// The folder.
-        snapshot: PathBuf,
     },
     /// Too little memory.
     #[error(transparent)]
@@ -150,8 +127,4 @@ pub enum Error {
 
 fn list(files: &[PathBuf]) -> String {
     files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
-}
-
-fn last_part(name: &str) -> String {
-    Path::new(name).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -3,8 +3,9 @@
 use super::error::Error;
 use super::hub;
 use huozi_quant::bloom::synth::RandomModel;
+use huozi_quant::files::diagnose_model;
+use huozi_quant::files::hub::{self as cache, CacheEnv, Snapshot};
 use huozi_quant::gguf::Reader;
-use huozi_quant::hub::CacheEnv;
 use std::path::{Path, PathBuf};
 
 /// Where a model comes from.
@@ -41,19 +42,34 @@ impl PartialEq for Source {
 
 impl Eq for Source {}
 
-/// The file that `path` stands for: itself, or where there is no such path but it can be the name of a model,
-/// the GGUF file of that model in the local Hugging Face cache.
+/// The GGUF file that `path` stands for: itself, or that of the model in the local Hugging Face cache which
+/// `path` names, where there is no such path, or whose folder it is.
 ///
 /// # Errors
-/// The path is a folder; the cache does not have the model, has several GGUF files of it or only a
-/// checkpoint. A path that does not exist and can be no name is given back as it is: opening it says what is
-/// wrong.
+/// The path is another file or a folder, which is told with what to do; the cache does not have the model,
+/// has several GGUF files of it or only a checkpoint. A path that does not exist and can be no name is given
+/// back as it is: opening it says what is wrong.
 pub fn locate(path: &Path) -> Result<PathBuf, Error> {
-    if path.is_dir() {
-        return Err(Error::Folder { path: path.to_owned() });
+    if path.symlink_metadata().is_err() && cache::model_name(path).is_none() {
+        return Ok(path.to_owned());
     }
-    match hub::model_name(path) {
-        Some(name) if path.symlink_metadata().is_err() => hub::resolve(&name, &CacheEnv::from_process()),
-        _ => Ok(path.to_owned()),
+    let file = match cache::locate(path, &CacheEnv::from_process())? {
+        Some(snapshot) => hub::gguf_file(&snapshot)?,
+        None => path.to_owned(),
+    };
+    match diagnose_model(&file) {
+        Ok(Some(diagnosis)) => Err(diagnosis.into()),
+        // What the system refuses, it refuses to the reader, too.
+        Ok(None) | Err(_) => Ok(file),
     }
+}
+
+/// Which snapshot of the model `path` is read, where the Hugging Face cache has several.
+pub fn snapshot_note(path: &Path) -> Option<String> {
+    cache::locate(path, &CacheEnv::from_process()).ok().flatten().as_ref().and_then(Snapshot::note)
+}
+
+/// Whether `text`, which is no path that exists, can be the name of a model in the Hugging Face cache.
+pub fn is_model_name(text: &Path) -> bool {
+    cache::model_name(text).is_some()
 }

@@ -3,10 +3,12 @@
 //! In: folders, and what the environment says. Out: files, their sizes and forecasts. No model is run here.
 
 pub use crate::open::{Memory, resident_bytes, xdg};
+pub use huozi_quant::files::hub::Error as HubError;
+pub use huozi_quant::files::{Diagnosis, FileKind, SpecialFile, TrainingFormat};
 pub use huozi_quant::gguf::{Error as FileError, Place, Rule};
 
 use crate::engine::{EngineKind, KvType};
-use crate::open::{forecast, hub_folder, locate};
+use crate::open::{Error, forecast, hub_folders, locate};
 use huozi_quant::bloom::shape::{MemoryForecast, Shape};
 use huozi_quant::gguf::Reader;
 use huozi_quant::gguf::split::without_later_parts;
@@ -22,18 +24,21 @@ pub struct Found {
     /// Its length; of a split model that of all parts.
     pub bytes: u64,
     /// Its shape, or why this program cannot use it.
-    pub shape: Result<Shape, FileError>,
+    pub shape: Result<Shape, Error>,
 }
 
 impl Found {
-    /// Looks at one file; reads its header only.
+    /// Looks at one file, or at the model in the local Hugging Face cache that `path` names; reads the header
+    /// only.
     pub fn look(path: &Path) -> Self {
-        let reader = Reader::open(path, How::Map);
-        let bytes = match &reader {
-            Ok(reader) => reader.file_bytes(),
-            Err(_) => fs::metadata(path).map_or(0, |m| m.len()),
+        let read = || -> Result<(Shape, u64), Error> {
+            let reader = Reader::open(&locate(path)?, How::Map)?;
+            Ok((Shape::from_file(&reader)?, reader.file_bytes()))
         };
-        let shape = reader.and_then(|reader| Shape::from_file(&reader));
+        let (shape, bytes) = match read() {
+            Ok((shape, bytes)) => (Ok(shape), bytes),
+            Err(why) => (Err(why), fs::metadata(path).map_or(0, |meta| meta.len())),
+        };
         Self { path: path.to_owned(), bytes, shape }
     }
 
@@ -42,7 +47,7 @@ impl Found {
     ///
     /// # Errors
     /// As [`Found::shape`].
-    pub fn needs(&self) -> Result<u64, &FileError> {
+    pub fn needs(&self) -> Result<u64, &Error> {
         let shape = self.shape.as_ref()?;
         Ok(self.forecast(shape, shape.n_ctx_train).total)
     }
@@ -59,16 +64,20 @@ impl Found {
     }
 }
 
-/// All model files: `first`, `HUOZI_MODEL`, those of [`folders`], and those in the local Hugging Face cache
-/// (`HF_HUB_CACHE`, `HF_HOME`, `~/.cache/huggingface`).
+/// All model files: `first`, `HUOZI_MODEL`, those of [`folders`], and those in the local Hugging Face caches
+/// ([`CacheEnv::dirs`](huozi_quant::files::hub::CacheEnv::dirs)). What `first` and `HUOZI_MODEL` name is in
+/// the list even where it is no usable model: [`Found::look`] says why.
 pub fn everywhere(first: &[PathBuf]) -> Vec<PathBuf> {
     let chosen = std::env::var_os("HUOZI_MODEL").filter(|v| !v.is_empty()).map(PathBuf::from);
-    let named = first.iter().cloned().chain(chosen).filter_map(|path| locate(&path).ok());
-    let mut found: Vec<PathBuf> = named.filter(|path| path.is_file()).collect();
+    let named = first.iter().cloned().chain(chosen).filter_map(|path| match locate(&path) {
+        Ok(file) => file.is_file().then_some(file),
+        Err(_) => Some(path),
+    });
+    let mut found: Vec<PathBuf> = named.collect();
     found.extend(files(&folders()));
     let below =
         |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    for model in hub_folder().into_iter().flat_map(below) {
+    for model in hub_folders().into_iter().flat_map(below) {
         let mut snapshots: Vec<PathBuf> = below(model.join("snapshots")).collect();
         snapshots.sort();
         found.extend(files(&snapshots));
@@ -87,7 +96,7 @@ pub fn folders() -> Vec<PathBuf> {
 }
 
 /// The `.gguf` files directly in `folders`, by name. A split model is one of them, under the name of its first
-/// part.
+/// part. A link whose file is gone is one of them: its download did not finish.
 pub fn files(folders: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in folders {
@@ -95,7 +104,7 @@ pub fn files(folders: &[PathBuf]) -> Vec<PathBuf> {
         let mut here: Vec<PathBuf> = entries
             .flatten()
             .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) && path.is_file())
+            .filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) && !path.is_dir())
             .collect();
         here.sort();
         found.append(&mut without_later_parts(here));

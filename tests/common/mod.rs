@@ -113,6 +113,7 @@ pub fn huozi(home: &Path) -> Command {
         "HF_HOME",
         "HF_HUB_CACHE",
         "HUGGINGFACE_HUB_CACHE",
+        "TRANSFORMERS_CACHE",
     ] {
         command.env_remove(key);
     }

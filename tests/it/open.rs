@@ -165,7 +165,8 @@ fn every_command_takes_a_name_from_the_hugging_face_cache() {
     // A path that exists wins over a name.
     fs::create_dir(home.path().join("org")).unwrap();
     fs::write(home.path().join("org/tiny"), "not a model").unwrap();
-    cached(home.path(), &["run", "-p", "春", "-m", "org/tiny"]).fails(4, "expected a GGUF file");
+    cached(home.path(), &["run", "-p", "春", "-m", "org/tiny"])
+        .fails(4, "org/tiny: not a GGUF file: it begins with");
 }
 
 #[test]
@@ -177,10 +178,12 @@ fn a_name_that_leads_to_no_single_file_says_what_to_do() {
     ask("org/tiny").fails(4, "has 2 GGUF files of it; give the path of one");
     ask("org/tiny").fails(4, &format!("{}, ", arg(&snapshot.join("a.gguf"))));
     ask("org/other").fails(4, "nothing is downloaded");
+    ask(&arg(&snapshot)).fails(4, "a folder with 2 GGUF files; give the path of one");
     fs::remove_file(snapshot.join("a.gguf")).unwrap();
-    fs::rename(snapshot.join("b.gguf"), snapshot.join("model.safetensors")).unwrap();
+    fs::remove_file(snapshot.join("b.gguf")).unwrap();
+    fs::copy(fixture("tiny-f32/model.safetensors"), snapshot.join("model.safetensors")).unwrap();
     ask("org/tiny").fails(4, "huozi-convert org/tiny -t q4_k_m -o tiny-q4_k_m.gguf");
-    ask(&arg(&snapshot)).fails(4, "a folder, not a GGUF file");
+    ask(&arg(&snapshot)).fails(4, "a checkpoint, not a GGUF file");
     // What can be no name is a path that does not exist.
     ask("org/tiny.gguf").fails(4, "org/tiny.gguf: cannot open");
     run(&["inspect", "/no/such"], "").fails(4, "/no/such: cannot open");

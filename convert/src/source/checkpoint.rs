@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use huozi_quant::Format;
+use huozi_quant::files::hub::{self, CacheEnv, Snapshot};
+use huozi_quant::files::{self, Diagnosis};
 use huozi_quant::gguf::Reader;
-use huozi_quant::hub::{self, CacheEnv};
 use huozi_quant::map::How;
 
 use super::dtype::Dtype;
@@ -52,6 +53,7 @@ pub struct Checkpoint {
     tensors: Vec<SourceTensor>,
     places: Vec<Place>,
     names: HashMap<String, usize>,
+    note: Option<String>,
     absent: Vec<AbsentTensor>,
     objects: Vec<String>,
 }
@@ -90,11 +92,20 @@ impl Checkpoint {
     /// # Errors
     /// As `open`.
     pub fn open_with(path: &Path, env: &CacheEnv) -> Result<Self, Error> {
-        let path = if path.exists() { Cow::Borrowed(path) } else { hub::find(path, env)?.into() };
-        if path.is_dir() {
-            return Self::from_folder(Folder::Dir(path.into_owned(), Mutex::default()));
+        let snapshot = hub::locate(path, env)?;
+        let note = snapshot.as_ref().and_then(Snapshot::note);
+        let path = snapshot.map_or(Cow::Borrowed(path), |snapshot| snapshot.dir.into());
+        let diagnose = if path.is_dir() { files::diagnose_checkpoint } else { files::diagnose_model };
+        let failed = |source| Error::Io { file: path.display().to_string(), doing: "open".into(), source };
+        if let Some(diagnosis) = diagnose(&path).map_err(failed)? {
+            return Err(diagnosis.into());
         }
-        Self::from_gguf(&path)
+        let opened = if path.is_dir() {
+            Self::from_folder(Folder::Dir(path.into_owned(), Mutex::default()))
+        } else {
+            Self::from_gguf(&path)
+        };
+        opened.map(|checkpoint| Self { note, ..checkpoint })
     }
 
     /// A checkpoint of files in memory: (name, content) as they would be in a directory.
@@ -114,11 +125,6 @@ impl Checkpoint {
 
     fn from_gguf(path: &Path) -> Result<Self, Error> {
         let input = Input::open(path)?;
-        let mut magic = [0; 4];
-        if input.len() < 4 || input.read_at(0, &mut magic).is_err() || &magic != b"GGUF" {
-            let expected = "a GGUF file, or the directory that holds a checkpoint and its config.json";
-            return Err(Error::layout(input.name(), expected, "another file"));
-        }
         // Mapped for its header only; rows are read by range as those of other layouts.
         let reader = Reader::open(path, How::Map)?;
         let mut inputs = vec![input];
@@ -169,6 +175,7 @@ impl Checkpoint {
             tensors,
             places,
             names,
+            note: None,
             absent: Vec::new(),
             objects: Vec::new(),
         })
@@ -209,6 +216,10 @@ impl Checkpoint {
             }
             inputs.push(input);
         }
+        let heads = tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice()));
+        if let Some(kind) = files::diagnose_tensors(heads) {
+            return Err(Diagnosis::new(Path::new(&folder.name()), kind).into());
+        }
         let mut absent = Vec::new();
         if let Some(index) = shards.index {
             for (tensor, shard) in index.map {
@@ -223,12 +234,17 @@ impl Checkpoint {
             }
         }
         let (name, origin) = (folder.name(), Origin::Folder(folder));
-        Ok(Self { name, origin, inputs, tensors, places, names, absent, objects })
+        Ok(Self { name, origin, inputs, tensors, places, names, absent, objects, note: None })
     }
 
     /// The directory or file, for messages.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What a user should know about the choice of the folder.
+    pub(crate) fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// What the names and the row order of the tensors are.
@@ -389,7 +405,7 @@ impl Checkpoint {
     pub(crate) fn file_of(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, Error> {
         let Origin::Folder(folder) = &self.origin else { return Ok(None) };
         let Some(input) = folder.open(name)? else { return Ok(None) };
-        input.read_vec(0, input.len(), most, "a file").map(Some)
+        input.read_vec(0, input.len(), most, "a file").map(|bytes| Some(as_utf8(bytes)))
     }
 
     /// The first `most` bytes of a file beside the weights, or all of it; `None` when there is none.
@@ -433,6 +449,22 @@ impl Checkpoint {
         let Some(bytes) = self.file(name)? else { return Ok(None) };
         text(&format!("{}/{name}", self.name), bytes).map(Some)
     }
+}
+
+/// A text without its byte order mark, and in UTF-8 where the mark says UTF-16, as Windows programs save it.
+/// What is no such text stays as it is.
+fn as_utf8(bytes: Vec<u8>) -> Vec<u8> {
+    let wide = |of: fn([u8; 2]) -> u16| {
+        let units: Vec<u16> = bytes[2..].chunks_exact(2).map(|pair| of([pair[0], pair[1]])).collect();
+        String::from_utf16(&units).ok().map(String::into_bytes)
+    };
+    let text = match bytes.as_slice() {
+        [0xef, 0xbb, 0xbf, rest @ ..] => Some(rest.to_vec()),
+        [0xff, 0xfe, ..] => wide(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => wide(u16::from_be_bytes),
+        _ => None,
+    };
+    text.unwrap_or(bytes)
 }
 
 /// The content of the file `name` as text.

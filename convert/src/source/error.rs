@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use huozi_quant::hub;
+use huozi_quant::files::{Diagnosis, hub};
 
 use super::dtype::Dtype;
 
@@ -83,6 +83,9 @@ pub enum Error {
         /// What was asked for.
         found: String,
     },
+    /// A file or folder that is something else than a checkpoint or a GGUF file, or did not arrive.
+    #[error(transparent)]
+    Unusable(#[from] Diagnosis),
     /// A GGUF source is broken.
     #[error(transparent)]
     Gguf(#[from] huozi_quant::gguf::Error),

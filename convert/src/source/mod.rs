@@ -26,7 +26,7 @@ pub use checkpoint::{AbsentTensor, Checkpoint, CheckpointKind};
 pub use dtype::Dtype;
 pub use error::{Error, shown};
 pub(crate) use error::{quoted, shown_json};
-pub use huozi_quant::hub::CacheEnv;
+pub use huozi_quant::files::hub::CacheEnv;
 pub(crate) use input::Inode;
 pub(crate) use limits::MAX_TOKENIZER_BYTES;
 pub use tensor::SourceTensor;

@@ -11,7 +11,7 @@ fn fixture(name: &str) -> PathBuf {
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_huozi-convert"));
     // An empty cache.
-    command.env("HF_HOME", "/nonexistent").env_remove("HF_HUB_CACHE");
+    command.env("HF_HOME", "/nonexistent").env_remove("HF_HUB_CACHE").env_remove("TRANSFORMERS_CACHE");
     command
 }
 

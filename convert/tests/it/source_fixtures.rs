@@ -95,7 +95,7 @@ fn small_files_beside_the_weights() {
     }
     let file = root().join("tests/fixtures/tiny-f32/model.safetensors");
     let error = Checkpoint::open(&file).unwrap_err().to_string();
-    assert!(error.contains("the directory that holds a checkpoint"), "{error}");
+    assert!(error.contains("one file of a checkpoint; convert its folder"), "{error}");
 }
 
 #[test]

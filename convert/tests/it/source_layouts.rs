@@ -152,18 +152,27 @@ fn a_name_is_looked_up_in_the_cache() {
 #[test]
 fn the_cache_is_where_the_first_variable_says() {
     let p = |s: &str| Some(PathBuf::from(s));
-    let mut env =
-        CacheEnv { hf_hub_cache: p("/c"), hf_home: p("/h"), xdg_cache_home: p("/x"), home: p("/u") };
-    assert_eq!(env.dir(), p("/c"));
+    let mut env = CacheEnv {
+        hf_hub_cache: p("/c"),
+        transformers_cache: p("~/t"),
+        hf_home: p("/h"),
+        xdg_cache_home: p("/x"),
+        home: p("/u"),
+    };
+    assert_eq!(env.dirs(), ["/c", "/u/t"].map(PathBuf::from));
+    env.transformers_cache = p("/c");
+    assert_eq!(env.dirs(), ["/c"].map(PathBuf::from));
+    env.transformers_cache = None;
+    assert_eq!(env.dirs().pop(), p("/c"));
     env.hf_hub_cache = p("");
-    assert_eq!(env.dir(), p("/h/hub"));
+    assert_eq!(env.dirs().pop(), p("/h/hub"));
     env.hf_home = p("~/hf");
-    assert_eq!(env.dir(), p("/u/hf/hub"));
+    assert_eq!(env.dirs().pop(), p("/u/hf/hub"));
     env.hf_home = None;
-    assert_eq!(env.dir(), p("/x/huggingface/hub"));
+    assert_eq!(env.dirs().pop(), p("/x/huggingface/hub"));
     env.xdg_cache_home = None;
-    assert_eq!(env.dir(), p("/u/.cache/huggingface/hub"));
+    assert_eq!(env.dirs().pop(), p("/u/.cache/huggingface/hub"));
     env.home = None;
-    assert_eq!(env.dir(), None);
+    assert_eq!(env.dirs().pop(), None);
     refused("no cache", Checkpoint::open_with(Path::new("no/such"), &env), &["HOME is not set"]);
 }

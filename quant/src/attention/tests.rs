@@ -214,11 +214,14 @@ fn stores_alike<T: KvValue>() {
                     let at = row * BLOCK..row * BLOCK + seen;
                     assert!(
                         bytemuck::cast_slice::<T, u8>(&x.keys[at.clone()])
-                            == bytemuck::cast_slice(&y.keys[at])
+                            == bytemuck::cast_slice::<T, u8>(&y.keys[at])
                     );
                 }
                 let at = ..seen * d;
-                assert!(bytemuck::cast_slice::<T, u8>(&x.values[at]) == bytemuck::cast_slice(&y.values[at]));
+                assert!(
+                    bytemuck::cast_slice::<T, u8>(&x.values[at])
+                        == bytemuck::cast_slice::<T, u8>(&y.values[at])
+                );
                 if T::SCALED {
                     assert_eq!(x.key_scales[..seen], y.key_scales[..seen], "{isa}");
                     assert_eq!(x.value_scales[..seen], y.value_scales[..seen], "{isa}");

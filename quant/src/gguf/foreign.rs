@@ -104,7 +104,7 @@ mod tests {
             Ok(of) => of.block_bytes() > 0 && of.block_weights() > 0 && !of.name().is_empty(),
             Err(removed) => removed.is_some(),
         };
-        assert_eq!((0..=41).filter(|id| !named(*id)).collect::<Vec<u32>>(), []);
+        assert_eq!((0..=41).filter(|id| !named(*id)).collect::<Vec<u32>>(), [0u32; 0]);
         assert_eq!(TensorType::from_id(42), Err(None));
         assert_eq!(TensorType::from_id(12), Ok(TensorType::Known(Format::Q4_K)));
     }

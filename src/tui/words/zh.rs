@@ -1,7 +1,8 @@
 //! Chinese.
 
 use super::form::Words;
-use crate::session::catalog::{FileError, Place, Rule};
+use super::zh_files::of_diagnosis;
+use crate::session::catalog::{FileError, HubError, Place, Rule};
 use crate::session::{self, ChatError, HistoryLimit, Notice, Stop, open, store};
 use crate::tui::failure::Failure;
 use crate::tui::keys::Action;
@@ -250,7 +251,13 @@ fn failure(failure: &Failure) -> String {
         Failure::Open(error) => of_open(error),
         Failure::Store(error) => of_store(error),
         Failure::Unusable(found) => {
-            let why = found.needs().err().and_then(of_gguf);
+            let why = match found.needs().err() {
+                Some(open::Error::Unusable(diagnosis)) => Some(of_diagnosis(&diagnosis.kind)),
+                Some(open::Error::File(error)) => of_gguf(error),
+                Some(open::Error::Io { source, .. }) => Some(of_system(source)),
+                Some(error) => Some(of_open(error)),
+                None => None,
+            };
             why.or_else(|| found.why()).unwrap_or_default()
         }
         Failure::File { path, error } => format!("{}：{}", path.display(), of_system(error)),
@@ -295,9 +302,10 @@ fn of_session(error: &session::Error) -> String {
 
 fn of_open(error: &open::Error) -> String {
     match error {
-        open::Error::Folder { path } => {
-            format!("{}：是文件夹，不是 GGUF 文件；可用 huozi-convert 从检查点转换", path.display())
+        open::Error::Unusable(diagnosis) => {
+            format!("{}：{}", diagnosis.path.display(), of_diagnosis(&diagnosis.kind))
         }
+        open::Error::Hub(error) => of_hub(error),
         open::Error::Memory(memory) => format!(
             "内存不足：{} 在 {} 词元的上下文下约需 {} MiB，可用 {} MiB；可缩短上下文 (-c)、用 --kv-type q8 \
              或更小的类型，--no-memory-check 则照样加载",
@@ -313,16 +321,27 @@ fn of_open(error: &open::Error) -> String {
             let files = Vec::from_iter(files.iter().map(|file| file.display().to_string()));
             format!("{name}：Hugging Face 缓存中有多个 GGUF 文件，请给出其中一个的路径：{}", files.join("、"))
         }
-        open::Error::Checkpoint { name } => format!(
-            "{name}：Hugging Face 缓存中只有检查点，没有 GGUF 文件；可转换：huozi-convert {name} -t q4_k_m -o 文件.gguf"
-        ),
-        open::Error::NoModel { name, .. } => format!("{name}：Hugging Face 缓存中没有 GGUF 文件"),
         open::Error::Io { path, source } => format!("{}：{}", path.display(), of_system(source)),
         open::Error::Cancelled { path } => format!("{}：已停止打开", path.display()),
         open::Error::File(of_file @ FileError::Malformed(malformed)) => match of_gguf(of_file) {
             Some(what) => format!("{}：{what}", malformed.file),
             None => other(error),
         },
+        error => other(error),
+    }
+}
+
+/// A name that leads to no snapshot in the Hugging Face cache.
+fn of_hub(error: &HubError) -> String {
+    match error {
+        HubError::NotFound { looked, .. } => {
+            let looked = Vec::from_iter(looked.iter().map(|path| path.display().to_string()));
+            format!(
+                "既没有这个文件，Hugging Face 缓存中也没有可用的这个模型（本程序不下载，可先用 hf download 下载）；查找过：{}",
+                looked.join("、")
+            )
+        }
+        HubError::BadRef { path, .. } => format!("{}：内容不是快照的名称", path.display()),
         error => other(error),
     }
 }
@@ -386,7 +405,6 @@ fn of_gguf(error: &FileError) -> Option<String> {
     };
     let found = &malformed.found;
     let what = match (malformed.rule, &malformed.place) {
-        (Rule::Magic, _) if found.contains("LFS") => "只是 Git LFS 的指针，模型本身还没有下载".into(),
         (Rule::Magic, _) => format!("不是 GGUF 模型文件：开头是 {found}"),
         (Rule::Endianness, _) => "是大端字节序的文件，无法使用".into(),
         (Rule::Version, _) => format!("不支持这个版本的 GGUF：{found}"),
