@@ -22,7 +22,7 @@ use signals::{exit_code, watch_signals};
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = HELP)]
 struct Args {
-    /// Checkpoint directory, .gguf file (of a split one the first part), or ORG/NAME in the local Hugging Face cache
+    /// Checkpoint directory, .gguf file (first part of a split one), or ORG/NAME in the Hugging Face cache
     #[arg(value_name = "DIR_OR_GGUF_OR_NAME")]
     source: PathBuf,
     /// Weight type, see below; once per output
