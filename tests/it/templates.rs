@@ -94,7 +94,8 @@ fn an_answer_is_put_in_as_ids_unless_the_template_changes_its_text() {
     let ids = prompt(trim, &["春眠 ", "不觉"]);
     assert!(!holds(&ids, &bytes("春眠")) && holds(&ids, &bytes("不觉")));
     assert_eq!(t.decode(&ids, true), "<s>问</s><s>春眠</s><s>问</s><s>不觉</s>");
-    let last = "{% for m in messages %}{{ m.content.split('</think>')[-1] if m.role == 'assistant' else '问：' }}\
+    let last = "{% for m in messages %}\
+                {{ m.content.split('</think>')[-1] if m.role == 'assistant' else '问：' }}\
                 {{ eos_token }}{% endfor %}";
     assert_eq!(t.decode(&prompt(last, &["想</think>答"]), true), "问：</s>答</s>");
     let asked = "{% for m in messages %}{{ m.content }}{{ '！' if '春' in m.content }}{% endfor %}";
