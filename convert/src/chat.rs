@@ -96,7 +96,9 @@ impl ChatSetup {
         if let Some([_, end]) = markers::find(|text| vocab.added(text)) {
             chat.eot = Some(end);
             // Readers stop at eos and at eot: naming the marker twice would lose </s>.
-            chat.eos = vocab.added("</s>").or(chat.eos);
+            if chat.eos.is_none_or(|eos| eos == end) {
+                chat.eos = vocab.added("</s>").or(chat.eos);
+            }
             if chat.template.is_none() && !files.omit_template {
                 chat.template = Some(markers::TEMPLATE.to_owned());
                 chat.notes.push("no chat template in the checkpoint: Huozi's format written".into());

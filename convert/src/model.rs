@@ -17,7 +17,9 @@ use crate::names::{self, HfName, Spelling, Target, TensorRole};
 use crate::options::{Options, Source};
 use crate::plan::{self, Preset, PresetOptions};
 use crate::reference::Page;
-use crate::source::{self, Checkpoint, CheckpointKind, Dtype, Inode, MAX_TOKENIZER_BYTES, SourceTensor};
+use crate::source::{
+    self, Checkpoint, CheckpointKind, Dtype, Inode, MAX_TOKENIZER_BYTES, SourceTensor, quoted,
+};
 use crate::template::{self, GivenTemplate};
 use crate::usable;
 use crate::vocab::{ADDED_TOKENS, Vocabulary, with_old_files};
@@ -425,9 +427,21 @@ fn need(
     checkpoint: &Checkpoint,
     file: &'static str,
 ) -> Result<Vec<u8>, Error> {
-    let missing = || Error::Config {
-        file: file.into(),
-        what: format!("not found beside the weights in {}", checkpoint.name()),
+    if let Some(content) = read? {
+        return Ok(content);
+    }
+    let names = checkpoint.names_beside()?;
+    let has = |name: &str| names.iter().any(|other| other == name);
+    let like = names.iter().find(|name| name.to_lowercase().starts_with(file));
+    let remedy = match like {
+        Some(like) => format!("rename {} to {file}", quoted(like)),
+        None if file == "tokenizer.json" && has("tokenizer.model") => {
+            "tokenizer.model is a SentencePiece tokenizer, which BLOOM does not have: this is another kind of \
+             model; use a program that supports it"
+                .into()
+        }
+        None => "copy it from the model's page, or from the folder that the weights were made from".into(),
     };
-    read?.ok_or_else(missing)
+    let what = format!("not found beside the weights in {}; {remedy}", checkpoint.name());
+    Err(Error::Config { file: file.into(), what })
 }

@@ -257,7 +257,10 @@ pub fn assign<'a>(
     let (mut tensors, mut missing, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
     for target in targets(config, found.contains_key("output.weight")) {
         match found.remove(&target.name) {
-            None => missing.push(target.name),
+            None => {
+                let theirs = (spelling == Spelling::HuggingFace).then(|| hf_name(&target.name)).flatten();
+                missing.push(theirs.unwrap_or(target.name));
+            }
             Some((_, source)) if source.shape != target.shape() => {
                 let FoundTensor { name, shape, file } = source;
                 let expected = target.shape();
@@ -272,7 +275,7 @@ pub fn assign<'a>(
     let doubts = || refusal(doubtful.iter().map(|&index| sources[index]));
     for (list, what) in [
         (doubled, "tensors stored twice"),
-        (missing, "tensors missing (GGUF names)"),
+        (missing, "tensors missing"),
         (wrong, "tensors of the wrong shape"),
     ] {
         if !list.is_empty() {
@@ -286,9 +289,12 @@ pub fn assign<'a>(
 /// Why tensors are refused that BLOOM does not have and that may change its output.
 pub(crate) fn refusal<'a>(tensors: impl Iterator<Item = FoundTensor<'a>>) -> String {
     let names: Vec<String> = tensors.map(|t| format!("{} ({})", shown(t.name), shown(t.file))).collect();
-    let lora = names.iter().any(|name| name.to_lowercase().contains("lora"));
-    let remedy = if lora {
+    let any = |part: &str| names.iter().any(|name| name.to_lowercase().contains(part));
+    let remedy = if any("lora") {
         "a LoRA adapter has to be merged into the model first (merge_and_unload of peft)"
+    } else if any("rwtran") {
+        "DeepSpeed-Chat gives the prefix rwtranrsformer to a reward model, which rates texts and writes none: \
+         give the checkpoint of the actor"
     } else {
         "--skip-tensor REGEX leaves out what does not"
     };

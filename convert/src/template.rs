@@ -68,7 +68,11 @@ pub(crate) fn of_files(
     let files = checkpoint.names_in(FOLDER)?;
     let names: Vec<&str> = files.iter().filter_map(|file| file.strip_suffix(EXTENSION)).collect();
     let main = if names.contains(&DEFAULT) { None } else { checkpoint.text(FILE)? };
-    if let Some(main) = main {
+    if let Some(mut main) = main {
+        // A byte order mark is a part of the prompt, as in transformers.
+        if checkpoint.file_start(FILE, 3)?.is_some_and(|start| start == "\u{feff}".as_bytes()) {
+            main.insert(0, '\u{feff}');
+        }
         let other = tokenizer_config.and_then(|config| config["chat_template"].as_str());
         if other.is_some_and(|other| other != main) {
             let what = "tokenizer_config.json has another chat template, ignored as transformers does";
@@ -148,7 +152,8 @@ fn choose<'n>(place: &str, names: &[&'n str], notes: &mut Vec<String>) -> Result
     }
     if let [name] = names {
         let shown = quoted(name);
-        notes.push(format!("{place}: the only chat template is called {shown}, not \"default\": used"));
+        notes.push(format!("{place}: the only chat template is called {shown}, not \"default\": used; --chat-template FILE or \
+             none instead"));
         return Ok(name);
     }
     let list: Vec<String> = names.iter().take(8).map(|name| quoted(name)).collect();

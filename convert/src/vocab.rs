@@ -305,7 +305,8 @@ fn known_model(kind: &str) -> &'static str {
 fn check_pre_tokenizer(pre: &Value) -> Result<(), Error> {
     let fail = |what: String| bad(format!("pre_tokenizer is not BLOOM's (Split, then ByteLevel): {what}"));
     if pre["type"] == "ByteLevel" {
-        let whose = "that of GPT-2, which FLOR has too: this program has the tokenizer of BLOOM only";
+        let whose = "that of GPT-2, which FLOR has too: this program has the tokenizer of BLOOM only; use a \
+             program with that tokenizer, e.g. llama.cpp";
         return Err(fail(format!("ByteLevel alone is {whose}")));
     }
     if pre["type"] != "Sequence" {

@@ -25,7 +25,8 @@ pub enum Error {
         found: String,
     },
     /// A tensor is missing.
-    #[error("{file}: tensor {tensor} is missing{}", if *.none { ": it has no weights at all" } else { "" })]
+    #[error("{file}: tensor {tensor} is missing{}", if *.none { ": the file holds a vocabulary and no \
+         weights; give the file with the weights" } else { "" })]
     Missing {
         /// The file.
         file: String,

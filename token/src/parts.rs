@@ -80,6 +80,9 @@ const USUAL_ENDS: [&str; 10] = [
     "<EOT>",
 ];
 
+/// BLOOM's end token.
+const END_OF_TEXT: &str = "</s>";
+
 /// `tokenizer.ggml.token_type` of the types that are assumed.
 const NORMAL: i64 = 1;
 const CONTROL: i64 = 3;
@@ -148,6 +151,7 @@ impl<'a> VocabularyParts<'a> {
         }
         if meta.get(SHA256_KEY).is_none() {
             parts.add_usual_ends();
+            parts.warn_without_end();
         }
         Ok(parts)
     }
@@ -158,6 +162,17 @@ impl<'a> VocabularyParts<'a> {
         let spelled = (0i64..).zip(self.tokens.iter().zip(&self.types));
         let ends = spelled.filter(|(_, (text, kind))| **kind == CONTROL && USUAL_ENDS.contains(text));
         self.ends.extend(ends.map(|(id, _)| id));
+    }
+
+    /// For a file that names no end token: what is taken for one.
+    fn warn_without_end(&mut self) {
+        if self.eos.is_some() || self.eot.is_some() {
+            return;
+        }
+        let spelled = self.tokens.iter().zip(&self.types);
+        let usual = spelled.into_iter().any(|(text, kind)| *kind == CONTROL && *text == END_OF_TEXT);
+        let taken = if usual { END_OF_TEXT } else { "none" };
+        self.warnings.push(format!("`{EOS}` is missing: assumed end token: {taken}"));
     }
 
     /// Fills in the types where the file has none (`absent`), or has only the type of normal text, as some

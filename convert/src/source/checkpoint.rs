@@ -418,6 +418,15 @@ impl Checkpoint {
         input.read_vec(0, input.len().min(most), most, "a file").map(Some)
     }
 
+    /// The names of the files beside the weights, sorted; none for a single file.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub(crate) fn names_beside(&self) -> Result<Vec<String>, Error> {
+        let Origin::Folder(folder) = &self.origin else { return Ok(Vec::new()) };
+        folder.names()
+    }
+
     /// The names of the files in a folder beside the weights, sorted; none where there is no such folder.
     ///
     /// # Errors

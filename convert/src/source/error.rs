@@ -53,7 +53,8 @@ pub enum Error {
     /// A pickle that asks for more than building tensors. Nothing of it was carried out.
     #[error(
         "{file}: refused at byte {at}: {what}; a checkpoint needs plain tensors only, so this file may be \
-         harmful"
+         harmful. If its origin is trusted, load it in Python and save its tensors alone: \
+         model.save_pretrained(DIR, safe_serialization=True)"
     )]
     Refused {
         /// The file and the archive member.
@@ -64,7 +65,10 @@ pub enum Error {
         what: String,
     },
     /// A tensor is listed, but its numbers cannot be read.
-    #[error("{file}: tensor {tensor} has type {}; readable are F32, F16 and BF16", .dtype.name())]
+    #[error(
+        "{file}: tensor {tensor} has type {}; readable are F32, F16 and BF16: convert the original checkpoint, \
+         or an F16 GGUF of it, instead", .dtype.name()
+    )]
     Dtype {
         /// The file that holds it.
         file: String,

@@ -85,7 +85,7 @@ pub(super) fn list(input: &Input, index: usize) -> Result<Vec<Entry>, Error> {
             file,
             data + end,
             "the end of the file",
-            format!("{} bytes more", data_bytes - end),
+            format!("{} bytes more: download it again", data_bytes - end),
         ));
     }
     Ok(entries)

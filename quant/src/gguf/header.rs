@@ -360,6 +360,8 @@ fn place_tensors(
     data_offset: u64,
     file_bytes: u64,
 ) -> Result<(), Error> {
+    let end_of = |tensor: &Described| data_offset.checked_add(tensor.offset)?.checked_add(tensor.bytes);
+    let last = tensors.iter().filter_map(end_of).max().unwrap_or(0);
     for tensor in tensors.iter_mut() {
         let at = tensor.offset_at;
         cursor.place = Place::Tensor(tensor.name.clone());
@@ -377,7 +379,12 @@ fn place_tensors(
                     tensor.bytes, data_offset, tensor.offset
                 );
                 let found = match end {
-                    Some(end) => format!("them ending {} past its end", counted(end - file_bytes, "byte")),
+                    // What the whole file lacks, not only this tensor.
+                    Some(end) => format!(
+                        "its end {} earlier: the file was cut, or its download did not finish; download or \
+                         convert it again",
+                        counted(last.max(end) - file_bytes, "byte")
+                    ),
                     None => "an end past 2^64".to_owned(),
                 };
                 return Err(cursor.error_at(at, Rule::OutsideFile, expected, found));

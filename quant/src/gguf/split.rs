@@ -193,7 +193,7 @@ pub(super) fn alone(file: &str, split: Split) -> Error {
 /// The other part is not there.
 pub(super) fn missing(first: &str, number: u32, count: u32, path: &Path) -> Error {
     let expected = format!("part {number} of {count} beside it, {}", path.display());
-    refuse(first, expected, "no such file; the model is complete only with all its parts".into())
+    refuse(first, expected, "no such file; download all parts into one folder".into())
 }
 
 /// The parts have another number of tensors together.

@@ -96,6 +96,9 @@ fn code(text: &str, out: &mut String) -> Result<usize, String> {
     if block {
         let start = inner_of(inner);
         let name = &start[..name_length(start)];
+        if name == "do" {
+            return Err("unknown tag \"do\" (transformers does not know it either)".into());
+        }
         if let Some(prefix) = name.strip_suffix("generation").filter(|prefix| ["", "end"].contains(prefix)) {
             out.push_str(&inner[..inner.len() - start.len()]);
             out.push_str(prefix);

@@ -294,7 +294,29 @@ impl Template {
                 documents => (),
                 ..Value::from_pairs(special)
             })
-            .map_err(|e| describe(&e))
+            .map_err(|e| self.with_undefined(&e))
+    }
+
+    /// What failed; where that is an undefined value, with the variables that the template has no value for.
+    fn with_undefined(&self, error: &JinjaError) -> ChatError {
+        let described = describe(error);
+        let ChatError::Template(text) = &described else { return described };
+        let Ok(template) = self.env.get_template("chat") else { return described };
+        if error.kind() != ErrorKind::UndefinedError {
+            return described;
+        }
+        let given = ["messages", "add_generation_prompt", "tools", "documents", "raise_exception"];
+        let mut unknown: Vec<String> = template
+            .undeclared_variables(false)
+            .into_iter()
+            .filter(|name| !given.contains(&name.as_str()) && !self.special.contains_key(name))
+            .collect();
+        unknown.sort_unstable();
+        unknown.truncate(8);
+        if unknown.is_empty() {
+            return described;
+        }
+        ChatError::Template(format!("{text}; variables without a value: {}", unknown.join(", ")))
     }
 }
 
