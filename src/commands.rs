@@ -222,7 +222,7 @@ pub static CHAT_COMMANDS: [ChatCommandRow; 23] = [
         .only_in_tui("\"\"\" opens and closes a message of several lines"),
     row(ChatCommandName::Raw, "raw", &[], NOTHING, ["Markdown or plain text", "Markdown 或原文"])
         .only_in_tui("answers are always plain text here"),
-    row(ChatCommandName::Language, "lang", &[], ["[en|zh]", "[en|zh]"], ["语言", "language"])
+    row(ChatCommandName::Language, "lang", &[], ["[en|zh]", "[en|zh]"], ["interface language", "界面语言"])
         .only_in_tui("huozi chat is in English; huozi-tui is in Chinese, too"),
     row(ChatCommandName::Quit, "quit", &["exit", "bye"], NOTHING, ["quit", "退出"]),
 ];

@@ -59,37 +59,36 @@ impl HelpPane {
 }
 
 fn rows(ui: Ui, prefs: &Prefs, cells: usize) -> Vec<Line<'static>> {
-    let Ui { words, look, .. } = ui;
-    let mut rows = Vec::new();
-    let column = BINDINGS.iter().map(|binding| shown(binding, prefs).len()).max().unwrap_or(0) + 2;
-    for binding in BINDINGS {
+    let words = ui.words;
+    let keys = BINDINGS.iter().map(|binding| {
         let (keys, what) = (shown(binding, prefs), (words.action)(binding.action));
+        (keys.to_owned(), what)
+    });
+    let commands = CHAT_COMMANDS.iter().map(|row| (row.usage(ui.lang), ui.lang.of(row.help[0], row.help[1])));
+    let mut rows = table(keys.collect(), ui, cells);
+    rows.push(Line::default());
+    rows.extend(plain(words.help_text, cells, ui.look.dim()));
+    rows.extend(table(commands.collect(), ui, cells));
+    rows
+}
+
+/// Names, and what they do beside them, or below them where there is little room.
+fn table(entries: Vec<(String, &'static str)>, ui: Ui, cells: usize) -> Vec<Line<'static>> {
+    let mut rows = Vec::new();
+    let column = entries.iter().map(|(name, _)| width(name)).max().unwrap_or(0) + 2;
+    for (name, what) in entries {
         if cells >= NARROW {
+            let gap = " ".repeat(column.saturating_sub(width(&name)));
             rows.push(Line::from(vec![
-                Span::styled(format!("{keys:<column$}"), look.code()),
+                Span::styled(name + &gap, ui.look.code()),
                 Span::raw(fit(what, cells.saturating_sub(column)).into_owned()),
             ]));
         } else {
-            rows.push(Line::styled(keys, look.code()));
+            rows.push(Line::styled(name, ui.look.code()));
             for mut row in plain(what, cells.saturating_sub(2), Style::new()) {
                 row.spans.insert(0, Span::raw("  "));
                 rows.push(row);
             }
-        }
-    }
-    rows.push(Line::default());
-    rows.extend(plain(words.help_text, cells, look.dim()));
-    let commands = CHAT_COMMANDS.iter().map(|row| (row.usage(ui.lang), ui.lang.of(row.help[0], row.help[1])));
-    let commands = Vec::from_iter(commands);
-    let column = commands.iter().map(|(usage, _)| width(usage)).max().unwrap_or(0) + 2;
-    for (usage, what) in commands {
-        let gap = " ".repeat(column.saturating_sub(width(&usage)));
-        if cells >= NARROW {
-            let what = fit(what, cells.saturating_sub(column)).into_owned();
-            rows.push(Line::from(vec![Span::styled(usage + &gap, look.code()), Span::raw(what)]));
-        } else {
-            rows.push(Line::styled(usage, look.code()));
-            rows.push(Line::raw(format!("  {}", fit(what, cells.saturating_sub(2)))));
         }
     }
     rows

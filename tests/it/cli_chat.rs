@@ -94,6 +94,52 @@ fn settings_and_statistics_say_what_is_wrong() {
 }
 
 #[test]
+fn the_notice_names_the_limit_for_which_history_is_dropped() {
+    let home = tempfile::tempdir().unwrap();
+    let talk = |args: &[&str]| {
+        let fixed = ["chat", "-m", &nano(), "-s", "1", "-n", "2"];
+        let talk = finish(huozi(home.path()).args(fixed).args(args), &"写一首关于月的诗。\n".repeat(17));
+        talk.ok();
+        talk.stderr
+    };
+    let said = talk(&["--history", "demo", "-c", "4096"]);
+    let one = "huozi: dropped the oldest exchange from the prompt (limit: 15 exchanges)\n";
+    assert_eq!((said.matches(one).count(), said.matches("dropped").count()), (2, 2), "{said}");
+    assert!(!talk(&["-c", "4096"]).contains("dropped"), "by tokens there is room");
+    let said = talk(&["-c", "448"]);
+    assert!(said.contains(" oldest exchanges from the prompt (limit: 224 tokens)\n"), "{said}");
+    assert!(!said.contains("exchanges)"), "{said}");
+}
+
+#[test]
+fn commands_that_need_a_terminal_or_huozi_tui_say_so_and_others_do_what_they_do_there() {
+    let home = tempfile::tempdir().unwrap();
+    let script = "春\n/edit\n/edit 夏\n/stats\n/copy\n/export a.md\n/save 诗\n/new\n秋\n/new\n/list\n\
+                  /load 诗\n/back\n/rename 夏天\n/load 夏天\n/nosuch\n/usr/bin\n";
+    let talk = finish(huozi(home.path()).args(["chat", "-m", &nano(), "-s", "1", "-n", "4"]), script);
+    assert_eq!(talk.code, Some(1), "{}", talk.stderr);
+    for said in [
+        "/edit TEXT asks TEXT in place of the last question",
+        "[1 exchange, 0 of them",
+        "there is no terminal whose clipboard could take it",
+        "/export works in huozi-tui only: /save NAME, then /export in huozi-tui",
+        "saved as 诗 (",
+        "the unsaved conversation is kept as chat-",
+        "诗  (just now)",
+        "there is no earlier answer to bring back",
+        "诗 is called 夏天",
+        "/nosuch is no command; /help lists them",
+        "huozi: 4 of the lines failed\n",
+    ] {
+        assert_eq!(talk.stderr.matches(said).count(), 1, "{said:?} in {}", talk.stderr);
+    }
+    assert_eq!(talk.stderr.matches("loaded 诗: 1 exchange").count(), 2, "by name and by title");
+    let folder = home.path().join(".local/share/huozi/sessions");
+    let file = fs::read_to_string(folder.join("诗.jsonl")).unwrap();
+    assert!(file.contains("夏") && !file.contains("\"春\""), "{file}");
+}
+
+#[test]
 fn a_signal_ends_a_script() {
     for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
         let home = tempfile::tempdir().unwrap();

@@ -196,7 +196,7 @@ fn the_end_of_the_help_is_reached() {
         world.key(KeyCode::F(1));
         world.key(KeyCode::End);
         let end = world.screen();
-        assert!(end.contains("terminal does."), "{end}");
+        assert!(end.contains("/quit"), "{end}");
         // It is where scrolling ends, and the first key leads back.
         world.key(KeyCode::Down);
         assert_eq!(world.screen(), end);

@@ -17,12 +17,15 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 /// What `/help` says below the commands.
-const HELP: &str = "\
-Several lines: a paste is one message; Alt+Enter, or a \\ at the end, begins
-another line; \"\"\" opens and closes a block, which is always a message. // sends a
-line that begins with /. Up and Down recall, Ctrl+R searches, Tab completes.
-Ctrl+C stops an answer or drops what is being typed, Ctrl+D quits. What is typed
-during an answer stands in the next line.";
+const HELP: &str = "Several lines: a paste is one message; Alt+Enter, or a \\ at the end, begins another \
+                    line; \"\"\" opens and closes a block, which is always a message. // sends a line that \
+                    begins with /. Up and Down recall, Ctrl+R searches, Tab completes. Ctrl+C stops an \
+                    answer or drops what is being typed, Ctrl+D quits. What is typed during an answer waits \
+                    in the next line.";
+/// Columns of the help where there is no terminal, and the most it takes.
+const COLUMNS: usize = 80;
+/// Columns of the commands in the help; in a terminal that has not twice as many, what they do is below them.
+const USAGE: usize = 17;
 
 /// What a chat knows beside the session.
 #[derive(Default)]
@@ -65,7 +68,7 @@ pub(super) fn run(
     state: &mut ChatState,
 ) -> Result<Outcome> {
     Ok(Outcome::Say(match command {
-        ChatCommandName::Help => help(),
+        ChatCommandName::Help => help(columns()),
         ChatCommandName::Clear => {
             let said = begin(session, state, "forgotten");
             return Ok(Outcome::Begin(said));
@@ -147,15 +150,43 @@ fn begin(session: &mut Session, state: &mut ChatState, said: &str) -> String {
     format!("{said}{}", if was_private { "; this one can be saved, and lines are kept again" } else { "" })
 }
 
-fn help() -> String {
+fn help(columns: usize) -> String {
     let rows = CHAT_COMMANDS.iter().filter(|row| row.not_in_chat.is_none());
     let lines = rows.map(|row| {
         let others = row.aliases.iter().map(|name| format!("/{name}"));
         let others = Vec::from_iter(others).join(", ");
         let others = if others.is_empty() { others } else { format!(" (also {others})") };
-        format!("{:<17}{}{others}\n", row.usage(Lang::En), row.help[0])
+        let (usage, what) = (row.usage(Lang::En), format!("{}{others}", row.help[0]));
+        match columns < 3 * USAGE {
+            true => format!("{usage}\n{}\n", wrapped(&what, "  ", columns)),
+            false => format!("{usage:<USAGE$}{}\n", wrapped(&what, &" ".repeat(USAGE), columns).trim_start()),
+        }
     });
-    lines.collect::<String>() + HELP
+    lines.collect::<String>() + &wrapped(HELP, "", columns)
+}
+
+/// The columns of the terminal of standard error.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stderr()).ok().map(|size| usize::from(size.ws_col));
+    size.filter(|&columns| columns > 0).unwrap_or(COLUMNS).min(COLUMNS)
+}
+
+/// ASCII `text` in rows of less than `columns`, which begin with `indent`.
+fn wrapped(text: &str, indent: &str, columns: usize) -> String {
+    let mut rows = Vec::new();
+    let mut row = indent.to_owned();
+    for word in text.split(' ') {
+        if row.len() > indent.len() {
+            if row.len() + 1 + word.len() >= columns {
+                rows.push(std::mem::replace(&mut row, indent.to_owned()));
+            } else {
+                row.push(' ');
+            }
+        }
+        row.push_str(word);
+    }
+    rows.push(row);
+    rows.join("\n")
 }
 
 fn private(state: &ChatState) -> String {
@@ -321,4 +352,29 @@ pub(super) fn put(session: &mut Session, conversation: Conversation) {
 pub(super) fn directory() -> Result<PathBuf> {
     store::directory()
         .ok_or_else(|| Usage("neither XDG_DATA_HOME nor HOME says where to keep it".into()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_fits_into_the_terminal() {
+        for columns in [40, 50, 60, 80] {
+            let help = help(columns);
+            assert!(help.lines().all(|line| line.len() < columns), "{columns}:\n{help}");
+            for row in CHAT_COMMANDS.iter().filter(|row| row.not_in_chat.is_none()) {
+                assert!(help.lines().any(|line| line.starts_with(&row.usage(Lang::En))), "{}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn ages_are_told_in_one_unit() {
+        for (seconds, said) in
+            [(59, "just now"), (3600, "1 h ago"), (3599, "59 min ago"), (200_000, "2 days ago")]
+        {
+            assert_eq!(age(Duration::from_secs(seconds)), said);
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! What a terminal sends: characters, keys, pastes.
 //!
-//! In: bytes as they come. Out: keys, and from these either what the line editor is given or the text that was
-//! typed ahead. A sequence that the line editor does not know is left out here: the editor would take its end
-//! for text. A burst of several lines is a paste, whether the terminal marks it as one or not.
+//! In: bytes as they come. Out: keys, and from these either what the line editor is given or the text that
+//! was typed ahead. A sequence that the line editor does not know is left out here: the editor would take its
+//! end for text. A burst of several lines is a paste, whether the terminal marks it as one or not.
 
 /// A key, or what was pasted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -126,8 +126,8 @@ impl Entry {
     }
 }
 
-/// The name of the conversation that `text` names: its name, or else its title; of several with that title the
-/// one in which something was said last.
+/// The name of the conversation that `text` names: its name, or else its title; of several with that title
+/// the one in which something was said last.
 ///
 /// # Errors
 /// [`Error::Unknown`]; a name that could leave the folder, if no title is that text.

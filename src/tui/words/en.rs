@@ -91,8 +91,8 @@ pub(super) static WORDS: Words = Words {
     help: "Help",
     help_keys: "Up Down scroll, Esc closes",
     help_text: "The terminal cursor stands where the text goes, so that an input method shows its candidates \
-                there. Shift and the mouse select text as the terminal does. Commands for terminals without these \
-                keys, the same in huozi chat (// begins a message with a slash):",
+                there. Shift and the mouse select text as the terminal does. Commands for terminals without \
+                these keys, the same in huozi chat (// begins a message with a slash):",
 
     settings: "Settings: this conversation, the interface",
     settings_keys: "Left Right change, Enter or text sets, Del resets, Esc closes",
