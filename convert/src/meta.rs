@@ -153,9 +153,9 @@ pub(crate) fn from_gguf(
     meta
 }
 
-/// Writes down what was assumed about the vocabulary of a GGUF source (the name of its split, the types of its
-/// tokens) and its end tokens that GGUF has no key for: in files of other programs these are known by their
-/// spelling, in the converter's own by their ids. Gives the warnings.
+/// Writes down what was assumed about the vocabulary of a GGUF source (the name of its split, the types of
+/// its tokens) and its end tokens that GGUF has no key for: in files of other programs these are known by
+/// their spelling, in the converter's own by their ids. Gives the warnings.
 pub(crate) fn complete(meta: &mut Vec<(String, MetaValue)>, source: Meta<'_>) -> Vec<String> {
     // Whether the source can be used is asked later.
     let Ok(parts) = VocabularyParts::from_gguf(source) else { return Vec::new() };

@@ -32,8 +32,8 @@ pub struct VocabularyParts<'a> {
     pub unk: Option<u64>,
     /// `tokenizer.ggml.padding_token_id`.
     pub pad: Option<u64>,
-    /// Other tokens that end an answer: `tokenizer.ggml.eom_token_id`, those of [`END_IDS`] and, in a file that
-    /// the converter did not write, control tokens that are always spelled so.
+    /// Other tokens that end an answer: `tokenizer.ggml.eom_token_id`, those of [`END_IDS`] and, in a file
+    /// that the converter did not write, control tokens that are always spelled so.
     pub ends: Vec<i64>,
     /// The added tokens that are searched for after all others, see [`NORMALIZED_IDS`]; `None`: those that
     /// are text.
