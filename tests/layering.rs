@@ -74,7 +74,7 @@ const ARROWS: &[(&str, Arrows)] = &[
     (
         "huozi_convert",
         &[
-            ("chat", &["error", "huozi_token", "source", "vocab"]),
+            ("chat", &["error", "huozi_token", "source", "template", "vocab"]),
             ("config", &["error", "huozi_quant", "source"]),
             ("error", &["huozi_quant", "size", "source"]),
             ("forecast", &["error", "huozi_quant", "model", "names", "output", "report", "work"]),
@@ -82,7 +82,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             ("journal", &["huozi_quant"]),
             ("main", &["huozi_quant", "make_checkpoint", "options", "pipeline", "plan", "print", "signals"]),
             ("make_checkpoint", &["error", "huozi_quant", "print", "signals", "synth"]),
-            ("meta", &["chat", "config", "huozi_quant", "huozi_token", "plan", "vocab"]),
+            ("meta", &["chat", "config", "huozi_quant", "huozi_token", "plan", "template", "vocab"]),
             (
                 "model",
                 &[
@@ -97,6 +97,7 @@ const ARROWS: &[(&str, Arrows)] = &[
                     "plan",
                     "reference",
                     "source",
+                    "template",
                     "usable",
                     "vocab",
                     "work",
@@ -138,6 +139,7 @@ const ARROWS: &[(&str, Arrows)] = &[
                 &["config", "error", "huozi_quant", "huozi_token", "names", "progress", "report", "vocab"],
             ),
             ("usable", &["error", "huozi_quant", "huozi_token", "reference"]),
+            ("template", &["error", "options", "source"]),
             ("verify", &["error", "huozi_quant", "journal", "names", "progress", "report", "source", "work"]),
             ("vocab", &["error", "huozi_token", "source"]),
             (

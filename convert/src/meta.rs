@@ -2,7 +2,7 @@
 
 use huozi_quant::gguf::check::SHA256_KEY;
 use huozi_quant::gguf::{Meta, MetaValue};
-use huozi_token::parts::{END_IDS, NORMALIZED_IDS};
+use huozi_token::parts::{END_IDS, NORMALIZED_IDS, PRE, TYPES};
 use huozi_token::{VocabularyParts, markers};
 
 use crate::chat::ChatSetup;
@@ -153,23 +153,30 @@ pub(crate) fn from_gguf(
     meta
 }
 
-/// Writes the end tokens of a GGUF source that no key of GGUF's names: those that are known by their spelling
-/// in files of other programs are no longer, once the file is one of the converter's.
-pub(crate) fn keep_ends(meta: &mut Vec<(String, MetaValue)>, source: Meta<'_>) {
+/// Writes down what was assumed about the vocabulary of a GGUF source (the name of its split, the types of
+/// its tokens) and its end tokens that GGUF has no key for: in files of other programs these are known by
+/// their spelling, in the converter's own by their ids. Gives the warnings.
+pub(crate) fn complete(meta: &mut Vec<(String, MetaValue)>, source: Meta<'_>) -> Vec<String> {
     // Whether the source can be used is asked later.
-    let Ok(parts) = VocabularyParts::from_gguf(source) else { return };
+    let Ok(parts) = VocabularyParts::from_gguf(source) else { return Vec::new() };
     let named = [parts.eos, parts.eot].map(|id| id.and_then(|id| i64::try_from(id).ok()));
-    let mut rest: Vec<u32> = parts
-        .ends
-        .into_iter()
-        .filter(|id| !named.contains(&Some(*id)))
-        .filter_map(|id| id.try_into().ok())
-        .collect();
+    let rest = parts.ends.iter().filter(|id| !named.contains(&Some(**id)));
+    let mut rest: Vec<u32> = rest.filter_map(|&id| id.try_into().ok()).collect();
     rest.sort_unstable();
     rest.dedup();
     if !rest.is_empty() {
         set(meta, END_IDS, MetaValue::U32s(rest));
     }
+    let named = meta.iter().find(|(key, _)| key == PRE).map(|(_, value)| value);
+    if named.is_none_or(|name| ["", "default"].iter().any(|none| *name == MetaValue::Str((*none).into()))) {
+        set(meta, PRE, MetaValue::Str("bloom".into()));
+    }
+    let types: Vec<i32> = parts.types.iter().filter_map(|&kind| kind.try_into().ok()).collect();
+    let written = source.ints(TYPES).ok().flatten().map(|types| types.iter().collect::<Vec<i64>>());
+    if written.as_ref() != Some(&parts.types) && types.len() == parts.types.len() {
+        set(meta, TYPES, MetaValue::I32s(types));
+    }
+    parts.warnings
 }
 
 /// The metadata with its type.

@@ -133,7 +133,7 @@ impl SourceModel {
             meta::set_by_hand(&mut model.meta, key, value).map_err(Error::Usage)?;
         }
         if let Some(reader) = reader {
-            meta::keep_ends(&mut model.meta, reader.meta());
+            model.notes.extend(meta::complete(&mut model.meta, reader.meta()));
         }
         model.check_usable(chat, &page, checkpoint.name())?;
         Ok(model)
@@ -151,7 +151,9 @@ impl SourceModel {
         for refusal in format.try_out(&tokenizer).unwrap_or_default() {
             self.notes.push(format!("a conversation with {} fails: {}", refusal.kind, refusal.error));
         }
-        self.notes.extend_from_slice(tokenizer.vocab().warnings());
+        let warnings = tokenizer.vocab().warnings().iter();
+        let new: Vec<String> = warnings.filter(|warning| !self.notes.contains(warning)).cloned().collect();
+        self.notes.extend(new);
         Ok(())
     }
 

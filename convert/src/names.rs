@@ -102,7 +102,7 @@ const AROUND: [&str; 13] = [
     "transformer",
 ];
 
-/// Parts that wrap single modules, wherever they stand: of FSDP, `torch.compile`, checkpointing of activations.
+/// Parts that wrap single modules, wherever they stand: of FSDP, `torch.compile`, activation checkpointing.
 const WITHIN: [&str; 4] =
     ["_checkpoint_wrapped_module", "_forward_module", "_fsdp_wrapped_module", "_orig_mod"];
 

@@ -2,6 +2,7 @@
 
 use super::args::{ChatArgs, LoadArgs, SamplingArgs};
 use super::exit;
+use super::printer::visible;
 use super::settings::{self, Config};
 use super::show::Counter;
 use crate::engine::{Engine, EngineKind, Info, KvType};
@@ -73,10 +74,10 @@ pub fn note_threads(wanted: Option<usize>, used: usize, quiet: bool) {
 }
 
 /// The notes on a model, on standard error unless `quiet`.
-fn show_notes(model: &Loaded, quiet: bool) {
+pub fn show_notes(model: &Loaded, quiet: bool) {
     if !quiet {
         for note in model.notes() {
-            eprintln!("huozi: {}: {note}", model.path().display());
+            eprintln!("huozi: {}", visible(&format!("{}: {note}", model.path().display())));
         }
     }
 }

@@ -257,5 +257,5 @@ fn every_name_is_known_where_it_is_typed() {
         "{error}"
     );
     let refused = SettingName::find("temp").unwrap().read(GivenValue::Typed("7")).unwrap_err();
-    assert_eq!(refused.text(Lang::Zh), "temperature：需要 0 到 5 的数");
+    assert_eq!(refused.text(Lang::Zh), "温度 temperature：需要 0 到 5 的数");
 }

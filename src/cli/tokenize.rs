@@ -18,7 +18,9 @@ use std::io::Write as _;
 /// See [`super::exit`].
 pub fn run(args: &TokenizeCommand, config: &Config, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.as_deref())?;
-    let tokenizer = load::open(&path, &OpenOptions::default())?.tokenizer()?;
+    let model = load::open(&path, &OpenOptions::default())?;
+    let tokenizer = model.tokenizer()?;
+    load::show_notes(&model, config.quiet);
     let ids = ids(&args.text, &tokenizer)?;
     let decoding = args.text.ids.is_some();
     if decoding {

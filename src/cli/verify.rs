@@ -25,6 +25,7 @@ pub fn run(args: &VerifyCommand, config: &Config, printer: &mut Printer) -> Resu
     let model = load::open(&path, &OpenOptions::default())?;
     // What `run` would refuse is not called good, whatever its checksums say.
     model.check_usable()?;
+    load::show_notes(&model, args.quiet);
     let reader = model.reader();
     let total = reader.tensors().iter().map(|t| t.bytes).sum();
     let counter = Mutex::new(Counter::patient(total, true, args.quiet));

@@ -19,8 +19,8 @@ pub fn default() -> usize {
 }
 
 /// The threads that run where `wanted` were asked for, `None` being [`default`]: at most one for each
-/// processor that this process may use. The threads of a step wait for each other, so a thread that waits for a
-/// processor holds up all of them: 64 threads on 2 processors are six to nine times slower than 2.
+/// processor that this process may use. The threads of a step wait for each other, so a thread that waits
+/// for a processor holds up all of them: 64 threads on 2 processors are six to nine times slower than 2.
 pub fn usable(wanted: Option<usize>) -> usize {
     wanted.map_or_else(default, |wanted| wanted.clamp(1, processors()))
 }

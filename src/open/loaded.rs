@@ -21,7 +21,7 @@ use huozi_quant::gguf::split::PartName;
 use huozi_quant::gguf::{Meta, Reader};
 use huozi_quant::map::How;
 use huozi_token::usable::{self, Unusable};
-use huozi_token::{ChatFormat, Tokenizer};
+use huozi_token::{ChatFormat, Tokenizer, VocabularyParts};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -203,10 +203,13 @@ impl Loaded {
     }
 
     /// What there is to know about the file before it is used, for a person: tensors that are not part of a
-    /// BLOOM model and are left out.
+    /// BLOOM model and are left out, and what was assumed about the tokenizer.
     pub fn notes(&self) -> Vec<String> {
         let (names, _) = extra::of_file(&self.reader, self.shape.n_layer);
-        extra::note(&names).into_iter().collect()
+        let mut notes: Vec<String> = extra::note(&names).into_iter().collect();
+        // One that cannot be used is refused where it is opened.
+        notes.extend(VocabularyParts::from_gguf(self.meta()).map(|parts| parts.warnings).unwrap_or_default());
+        notes
     }
 
     /// A fingerprint of the file, see [`fingerprint()`](super::fingerprint).

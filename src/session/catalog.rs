@@ -95,8 +95,8 @@ pub fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// The `.gguf` files directly in `folders`, by name. A split model is one of them, under the name of its first
-/// part. A link whose file is gone is one of them: its download did not finish.
+/// The `.gguf` files directly in `folders`, by name. A split model is one of them, under the name of its
+/// first part. A link whose file is gone is one of them: its download did not finish.
 pub fn files(folders: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in folders {

@@ -205,9 +205,9 @@ impl Session {
         self.scheduler.info()
     }
 
-    /// Replaces the turns; the date stays. An answer's ids are kept only if they decode to its text; otherwise
-    /// the text is tokenised. A conversation comes from outside, and ids could hold control tokens: a turn of
-    /// the system that is not shown.
+    /// Replaces the turns; the date stays. An answer's ids are kept only if they decode to its text; else the
+    /// text is tokenised. A conversation comes from outside, and ids could hold control tokens: a turn of the
+    /// system that is not shown.
     pub fn restore(&mut self, turns: Vec<Turn>) {
         self.turns = self.checked(turns);
         self.replaced = Replaced::default();

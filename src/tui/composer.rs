@@ -82,8 +82,8 @@ impl Composer {
         self.input.set(&typed_as(question));
     }
 
-    /// Puts the question of an exchange that was taken back into the input. As long as it is not changed it is
-    /// no draft: it comes back with its answer.
+    /// Puts the question of an exchange that was taken back into the input. While it is not changed it is no
+    /// draft: it comes back with its answer.
     pub fn put_undone(&mut self, question: &str) {
         self.put_question(question);
         self.undone = Some(question.to_owned());
@@ -125,6 +125,7 @@ impl Composer {
     /// Takes the message to be sent; what the input held before an old question or an edit is in it again.
     pub fn take_message(&mut self) {
         self.input.take();
+        self.undone = None;
         let before = self.recalled.take().filter(|_| !self.editing).map(|(_, draft)| draft);
         self.leave_editing();
         if let Some(before) = before.filter(|draft| !draft.is_empty()) {

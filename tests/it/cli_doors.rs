@@ -183,7 +183,7 @@ fn every_command_but_chat_has_json_with_a_schema() {
         (&["verify", &m], &["model", "bytes", "ok"]),
         (&["eval", "ppl", "-m", &m, &text, "--chunks", "1"], &["n_tokens", "ppl", "model", "threads"]),
         (&["bench", "-m", &m, "-p", "4", "-n", "0", "-r", "1"], &["test", "runs_on", "n_threads"]),
-        (&["bench", "--shape", "1x64x2x128", "--write", &written], &["model", "bytes"]),
+        (&["bench", "--shape", "1x64x2x512", "--write", &written], &["model", "bytes"]),
         (&["doctor"], &["threads", "models", "isa"]),
     ];
     for (command, keys) in commands {

@@ -1,6 +1,6 @@
 //! Everything that a checkpoint names as an end token stops an answer.
 
-use crate::common::{arg, checkpoint, run};
+use crate::common::{arg, checkpoint, model, run};
 use huozi_convert::plan::Preset;
 use huozi_convert::{Options, Source, pipeline};
 use huozi_quant::gguf::Reader;
@@ -143,11 +143,16 @@ fn a_third_end_token_ends_the_answer() {
     )];
     let done = convert(json!({"eos_token_id": [2, 77, 78, 3, end]}), &files).unwrap();
     assert_eq!(ends(&done.path).2, [78, 3, i64::from(end)]);
-    let prompt = "<|im_start|>用户\n写一首关于月的诗。<|im_end|>\n<|im_start|>助手\n";
-    let args =
-        ["run", "-m", &arg(&done.path), "--raw", "--special", prompt, "-n", "200", "--temperature", "0"];
-    let ended = run(&args, "");
-    assert!(ended.ok().chars().count() < 120 && !ended.out().contains("im_start"), "{}", ended.out());
+    let answer = |path: &Path, begin: &str, end: &str| {
+        let prompt = format!("{begin}用户\n你好{end}\n{begin}助手\n");
+        let told =
+            run(&["run", "-m", &arg(path), "--raw", "--specials", &prompt, "-n", "200", "--greedy"], "");
+        told.ok().to_owned()
+    };
+    // 31 tokens, the marker included.
+    let usual = answer(&model("nano", Preset::F16), "<|beginofutterance|>", "<|endofutterance|>");
+    assert!(usual.chars().count() < 80, "{usual}");
+    assert_eq!(answer(&done.path, "<|im_start|>", "<|im_end|>"), usual);
 }
 
 #[test]

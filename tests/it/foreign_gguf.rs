@@ -96,7 +96,7 @@ fn a_split_model_answers_as_the_whole_one() {
     let doctor = finish(huozi(dir.path()).args(["doctor", "--json"]), "");
     let models = doctor.json()[0]["models"].as_array().unwrap().clone();
     assert_eq!(models.len(), 1, "{models:?}");
-    assert!(models[0]["path"].as_str().unwrap().contains("00001-of-00003") && models[0]["bytes"] == total);
+    assert!(models[0]["model"].as_str().unwrap().contains("00001-of-00003") && models[0]["bytes"] == total);
     // Another content of the last part is another model.
     let last = dir.path().join("nano-00003-of-00003.gguf");
     let mut bytes = fs::read(&last).unwrap();

@@ -161,7 +161,7 @@ fn every_command_takes_a_name_from_the_hugging_face_cache() {
             .env("HF_HOME", home.path().join("hf")),
         "",
     );
-    assert_eq!(doctor.json()[0]["models"][0]["path"], arg(&snapshot.join("m.gguf")));
+    assert_eq!(doctor.json()[0]["models"][0]["model"], arg(&snapshot.join("m.gguf")));
     // A path that exists wins over a name.
     fs::create_dir(home.path().join("org")).unwrap();
     fs::write(home.path().join("org/tiny"), "not a model").unwrap();

@@ -92,11 +92,13 @@ fn any_text_gives_the_ids_of_the_tokenizers_crate() {
 #[test]
 fn runs_of_one_letter_merge_from_the_left() {
     let mut json = json(TINY[0]);
+    // The crate numbers added tokens from the size of the vocabulary on, whatever the file says.
+    json["added_tokens"].as_array_mut().unwrap().retain(|token| token["id"].as_u64() < Some(1000));
     for (id, token, merge) in [
-        (1002, "aa", ["a", "a"]),
-        (1003, "aab", ["aa", "b"]),
-        (1004, "aaaa", ["aa", "aa"]),
-        (1005, "aaa", ["a", "aa"]),
+        (1000, "aa", ["a", "a"]),
+        (1001, "aab", ["aa", "b"]),
+        (1002, "aaaa", ["aa", "aa"]),
+        (1003, "aaa", ["a", "aa"]),
     ] {
         json["model"]["vocab"][token] = id.into();
         json["model"]["merges"].as_array_mut().unwrap().push(merge.to_vec().into());
@@ -121,9 +123,9 @@ fn overlapping_added_tokens_are_found_as_the_tokenizers_crate_finds_them() {
     let cases: [&[(&str, bool, bool)]; 6] = [
         &[("甲乙", false, true), ("乙丙", false, false)],
         &[("甲乙", false, false), ("乙丙", false, true), ("丙丁甲", false, false)],
-        &[("<a|", true, true), ("|b>", true, false), ("|", false, false)],
+        &[("<a|", true, true), ("|b>", true, false), ("甲|", false, false)],
         &[("<a|", true, false), ("|b>", false, false), ("a|x", false, true)],
-        &[("<|a|>", true, false), ("|a|", false, false), ("a", false, true)],
+        &[("<|a|>", true, false), ("|a|", false, false), ("甲a", false, true)],
         &[("甲 ", true, true), (" 乙", false, false), ("乙甲", true, false), ("甲 乙", false, true)],
     ];
     for tokens in cases {

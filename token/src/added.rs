@@ -1,8 +1,8 @@
 //! Added tokens in text.
 //!
 //! In: text. Out: the added tokens spelled in it and the text between them. As in the `tokenizers` crate
-//! there are two passes, each taking the leftmost match and of several there the longest: first the tokens that are
-//! not normalized, then the others in what is left.
+//! there are two passes, each taking the leftmost match and of several there the longest: first the tokens
+//! that are not normalized, then the others in what is left.
 
 use std::collections::HashSet;
 

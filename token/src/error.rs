@@ -17,8 +17,9 @@ pub enum Error {
     },
     /// A tokenizer of another kind.
     #[error(
-        "`{key}` is {found:?}{}; this program has the tokenizer of BLOOM ({wanted:?}) only",
-        known(found)
+        "`{key}` is {found:?}{}; this program has the tokenizer of BLOOM ({wanted:?}) only{}",
+        known(found),
+        correction(key)
     )]
     Unsupported {
         /// The metadata key.
@@ -133,6 +134,17 @@ fn lacking(key: &str) -> &'static str {
         }
         "tokenizer.ggml.pre" => "how its tokenizer splits text is unknown",
         _ => "which tokenizer it has is unknown",
+    }
+}
+
+/// What can be done where a key alone is wrong.
+fn correction(key: &str) -> &'static str {
+    match key {
+        "tokenizer.ggml.pre" => {
+            ". If the model has BLOOM's tokenizer all the same, `huozi-convert FILE.gguf -t TYPE -o NEW.gguf \
+             --metadata tokenizer.ggml.pre=bloom` corrects the name"
+        }
+        _ => "",
     }
 }
 

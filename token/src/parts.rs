@@ -32,8 +32,8 @@ pub struct VocabularyParts<'a> {
     pub unk: Option<u64>,
     /// `tokenizer.ggml.padding_token_id`.
     pub pad: Option<u64>,
-    /// Other tokens that end an answer: `tokenizer.ggml.eom_token_id`, those of [`END_IDS`] and, in a file that
-    /// the converter did not write, control tokens that are always spelled so.
+    /// Other tokens that end an answer: `tokenizer.ggml.eom_token_id`, those of [`END_IDS`] and, in a file
+    /// that the converter did not write, control tokens that llama.cpp knows by their spelling.
     pub ends: Vec<i64>,
     /// The added tokens that are searched for after all others, see [`NORMALIZED_IDS`]; `None`: those that
     /// are text.
@@ -83,6 +83,7 @@ const USUAL_ENDS: [&str; 10] = [
 /// `tokenizer.ggml.token_type` of the types that are assumed.
 const NORMAL: i64 = 1;
 const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
 const UNUSED: i64 = 5;
 
 impl<'a> VocabularyParts<'a> {
@@ -138,6 +139,13 @@ impl<'a> VocabularyParts<'a> {
             warnings,
         };
         parts.assume_types(meta.get(TYPES).is_none());
+        // Converters of 2023 called the rows without a token text.
+        let rows = parts.types.iter_mut().zip(&parts.tokens).enumerate();
+        for (id, (kind, text)) in rows {
+            if *kind == USER_DEFINED && text.starts_with("[PAD") && **text == format!("[PAD{id}]") {
+                *kind = UNUSED;
+            }
+        }
         if meta.get(SHA256_KEY).is_none() {
             parts.add_usual_ends();
         }
@@ -183,7 +191,7 @@ impl<'a> VocabularyParts<'a> {
         let mut types = vec![NORMAL; self.tokens.len()];
         let mut controls = Vec::new();
         for (id, text) in self.tokens.iter().enumerate() {
-            if *text == format!("[PAD{id}]") {
+            if text.starts_with("[PAD") && **text == format!("[PAD{id}]") {
                 types[id] = UNUSED;
             } else if candidates.contains(text) {
                 types[id] = CONTROL;

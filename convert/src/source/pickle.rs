@@ -21,6 +21,8 @@ const MAX_MEMO: usize = 1 << 19;
 const MAX_STRING: usize = 1 << 20;
 /// Dicts around a state dict at most, e.g. `{"state_dict": {"module": {...}}}`.
 const MAX_WRAPPERS: usize = 4;
+/// The names that trainers give a state dict among other things.
+const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 
 /// What a state dict holds.
 #[derive(Debug)]
@@ -452,24 +454,30 @@ impl<'a> Machine<'a, '_> {
         Ok(top)
     }
 
+    /// The dicts under the names that trainers give a state dict: at most one a name.
+    fn wrapped(&self, items: &[(Value<'a>, Value<'a>)]) -> Vec<&[(Value<'a>, Value<'a>)]> {
+        let under = |name: &&str| items.iter().rfind(|(key, _)| matches!(key, Value::Str(s) if s == name));
+        let dict = |name: &&str| self.heap.as_dict(under(name)?.1);
+        WRAPPERS.iter().filter_map(dict).collect()
+    }
+
+    /// Whether a dict has tensors, itself or in a state dict in it.
+    fn leads_to_tensors(&self, items: &[(Value<'a>, Value<'a>)], depth: usize) -> bool {
+        let tensor = |(_, value): &(Value<'a>, Value<'a>)| self.heap.as_tensor(*value).is_some();
+        let inner = || self.wrapped(items).into_iter().any(|dict| self.leads_to_tensors(dict, depth + 1));
+        items.iter().any(tensor) || (depth < MAX_WRAPPERS && inner())
+    }
+
     /// Names and tensors of the dict `top`, or of a state dict in it that a trainer saved with other things.
     fn tensors(&self, top: Value<'a>) -> Result<StateDict<'a>, Error> {
         let expected = "a dict of tensors (a state dict)";
         let Some(mut items) = self.heap.as_dict(top) else {
             return Err(self.wrong(expected, self.heap.kind(top)));
         };
-        let has_tensors = |items: &[(Value<'a>, Value<'a>)]| {
-            items.iter().any(|(_, value)| self.heap.as_tensor(*value).is_some())
-        };
         for _ in 0..MAX_WRAPPERS {
-            let wrappers = items.iter().filter_map(|(key, value)| match key {
-                Value::Str("state_dict" | "model_state_dict" | "model" | "module") => {
-                    self.heap.as_dict(*value)
-                }
-                _ => None,
-            });
             // Tensors beside a state dict are not the model's: the state of a random number generator.
-            let wrapped: Vec<_> = wrappers.filter(|dict| has_tensors(dict) || !has_tensors(items)).collect();
+            let inner = self.wrapped(items).into_iter();
+            let wrapped: Vec<_> = inner.filter(|dict| self.leads_to_tensors(dict, 1)).collect();
             match wrapped[..] {
                 [one] => items = one,
                 [] => break,

@@ -10,8 +10,8 @@ use super::{pickle, zip};
 /// The pickle of a shard of the largest BLOOM has some 100 KB.
 const MAX_PICKLE_BYTES: u64 = 32 << 20;
 
-/// Lists the tensors of `input`, which is number `index` of the checkpoint, and the names of entries that hold
-/// no tensor.
+/// Lists the tensors of `input`, which is number `index` of the checkpoint, and the names of entries that
+/// hold no tensor.
 pub(super) fn list(input: &Input, index: usize) -> Result<(Vec<Entry>, Vec<String>), Error> {
     let file = input.name();
     if !zip::is_zip(input)? {

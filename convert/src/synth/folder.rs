@@ -9,8 +9,8 @@ use huozi_quant::output;
 
 use crate::error::Error;
 
-/// The folder that `dir` stands for, behind symbolic links. Refuses one that has entries, and anything that is
-/// no folder.
+/// The folder that `dir` stands for, behind symbolic links. Refuses one that has entries, and anything that
+/// is no folder.
 pub(super) fn target(dir: &Path) -> Result<PathBuf, Error> {
     let found = output::directory(dir)?;
     if found.metadata.is_none() {

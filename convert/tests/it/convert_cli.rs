@@ -48,6 +48,16 @@ fn result_on_stdout_notes_on_stderr() {
 }
 
 #[test]
+fn more_threads_than_processors_are_not_run() {
+    let many = ["-t", "f16", "--dry-run", "--json", "--threads", "1000"];
+    let done = convert(&fixture("tiny-k256-f16"), &many);
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    let run = std::thread::available_parallelism().unwrap();
+    let note = format!("note: 1000 threads were asked for, {run} run: ");
+    assert_eq!(text(&done.stderr).matches(&note).count(), 1, "{}", text(&done.stderr));
+}
+
+#[test]
 fn types_of_single_tensors() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("a.gguf");

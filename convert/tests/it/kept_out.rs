@@ -1,5 +1,5 @@
-//! Checkpoints with more than a BLOOM model has: left out with a note where it cannot change the output, refused
-//! with a way out where it may.
+//! Checkpoints with more than a BLOOM model has: left out with a note where it cannot change the output,
+//! refused with a way out where it may.
 
 use std::borrow::Cow;
 
@@ -196,7 +196,7 @@ fn a_state_dict_may_hold_other_things() {
     let generator = || tensor(storage("ByteStorage", "0", 48), 0, &[48], &[1]);
     for whole in [
         weights(),
-        dict(&[("model_state_dict", weights()), ("epoch", int(3))]),
+        dict(&[("model_state_dict", weights()), ("epoch", int(3)), ("model", dict(&[("layers", int(2))]))]),
         dict(&[("rng_state", generator()), ("state_dict", dict(&[("module", weights())]))]),
     ] {
         let checkpoint = crate::source_support::open_pickle(pickle(whole)).unwrap();

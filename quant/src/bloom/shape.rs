@@ -5,7 +5,7 @@
 use std::fmt;
 
 use crate::bloom::extra;
-use crate::gguf::{Error, Malformed, Meta, Place, Reader, Rule, Value, shown};
+use crate::gguf::{Error, Malformed, Meta, Place, Reader, Rule, Value, counted, shown};
 use crate::kv::{BLOCK, KvType};
 
 /// The context BLOOM was trained with, for files that do not say.
@@ -104,8 +104,8 @@ impl Shape {
                     file: file.name().to_owned(),
                     place: Place::Tensor(embedding.name.clone()),
                     byte: None,
-                    expected: format!("a row for each of the {} tokens", shape.n_vocab),
-                    found: format!("{rows} rows"),
+                    expected: format!("a row for each of the {}", counted(shape.n_vocab as u64, "token")),
+                    found: counted(rows as u64, "row"),
                 })));
             }
             shape.n_vocab = rows;

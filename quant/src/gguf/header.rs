@@ -5,7 +5,7 @@ use std::fmt;
 use super::foreign::{ForeignTensor, TensorType};
 use super::limits::{self, align_up, max_count};
 use super::meta::{Entry, Held, Table, ValueType};
-use super::{Error, Meta, Place, Rule, TensorInfo};
+use super::{Error, Meta, Place, Rule, TensorInfo, counted};
 use crate::Format;
 
 /// What a header says, checked against the length of its file.
@@ -62,9 +62,17 @@ impl<'a> Cursor<'a> {
     fn take(&mut self, n: u64, what: impl fmt::Display) -> Result<&'a [u8], Error> {
         if n > self.remaining() {
             let left = self.remaining();
-            let found =
-                if left == 0 { "the end of the file".into() } else { format!("{left} bytes to its end") };
-            return Err(self.error_at(self.at, Rule::Truncated, format!("{n} bytes of {what}"), found));
+            let found = if left == 0 {
+                "the end of the file".into()
+            } else {
+                format!("{} to its end", counted(left, "byte"))
+            };
+            return Err(self.error_at(
+                self.at,
+                Rule::Truncated,
+                format!("{} of {what}", counted(n, "byte")),
+                found,
+            ));
         }
         // Fits: not more than the length of a slice.
         let (start, n) = (self.at, n as usize);
@@ -369,7 +377,7 @@ fn place_tensors(
                     tensor.bytes, data_offset, tensor.offset
                 );
                 let found = match end {
-                    Some(end) => format!("them ending {} bytes past its end", end - file_bytes),
+                    Some(end) => format!("them ending {} past its end", counted(end - file_bytes, "byte")),
                     None => "an end past 2^64".to_owned(),
                 };
                 return Err(cursor.error_at(at, Rule::OutsideFile, expected, found));

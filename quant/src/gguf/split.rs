@@ -141,8 +141,8 @@ impl Split {
         named.ok_or_else(|| {
             let ending = format!("-00001-of-{:05}.gguf", self.count);
             let expected = format!(
-                "a name that ends in {ending}, for the file is {this} of a split model and the other parts are \
-                 found by its name"
+                "a name that ends in {ending}, for the file is {this} of a split model and the other parts \
+                 are found by its name"
             );
             let found = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             refuse(file, expected, super::shown(&found))

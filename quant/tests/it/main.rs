@@ -4,3 +4,4 @@ mod gguf_malformed;
 mod gguf_reference;
 mod gguf_roundtrip;
 mod gguf_split;
+mod gguf_types;

@@ -290,8 +290,8 @@ pub fn erase(directory: &Path, name: &str) -> Result<(), Error> {
     }
 }
 
-/// Writes `text` to `path`, or beside it with a number if a file stands there; whole or not at all. A symbolic
-/// link that leads to no file yet is followed.
+/// Writes `text` to `path`, or beside it with a number if a file stands there; whole or not at all. A
+/// symbolic link that leads to no file yet is followed.
 ///
 /// # Errors
 /// What the system says; a folder, a device or anything else that is no regular file.

@@ -20,9 +20,11 @@ mod template;
 use huozi_quant::gguf::Meta;
 
 pub use error::ChatError;
-pub use jiff::civil::DateTime;
 pub use message::{Content, Message, Role};
 pub use template::Template;
+
+/// A local date and time.
+pub type DateTime = jiff::civil::DateTime;
 
 use crate::markers;
 use crate::tokenizer::Tokenizer;
@@ -119,7 +121,8 @@ impl ChatFormat {
     /// `date`: of the conversation, for templates that write it. Another one may give another prompt.
     ///
     /// # Errors
-    /// [`ChatError::NoFormat`] if there is none, an unknown id, a template that fails or refuses the messages.
+    /// [`ChatError::NoFormat`] if there is none, an unknown id, a template that fails or refuses the
+    /// messages.
     pub fn prompt_ids(
         &self,
         messages: &[Message],

@@ -7,8 +7,8 @@
 //! - `'%s' % x` becomes `'%s'|format(x)`.
 //! - The line break after `{% raw %}` stays.
 //!
-//! Comments, raw blocks and text outside of tags stay as they are. Tags that would nest too deeply for the stack
-//! are refused.
+//! Comments, raw blocks and text outside of tags stay as they are. Tags that would nest too deeply for the
+//! stack are refused.
 
 /// Names and signs of one tag. The longest tags of real templates have some 50; the parser's stack grows with
 /// them.

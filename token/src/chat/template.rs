@@ -37,6 +37,9 @@ const FUEL: u64 = 1_000_000;
 /// The same for each byte of the messages: a template may well copy and scan them, some dozens of
 /// times each.
 const FUEL_PER_BYTE: u64 = 2;
+/// Stack of the thread that renders; only what is used takes memory. An instruction that nests a value costs
+/// about 8 units of fuel in all, printing it up to 800 bytes of stack.
+const STACK_BYTES: usize = 128 << 20;
 /// Depth of blocks (1 each) and macros (10 each). Far above any real template; half of what
 /// minijinja holds safe for a stack of usual size.
 const RECURSION: usize = 250;
@@ -244,7 +247,22 @@ impl Template {
         }
     }
 
+    /// Renders on a thread whose stack is deep enough for any value that the fuel can nest.
     fn render_as_is(
+        &self,
+        messages: &[Message],
+        contents: &[String],
+        date: DateTime,
+    ) -> Result<String, ChatError> {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("template".into()).stack_size(STACK_BYTES);
+            let thread = thread.spawn_scoped(scope, || self.render_here(messages, contents, date));
+            let thread = thread.map_err(|e| ChatError::Template(format!("it got no thread: {e}")))?;
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn render_here(
         &self,
         messages: &[Message],
         contents: &[String],

@@ -114,8 +114,8 @@ impl RandomModel {
     }
 
     /// Writes the model with its vocabulary to a new file: to `PATH.partial` first, renamed when it is on the
-    /// disk and removed when anything fails. A symbolic link is followed to its target. Holds a few MiB of the
-    /// model at a time.
+    /// disk and removed when anything fails. A symbolic link is followed to its target. Holds a few MiB of
+    /// the model at a time.
     ///
     /// # Errors
     /// A vocabulary that is too small, a file that is there already, what is no regular file, the disk,
