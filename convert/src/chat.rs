@@ -179,8 +179,8 @@ impl ChatSetup {
             let list: Vec<String> = rest.iter().map(|&id| format!("{id} {}", quoted(&vocab(id)))).collect();
             let list = list.join(", ");
             self.notes.push(format!(
-                "GGUF has keys for two end tokens: {list} in {END_IDS} too, which huozi reads; other \
-                 programs may run on after them"
+                "GGUF has keys for two end tokens: {list} are in {END_IDS} instead, which only huozi \
+                 reads; other programs may run on after them"
             ));
         }
         rest

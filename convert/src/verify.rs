@@ -50,7 +50,7 @@ pub(crate) fn verify(
     if let Some(tensor) = checked.damaged.first() {
         return wrong(tensor, "its checksum does not match".into());
     }
-    let file = Checkpoint::open(path)?;
+    let file = Checkpoint::from_gguf(path)?;
     let losses = work.compare(tensors, chunks, &file, allow_nan, progress)?;
     let sums = per_tensor(chunks, &losses, tensors.len());
     for (chunk, loss) in chunks.iter().zip(&losses) {

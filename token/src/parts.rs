@@ -33,7 +33,7 @@ pub struct VocabularyParts<'a> {
     /// `tokenizer.ggml.padding_token_id`.
     pub pad: Option<u64>,
     /// Other tokens that end an answer: `tokenizer.ggml.eom_token_id`, those of [`END_IDS`] and, in a file
-    /// that the converter did not write, control tokens that are always spelled so.
+    /// that the converter did not write, control tokens that llama.cpp knows by their spelling.
     pub ends: Vec<i64>,
     /// The added tokens that are searched for after all others, see [`NORMALIZED_IDS`]; `None`: those that
     /// are text.

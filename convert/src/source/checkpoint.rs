@@ -123,7 +123,11 @@ impl Checkpoint {
         Self::from_folder(Folder::Memory(files))
     }
 
-    fn from_gguf(path: &Path) -> Result<Self, Error> {
+    /// Opens a GGUF file whatever its name says, as that of a conversion before it is renamed.
+    ///
+    /// # Errors
+    /// The file cannot be read or is broken.
+    pub(crate) fn from_gguf(path: &Path) -> Result<Self, Error> {
         let input = Input::open(path)?;
         // Mapped for its header only; rows are read by range as those of other layouts.
         let reader = Reader::open(path, How::Map)?;

@@ -16,6 +16,10 @@ use super::text::{shown, word};
 const MAX_HEADER_BYTES: u64 = 4 << 20;
 /// Bytes at the end of a zip archive in which its directory is looked for.
 const TAIL_BYTES: u64 = 1 << 20;
+/// Bytes of the record at its end.
+const END_BYTES: usize = 22;
+/// A shorter file of zeros may be meant so.
+const LEAST_ZEROS: u64 = 64;
 /// Places of a file of zeros that are looked at.
 const PROBES: u64 = 64;
 
@@ -81,7 +85,7 @@ pub(super) fn inspect(path: &Path) -> io::Result<Verdict> {
     let (file, len) = (File::open(path)?, meta.len());
     let mut start = Vec::new();
     (&file).take(START_BYTES as u64).read_to_end(&mut start)?;
-    if !start.is_empty() && start.iter().all(|&byte| byte == 0) && all_zero(&file, len)? {
+    if len >= LEAST_ZEROS && start.iter().all(|&byte| byte == 0) && all_zero(&file, len)? {
         return Ok(Err(FileKind::Zeros { bytes: len }));
     }
     Ok(match content(path, &start, len) {
@@ -198,8 +202,13 @@ fn zip(path: &Path, file: &File, len: u64) -> io::Result<Verdict> {
     let mut tail = vec![0; (len - at) as usize];
     file.read_exact_at(&mut tail, at)?;
     let has = |what: &[u8]| tail.windows(what.len()).any(|window| window == what);
-    if !has(b"PK\x05\x06") {
-        return Ok(Err(FileKind::Truncated { missing: None }));
+    // The record at the end of an archive; a comment may follow it.
+    match tail.windows(4).rposition(|window| window == b"PK\x05\x06").map(|at| tail.len() - at) {
+        None => return Ok(Err(FileKind::Truncated { missing: None })),
+        Some(rest) if rest < END_BYTES => {
+            return Ok(Err(FileKind::Truncated { missing: Some((END_BYTES - rest) as u64) }));
+        }
+        Some(_) => {}
     }
     Ok(if has(b"/constants.pkl") && has(b"/code/") {
         Err(FileKind::TorchScript)

@@ -172,7 +172,7 @@ fn truncated_anywhere() {
         let rules = [Rule::Magic, Rule::Truncated, Rule::Count, Rule::OutsideFile];
         assert!(rules.contains(&error.rule().unwrap()), "{n}: {error}");
     }
-    refused_bytes(bytes[..bytes.len() - 1].to_vec(), Rule::OutsideFile, &["\"second\"", "1 bytes past"]);
+    refused_bytes(bytes[..bytes.len() - 1].to_vec(), Rule::OutsideFile, &["\"second\"", "1 byte past"]);
     // In the middle of a value.
     let header =
         Raw { n_tensors: Some(0), n_kv: Some(1), kv: vec![kv("number", U32, [1, 2, 3])], ..Raw::good() };
