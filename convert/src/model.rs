@@ -65,6 +65,8 @@ impl SourceModel {
             shape: &t.shape,
             file: file_name(t),
         });
+        // Before tensors are found to be missing: the index knows the file that should have them.
+        let of_index = index_note(checkpoint, options)?;
         let assigned = names::assign(&config, spelling, sources);
         let of_whole = |what: String| Error::Tensors(format!("{}: {what}", checkpoint.name()));
         let names::Assignment { mut tensors, mut ignored, doubtful } = assigned.map_err(of_whole)?;
@@ -75,7 +77,7 @@ impl SourceModel {
         }
         let ignored: Vec<&str> = ignored.iter().map(String::as_str).collect();
         notes.extend(extra::note(&ignored));
-        notes.extend(index_note(checkpoint, options)?);
+        notes.extend(of_index);
         if !checkpoint.objects().is_empty() {
             let list = names::some_of(checkpoint.objects());
             notes.push(format!("left out of the state dict, as it is no tensor: {list}"));
@@ -436,8 +438,8 @@ fn need(
     let remedy = match like {
         Some(like) => format!("rename {} to {file}", quoted(like)),
         None if file == "tokenizer.json" && has("tokenizer.model") => {
-            "tokenizer.model is a SentencePiece tokenizer, which BLOOM does not have: this is another kind of \
-             model; use a program that supports it"
+            "tokenizer.model is a SentencePiece tokenizer, which BLOOM does not have: this is another kind \
+             of model; use a program that supports it"
                 .into()
         }
         None => "copy it from the model's page, or from the folder that the weights were made from".into(),

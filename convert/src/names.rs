@@ -293,8 +293,8 @@ pub(crate) fn refusal<'a>(tensors: impl Iterator<Item = FoundTensor<'a>>) -> Str
     let remedy = if any("lora") {
         "a LoRA adapter has to be merged into the model first (merge_and_unload of peft)"
     } else if any("rwtran") {
-        "DeepSpeed-Chat gives the prefix rwtranrsformer to a reward model, which rates texts and writes none: \
-         give the checkpoint of the actor"
+        "DeepSpeed-Chat gives the prefix rwtranrsformer to a reward model, which rates texts and writes \
+         none: give the checkpoint of the actor"
     } else {
         "--skip-tensor REGEX leaves out what does not"
     };
@@ -452,7 +452,7 @@ mod tests {
         let mut list = checkpoint("");
         list.retain(|(n, _)| n != "h.1.mlp.dense_h_to_4h.bias");
         let error = run(&list).unwrap_err();
-        assert!(error.contains("missing") && error.contains("blk.1.ffn_up.bias"), "{error}");
+        assert!(error.contains("missing") && error.contains("h.1.mlp.dense_h_to_4h.bias"), "{error}");
         let mut list = checkpoint("");
         list.iter_mut().find(|(n, _)| n == "h.0.mlp.dense_4h_to_h.weight").unwrap().1 = vec![32, 8];
         let error = run(&list).unwrap_err();

@@ -152,8 +152,10 @@ fn choose<'n>(place: &str, names: &[&'n str], notes: &mut Vec<String>) -> Result
     }
     if let [name] = names {
         let shown = quoted(name);
-        notes.push(format!("{place}: the only chat template is called {shown}, not \"default\": used; --chat-template FILE or \
-             none instead"));
+        notes.push(format!(
+            "{place}: the only chat template is called {shown}, not \"default\": used; --chat-template FILE \
+             gives another one"
+        ));
         return Ok(name);
     }
     let list: Vec<String> = names.iter().take(8).map(|name| quoted(name)).collect();

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 type Keys = Vec<(String, MetaValue)>;
+type Change = fn(&mut Keys);
 
 const PRE: &str = "tokenizer.ggml.pre";
 const TYPES: &str = "tokenizer.ggml.token_type";
@@ -67,7 +68,7 @@ const TEXT: &str = "白日依山尽，黄河入海流。a  b, c|d (e) 你好</s>
 fn other_names_of_the_split_and_missing_ones_give_the_same_ids() {
     let folder = tempfile::tempdir().unwrap();
     let usual = tokenizer(&model("tiny-f32", Preset::F32));
-    let cases: [(&str, fn(&mut Keys), usize); 7] = [
+    let cases: [(&str, Change, usize); 7] = [
         ("gpt3-finnish.gguf", |keys| set(keys, PRE, MetaValue::Str("gpt3-finnish".into())), 0),
         ("poro.gguf", |keys| set(keys, PRE, MetaValue::Str("poro-chat".into())), 0),
         ("no-pre.gguf", |keys| drop_key(keys, PRE), 1),
@@ -153,7 +154,7 @@ fn the_user_is_told_once_what_was_assumed() {
 
 #[test]
 fn what_cannot_run_is_refused_with_one_reason_at_every_door() {
-    let cases: [(&str, fn(&mut Keys)); 6] = [
+    let cases: [(&str, Change); 6] = [
         ("GPT-2's way of splitting text (FLOR", |keys| set(keys, PRE, MetaValue::Str("gpt-2".into()))),
         ("SentencePiece", |keys| set(keys, "tokenizer.ggml.model", MetaValue::Str("llama".into()))),
         ("without the merges", |keys| drop_key(keys, "tokenizer.ggml.merges")),

@@ -55,7 +55,7 @@ fn fingerprint(home: &Path, talk: &Talk) -> String {
     let file = home.join("sessions").join(format!("{}.jsonl", talk.name.as_ref().unwrap()));
     let text = fs::read_to_string(file).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    lines.filter_map(|line| Some(line["model"].as_str()?.to_owned())).last().unwrap_or_default()
+    lines.filter_map(|line| Some(line["model"].as_str()?.to_owned())).next_back().unwrap_or_default()
 }
 
 /// The turns without the number of the attempt, which goes on counting.

@@ -66,8 +66,8 @@ pub enum Error {
     },
     /// A tensor is listed, but its numbers cannot be read.
     #[error(
-        "{file}: tensor {tensor} has type {}; readable are F32, F16 and BF16: convert the original checkpoint, \
-         or an F16 GGUF of it, instead", .dtype.name()
+        "{file}: tensor {tensor} has type {}; readable are F32, F16 and BF16: convert the original \
+         checkpoint, or an F16 GGUF of it, instead", .dtype.name()
     )]
     Dtype {
         /// The file that holds it.

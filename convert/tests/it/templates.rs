@@ -42,6 +42,9 @@ fn text(name: &str) -> String {
     format!("{name}: {{{{ messages[-1].content }}}}")
 }
 
+/// Files of a checkpoint: name and content.
+type Files<'a> = Vec<(&'a str, String)>;
+
 #[test]
 fn template_files_come_first_and_of_several_the_default() {
     let named = |names: &[&str]| -> Value {
@@ -52,7 +55,7 @@ fn template_files_come_first_and_of_several_the_default() {
     let key = "tokenizer_config.json";
     let (jinja, from_config, tools, default) =
         (text("J"), config(text("C").into()), extra("tool_use"), extra("default"));
-    let cases: Vec<(Vec<(&str, String)>, &str, &str)> = vec![
+    let cases: Vec<(Files<'_>, &str, &str)> = vec![
         (vec![(main, jinja.clone())], "J", ""),
         (vec![(key, from_config.clone())], "C", ""),
         (vec![(main, jinja.clone()), (key, from_config.clone())], "J", "another chat template"),

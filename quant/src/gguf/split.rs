@@ -163,6 +163,7 @@ impl Split {
             None if key == TENSORS => Ok(()),
             theirs => {
                 let found = theirs.map_or("none".to_owned(), |n| n.to_string());
+                let found = format!("{found}: another part or of another model; download the parts again");
                 wrong(key, &format!("{ours}, as part {} of {} has", number + 1, self.count), &found)
             }
         };

@@ -65,8 +65,8 @@ mod tests {
             assert!(in_en(&failure).is_ascii(), "{failure:?}");
         }
         // A model file that is damaged, with the fault; tests/it/diagnosis.rs has those that are none.
-        for (name, bytes, zh) in [("short.gguf", &b"GGUF\x03\0\0\0\0"[..], "文件不完整，末尾被截断")]
         {
+            let (name, bytes, zh) = ("short.gguf", &b"GGUF\x03\0\0\0\0"[..], "文件不完整，末尾被截断");
             let path = dir.path().join(name);
             std::fs::write(&path, bytes).unwrap();
             let failure = Failure::from(open(&path));

@@ -44,10 +44,10 @@ fn strip<'t>(text: &'t str, chars: Option<&str>, left: bool, right: bool) -> &'t
 
 /// A method that minijinja's values do not have.
 fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    if let Some(text) = value.as_str() {
-        if let Some(result) = of_string(state, text, name, args).transpose() {
-            return result;
-        }
+    if let Some(text) = value.as_str()
+        && let Some(result) = of_string(state, text, name, args).transpose()
+    {
+        return result;
     }
     if value.kind() == ValueKind::Seq && name == "index" {
         let (item,): (&Value,) = from_args(args)?;
@@ -279,14 +279,13 @@ struct JsonStyle {
 
 /// `json.dumps` with the arguments that transformers lets through; nothing is escaped for HTML.
 fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
-    let indent = match options.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none()) {
-        None => None,
-        Some(indent) => Some(match i64::try_from(indent.clone()) {
+    let indent = options.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none()).map(|indent| {
+        match i64::try_from(indent.clone()) {
             // More would only cost memory.
             Ok(n) => " ".repeat(usize::try_from(n).unwrap_or(0).min(64)),
             Err(_) => indent.as_str().unwrap_or_default().to_owned(),
-        }),
-    };
+        }
+    });
     let separators: Vec<String> = options.get::<Option<_>>("separators")?.unwrap_or_default();
     let (item, key) = match <[String; 2]>::try_from(separators) {
         Ok([item, key]) => (item, key),

@@ -116,7 +116,7 @@ fn weight(text: &str) -> usize {
     let (mut at, mut count, mut in_name) = (0, 0, false);
     while let Some(c) = text[at..].chars().next() {
         let name = c.is_alphanumeric() || c == '_';
-        count += usize::from(!c.is_whitespace() && !(name && in_name));
+        count += usize::from(!(c.is_whitespace() || name && in_name));
         in_name = name;
         at += if c == '\'' || c == '"' { literal_length(&text[at..], c) } else { c.len_utf8() };
     }
