@@ -503,8 +503,8 @@ mod tests {
         let path = dir.path().join(format!("{name}.jsonl"));
         let text = std::fs::read_to_string(&path).unwrap();
         // The names that every version has written, and the number with its own digits.
-        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-        let written = lines.filter(|line| !line["choices"].is_null()).next_back().unwrap();
+        let mut lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let written = lines.rfind(|line| !line["choices"].is_null()).unwrap();
         let sampling = serde_json::json!({
             "do_sample": true, "temperature": 0.7, "top_k": 50, "top_p": 0.95, "repetition_penalty": 1.03,
         });
