@@ -463,7 +463,7 @@ mod tests {
         list[0].0 = name;
         let error = run(&list).unwrap_err();
         assert!(!error.contains('\u{1b}') && error.len() < 400, "{}", error.len());
-        assert!(error.contains("no BLOOM") && error.contains("token_embd.weight"), "{error}");
+        assert!(error.contains("no BLOOM") && error.contains("word_embeddings.weight"), "{error}");
     }
 
     #[test]

@@ -66,7 +66,8 @@ pub fn run(args: &DemoCommand, config: &Config, signals: &Signals, printer: &mut
             None => {}
         }
     }
-    let mut session = load::session(&model, config, &args.chat, &args.sampling, HistoryRule::TwoThirds)?;
+    let mut session =
+        load::session(&model, config, &args.chat, &args.sampling, HistoryRule::TwoThirds, true)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     match prompt {
         Some(prompt) => {

@@ -10,7 +10,7 @@ use crate::open::{self, Loaded, OpenOptions, OpenStep, Room, Source};
 use crate::session::open::{self as session_open, SessionOptions};
 use crate::session::{Notice, Session, Settings};
 use anyhow::Result;
-use huozi_token::HistoryRule;
+use huozi_token::{ChatFormat, HistoryRule};
 use serde_json::{Map, Value};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -154,9 +154,11 @@ pub fn session(
     chat: &ChatArgs,
     sampling: &SamplingArgs,
     history: HistoryRule,
+    chats: bool,
 ) -> Result<Session> {
     let tokenizer = Arc::new(model.tokenizer()?);
-    let format = model.chat_format(&tokenizer)?;
+    // Text is continued without a template, so a broken one does not matter.
+    let format = if chats { model.chat_format(&tokenizer)? } else { ChatFormat::None };
     show_notes(model, config.quiet);
     let (of_file, invalid) = model.settings();
     settings::show_notes(&model.path().display().to_string(), &invalid, config.quiet);

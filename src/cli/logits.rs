@@ -117,7 +117,7 @@ struct Likely<'a> {
     /// Holds U+FFFD where the bytes are no whole character.
     piece: Cow<'a, str>,
     logit: f32,
-    logprob: f32,
+    logprob: f64,
     #[serde(skip)]
     probability: f32,
 }
@@ -132,7 +132,7 @@ impl<W: Write> Rows for Lines<'_, W> {
                 id,
                 piece: String::from_utf8_lossy(vocab.bytes(id)),
                 logit: logits[id as usize],
-                logprob: softmax.at(id) as f32,
+                logprob: softmax.at(id),
                 probability: softmax.at(id).exp() as f32,
             };
             Vec::from_iter(likeliest(logits, k).into_iter().map(likely))

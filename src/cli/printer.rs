@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Write};
 
 /// The number under `schema` in every JSON object that a command prints. It changes when a key that was there
 /// goes away or means something else.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Standard output.
 pub struct Printer {

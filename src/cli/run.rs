@@ -26,7 +26,8 @@ pub fn run(args: &RunCommand, config: &Config, signals: &Signals, printer: &mut 
     let trim = !args.raw || args.file.is_none();
     let prompt = args.prompt.as_deref().or(args.positional.as_deref());
     let text = text::given(prompt, args.file.as_deref(), trim, args.quiet)?;
-    let mut session = load::session(&model, config, &args.chat, &args.sampling, HistoryRule::TwoThirds)?;
+    let mut session =
+        load::session(&model, config, &args.chat, &args.sampling, HistoryRule::TwoThirds, !args.raw)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     let how = if !args.raw {
         Way::Chat

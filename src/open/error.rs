@@ -56,7 +56,10 @@ pub enum Error {
         path: PathBuf,
     },
     /// Its chat format does not work.
-    #[error("{}: {source}", path.display())]
+    #[error(
+        "{}: {source}; `huozi-convert FILE.gguf -t TYPE -o NEW.gguf --chat-template FILE` gives the model \
+         another template, and `huozi run --raw` needs none", path.display()
+    )]
     Chat {
         /// The file.
         path: PathBuf,

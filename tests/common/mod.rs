@@ -87,7 +87,7 @@ impl Run {
     pub fn json(&self) -> Vec<serde_json::Value> {
         let lines: Vec<serde_json::Value> =
             self.ok().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        assert!(!lines.is_empty() && lines.iter().all(|line| line["schema"] == 1), "{}", self.out());
+        assert!(!lines.is_empty() && lines.iter().all(|line| line["schema"] == 2), "{}", self.out());
         lines
     }
 

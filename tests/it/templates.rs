@@ -147,6 +147,34 @@ fn a_template_is_tried_out() {
     assert!(ChatFormat::new(None, &t).unwrap().try_out(&t).unwrap().is_empty());
 }
 
+/// Each costs a few instructions and would take all memory, all stack, or never end.
+#[test]
+fn a_template_cannot_outgrow_its_limits() {
+    let (t, date) = (ours(NANO), DateTime::constant(2024, 3, 5, 0, 0, 0, 0));
+    let doubled =
+        "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}";
+    let within = "{% with a = [1] %}".to_owned() + &"{% with a = [a, a] %}".repeat(60) + "{{ a }}";
+    for hostile in [
+        "{% set n = namespace() %}{% set n.x = n %}{{ n }}".into(),
+        "{% set n = namespace() %}{% set n.x = [n] %}{{ n | tojson }}".into(),
+        format!("{doubled}{{{{ n.x }}}}"),
+        format!("{doubled}{{{{ n.x | string | length }}}}"),
+        doubled.replace("[n.x, n.x]", "n.x + n.x") + "{{ n.x | length }}",
+        within + &"{% endwith %}".repeat(61),
+        "{% macro f(x, n) %}{% if n %}{{ f([x, x, x, x, x, x], n - 1) }}{% else %}{{ x }}{% endif %}\
+         {% endmacro %}{{ f(1, 20) }}"
+            .into(),
+        "{% for x in [[1]] recursive %}{{ loop([[x, x, x, x, x, x]]) }}{% endfor %}".into(),
+        "{{ '{:>1500000000}'.format(1) | length }}".into(),
+        "{{ '{:>{}}'.format(1, 1500000000) | length }}".into(),
+        "{{ range(5000) | list | tojson(indent='x' * 1000000) }}".into(),
+    ] {
+        let format = ChatFormat::new(Some(&hostile), &t).unwrap();
+        let error = format.prompt_text(&[Message::text(Role::User, "问")], date, &t).unwrap_err();
+        assert!(error.to_string().len() < 1000, "{hostile}: {error}");
+    }
+}
+
 #[test]
 fn values_may_nest_as_deep_as_the_fuel_lasts() {
     let (t, date) = (ours(NANO), DateTime::constant(2024, 3, 5, 0, 0, 0, 0));

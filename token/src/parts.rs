@@ -169,10 +169,13 @@ impl<'a> VocabularyParts<'a> {
         if self.eos.is_some() || self.eot.is_some() {
             return;
         }
-        let spelled = self.tokens.iter().zip(&self.types);
-        let usual = spelled.into_iter().any(|(text, kind)| *kind == CONTROL && *text == END_OF_TEXT);
-        let taken = if usual { END_OF_TEXT } else { "none" };
-        self.warnings.push(format!("`{EOS}` is missing: assumed end token: {taken}"));
+        let spelled = self.tokens.iter().zip(&self.types).enumerate();
+        let ends = spelled.filter(|(id, (text, kind))| {
+            self.ends.contains(&(*id as i64)) || **kind == CONTROL && **text == END_OF_TEXT
+        });
+        let ends: Vec<String> = ends.map(|(_, (text, _))| format!("{text:?}")).take(8).collect();
+        let taken = if ends.is_empty() { "none".into() } else { ends.join(", ") };
+        self.warnings.push(format!("`{EOS}` is missing: assumed end tokens: {taken}"));
     }
 
     /// Fills in the types where the file has none (`absent`), or has only the type of normal text, as some

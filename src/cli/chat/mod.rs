@@ -37,7 +37,7 @@ use std::sync::atomic::AtomicBool;
 pub fn run(args: &ChatCommand, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.model.as_deref())?;
     let model = load::open(&path, &load::talking(config, &args.model.load)?)?;
-    let mut session = load::session(&model, config, &args.chat, &args.sampling, args.history)?;
+    let mut session = load::session(&model, config, &args.chat, &args.sampling, args.history, true)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     let mut name = None;
     if let Some(given) = &args.load {

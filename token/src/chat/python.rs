@@ -31,6 +31,32 @@ pub(super) fn set_up(env: &mut Environment<'_>) {
     env.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
 }
 
+/// Checks that `value` holds at most `most` values, those of its parts counted wherever they stand.
+///
+/// # Errors
+/// It holds more, or itself.
+pub(super) fn check_size(state: &State<'_, '_>, value: &Value, most: usize) -> Result<(), Error> {
+    let too_large = || invalid("a value is too large or holds itself");
+    let mut count = 0;
+    let mut waiting = vec![value.clone()];
+    while let Some(value) = waiting.pop() {
+        count += 1;
+        let map = match value.kind() {
+            ValueKind::Map => true,
+            ValueKind::Seq | ValueKind::Iterable => false,
+            _ => continue,
+        };
+        for item in value.try_iter()? {
+            if count + waiting.len() >= most {
+                return Err(too_large());
+            }
+            waiting.push(if map { value.get_item(&item)? } else { item });
+        }
+    }
+    state.consume_fuel((count / 16) as u64)?;
+    Ok(())
+}
+
 /// Whether Python's `str.isspace` says so.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
@@ -65,9 +91,18 @@ fn invalid(what: &str) -> Error {
     Error::new(ErrorKind::InvalidOperation, what.to_owned())
 }
 
+/// Whether a format, or an argument that may be a width in it, holds a number of more than four digits.
+fn wide_field(text: &str, args: &[Value]) -> bool {
+    let long = |text: &str| text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 4);
+    let wide = |arg: &Value| arg.as_i64().is_some_and(|n| n > 9999);
+    long(text) || text.contains(":{") && args.iter().any(wide)
+}
+
 /// `text.name(args)`; `None` for a method that is not here.
 fn of_string(state: &State<'_, '_>, text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     Ok(Some(match name {
+        // The width of a field costs memory, but no instruction.
+        "format" if wide_field(text, args) => return Err(invalid("str.format: a field is too wide")),
         "strip" | "lstrip" | "rstrip" => {
             let (chars,): (Option<&str>,) = from_args(args)?;
             strip(text, chars, name != "rstrip", name != "lstrip").into()
@@ -269,6 +304,9 @@ fn pad(state: &State<'_, '_>, text: &str, width: usize, fill: char, side: Side) 
     Ok(fill(left).chain(text.chars()).chain(fill(missing - left)).collect())
 }
 
+/// The longest indentation and separator of [`tojson`], in bytes: more would only cost memory.
+const MAX_SEPARATOR: usize = 64;
+
 /// How [`tojson`] writes.
 struct JsonStyle {
     item: String,
@@ -278,7 +316,7 @@ struct JsonStyle {
 }
 
 /// `json.dumps` with the arguments that transformers lets through; nothing is escaped for HTML.
-fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
+fn tojson(state: &State<'_, '_>, value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent = options.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none()).map(|indent| {
         match i64::try_from(indent.clone()) {
             // More would only cost memory.
@@ -286,11 +324,16 @@ fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
             Err(_) => indent.as_str().unwrap_or_default().to_owned(),
         }
     });
+    let long = |text: &str| text.len() > MAX_SEPARATOR;
     let separators: Vec<String> = options.get::<Option<_>>("separators")?.unwrap_or_default();
     let (item, key) = match <[String; 2]>::try_from(separators) {
         Ok([item, key]) => (item, key),
         Err(_) => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
     };
+    if indent.as_deref().is_some_and(long) || long(&item) || long(&key) {
+        let what = format!("indent and separators have at most {MAX_SEPARATOR} bytes");
+        return Err(Error::new(ErrorKind::InvalidOperation, what));
+    }
     let ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
     let sorted = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     options.assert_all_used()?;
@@ -302,9 +345,32 @@ fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
     if sorted {
         json.sort_all_objects();
     }
+    let style = JsonStyle { item, key, indent, ascii };
+    // Paid for before it is made: every value may begin a line that is indented.
+    state.consume_fuel(json_bytes(&json, &style, 0) / 16)?;
     let mut out = String::new();
-    write_json(&mut out, &json, &JsonStyle { item, key, indent, ascii }, 0);
+    write_json(&mut out, &json, &style, 0);
     Ok(Value::from_safe_string(out))
+}
+
+/// At least the bytes that [`write_json`] writes.
+fn json_bytes(json: &Json, style: &JsonStyle, level: u64) -> u64 {
+    let indent = style.indent.as_ref().map_or(0, |indent| indent.len() as u64);
+    let line = 1 + style.item.len() as u64 + indent.saturating_mul(level + 1);
+    // An escaped byte is up to six long.
+    let text = |text: &str| 6 * text.len() as u64 + 2;
+    let inner: u64 = match json {
+        Json::Array(items) => items.iter().map(|item| line + json_bytes(item, style, level + 1)).sum(),
+        Json::Object(map) => map
+            .iter()
+            .map(|(name, item)| {
+                line + text(name) + style.key.len() as u64 + json_bytes(item, style, level + 1)
+            })
+            .sum(),
+        Json::String(value) => text(value),
+        Json::Null | Json::Bool(_) | Json::Number(_) => 32,
+    };
+    inner + line
 }
 
 fn write_json(out: &mut String, json: &Json, style: &JsonStyle, level: usize) {

@@ -6,10 +6,16 @@
 //! - Escapes in string literals are those of Python.
 //! - `'%s' % x` becomes `'%s'|format(x)`.
 //! - The line break after `{% raw %}` stays.
+//! - What `set`, `with`, `for`, `macro` and `call` give to names is checked behind the tag, see [`CHECK`].
 //!
 //! Comments, raw blocks and text outside of tags stay as they are. Tags that would nest too deeply for the
 //! stack are refused.
 
+/// The function that checks what tags give to names: a value can be made to hold itself, or itself many
+/// times, at the cost of a few instructions, and then no limit on instructions bounds its printing.
+pub(super) const CHECK: &str = "huozi_checked_value";
+/// The variable that takes what [`CHECK`] returns.
+const CHECKED: &str = "huozi_checked";
 /// Names and signs of one tag. The longest tags of real templates have some 50; the parser's stack grows with
 /// them.
 const MAX_TAG: usize = 1000;
@@ -89,7 +95,10 @@ fn code(text: &str, out: &mut String) -> Result<usize, String> {
         return Ok(verbatim(text, text.len(), out));
     };
     if weight(&text[2..2 + length]) > MAX_TAG {
-        return Err(format!("a tag has more than {MAX_TAG} names and signs: {:.40}...", &text[..length]));
+        return Err(format!(
+            "a tag has more than {MAX_TAG} names and signs: {:.40}...",
+            &text[2..2 + length]
+        ));
     }
     let (mut inner, end) = (&text[2..2 + length], &text[2 + length..4 + length]);
     out.push_str(&text[..2]);
@@ -106,9 +115,72 @@ fn code(text: &str, out: &mut String) -> Result<usize, String> {
             inner = &start[name.len()..];
         }
     }
+    let names = if block { bound_names(&text[2..2 + length]) } else { String::new() };
+    if names.is_empty() {
+        expression(inner, out);
+        out.push_str(end);
+        return Ok(length + 4);
+    }
+    // The sign for white space at the end of the tag belongs to the tag that follows it.
+    let signs = ['-', '+'];
+    let (inner, sign) = match inner.strip_suffix(signs) {
+        Some(before) => (before, &inner[before.len()..]),
+        None => (inner, ""),
+    };
     expression(inner, out);
-    out.push_str(end);
+    out.push_str(&format!("%}}{{% set {CHECKED} = {CHECK}(({names})) {sign}%}}"));
     Ok(length + 4)
+}
+
+/// The names that the tag with this inside gives values to, as an expression; empty for other tags.
+fn bound_names(tag: &str) -> String {
+    let inner = inner_of(tag);
+    let (name, rest) = inner.split_at(name_length(inner));
+    let in_brackets = |rest: &str| {
+        let from = rest.find('(')? + 1;
+        Some(rest[from..from + inside(&rest[from..], ")")?].to_owned())
+    };
+    let bindings = match name {
+        "set" | "with" => Some(rest.to_owned()),
+        "macro" => in_brackets(rest),
+        "call" if rest.trim_start().starts_with('(') => in_brackets(rest),
+        "for" => return loop_names(rest).trim().to_owned(),
+        _ => None,
+    };
+    let Some(bindings) = bindings else { return String::new() };
+    let mut names = Vec::new();
+    let mut rest = bindings.as_str();
+    while !rest.is_empty() {
+        let end = inside(rest, ",").unwrap_or(rest.len());
+        let one = &rest[..end];
+        let assigned = inside(one, "=");
+        match assigned {
+            Some(at) => names.push(one[..at].trim()),
+            None if name == "set" && inside(rest, "=").is_some() => names.push(one.trim()),
+            None if ["macro", "call"].contains(&name) => names.push(one.trim()),
+            None => {}
+        }
+        rest = rest.get(end + 1..).unwrap_or_default();
+        if name == "set" && assigned.is_some() {
+            break;
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names.join(", ")
+}
+
+/// What stands before `in` in a loop's tag.
+fn loop_names(tag: &str) -> &str {
+    let mut at = 0;
+    while let Some(n) = tag[at..].find("in") {
+        at += n;
+        let before = tag[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '_');
+        if before && name_length(&tag[at..]) == 2 {
+            return &tag[..at];
+        }
+        at += 2;
+    }
+    ""
 }
 
 /// How many names and signs a tag has outside of its literals.
@@ -291,7 +363,7 @@ mod tests {
     #[test]
     fn only_the_tag_is_rewritten() {
         for same in [
-            "generation {{ generation }} {% set generation = 1 %}",
+            "generation {{ generation }} {% if generation == 1 %}",
             "{# {% generation %} #}",
             "{% raw -%}{% generation %}{%- endraw -%}",
             "{{ '{% generation %}' }}",
@@ -312,12 +384,38 @@ mod tests {
     }
 
     #[test]
+    fn what_gets_a_name_is_checked() {
+        for (tag, names) in [
+            ("{% set x = 1 %}", "x"),
+            ("{%- set n.x = [n, a == b] -%}", "n.x"),
+            ("{% set a, b = c, d %}", "a, b"),
+            ("{%set(a,b)=c+%}", "(a,b)"),
+            ("{% with a = [1, 2], b = 'x, y = z' %}", "a, b"),
+            ("{% for k, v in x.items() %}", "k, v"),
+            ("{% for inner\nin[1, 2] recursive -%}", "inner"),
+            ("{% macro f(a, b=[1, 2]) %}", "a, b"),
+            ("{% call(user) f() %}", "user"),
+            ("{% set x %}", ""),
+            ("{% call f(a) %}", ""),
+            ("{% macro f() %}", ""),
+            ("{%- with -%}", ""),
+            ("{% if a == b %}", ""),
+        ] {
+            let written = for_minijinja(tag).unwrap();
+            let check = written.split_once("checked_value((").map_or("", |(_, rest)| rest);
+            assert_eq!(check.split_once(")) ").map_or("", |(names, _)| names), names, "{written}");
+            assert_eq!(written.contains("%}{% set huozi_checked"), !names.is_empty(), "{written}");
+            assert_eq!(written.ends_with("-%}"), tag.ends_with("-%}"), "{written}");
+        }
+    }
+
+    #[test]
     fn a_remainder_of_a_string_is_a_format() {
         for (source, want) in [
             ("{{ '%s' % x }}", "{{ '%s'|format(x) }}"),
             ("{{ '%s' % x.y[0]('a') + '' }}", "{{ '%s'|format(x.y[0]('a')) + '' }}"),
             ("{{'%s%%'%('\\n', 2)~a}}", "{{'%s%%'|format('\n', 2)~a}}"),
-            ("{% set a = '%d' %(1)%}", "{% set a = '%d'|format(1)%}"),
+            ("{% if '%d' %(1)%}", "{% if '%d'|format(1)%}"),
             ("{{ '%s' % (a)[0] }}", "{{ '%s'|format((a)[0]) }}"),
             ("{% if a == 'x' %}{{ 7 % 3 }}{% endif %}", "{% if a == 'x' %}{{ 7 % 3 }}{% endif %}"),
             ("{% if a == 'x' -%}", "{% if a == 'x' -%}"),

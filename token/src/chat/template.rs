@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::DateTime;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error as JinjaError, ErrorKind, Value, context};
+use minijinja::{Environment, Error as JinjaError, ErrorKind, State, Value, context};
 
 use super::date::strftime;
 use super::error::ChatError;
@@ -37,6 +37,8 @@ const FUEL: u64 = 1_000_000;
 /// The same for each byte of the messages: a template may well copy and scan them, some dozens of
 /// times each.
 const FUEL_PER_BYTE: u64 = 2;
+/// Values that one value of a template may hold, with 16 more for each message.
+const MAX_VALUES: usize = 200_000;
 /// Stack of the thread that renders; only what is used takes memory. An instruction that nests a value costs
 /// about 8 units of fuel in all, printing it up to 800 bytes of stack.
 const STACK_BYTES: usize = 128 << 20;
@@ -274,6 +276,10 @@ impl Template {
         env.add_function("strftime_now", move |format: &str| {
             strftime(format, date).map_err(|what| JinjaError::new(ErrorKind::InvalidOperation, what))
         });
+        let most = MAX_VALUES + 16 * messages.len();
+        env.add_function(syntax::CHECK, move |state: &State<'_, '_>, value: &Value| {
+            python::check_size(state, value, most)
+        });
         let messages: Vec<Value> = messages
             .iter()
             .zip(contents)
@@ -305,7 +311,8 @@ impl Template {
         if error.kind() != ErrorKind::UndefinedError {
             return described;
         }
-        let given = ["messages", "add_generation_prompt", "tools", "documents", "raise_exception"];
+        let given =
+            ["messages", "add_generation_prompt", "tools", "documents", "raise_exception", syntax::CHECK];
         let mut unknown: Vec<String> = template
             .undeclared_variables(false)
             .into_iter()
