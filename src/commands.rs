@@ -70,6 +70,8 @@ pub struct ChatCommandRow {
     pub argument: [&'static str; 2],
     /// What it does.
     pub help: [&'static str; 2],
+    /// What it does in `huozi-tui`, which saves by itself, where that is something else.
+    pub in_tui: Option<[&'static str; 2]>,
     /// `huozi chat` does not do it: what to do there instead.
     pub not_in_chat: Option<&'static str>,
 }
@@ -81,13 +83,24 @@ const fn row(
     argument: [&'static str; 2],
     help: [&'static str; 2],
 ) -> ChatCommandRow {
-    ChatCommandRow { command, name, aliases, argument, help, not_in_chat: None }
+    ChatCommandRow { command, name, aliases, argument, help, in_tui: None, not_in_chat: None }
 }
 
 impl ChatCommandRow {
     const fn only_in_tui(mut self, instead: &'static str) -> Self {
         self.not_in_chat = Some(instead);
         self
+    }
+
+    const fn in_tui(mut self, help: [&'static str; 2]) -> Self {
+        self.in_tui = Some(help);
+        self
+    }
+
+    /// What it does in `huozi-tui`.
+    pub fn help_in_tui(&self, lang: Lang) -> &'static str {
+        let [en, zh] = self.in_tui.unwrap_or(self.help);
+        lang.of(en, zh)
     }
 
     /// All names, the first is the one that the help shows.
@@ -171,14 +184,19 @@ pub static CHAT_COMMANDS: [ChatCommandRow; 23] = [
         &[],
         NAME,
         ["save this conversation, with this title", "保存此对话，并以此为标题"],
-    ),
+    )
+    .in_tui([
+        "give this conversation a title; alone: say where it is saved",
+        "修改标题；不带名称则显示保存在哪里",
+    ]),
     row(
         ChatCommandName::SaveOver,
         "save!",
         &[],
         ["NAME", "名称"],
         ["the same; replaces another conversation", "同上；覆盖同名的对话"],
-    ),
+    )
+    .in_tui(["as /save: another conversation with this title stays", "同 /save；同标题的其他对话不变"]),
     row(
         ChatCommandName::Load,
         "load",

@@ -89,7 +89,7 @@ fn downloads(dir: &Path) -> Vec<Case> {
         case(
             folder(dir, "lfs-safetensors", &[("model.safetensors", lfs(14_138_192_896).as_bytes())]),
             &["model.safetensors: ", pointer, "14138192896 bytes"],
-            "14138192896 字节",
+            "14138192896 字节，约 14.1 GB",
         ),
         case(
             folder(
@@ -482,6 +482,28 @@ fn a_model_of_the_cache_is_found_by_every_variable_and_by_its_folder() {
     fs::remove_file(root.join("models--org--tiny/refs/main")).unwrap();
     let run = cached(home.path(), &[("HF_HUB_CACHE", &root)], &ask);
     run.fails(4, "2 snapshots of org/tiny and no refs/main; give the path of one");
+}
+
+#[cfg(feature = "tui")]
+#[test]
+fn snapshots_that_cannot_be_chosen_are_told_in_chinese() {
+    use huozi::session::open;
+    use huozi::tui::failure::Failure;
+    use huozi::tui::look::Lang;
+    use huozi::tui::words::words;
+
+    let home = tempfile::tempdir().unwrap();
+    let model = cache(home.path(), &["aaaa", "bbbb"], &[]);
+    let said = || (words(Lang::Zh).failure)(&Failure::from(open::look(&model).expect_err("no snapshot")));
+    fs::write(model.join("refs/main"), "cccc").unwrap();
+    let missing = said();
+    assert!(missing.contains("没有") && missing.contains("refs/main 所指的快照"), "{missing}");
+    fs::remove_file(model.join("refs/main")).unwrap();
+    let several = said();
+    assert!(
+        several.contains("2 个快照") && several.contains("bbbb") && !several.contains("下载"),
+        "{several}"
+    );
 }
 
 #[test]

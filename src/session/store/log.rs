@@ -254,6 +254,11 @@ impl Log {
             .collect()
     }
 
+    /// Whether an answer has text, in this branch or another.
+    pub(super) fn has_answers(&self) -> bool {
+        self.said.values().any(|said| said.role == Speaker::Assistant && !said.text.is_empty())
+    }
+
     /// Every text on the way to the head.
     pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
         let mut at = self.head;

@@ -18,7 +18,7 @@ pub(super) fn of_diagnosis(kind: &FileKind) -> String {
 fn said(kind: &FileKind) -> (String, String) {
     match kind {
         FileKind::Pointer { system, bytes } => {
-            let long = bytes.map_or(String::new(), |bytes| format!("（{bytes} 字节）"));
+            let long = bytes.map_or(String::new(), |bytes| format!("（{}）", size(bytes)));
             let remedy = match *system {
                 "Git LFS" => "请在其文件夹中运行 git lfs pull，或重新下载",
                 "git-annex" => "请在其文件夹中运行 git annex get .，或重新下载",
@@ -42,14 +42,14 @@ fn said(kind: &FileKind) -> (String, String) {
         }
         FileKind::Empty => ("是空文件".into(), AGAIN.into()),
         FileKind::Zeros { bytes } => {
-            (format!("{bytes} 字节全为零：下载时预留了空间，但没有完成"), AGAIN.into())
+            (format!("{}，全为零：下载时预留了空间，但没有完成", size(*bytes)), AGAIN.into())
         }
         FileKind::Truncated { missing } => {
-            let what = missing.map_or("末尾".to_owned(), |missing| format!("末尾 {missing} 字节"));
+            let what = missing.map_or("末尾".to_owned(), |missing| format!("末尾 {}", size(missing)));
             (format!("文件不完整，缺少{what}"), AGAIN.into())
         }
         FileKind::Unfinished { by } => (format!("下载没有完成（{by}）"), "请等下载完成，或重新下载".into()),
-        FileKind::Piece { join } => ("是为上传而切开的文件中的一块".into(), format!("请先合并：{join}")),
+        FileKind::Piece { join } => ("是分卷上传的文件的一部分".into(), format!("请先合并：{join}")),
         FileKind::UnfinishedConversion => {
             ("是 huozi-convert 尚未完成的输出".into(), "重新运行原来的命令即可续传".into())
         }
@@ -162,7 +162,7 @@ fn said(kind: &FileKind) -> (String, String) {
                 Some(name) => format!("请改名为 {name}"),
                 None => "请按 transformers 的方式命名，例如 model-00001-of-00002.safetensors".into(),
             };
-            (format!("没有检查点应有名称的权重，但有 {}", some(files)), remedy)
+            (format!("没有标准命名的权重文件，只有 {}", some(files)), remedy)
         }
         FileKind::GgufFiles { files } => (
             format!("是含 {} 个 GGUF 文件的文件夹", files.len()),
@@ -182,6 +182,15 @@ fn said(kind: &FileKind) -> (String, String) {
             let remedy = "检查点应有 config.json、tokenizer.json，以及 model.safetensors 或 pytorch_model.bin（可分片）";
             (what, remedy.into())
         }
+    }
+}
+
+/// A number of bytes: exact, and rounded where there are many, as the English texts have it.
+fn size(bytes: u64) -> String {
+    const UNITS: [(f64, &str); 3] = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    match UNITS.iter().find(|(unit, _)| bytes as f64 >= 10.0 * unit) {
+        Some((unit, name)) => format!("{bytes} 字节，约 {:.1} {name}", bytes as f64 / unit),
+        None => format!("{bytes} 字节"),
     }
 }
 
