@@ -224,7 +224,9 @@ fn of_bench(error: &bench::Error) -> Option<u8> {
 
 fn of_synth(error: &synth::Error) -> Option<u8> {
     match error {
-        synth::Error::Vocabulary { .. } | synth::Error::Exists { .. } => Some(USAGE),
+        synth::Error::Vocabulary { .. } | synth::Error::Exists { .. } | synth::Error::Leftover { .. } => {
+            Some(USAGE)
+        }
         synth::Error::Output(error) => code_of_cause(error),
         synth::Error::Memory { .. } => Some(NO_ROOM),
         synth::Error::Interrupted => Some(INTERRUPTED),

@@ -305,7 +305,7 @@ pub(super) fn parse(file: &str, bytes: &[u8], file_bytes: u64) -> Result<Header,
     let alignment = alignment(&Meta::new(file, bytes, &table))?;
 
     cursor.place = Place::Header;
-    // Once more, now that the metadata is out of the way and before anything is allocated.
+    // Once more, with the bytes that are left behind the metadata, before anything is allocated.
     let most = max_count(limits::MAX_TENSORS, cursor.remaining(), limits::MIN_TENSOR_BYTES);
     if n_tensors as u64 > most {
         let expected = format!("at most {most} tensors ({} bytes are left for them)", cursor.remaining());
