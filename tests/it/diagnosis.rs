@@ -155,9 +155,17 @@ fn downloads(dir: &Path) -> Vec<Case> {
             &["pytorch_model.bin: the file is cut short"],
             "文件不完整",
         ),
-        case(file(dir, "m.gguf.crdownload", b"GGUF\x03\0\0\0"), &["an unfinished download"], "下载没有完成"),
+        case(
+            file(dir, "m.gguf.crdownload", b"GGUF\x03\0\0\0"),
+            &["an unfinished download"],
+            "文件名以 .crdownload 结尾",
+        ),
         case(file(dir, "m.baiduyun.p.downloading", b"GGUF"), &["an unfinished download"], "下载没有完成"),
-        case(beside, &["an unfinished download (beside.gguf.aria2 lies beside it)"], "aria2"),
+        case(
+            beside,
+            &["an unfinished download (beside.gguf.aria2 lies beside it)"],
+            "旁边有 beside.gguf.aria2",
+        ),
         case(
             file(dir, "b.gguf.part1of2", b"GGUF\x03\0\0\0"),
             &["a piece of a file", "b.gguf.part?of* > "],
@@ -206,7 +214,7 @@ fn formats(dir: &Path) -> Vec<Case> {
             &["weights for TensorFlow only", "from_tf=True"],
             "TensorFlow",
         ),
-        case(file(dir, "llama.exe", b"\x7fELF\x02"), &["a program"], "不是模型文件"),
+        case(file(dir, "llama.exe", b"\x7fELF\x02"), &["a program"], "是可执行程序"),
         case(file(dir, "notes.txt", "随便写的。".as_bytes()), &["not a GGUF file: it begins with"], "开头是"),
     ]
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::diagnosis::{FileKind, SpecialFile};
+use super::diagnosis::{FileKind, ForeignFormat, SpecialFile, UnfinishedSign};
 use super::start::{Content, START_BYTES, content, unpacked};
 use super::tensors;
 use super::text::{shown, word};
@@ -133,14 +133,14 @@ fn unfinished(path: &Path) -> Option<FileKind> {
         return Some(FileKind::Piece { join });
     }
     if is_unfinished(&name) {
-        return Some(FileKind::Unfinished { by: format!("its name ends with .{}", extension(path)) });
+        return Some(FileKind::Unfinished { by: UnfinishedSign::Ending(extension(path)) });
     }
     // Only those that lie beside a file which has its final name already.
     let beside = ["aria2", "xltd.cfg", "td.cfg", "st"].into_iter().find(|end| {
         let neighbour = path.with_file_name(format!("{name}.{end}"));
         neighbour.symlink_metadata().is_ok_and(|meta| meta.is_file())
     })?;
-    Some(FileKind::Unfinished { by: format!("{}.{beside} lies beside it", shown(&name)) })
+    Some(FileKind::Unfinished { by: UnfinishedSign::Beside(format!("{}.{beside}", shown(&name))) })
 }
 
 /// The command that joins the pieces of a file, of which `name` is one: `X.part1of2`, `X-split-a`, `X.001`.
@@ -236,7 +236,7 @@ fn zip(path: &Path, file: &File, len: u64) -> io::Result<Verdict> {
     } else if has(b"/data.pkl") {
         Ok(Usable::Weights)
     } else if has(b".npy") {
-        Err(FileKind::OtherFormat { what: "an archive of NumPy arrays (.npz)" })
+        Err(FileKind::OtherFormat { what: ForeignFormat::NumpyArchive })
     } else {
         Err(unpacked(path, "zip", "unzip"))
     })
@@ -285,7 +285,7 @@ mod tests {
             for bytes in [&whole[..whole.len() - 1], &reserved] {
                 fs::write(at(name), bytes).unwrap();
                 let verdict = inspect(&at(name));
-                let unfinished = Err(FileKind::Unfinished { by: String::new() });
+                let unfinished = Err(FileKind::Unfinished { by: UnfinishedSign::Ending(String::new()) });
                 let kind = |verdict: &Verdict| verdict.as_ref().err().map(std::mem::discriminant);
                 let piece = Err(FileKind::Piece { join: String::new() });
                 let found = kind(&verdict.unwrap());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::diagnosis::{Diagnosis, FileKind, TrainingFormat};
+use super::diagnosis::{Diagnosis, FileKind, ForeignFormat, QuantMethod, TrainingFormat, UnfinishedSign};
 use super::file::{Usable, inspect, is_unfinished, unfinished_in};
 use super::hub;
 use super::text::shown;
@@ -144,7 +144,7 @@ fn wrong_file(listing: &Listing, weights: &[&str]) -> Option<Diagnosis> {
                 return Some(Diagnosis::new(&listing.dir, kind));
             }
             Err(FileKind::Quantised { method }) => {
-                let method = quantised(listing).unwrap_or(method);
+                let method = quantised(listing).map_or(method, QuantMethod::Named);
                 return Some(Diagnosis::new(&listing.dir, FileKind::Quantised { method }));
             }
             Err(kind) if is_adapter(name) => match kind {
@@ -154,8 +154,8 @@ fn wrong_file(listing: &Listing, weights: &[&str]) -> Option<Diagnosis> {
             // An empty template is a template.
             Err(FileKind::Empty) if name.ends_with(".jinja") => continue,
             Err(kind) => kind,
-            Ok(Usable::Gguf) if !is_text => FileKind::OtherFormat { what: "a GGUF file under another name" },
-            Ok(Usable::Json) if !is_text => FileKind::OtherFormat { what: "JSON under the name of weights" },
+            Ok(Usable::Gguf) if !is_text => FileKind::OtherFormat { what: ForeignFormat::GgufUnderOtherName },
+            Ok(Usable::Json) if !is_text => FileKind::OtherFormat { what: ForeignFormat::JsonAsWeights },
             Ok(_) => continue,
         };
         return Some(Diagnosis::new(&path, kind));
@@ -193,9 +193,11 @@ fn other_model(listing: &Listing) -> Option<FileKind> {
 fn without_weights(listing: &Listing) -> Diagnosis {
     let known = adapter(listing)
         .or_else(|| training(listing).map(FileKind::Training))
-        .or_else(|| quantised(listing).map(|method| FileKind::Quantised { method }))
+        .or_else(|| quantised(listing).map(|name| FileKind::Quantised { method: QuantMethod::Named(name) }))
         .or_else(|| other_model(listing))
-        .or_else(|| unfinished_in(&listing.dir).map(|by| FileKind::Unfinished { by }))
+        .or_else(|| {
+            unfinished_in(&listing.dir).map(|name| FileKind::Unfinished { by: UnfinishedSign::Inside(name) })
+        })
         .or_else(|| Some(FileKind::GgufFiles { files: ggufs_in(listing) }).filter(|_| has_gguf(listing)))
         .or_else(|| other_framework(listing))
         .or_else(|| below(listing));

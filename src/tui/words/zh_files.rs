@@ -1,6 +1,8 @@
 //! Chinese: what a file or folder is that is no model for this program, and what to do.
 
-use crate::session::catalog::{FileKind, SpecialFile, TrainingFormat};
+use crate::session::catalog::{
+    FileKind, ForeignFormat, QuantMethod, SpecialFile, TrainingFormat, UnfinishedSign,
+};
 use std::path::PathBuf;
 
 const AGAIN: &str = "请重新下载";
@@ -48,7 +50,14 @@ fn said(kind: &FileKind) -> (String, String) {
             let what = missing.map_or("末尾".to_owned(), |missing| format!("末尾 {}", size(missing)));
             (format!("文件不完整，缺少{what}"), AGAIN.into())
         }
-        FileKind::Unfinished { by } => (format!("下载没有完成（{by}）"), "请等下载完成，或重新下载".into()),
+        FileKind::Unfinished { by } => {
+            let by = match by {
+                UnfinishedSign::Ending(end) => format!("文件名以 .{end} 结尾"),
+                UnfinishedSign::Beside(name) => format!("旁边有 {name}"),
+                UnfinishedSign::Inside(name) => format!("文件夹中有 {name}"),
+            };
+            (format!("下载没有完成（{by}）"), "请等下载完成，或重新下载".into())
+        }
         FileKind::Piece { join } => ("是分卷上传的文件的一部分".into(), format!("请先合并：{join}")),
         FileKind::UnfinishedConversion => {
             ("是 huozi-convert 尚未完成的输出".into(), "重新运行原来的命令即可续传".into())
@@ -98,7 +107,7 @@ fn said(kind: &FileKind) -> (String, String) {
             "是大端字节序的 GGUF 文件".into(),
             "可用 gguf-convert-endian（pip install gguf）转换为小端".into(),
         ),
-        FileKind::OtherFormat { what } => (format!("不是模型文件（{what}）"), NEEDED.into()),
+        FileKind::OtherFormat { what } => (foreign(*what).into(), NEEDED.into()),
         FileKind::Unknown { start } => (format!("不是 GGUF 模型文件：开头是 \"{start}\""), NEEDED.into()),
         FileKind::Checkpoint { convert } => {
             ("是检查点，不是 GGUF 文件".into(), format!("请先转换：{convert}"))
@@ -146,7 +155,7 @@ fn said(kind: &FileKind) -> (String, String) {
             (format!("是 {name} 的训练检查点，权重分散在多个进程的文件中"), format!("{remedy}，再转换"))
         }
         FileKind::Quantised { method } => (
-            format!("权重已由 {method} 量化，无法再转换"),
+            format!("权重已由 {} 量化，无法再转换", quantiser(method)),
             "请转换原始检查点（F32、F16 或 BF16）：huozi-convert 会自行量化，例如 -t q4_k_m".into(),
         ),
         FileKind::OtherModel { model } => (
@@ -182,6 +191,32 @@ fn said(kind: &FileKind) -> (String, String) {
             let remedy = "检查点应有 config.json、tokenizer.json，以及 model.safetensors 或 pytorch_model.bin（可分片）";
             (what, remedy.into())
         }
+    }
+}
+
+/// What a file of another purpose is.
+fn foreign(format: ForeignFormat) -> &'static str {
+    match format {
+        ForeignFormat::LlamaSession => "是 llama.cpp 保存的会话，不是模型",
+        ForeignFormat::NumpyArchive => "是 NumPy 数组的归档（.npz），不是模型",
+        ForeignFormat::NumpyArray => "是 NumPy 数组，不是模型",
+        ForeignFormat::ProgramOrLlamafile => "是可执行程序（llamafile 中的模型是其 zip 成员），不是模型文件",
+        ForeignFormat::Program => "是可执行程序，不是模型文件",
+        ForeignFormat::Pdf => "是 PDF 文档，不是模型",
+        ForeignFormat::Picture => "是图片，不是模型",
+        ForeignFormat::Database => "是数据库，不是模型",
+        ForeignFormat::Sentencepiece => "是 sentencepiece 分词器，BLOOM 不使用",
+        ForeignFormat::GgufUnderOtherName => "是 GGUF 文件，但名称不是 .gguf",
+        ForeignFormat::JsonAsWeights => "名称是权重文件，内容却是 JSON",
+        ForeignFormat::Json => "是 JSON 文本，不是模型",
+    }
+}
+
+fn quantiser(method: &QuantMethod) -> &str {
+    match method {
+        QuantMethod::Named(name) => name,
+        QuantMethod::GptqOrAwq => "GPTQ 或 AWQ",
+        QuantMethod::Fp8OrInt8 => "FP8 或 INT8",
     }
 }
 
