@@ -115,6 +115,10 @@ fn everything_that_would_change_ids_is_refused_by_name() {
         ("byte_fallback", |t| t["model"]["byte_fallback"] = json!(true)),
         ("<|endofutterance|>\" has lstrip", |t| t["added_tokens"][5]["lstrip"] = json!(true)),
         ("<|endofutterance|>\" has rstrip", |t| t["added_tokens"][5]["rstrip"] = json!(true)),
+        ("xxx…\" has 4097 bytes", |t| {
+            let extra = json!({"id": 1010, "content": "x".repeat(4097), "special": true});
+            t["added_tokens"].as_array_mut().unwrap().push(extra);
+        }),
         ("has single_word", |t| {
             let extra = json!({"id": 1010, "content": "x y", "special": false, "single_word": true});
             t["added_tokens"].as_array_mut().unwrap().push(extra);
