@@ -464,3 +464,12 @@ fn what_is_opened_can_be_stopped_and_says_so() {
         }
     }
 }
+
+#[test]
+fn a_screen_without_rows_or_columns_shows_nothing() {
+    let mut world = World::chat((80, 24), Lang::En, conversation());
+    for size in [(80, 0), (0, 24), (0, 0), (1, 1), (19, 5)] {
+        world.resize(size);
+        assert_eq!(world.frame().1, None, "{size:?}");
+    }
+}

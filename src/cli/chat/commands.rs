@@ -2,6 +2,7 @@
 
 use super::settings_command::set;
 use crate::cli::exit::Usage;
+use crate::cli::printer::visible;
 use crate::cli::settings::show_notes;
 use crate::cli::show::stats_line;
 use crate::commands::{CHAT_COMMANDS, ChatCommandName};
@@ -242,6 +243,18 @@ fn keep_unsaved(session: &Session, model: &Loaded, state: &ChatState) -> Result<
     };
     write(session, model, &kept, None)?;
     Ok(format!("{said} {kept}\n"))
+}
+
+/// At the end of a chat: a conversation that was saved or loaded goes on in its file; says so.
+pub(super) fn keep_named(session: &Session, model: &Loaded, state: &mut ChatState) {
+    if state.name.is_none() {
+        return;
+    }
+    match keep_unsaved(session, model, state) {
+        Ok(said) => eprint!("{}", visible(&said)),
+        Err(error) => eprintln!("huozi: not saved: {}", visible(&crate::cli::exit::line(&error))),
+    }
+    state.unsaved = false;
 }
 
 fn load(session: &mut Session, model: &Loaded, typed: &str, state: &mut ChatState) -> Result<String> {
