@@ -131,8 +131,11 @@ pub enum Error {
         looked: Vec<PathBuf>,
     },
     /// The model is in the cache, but not the snapshot that `refs/main` names.
-    #[error("the cache's snapshot of {model} that refs/main names is missing; searched: {}, {}", main.display(),
-            dir.display())]
+    #[error(
+        "the cache's snapshot of {model} that refs/main names is missing; searched: {}, {}",
+        main.display(),
+        dir.display()
+    )]
     NoSuchSnapshot {
         /// The name of the model.
         model: String,
