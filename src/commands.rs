@@ -70,6 +70,8 @@ pub struct ChatCommandRow {
     pub argument: [&'static str; 2],
     /// What it does.
     pub help: [&'static str; 2],
+    /// What it does in `huozi-tui`, which saves by itself, where that is something else.
+    pub in_tui: Option<[&'static str; 2]>,
     /// `huozi chat` does not do it: what to do there instead.
     pub not_in_chat: Option<&'static str>,
 }
@@ -81,13 +83,24 @@ const fn row(
     argument: [&'static str; 2],
     help: [&'static str; 2],
 ) -> ChatCommandRow {
-    ChatCommandRow { command, name, aliases, argument, help, not_in_chat: None }
+    ChatCommandRow { command, name, aliases, argument, help, in_tui: None, not_in_chat: None }
 }
 
 impl ChatCommandRow {
     const fn only_in_tui(mut self, instead: &'static str) -> Self {
         self.not_in_chat = Some(instead);
         self
+    }
+
+    const fn in_tui(mut self, help: [&'static str; 2]) -> Self {
+        self.in_tui = Some(help);
+        self
+    }
+
+    /// What it does in `huozi-tui`.
+    pub fn help_in_tui(&self, lang: Lang) -> &'static str {
+        let [en, zh] = self.in_tui.unwrap_or(self.help);
+        lang.of(en, zh)
     }
 
     /// All names, the first is the one that the help shows.
@@ -171,14 +184,19 @@ pub static CHAT_COMMANDS: [ChatCommandRow; 23] = [
         &[],
         NAME,
         ["save this conversation, with this title", "保存此对话，并以此为标题"],
-    ),
+    )
+    .in_tui([
+        "give this conversation a title; alone: say where it is saved",
+        "修改标题；不带名称则显示保存在哪里",
+    ]),
     row(
         ChatCommandName::SaveOver,
         "save!",
         &[],
         ["NAME", "名称"],
         ["the same; replaces another conversation", "同上；覆盖同名的对话"],
-    ),
+    )
+    .in_tui(["as /save: another conversation with this title stays", "同 /save；同标题的其他对话不变"]),
     row(
         ChatCommandName::Load,
         "load",
@@ -252,35 +270,45 @@ pub enum TypedText<'a> {
 }
 
 impl<'a> TypedText<'a> {
-    /// Reads `text`: a command is one line that begins with a slash and letters, so a path or a date is a
-    /// message; `//` stands for a slash at the beginning of a message.
+    /// Reads `text`: a command is one line that begins with a slash and a letter, so a path or a date is a
+    /// message; `//` stands for a slash at the beginning of a message. A full-width slash is one, too.
     pub fn read(text: &'a str) -> Self {
         match named(text) {
             Some((name, rest)) => match ChatCommandName::find(name) {
                 Some(command) => Self::Command(command, rest),
                 None => Self::Unknown(name),
             },
-            None if text.starts_with("//") => Self::Message(&text[1..]),
-            None => Self::Message(text),
+            None => Self::Message(escaped(text).unwrap_or(text)),
         }
     }
 }
 
-/// The name of the command that `text` is, and what follows it; `None` for a message.
+/// The slashes that a command begins with: the second is that of Chinese input methods.
+const SLASHES: [char; 2] = ['/', '／'];
+
+/// What follows the first of two slashes at the beginning.
+fn escaped(text: &str) -> Option<&str> {
+    text.strip_prefix(SLASHES).filter(|rest| rest.starts_with(SLASHES))
+}
+
+/// The name of the command that `text` is, or is meant to be, and what follows it; `None` for a message.
 fn named(text: &str) -> Option<(&str, &str)> {
-    let rest = text.trim().strip_prefix('/')?;
+    let rest = text.trim().strip_prefix(SLASHES)?;
     if rest.contains('\n') {
         return None;
     }
     let (name, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-    let letters = name.strip_suffix('!').unwrap_or(name);
-    let is_name = !letters.is_empty() && letters.chars().all(|c| c.is_ascii_alphabetic());
-    (is_name || name == "?").then_some((name, rest.trim()))
+    let letters = name.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(name.len());
+    // `/sette0.9` is a slip, `/usr/bin` a path, and so may be `/etc，` in a Chinese sentence.
+    let plain = name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+    let is_name = letters > 0 && (plain || ChatCommandName::find(&name[..letters]).is_some());
+    let is_path = name.contains('/');
+    ((is_name && !is_path) || name == "?").then_some((name, rest.trim()))
 }
 
 /// What is typed to send `message`: one that looks like a command gets another slash.
 pub fn typed_as(message: &str) -> Cow<'_, str> {
-    match message.starts_with("//") || named(message).is_some() {
+    match escaped(message).is_some() || named(message).is_some() {
         true => Cow::Owned(format!("/{}", message.trim_start())),
         false => Cow::Borrowed(message),
     }
@@ -320,7 +348,15 @@ mod tests {
             assert_eq!(TypedText::read(text), TypedText::Message(text), "{text}");
         }
         assert_eq!(TypedText::read("//help"), TypedText::Message("/help"));
-        for sent in ["/help", "//help", "///", "/set a b", "a", "/usr/bin", "/", "a\n/help", "", "/save! a"] {
+        assert_eq!(TypedText::read("／help"), TypedText::Command(Help, ""));
+        for (slip, name) in [("/sette0.9", "sette0.9"), ("/set温度 1", "set温度"), ("／halp", "halp")] {
+            assert_eq!(TypedText::read(slip), TypedText::Unknown(name));
+        }
+        assert_eq!(TypedText::read("/tmp，是什么"), TypedText::Message("/tmp，是什么"));
+        for sent in [
+            "/help", "//help", "///", "/set a b", "a", "/usr/bin", "/", "a\n/help", "", "/save! a", "／help",
+            "／／x", "/／", "/a1",
+        ] {
             let typed = typed_as(sent);
             assert_eq!(TypedText::read(&typed), TypedText::Message(sent), "{typed}");
         }

@@ -164,7 +164,7 @@ fn several_pasted_lines_are_one_message() {
 /// Drops the line, and ends.
 fn quit_with_text(mut t: Terminal) {
     t.send("\u{3}");
-    t.wait("a hint", |screen| screen.contains("Ctrl+C once more") && at_prompt(screen));
+    t.wait("a hint", |screen| screen.contains("dropped; Ctrl+C twice") && at_prompt(screen));
     quit(t);
 }
 
@@ -360,11 +360,25 @@ fn ctrl_z_stops_it_where_a_shell_continues_it() {
 }
 
 #[test]
-fn a_panic_gives_the_terminal_back() {
+fn a_dropped_line_does_not_quit_and_a_saved_conversation_is_kept_at_the_end() {
     let home = tempfile::tempdir().unwrap();
-    let mut t = chat_with(home.path(), SIZE, &SHORT, &[("HUOZI_CHAT_PANIC", "1")]);
-    t.send("a\r");
-    assert_eq!(t.ended().code(), Some(101));
-    is_given_back(&t);
-    assert!(t.contents().contains("HUOZI_CHAT_PANIC"), "{}", t.contents());
+    // A history that cannot be one.
+    let kept = history(home.path());
+    fs::create_dir_all(kept.parent().unwrap()).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &kept, rustix::fs::Mode::RWXU).unwrap();
+    let mut t = chat(home.path(), SIZE, &SHORT);
+    assert!(t.contents().contains("history of typed lines is not kept"), "{}", t.contents());
+    for (n, text) in ["你好", "再见", "你"].into_iter().enumerate() {
+        t.send(text);
+        t.wait("the text", |screen| screen.trim_end().ends_with(text));
+        t.send("\u{3}");
+        t.wait("a hint", |screen| screen.matches("dropped; Ctrl+C twice").count() > n && at_prompt(screen));
+    }
+    say(&mut t, "一");
+    save(&mut t, "a");
+    say(&mut t, "二");
+    t.send("\u{4}");
+    assert_eq!(t.ended().code(), Some(0));
+    assert!(t.contents().trim_end().ends_with("\nsaved as a"), "{}", t.contents());
+    assert_eq!(questions(home.path(), "a"), ["一", "二"]);
 }

@@ -132,7 +132,7 @@ fn main() -> ExitCode {
     let options = Options {
         source: Source::Path(args.source),
         outputs: args.types.into_iter().zip(paths).collect(),
-        threads: args.threads.map(usable_threads),
+        threads: args.threads.map(usize::from),
         // These names are made up for a dry run: files of these names do not matter.
         force: args.force || unnamed,
         name: args.name,
@@ -185,19 +185,6 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
-}
-
-/// The threads that run where so many were asked for: at most one for each processor, which is said.
-fn usable_threads(wanted: u16) -> usize {
-    let (wanted, processors) =
-        (usize::from(wanted), std::thread::available_parallelism().map_or(1, usize::from));
-    if wanted > processors {
-        print::say(format_args!(
-            "note: {wanted} threads were asked for, {processors} run: one for each processor that can be \
-             used; more would be slower"
-        ));
-    }
-    wanted.min(processors)
 }
 
 /// Distinct names for the files of a dry run.

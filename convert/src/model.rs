@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::imatrix::Imatrix;
 use crate::meta::{self, MetadataOverrides};
-use crate::names::{self, HfName, Spelling, Target, TensorRole};
+use crate::names::{self, HfName, Spelling, Target, TensorRole, Trunk};
 use crate::options::{Options, Source};
 use crate::plan::{self, Preset, PresetOptions};
 use crate::reference::Page;
@@ -145,14 +145,14 @@ impl SourceModel {
 
     /// Checks that the file will run, and adds the end tokens whose place the template decides.
     fn check_usable(&mut self, mut chat: ChatSetup, page: &Page, source: &str) -> Result<(), Error> {
-        let (tokenizer, format) = usable::open(&self.meta, source)?;
+        let (tokenizer, format, refusals) = usable::open(&self.meta, source)?;
         usable::compare(page, &tokenizer, source)?;
         let written = usable::end_written(&format, &tokenizer, &chat.ends);
         let spelled = |id: u32| String::from_utf8_lossy(tokenizer.vocab().bytes(id)).into_owned();
         let rest = chat.place_ends(written, spelled);
         meta::add_ends(&mut self.meta, chat.eot, rest);
         self.notes.extend(chat.notes);
-        for refusal in format.try_out(&tokenizer).unwrap_or_default() {
+        for refusal in refusals {
             self.notes.push(format!("a conversation with {} fails: {}", refusal.kind, refusal.error));
         }
         let warnings = tokenizer.vocab().warnings().iter();
@@ -287,7 +287,9 @@ fn is_zero_bias(checkpoint: &Checkpoint, at: usize) -> Result<bool, Error> {
 /// BLOOM needs one of them, or it may have changed the output.
 fn index_note(checkpoint: &Checkpoint, options: &Options) -> Result<Option<String>, Error> {
     let absent = checkpoint.absent();
-    let needed = |name: &str| match names::gguf_name(name) {
+    let present = checkpoint.tensors().iter().map(|t| t.name.as_str());
+    let trunk = Trunk::of(present.chain(absent.iter().map(|t| t.name.as_str())));
+    let needed = |name: &str| match names::gguf_name(name, &trunk) {
         // Tied to the embedding; where it is not, `resolve_output` misses it.
         HfName::Tensor(target) => target != "output.weight",
         HfName::Harmless => false,

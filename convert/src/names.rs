@@ -109,8 +109,8 @@ const WITHIN: [&str; 4] =
 /// A Hugging Face name without what wraps the model.
 struct Unwrapped {
     name: String,
-    /// Whether it stood inside the module `transformer`.
-    in_trunk: bool,
+    /// What wraps the model: `base_model.transformer.`, with the last dot; empty for nothing.
+    around: String,
 }
 
 impl Unwrapped {
@@ -119,8 +119,8 @@ impl Unwrapped {
         // The last part is never a wrapper.
         let wraps = parts[..parts.len().saturating_sub(1)].iter().take_while(|part| AROUND.contains(part));
         let count = wraps.count();
-        let in_trunk = parts[..count].contains(&"transformer");
-        Self { name: parts.split_off(count).join("."), in_trunk }
+        let name = parts.split_off(count).join(".");
+        Self { name, around: parts.iter().map(|part| format!("{part}.")).collect() }
     }
 }
 
@@ -135,9 +135,26 @@ pub enum HfName {
     Unknown,
 }
 
+/// What wraps the module of a checkpoint that has the embedding and the layers: `transformer.` of a
+/// BloomForCausalLM, nothing of a BloomModel.
+pub struct Trunk(Option<String>);
+
+impl Trunk {
+    /// Found by the embedding among the `names` of a checkpoint.
+    pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut names = names.into_iter().map(Unwrapped::new);
+        Self(names.find(|unwrapped| unwrapped.name == "word_embeddings.weight").map(|found| found.around))
+    }
+
+    fn has(&self, around: &str) -> bool {
+        self.0.as_deref().is_some_and(|trunk| around.starts_with(trunk))
+    }
+}
+
 /// Translates a Hugging Face name, with or without what wraps the model (`transformer.`, `module.`, ...).
-pub fn gguf_name(name: &str) -> HfName {
-    let Unwrapped { name, in_trunk } = Unwrapped::new(name);
+pub fn gguf_name(name: &str, trunk: &Trunk) -> HfName {
+    let Unwrapped { name, around } = Unwrapped::new(name);
+    let in_trunk = trunk.has(&around);
     match translated(&name) {
         Some(tensor) => HfName::Tensor(tensor),
         None if extra::is_harmless(&name, in_trunk) => HfName::Harmless,
@@ -228,6 +245,7 @@ pub fn assign<'a>(
     sources: impl IntoIterator<Item = FoundTensor<'a>>,
 ) -> Result<Assignment, String> {
     let sources: Vec<FoundTensor<'a>> = sources.into_iter().collect();
+    let trunk = Trunk::of(sources.iter().map(|source| source.name));
     let mut found: HashMap<String, (usize, FoundTensor<'a>)> = HashMap::new();
     let (mut ignored, mut doubtful, mut doubled) = (Vec::new(), Vec::new(), Vec::new());
     for (index, &source) in sources.iter().enumerate() {
@@ -236,7 +254,7 @@ pub fn assign<'a>(
             Spelling::Gguf if extra::belongs(name, usize::MAX) => HfName::Tensor(name.to_owned()),
             Spelling::Gguf if extra::is_harmless(name, false) => HfName::Harmless,
             Spelling::Gguf => HfName::Unknown,
-            Spelling::HuggingFace => gguf_name(name),
+            Spelling::HuggingFace => gguf_name(name, &trunk),
         };
         let target = match target {
             HfName::Tensor(target) => target,
@@ -397,7 +415,27 @@ mod tests {
     }
 
     #[test]
+    fn what_the_layers_may_use_is_never_harmless() {
+        for prefix in ["", "transformer.", "module.model.", "base_model.model.transformer."] {
+            let mut list = checkpoint(prefix);
+            for (name, harmless) in [("memory.weight", false), ("v_head.weight", true)] {
+                list.push((format!("{prefix}{name}"), vec![8]));
+                let done = run(&list).unwrap();
+                let expected = if harmless { (0, 1) } else { (1, 0) };
+                assert_eq!((done.doubtful.len(), done.ignored.len()), expected, "{prefix}{name}");
+                list.pop();
+            }
+        }
+        // Outside the module that has the layers.
+        let mut list = checkpoint("module.transformer.");
+        list.push(("module.memory.weight".into(), vec![8]));
+        assert_eq!(run(&list).unwrap().ignored, ["module.memory.weight"]);
+    }
+
+    #[test]
     fn names_go_there_and_back() {
+        let trunk = Trunk::of(["transformer.word_embeddings.weight"]);
+        let gguf_name = |name: &str| gguf_name(name, &trunk);
         for target in targets(&config(), true) {
             let theirs = hf_name(&target.name).unwrap();
             for around in ["", "module.", "base_model.model.", "module._orig_mod.", "actor.model."] {
@@ -463,7 +501,10 @@ mod tests {
         list[0].0 = name;
         let error = run(&list).unwrap_err();
         assert!(!error.contains('\u{1b}') && error.len() < 400, "{}", error.len());
-        assert!(error.contains("no BLOOM") && error.contains("word_embeddings.weight"), "{error}");
+        assert!(
+            error.contains("no BLOOM") && error.contains("transformer.word_embeddings.weight"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -192,6 +193,7 @@ impl LockedFile {
             Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => {
                 return Err(foreign(&own, "a symbolic link"));
             }
+            Err(e) if e.kind() == io::ErrorKind::IsADirectory => return Err(foreign(&own, "a directory")),
             file => file.map_err(Error::io(&own, "create"))?,
         };
         let meta = file.metadata().map_err(Error::io(&own, "stat"))?;

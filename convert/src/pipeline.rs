@@ -58,9 +58,10 @@ fn convert(
     if targets.is_empty() {
         return Err(Error::Usage("no output: -t TYPE -o OUT.gguf".into()));
     }
-    let Opened { checkpoint, pool, isa } = Opened::new(options)?;
+    let Opened { checkpoint, pool, isa, note } = Opened::new(options)?;
     let work = Workers { checkpoint: &checkpoint, pool: &pool, cancel, isa };
     let mut model = SourceModel::read(options, &work)?;
+    model.notes.extend(note);
     let chunks = chunks(model.tensors.iter().map(|(t, _)| t));
     let identity = checkpoint.identity()?;
     let plans = plans((options, &targets), &model, &work, &chunks, &identity)?;
@@ -131,9 +132,10 @@ fn convert(
 /// Those of `run` before it reads the first weight, except an output that is one of its sources.
 pub fn forecast(options: &Options, cancel: &AtomicBool) -> Result<Forecast, Error> {
     let targets = output::targets(&options.outputs, options.force)?;
-    let Opened { checkpoint, pool, isa } = Opened::new(options)?;
+    let Opened { checkpoint, pool, isa, note } = Opened::new(options)?;
     let work = Workers { checkpoint: &checkpoint, pool: &pool, cancel, isa };
-    let model = SourceModel::read(options, &work)?;
+    let mut model = SourceModel::read(options, &work)?;
+    model.notes.extend(note);
     let chunks = chunks(model.tensors.iter().map(|(t, _)| t));
     let plans = plans((options, &targets), &model, &work, &chunks, "")?;
     let encode_options = EncodeOptions { allow_nan: options.allow_nan, imatrix: model.imatrix.as_ref() };
@@ -145,6 +147,8 @@ struct Opened {
     checkpoint: Checkpoint,
     pool: rayon::ThreadPool,
     isa: Isa,
+    /// That fewer threads run than were asked for.
+    note: Option<String>,
 }
 
 impl Opened {
@@ -153,12 +157,19 @@ impl Opened {
             Source::Path(path) => Checkpoint::open(path)?,
             Source::Memory(files) => Checkpoint::from_memory(files.clone())?,
         };
-        let threads =
-            options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let wanted = options.threads.unwrap_or(processors).max(1);
+        let threads = wanted.min(processors);
+        let note = (wanted > threads).then(|| {
+            format!(
+                "{wanted} threads were asked for, {threads} run: one for each processor that can be used; \
+                 more would be slower"
+            )
+        });
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = pool.map_err(|e| Error::Usage(format!("cannot start {threads} threads: {e}")))?;
         let isa = Isa::from_env().map_err(|e| Error::Usage(e.to_string()))?;
-        Ok(Self { checkpoint, pool, isa })
+        Ok(Self { checkpoint, pool, isa, note })
     }
 }
 

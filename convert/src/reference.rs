@@ -123,7 +123,8 @@ fn configured(config: Option<&Value>) -> Vec<tokenizers::AddedToken> {
     tokens.into_iter().map(|(_, token)| token).collect()
 }
 
-/// The texts: the fixed ones, alone and together, and the added tokens in all kinds of company.
+/// The texts: the fixed ones, alone and together, and each added token between other
+/// texts.
 #[cfg(feature = "tokenizers")]
 fn texts(vocab: &Vocabulary) -> Vec<String> {
     let mut texts: Vec<String> = TEXTS.iter().map(|&text| text.to_owned()).collect();

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use serde_json::Value;
 
@@ -45,6 +45,13 @@ impl GivenTemplate {
             TemplateChoice::File(path) => path,
         };
         let fail = |e| Error::input(path, "read the chat template")(e);
+        // Opening a FIFO waits for another program, and no signal could end that. The pipe of a shell's <(...)
+        // is open already; no path leads to what it stands for.
+        let is_fifo = path.metadata().map_err(fail)?.file_type().is_fifo();
+        if is_fifo && path.canonicalize().is_ok() {
+            let what = "a FIFO, not a file with a chat template; write the template to a file first".into();
+            return Err(Error::Config { file: path.display().to_string(), what });
+        }
         let file = File::open(path).map_err(fail)?;
         let meta = file.metadata().map_err(fail)?;
         opened.insert((meta.dev(), meta.ino()));
@@ -168,4 +175,18 @@ fn choose<'n>(place: &str, names: &[&'n str], notes: &mut Vec<String>) -> Result
         ),
     };
     Err(Error::Config { file: place.to_owned(), what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fifo_is_refused_without_waiting_for_its_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("template");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        let error = GivenTemplate::read(&TemplateChoice::File(path), &mut HashSet::new()).unwrap_err();
+        assert!(error.to_string().contains("a FIFO"), "{error}");
+    }
 }

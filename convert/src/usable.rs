@@ -5,16 +5,20 @@
 
 use huozi_quant::gguf::{Layout, MetaValue, Reader};
 use huozi_token::usable::{self, Unusable};
-use huozi_token::{ChatFormat, Content, DateTime, Message, Role, Specials, Tokenizer};
+use huozi_token::{ChatFormat, Content, DateTime, Message, Refusal, Role, Specials, Tokenizer};
 
 use crate::error::Error;
 use crate::reference::Page;
 
-/// The tokenizer and the chat format of the file to be written; `source` is the name for messages.
+/// The tokenizer and the chat format of the file to be written, and what its template refuses; `source` is
+/// the name for messages.
 ///
 /// # Errors
 /// [`Error::Unusable`] if the file would not run.
-pub(crate) fn open(meta: &[(String, MetaValue)], source: &str) -> Result<(Tokenizer, ChatFormat), Error> {
+pub(crate) fn open(
+    meta: &[(String, MetaValue)],
+    source: &str,
+) -> Result<(Tokenizer, ChatFormat, Vec<Refusal>), Error> {
     let refuse = |what: String| Error::Unusable { source_name: source.to_owned(), what };
     let layout = Layout::new(meta, Vec::new()).map_err(|e| refuse(e.to_string()))?;
     let reader =
@@ -71,10 +75,53 @@ fn difference(text: &str, ours: &[u32], theirs: &[u32]) -> String {
 pub(crate) fn end_written(format: &ChatFormat, tokenizer: &Tokenizer, ends: &[u32]) -> Option<u32> {
     // Text that no template has, as ids: found again wherever the template puts it.
     let answer = tokenizer.encode("Ω≈ç√∫˜µ", Specials::Plain);
-    let user = || Message::text(Role::User, "?");
-    let said = Message { role: Role::Assistant, content: Content::Ids(answer.clone()) };
     let date = DateTime::constant(2024, 2, 29, 0, 0, 0, 0);
-    let ids = format.prompt_ids(&[user(), said, user()], date, tokenizer).ok()?;
-    let at = ids.windows(answer.len()).position(|window| window == answer)?;
-    ids[at + answer.len()..].iter().copied().find(|id| ends.contains(id))
+    let prompt = |second: &str| {
+        let said = Message { role: Role::Assistant, content: Content::Ids(answer.clone()) };
+        let conversation = [Message::text(Role::User, "?"), said, Message::text(Role::User, second)];
+        format.prompt_ids(&conversation, date, tokenizer).ok()
+    };
+    let (ids, other) = (prompt("7")?, prompt("x")?);
+    let after = ids.windows(answer.len()).position(|window| window == answer)? + answer.len();
+    // What differs belongs to the second question, and so does all that comes behind it.
+    let same = ids.iter().zip(&other).take_while(|(a, b)| a == b).count();
+    ids[..same].get(after..)?.iter().copied().find(|id| ends.contains(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use huozi_quant::bloom::synth::SyntheticVocabulary;
+
+    use super::*;
+
+    #[test]
+    fn an_end_token_behind_the_next_question_is_none_of_the_answer() {
+        let written = |template: &str| {
+            let SyntheticVocabulary { tokens, types, merges } = SyntheticVocabulary::new(300).unwrap();
+            let meta: Vec<(String, MetaValue)> = [
+                ("general.architecture", MetaValue::Str("bloom".into())),
+                ("tokenizer.ggml.model", MetaValue::Str("gpt2".into())),
+                ("tokenizer.ggml.pre", MetaValue::Str("bloom".into())),
+                ("tokenizer.ggml.tokens", MetaValue::Strings(tokens)),
+                ("tokenizer.ggml.token_type", MetaValue::I32s(types)),
+                ("tokenizer.ggml.merges", MetaValue::Strings(merges)),
+                ("tokenizer.ggml.bos_token_id", MetaValue::U32(1)),
+                ("tokenizer.ggml.eos_token_id", MetaValue::U32(2)),
+                ("tokenizer.chat_template", MetaValue::Str(template.into())),
+            ]
+            .map(|(key, value)| (key.to_owned(), value))
+            .into();
+            let (tokenizer, format, _) = open(&meta, "test").unwrap();
+            end_written(&format, &tokenizer, &[2])
+        };
+        let turns = |user: &str, answer: &str| {
+            format!(
+                "{{% for m in messages %}}{{% if m.role == 'user' %}}<s>{{{{ m.content }}}}{user}\
+                 {{% else %}}{{{{ m.content }}}}{answer}{{% endif %}}{{% endfor %}}"
+            )
+        };
+        assert_eq!(written(&turns("</s>", "</s>")), Some(2));
+        assert_eq!(written(&turns("", "</s>")), Some(2));
+        assert_eq!(written(&turns("</s>", "")), None);
+    }
 }

@@ -91,6 +91,11 @@ impl Vocabulary {
             // printed, and typed.
             let kind = if token.special || marker { TokenType::Control } else { TokenType::UserDefined };
             let id = slots.put(&token.content, token.id, kind)?;
+            if token.content.len() > MAX_ADDED_BYTES {
+                let (bytes, start) = (token.content.len(), quoted(&token.content));
+                let what = format!("more than the {MAX_ADDED_BYTES} that an added token may have");
+                return Err(bad(format!("token {id} {start} has {bytes} bytes, {what}")));
+            }
             by_content.insert(token.content.clone(), id);
             let asks =
                 [("lstrip", token.lstrip), ("rstrip", token.rstrip), ("single_word", token.single_word)];
@@ -356,6 +361,9 @@ fn from_old_file(config: Option<&Value>, added: &[AddedToken]) -> Vec<AddedToken
     })
     .collect()
 }
+
+/// Longer added tokens are refused by what runs the file.
+const MAX_ADDED_BYTES: usize = 4096;
 
 /// The file of older checkpoints with added tokens.
 pub(crate) const ADDED_TOKENS: &str = "added_tokens.json";

@@ -6,6 +6,7 @@
 
 use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// Links that lead to one target at most, as in Linux.
@@ -111,28 +112,16 @@ fn names_directory(path: &Path) -> bool {
 
 /// What something is called that is no regular file.
 fn name(metadata: &Metadata) -> &'static str {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::FileTypeExt;
-        let kind = metadata.file_type();
-        for (is, name) in [
-            (kind.is_char_device(), "a character device"),
-            (kind.is_block_device(), "a block device"),
-            (kind.is_fifo(), "a FIFO"),
-            (kind.is_socket(), "a socket"),
-        ] {
-            if is {
-                return name;
-            }
-        }
-    }
-    if metadata.is_dir() {
-        "a directory"
-    } else if metadata.is_file() {
-        "a file"
-    } else {
-        "no regular file"
-    }
+    let kind = metadata.file_type();
+    let names = [
+        (kind.is_char_device(), "a character device"),
+        (kind.is_block_device(), "a block device"),
+        (kind.is_fifo(), "a FIFO"),
+        (kind.is_socket(), "a socket"),
+        (kind.is_dir(), "a directory"),
+        (kind.is_file(), "a file"),
+    ];
+    names.into_iter().find(|(is, _)| *is).map_or("no regular file", |(_, name)| name)
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ use crate::open::{self, NotEnoughMemory};
 use crate::schedule::Refused;
 use crate::session::{self, store};
 use huozi_quant::bloom::synth;
-use huozi_quant::files::hub;
 use huozi_quant::output;
 use huozi_token::ChatError;
 use std::io;
@@ -169,7 +168,7 @@ fn of_engine(error: &EngineError) -> Option<u8> {
 fn of_open(error: &open::Error) -> Option<u8> {
     match error {
         open::Error::File(error) => code_of_cause(error),
-        open::Error::Hub(hub::Error::Io { .. } | hub::Error::BadRef { .. } | hub::Error::NotFound { .. })
+        open::Error::Hub(_)
         | open::Error::Unusable(_)
         | open::Error::SeveralFiles { .. }
         | open::Error::Vocabulary { .. }
@@ -225,7 +224,9 @@ fn of_bench(error: &bench::Error) -> Option<u8> {
 
 fn of_synth(error: &synth::Error) -> Option<u8> {
     match error {
-        synth::Error::Vocabulary { .. } | synth::Error::Exists { .. } => Some(USAGE),
+        synth::Error::Vocabulary { .. } | synth::Error::Exists { .. } | synth::Error::Leftover { .. } => {
+            Some(USAGE)
+        }
         synth::Error::Output(error) => code_of_cause(error),
         synth::Error::Memory { .. } => Some(NO_ROOM),
         synth::Error::Interrupted => Some(INTERRUPTED),

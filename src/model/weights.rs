@@ -39,7 +39,7 @@ pub enum Error {
     /// layers, or it is another model.
     #[error(
         "{file}: tensor {tensor} does not belong to a BLOOM model of {n_layer} layers and may change what it \
-         says; `huozi-convert FILE --skip-tensor NAME ...` writes a file without it"
+         says; `huozi-convert FILE --skip-tensor REGEX ...` writes a file without it"
     )]
     Foreign {
         /// The file.

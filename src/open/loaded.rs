@@ -180,7 +180,7 @@ impl Loaded {
     /// The file's template does not work.
     pub fn chat_format(&self, tokenizer: &Tokenizer) -> Result<ChatFormat, Error> {
         let failed = |source| Error::Chat { path: self.path.clone(), source };
-        usable::chat_format(self.meta(), tokenizer).map_err(failed)
+        usable::chat_format(self.meta(), tokenizer).map(|(format, _)| format).map_err(failed)
     }
 
     /// Checks that the file runs: its tensors, its tokenizer and its chat format are opened as `huozi run`

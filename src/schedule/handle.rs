@@ -189,7 +189,7 @@ impl SchedulerHandle {
     }
 
     /// Ends a request; unknown or ended ones are ignored. The client receives the end now, on this thread,
-    /// with the timings of the last step: how soon an engine ends a step is its own affair. The running step
+    /// with the timings of the last step: an engine may take long to end a step. The running step
     /// ends as soon as the engine can, unless it carries other requests; the place of this one is free then.
     pub fn cancel(&self, id: RequestId) {
         let mut state = self.shared.lock();

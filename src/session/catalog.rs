@@ -4,7 +4,9 @@
 
 pub use crate::open::{Memory, resident_bytes, xdg};
 pub use huozi_quant::files::hub::Error as HubError;
-pub use huozi_quant::files::{Diagnosis, FileKind, SpecialFile, TrainingFormat};
+pub use huozi_quant::files::{
+    Diagnosis, FileKind, ForeignFormat, QuantMethod, SpecialFile, TrainingFormat, UnfinishedSign,
+};
 pub use huozi_quant::gguf::{Error as FileError, Place, Rule};
 
 use crate::engine::{EngineKind, KvType};

@@ -64,7 +64,7 @@ fn rows(ui: Ui, prefs: &Prefs, cells: usize) -> Vec<Line<'static>> {
         let (keys, what) = (shown(binding, prefs), (words.action)(binding.action));
         (keys.to_owned(), what)
     });
-    let commands = CHAT_COMMANDS.iter().map(|row| (row.usage(ui.lang), ui.lang.of(row.help[0], row.help[1])));
+    let commands = CHAT_COMMANDS.iter().map(|row| (row.usage(ui.lang), row.help_in_tui(ui.lang)));
     let mut rows = table(keys.collect(), ui, cells);
     rows.push(Line::default());
     rows.extend(plain(words.help_text, cells, ui.look.dim()));

@@ -22,6 +22,9 @@ const LEAST: (u16, u16) = (20, 6);
 pub fn render(app: &App, now: Instant, buffer: &mut Buffer) -> Option<Position> {
     let screen = *buffer.area();
     let ui = app.interface().ui();
+    if screen.is_empty() {
+        return None;
+    }
     if screen.width < LEAST.0 || screen.height < LEAST.1 {
         buffer.set_stringn(0, 0, ui.words.too_small, usize::from(screen.width), Style::new());
         return None;

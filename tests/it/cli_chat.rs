@@ -140,6 +140,23 @@ fn commands_that_need_a_terminal_or_huozi_tui_say_so_and_others_do_what_they_do_
 }
 
 #[test]
+fn a_loaded_conversation_has_its_earlier_answer_and_is_not_private() {
+    let home = tempfile::tempdir().unwrap();
+    let talk = |options: &[&str], script: &str| {
+        let chat = ["chat", "-m", &nano(), "-s", "1", "-n", "4"];
+        finish(huozi(home.path()).args(chat).args(options), script).stderr
+    };
+    talk(&[], "春\n/save a\n/retry\n/save\n");
+    for said in [talk(&[], "/load a\n/back\n"), talk(&["--load", "a"], "/back\n")] {
+        assert!(said.contains("brought back: 春\n"), "{said}");
+    }
+    let said = talk(&[], "/private\n/load a\n/load a\n");
+    let public = "loaded a: 1 exchange; this one can be saved, and lines are kept again\n";
+    assert_eq!(said.matches(public).count(), 1, "{said}");
+    assert!(said.contains("loaded a: 1 exchange\n"), "{said}");
+}
+
+#[test]
 fn a_signal_ends_a_script() {
     for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
         let home = tempfile::tempdir().unwrap();

@@ -89,7 +89,7 @@ fn downloads(dir: &Path) -> Vec<Case> {
         case(
             folder(dir, "lfs-safetensors", &[("model.safetensors", lfs(14_138_192_896).as_bytes())]),
             &["model.safetensors: ", pointer, "14138192896 bytes"],
-            "14138192896 字节",
+            "14138192896 字节，约 14.1 GB",
         ),
         case(
             folder(
@@ -155,9 +155,17 @@ fn downloads(dir: &Path) -> Vec<Case> {
             &["pytorch_model.bin: the file is cut short"],
             "文件不完整",
         ),
-        case(file(dir, "m.gguf.crdownload", b"GGUF\x03\0\0\0"), &["an unfinished download"], "下载没有完成"),
+        case(
+            file(dir, "m.gguf.crdownload", b"GGUF\x03\0\0\0"),
+            &["an unfinished download"],
+            "文件名以 .crdownload 结尾",
+        ),
         case(file(dir, "m.baiduyun.p.downloading", b"GGUF"), &["an unfinished download"], "下载没有完成"),
-        case(beside, &["an unfinished download (beside.gguf.aria2 lies beside it)"], "aria2"),
+        case(
+            beside,
+            &["an unfinished download (beside.gguf.aria2 lies beside it)"],
+            "旁边有 beside.gguf.aria2",
+        ),
         case(
             file(dir, "b.gguf.part1of2", b"GGUF\x03\0\0\0"),
             &["a piece of a file", "b.gguf.part?of* > "],
@@ -206,7 +214,7 @@ fn formats(dir: &Path) -> Vec<Case> {
             &["weights for TensorFlow only", "from_tf=True"],
             "TensorFlow",
         ),
-        case(file(dir, "llama.exe", b"\x7fELF\x02"), &["a program"], "不是模型文件"),
+        case(file(dir, "llama.exe", b"\x7fELF\x02"), &["a program"], "是可执行程序"),
         case(file(dir, "notes.txt", "随便写的。".as_bytes()), &["not a GGUF file: it begins with"], "开头是"),
     ]
 }
@@ -482,6 +490,28 @@ fn a_model_of_the_cache_is_found_by_every_variable_and_by_its_folder() {
     fs::remove_file(root.join("models--org--tiny/refs/main")).unwrap();
     let run = cached(home.path(), &[("HF_HUB_CACHE", &root)], &ask);
     run.fails(4, "2 snapshots of org/tiny and no refs/main; give the path of one");
+}
+
+#[cfg(feature = "tui")]
+#[test]
+fn snapshots_that_cannot_be_chosen_are_told_in_chinese() {
+    use huozi::session::open;
+    use huozi::tui::failure::Failure;
+    use huozi::tui::look::Lang;
+    use huozi::tui::words::words;
+
+    let home = tempfile::tempdir().unwrap();
+    let model = cache(home.path(), &["aaaa", "bbbb"], &[]);
+    let said = || (words(Lang::Zh).failure)(&Failure::from(open::look(&model).expect_err("no snapshot")));
+    fs::write(model.join("refs/main"), "cccc").unwrap();
+    let missing = said();
+    assert!(missing.contains("没有") && missing.contains("refs/main 所指的快照"), "{missing}");
+    fs::remove_file(model.join("refs/main")).unwrap();
+    let several = said();
+    assert!(
+        several.contains("2 个快照") && several.contains("bbbb") && !several.contains("下载"),
+        "{several}"
+    );
 }
 
 #[test]

@@ -464,3 +464,26 @@ fn what_is_opened_can_be_stopped_and_says_so() {
         }
     }
 }
+
+#[test]
+fn a_screen_without_rows_or_columns_shows_nothing() {
+    let mut world = World::chat((80, 24), Lang::En, conversation());
+    for size in [(80, 0), (0, 24), (0, 0), (1, 1), (19, 5)] {
+        world.resize(size);
+        assert_eq!(world.frame().1, None, "{size:?}");
+    }
+}
+
+#[test]
+fn what_was_thrown_away_comes_back_one_by_one_however_fast_the_keys_are() {
+    let mut world = World::chat((80, 24), Lang::En, conversation());
+    world.key(KeyCode::F(3));
+    for name in ["a", "b"] {
+        world.report(Report::Deleted(name.into()));
+    }
+    for name in [Some("b"), Some("a"), None] {
+        let asked = world.ctrl('z');
+        let [Effect::Desk(DeskTask::Undelete(found))] = &asked[..] else { panic!("{asked:?}") };
+        assert_eq!(found.as_deref(), name);
+    }
+}

@@ -49,6 +49,9 @@ impl AddedTokens {
     }
 }
 
+/// A longer token takes seconds to prepare the search for, and no text has it.
+const MAX_BYTES: usize = 4096;
+
 struct Pass {
     search: Option<AhoCorasick>,
     /// The id of each pattern, and whether it is a control token.
@@ -61,6 +64,9 @@ impl Pass {
         // An empty pattern would match everywhere.
         let ids = ids.iter().filter(|&&id| !vocab.bytes(id).is_empty());
         let ids: Vec<(u32, bool)> = ids.map(|&id| (id, vocab.kind(id).is_control())).collect();
+        if let Some(&(id, _)) = ids.iter().find(|&&(id, _)| vocab.bytes(id).len() > MAX_BYTES) {
+            return Err(Error::AddedLength { id, bytes: vocab.bytes(id).len(), most: MAX_BYTES });
+        }
         let search = if ids.is_empty() {
             None
         } else {

@@ -113,6 +113,16 @@ pub enum Error {
         /// The byte.
         byte: u8,
     },
+    /// An added token is longer than any that a text has.
+    #[error("added token {id} has {bytes} bytes, more than the {most} that are searched for in texts")]
+    AddedLength {
+        /// Its id.
+        id: u32,
+        /// Its length.
+        bytes: usize,
+        /// The longest that is taken.
+        most: usize,
+    },
     /// The added tokens are too many or too long to search for.
     #[error("the added tokens cannot be searched for: {0}")]
     Added(#[from] aho_corasick::BuildError),

@@ -28,6 +28,12 @@ pub enum Error {
         /// Every place that was tried, in order.
         looked: Vec<PathBuf>,
     },
+    /// The Hugging Face cache has the model, but no snapshot of it that can be chosen.
+    #[error("{why}")]
+    Cache {
+        /// What is there, and what to do.
+        why: String,
+    },
     /// The files of a checkpoint do not form a whole.
     #[error("{file}: expected {expected}, found {found}")]
     Layout {
@@ -116,6 +122,10 @@ impl Error {
 impl From<hub::Error> for Error {
     fn from(error: hub::Error) -> Self {
         match error {
+            hub::Error::NoSuchSnapshot { model, main, dir } => {
+                let what = format!("the cache's snapshot of {model} that refs/main names is missing");
+                Error::NotFound { what, looked: vec![main, dir] }
+            }
             hub::Error::NotFound { what, looked } => Error::NotFound { what, looked },
             hub::Error::BadRef { path, found } => {
                 Error::layout(path.display().to_string(), "the name of a snapshot", found)
@@ -124,7 +134,7 @@ impl From<hub::Error> for Error {
                 Error::Io { file: path.display().to_string(), doing: "read".into(), source }
             }
             // The enum may grow.
-            other => Error::NotFound { what: other.to_string(), looked: Vec::new() },
+            other => Error::Cache { why: other.to_string() },
         }
     }
 }

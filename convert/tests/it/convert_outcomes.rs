@@ -187,6 +187,12 @@ fn outputs_that_would_destroy_something_are_refused() {
     std::fs::write(&other, "mine").unwrap();
     std::os::unix::fs::symlink(&other, dir.path().join("x.gguf.partial")).unwrap();
     std::fs::hard_link(&other, dir.path().join("y.gguf.partial")).unwrap();
+    for own in ["d.gguf.partial", "e.gguf.journal"] {
+        std::fs::create_dir(dir.path().join(own)).unwrap();
+        let error = go(&options("tiny-f32", Preset::F16, &dir.path().join(&own[..6]))).unwrap_err();
+        let expected = format!("{own} is a directory; move it out of the way");
+        assert!(error.kind() == ErrorKind::Usage && error.to_string().contains(&expected), "{error}");
+    }
     for name in ["x.gguf", "y.gguf"] {
         let error = go(&options("tiny-f32", Preset::F16, &dir.path().join(name))).unwrap_err();
         assert!(error.kind() == ErrorKind::Usage && error.to_string().contains(".partial is a "), "{error}");

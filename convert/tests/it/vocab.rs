@@ -115,6 +115,10 @@ fn everything_that_would_change_ids_is_refused_by_name() {
         ("byte_fallback", |t| t["model"]["byte_fallback"] = json!(true)),
         ("<|endofutterance|>\" has lstrip", |t| t["added_tokens"][5]["lstrip"] = json!(true)),
         ("<|endofutterance|>\" has rstrip", |t| t["added_tokens"][5]["rstrip"] = json!(true)),
+        ("xxx…\" has 4097 bytes", |t| {
+            let extra = json!({"id": 1010, "content": "x".repeat(4097), "special": true});
+            t["added_tokens"].as_array_mut().unwrap().push(extra);
+        }),
         ("has single_word", |t| {
             let extra = json!({"id": 1010, "content": "x y", "special": false, "single_word": true});
             t["added_tokens"].as_array_mut().unwrap().push(extra);
@@ -147,7 +151,7 @@ fn everything_that_would_change_ids_is_refused_by_name() {
         ("tokenizer.json", |t| t["model"] = json!([])),
         // Whatever it holds, a message is short and does nothing to the terminal.
         ("two ids", |t| {
-            let long = format!("\u{1b}[2J\u{9b}{}", "x".repeat(100_000));
+            let long = format!("\u{1b}[2J\u{9b}{}", "x".repeat(4000));
             for id in [1010, 1011] {
                 let extra = json!({"id": id, "content": long, "special": true});
                 t["added_tokens"].as_array_mut().unwrap().push(extra);

@@ -71,11 +71,29 @@ const ACTIVE: [&str; 16] = [
     "prompt", "quant", "qweight", "qzeros", "scales",
 ];
 
+/// Words in the first parts of names of what stands beside the layers even where no wrapper tells it from
+/// them: heads of other tasks, other models of the same training.
+const BESIDE: [&str; 13] = [
+    "classifier",
+    "cls",
+    "critic",
+    "head",
+    "ema",
+    "optimizer",
+    "pooler",
+    "qa",
+    "ref",
+    "reward",
+    "score",
+    "summary",
+    "value",
+];
+
 /// Whether the output of a BLOOM model is the same with and without a tensor of this name, which is none of
 /// its own.
 ///
 /// `name`: GGUF's, or Hugging Face's without what wraps the model; `in_trunk`: it stood inside the module
-/// `transformer`, so that the layers see what it does.
+/// that has the embedding and the layers, which may use it.
 pub fn is_harmless(name: &str, in_trunk: bool) -> bool {
     let bare = name.strip_suffix(".weight").unwrap_or(name);
     let parts: Vec<&str> = bare.split('.').collect();
@@ -88,7 +106,8 @@ pub fn is_harmless(name: &str, in_trunk: bool) -> bool {
         return true;
     }
     let lower = name.to_lowercase();
-    !in_trunk && !OWN.contains(&parts[0]) && !ACTIVE.iter().any(|word| lower.contains(word))
+    let beside = || parts[0].split('_').any(|word| BESIDE.contains(&word));
+    (!in_trunk || beside()) && !OWN.contains(&parts[0]) && !ACTIVE.iter().any(|word| lower.contains(word))
 }
 
 /// Whether a BLOOM model of `n_layer` layers has a tensor of this GGUF name.
@@ -175,6 +194,7 @@ mod tests {
             assert!(is_harmless(name, false), "{name}");
         }
         assert!(is_harmless("alibi", true) && !is_harmless("memory.weight", true));
+        assert!(is_harmless("v_head.summary.weight", true) && is_harmless("ref_model.h.0.x", true));
     }
 
     #[test]

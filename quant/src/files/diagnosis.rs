@@ -32,6 +32,97 @@ impl Diagnosis {
     }
 }
 
+/// A file of another purpose than a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForeignFormat {
+    /// What llama.cpp saves of a conversation.
+    LlamaSession,
+    /// An archive of NumPy arrays.
+    NumpyArchive,
+    /// A NumPy array.
+    NumpyArray,
+    /// A program that may be a llamafile.
+    ProgramOrLlamafile,
+    /// A program.
+    Program,
+    /// A PDF document.
+    Pdf,
+    /// A picture.
+    Picture,
+    /// A database.
+    Database,
+    /// A tokenizer of sentencepiece.
+    Sentencepiece,
+    /// A GGUF file whose name says something else.
+    GgufUnderOtherName,
+    /// A JSON text whose name says weights.
+    JsonAsWeights,
+    /// A JSON text.
+    Json,
+}
+
+impl ForeignFormat {
+    /// What it is, with its article.
+    fn what(self) -> &'static str {
+        match self {
+            Self::LlamaSession => "a saved session of llama.cpp, not a model",
+            Self::NumpyArchive => "an archive of NumPy arrays (.npz)",
+            Self::NumpyArray => "a NumPy array",
+            Self::ProgramOrLlamafile => "a program (a llamafile holds its model as a zip member)",
+            Self::Program => "a program",
+            Self::Pdf => "a PDF document",
+            Self::Picture => "a picture",
+            Self::Database => "a database",
+            Self::Sentencepiece => "a tokenizer of sentencepiece, which BLOOM does not have",
+            Self::GgufUnderOtherName => "a GGUF file under another name",
+            Self::JsonAsWeights => "JSON under the name of weights",
+            Self::Json => "a JSON text, not a model",
+        }
+    }
+}
+
+/// What has quantised weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QuantMethod {
+    /// The method or program of this name.
+    Named(String),
+    /// GPTQ or AWQ, whose tensors have the same names.
+    GptqOrAwq,
+    /// A program that stores FP8 or INT8.
+    Fp8OrInt8,
+}
+
+impl fmt::Display for QuantMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => f.write_str(name),
+            Self::GptqOrAwq => f.write_str("GPTQ or AWQ"),
+            Self::Fp8OrInt8 => f.write_str("an FP8 or INT8 program"),
+        }
+    }
+}
+
+/// What shows that a download has not finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnfinishedSign {
+    /// The file's name ends with a dot and this.
+    Ending(String),
+    /// A file of this name lies beside it.
+    Beside(String),
+    /// A file of this name lies in the folder.
+    Inside(String),
+}
+
+impl fmt::Display for UnfinishedSign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ending(end) => write!(f, "its name ends with .{end}"),
+            Self::Beside(name) => write!(f, "{name} lies beside it"),
+            Self::Inside(name) => f.write_str(name),
+        }
+    }
+}
+
 /// A special file, which has no length to rely on and may make its reader wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpecialFile {
@@ -95,8 +186,8 @@ pub enum FileKind {
     },
     /// A file that a download program has not finished.
     Unfinished {
-        /// The name that shows it.
-        by: String,
+        /// What shows it.
+        by: UnfinishedSign,
     },
     /// A piece of a file that was cut for its upload.
     Piece {
@@ -136,8 +227,8 @@ pub enum FileKind {
     BigEndian,
     /// A file of another purpose.
     OtherFormat {
-        /// What it is, with its article.
-        what: &'static str,
+        /// What it is.
+        what: ForeignFormat,
     },
     /// None of the formats known here.
     Unknown {
@@ -179,8 +270,8 @@ pub enum FileKind {
     Training(TrainingFormat),
     /// Weights that another program has quantised.
     Quantised {
-        /// E.g. `gptq`.
-        method: String,
+        /// By what.
+        method: QuantMethod,
     },
     /// Another kind of model.
     OtherModel {
@@ -349,7 +440,7 @@ impl FileKind {
                  little-endian"
                     .into(),
             ),
-            Self::OtherFormat { what } => ((*what).into(), NEEDED.into()),
+            Self::OtherFormat { what } => (what.what().into(), NEEDED.into()),
             Self::Unknown { start } => {
                 (format!("not a GGUF file: it begins with \"{start}\""), NEEDED.into())
             }

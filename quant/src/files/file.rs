@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::diagnosis::{FileKind, SpecialFile};
+use super::diagnosis::{FileKind, ForeignFormat, SpecialFile, UnfinishedSign};
 use super::start::{Content, START_BYTES, content, unpacked};
 use super::tensors;
 use super::text::{shown, word};
+use crate::gguf;
+use crate::map::{Bytes, How};
 
 /// A header of a safetensors file that is longer is left to the reader of such files.
 const MAX_HEADER_BYTES: u64 = 4 << 20;
@@ -79,10 +81,12 @@ pub(super) fn inspect(path: &Path) -> io::Result<Verdict> {
     if of.is_char_device() || of.is_block_device() {
         return Ok(Err(FileKind::Special(SpecialFile::Device)));
     }
-    if let Some(by) = unfinished(path) {
+    let (file, len) = (File::open(path)?, meta.len());
+    if let Some(by) = unfinished(path)
+        && (by == FileKind::UnfinishedConversion || !is_whole_gguf(path, &file, len)?)
+    {
         return Ok(Err(by));
     }
-    let (file, len) = (File::open(path)?, meta.len());
     let mut start = Vec::new();
     (&file).take(START_BYTES as u64).read_to_end(&mut start)?;
     if len >= LEAST_ZEROS && start.iter().all(|&byte| byte == 0) && all_zero(&file, len)? {
@@ -106,6 +110,19 @@ fn name(path: &Path) -> String {
     shown(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
+/// Whether the content is that of a whole GGUF file, or part of a split one, whatever its name says: none of
+/// its tensors is cut off, and it has no holes, which a program leaves that reserves the space of a download
+/// first.
+fn is_whole_gguf(path: &Path, file: &File, len: u64) -> io::Result<bool> {
+    let mut start = [0; 4];
+    if file.read_at(&mut start, 0)? < start.len() || start != *b"GGUF" {
+        return Ok(false);
+    }
+    let whole = Bytes::open(path, How::Map).is_ok_and(|bytes| gguf::is_whole(&bytes));
+    // Few pages of a model, if any, have nothing but zeros.
+    Ok(whole && zero_probes(file, len)? * 8 <= PROBES)
+}
+
 /// Whether the name, or that of a file beside it, is one of a download that goes on.
 fn unfinished(path: &Path) -> Option<FileKind> {
     let name = path.file_name()?.to_string_lossy();
@@ -116,14 +133,14 @@ fn unfinished(path: &Path) -> Option<FileKind> {
         return Some(FileKind::Piece { join });
     }
     if is_unfinished(&name) {
-        return Some(FileKind::Unfinished { by: format!("its name ends with .{}", extension(path)) });
+        return Some(FileKind::Unfinished { by: UnfinishedSign::Ending(extension(path)) });
     }
     // Only those that lie beside a file which has its final name already.
     let beside = ["aria2", "xltd.cfg", "td.cfg", "st"].into_iter().find(|end| {
         let neighbour = path.with_file_name(format!("{name}.{end}"));
         neighbour.symlink_metadata().is_ok_and(|meta| meta.is_file())
     })?;
-    Some(FileKind::Unfinished { by: format!("{}.{beside} lies beside it", shown(&name)) })
+    Some(FileKind::Unfinished { by: UnfinishedSign::Beside(format!("{}.{beside}", shown(&name))) })
 }
 
 /// The command that joins the pieces of a file, of which `name` is one: `X.part1of2`, `X-split-a`, `X.001`.
@@ -153,16 +170,20 @@ pub(super) fn is_unfinished(name: &str) -> bool {
 
 /// Whether a file that begins with zeros has nothing else, as far as some places of it tell.
 fn all_zero(file: &File, len: u64) -> io::Result<bool> {
+    Ok(zero_probes(file, len)? == PROBES)
+}
+
+/// How many of the places that are looked at have zeros only.
+fn zero_probes(file: &File, len: u64) -> io::Result<u64> {
+    let mut zeros = 0;
     let mut page = [0; START_BYTES];
     let last = len.saturating_sub(START_BYTES as u64);
     for probe in 1..=PROBES {
         let at = (u128::from(last) * u128::from(probe) / u128::from(PROBES)) as u64;
         let n = file.read_at(&mut page, at)?;
-        if page[..n].iter().any(|&byte| byte != 0) {
-            return Ok(false);
-        }
+        zeros += u64::from(page[..n].iter().all(|&byte| byte == 0));
     }
-    Ok(true)
+    Ok(zeros)
 }
 
 /// A safetensors file is as long as its header says, and holds weights and no adapter.
@@ -215,7 +236,7 @@ fn zip(path: &Path, file: &File, len: u64) -> io::Result<Verdict> {
     } else if has(b"/data.pkl") {
         Ok(Usable::Weights)
     } else if has(b".npy") {
-        Err(FileKind::OtherFormat { what: "an archive of NumPy arrays (.npz)" })
+        Err(FileKind::OtherFormat { what: ForeignFormat::NumpyArchive })
     } else {
         Err(unpacked(path, "zip", "unzip"))
     })
@@ -235,4 +256,41 @@ pub(super) fn unfinished_in(folder: &Path) -> Option<String> {
         let first = names.into_iter().next()?;
         Some(shown(&if place.is_empty() { first } else { format!("{place}/{first}") }))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::bloom::plan::Preset;
+    use crate::bloom::shape::Shape;
+    use crate::bloom::synth::RandomModel;
+
+    #[test]
+    fn the_content_of_a_whole_gguf_counts_more_than_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let shape = Shape { n_vocab: 300, n_embd: 32, n_layer: 1, n_head: 2, n_ff: 128, n_ctx_train: 64 };
+        let model = RandomModel { shape, preset: Preset::Q8_0, seed: 1, name: "m".into() };
+        model.write(&at("m.gguf"), &AtomicBool::new(false), &|_, _| {}).unwrap();
+        fs::write(at("m.gguf.st"), "").unwrap();
+        let whole = fs::read(at("m.gguf")).unwrap();
+        for name in ["m.gguf", "bloom.560", "m.part", "b.gguf.part1of2"] {
+            fs::write(at(name), &whole).unwrap();
+            assert!(matches!(inspect(&at(name)), Ok(Ok(Usable::Gguf))), "{name}");
+            // Cut, or of the length that it will have.
+            let mut reserved = whole.clone();
+            reserved[whole.len() / 2..].fill(0);
+            for bytes in [&whole[..whole.len() - 1], &reserved] {
+                fs::write(at(name), bytes).unwrap();
+                let verdict = inspect(&at(name));
+                let unfinished = Err(FileKind::Unfinished { by: UnfinishedSign::Ending(String::new()) });
+                let kind = |verdict: &Verdict| verdict.as_ref().err().map(std::mem::discriminant);
+                let piece = Err(FileKind::Piece { join: String::new() });
+                let found = kind(&verdict.unwrap());
+                assert!(found == kind(&unfinished) || found == kind(&piece), "{name}");
+            }
+        }
+    }
 }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::diagnosis::{Diagnosis, FileKind, TrainingFormat};
+use super::diagnosis::{Diagnosis, FileKind, ForeignFormat, QuantMethod, TrainingFormat, UnfinishedSign};
 use super::file::{Usable, inspect, is_unfinished, unfinished_in};
 use super::hub;
 use super::text::shown;
+use crate::gguf::split::without_later_parts;
 
 /// Entries of a folder that are looked at.
 const MAX_ENTRIES: usize = 20_000;
@@ -143,7 +144,7 @@ fn wrong_file(listing: &Listing, weights: &[&str]) -> Option<Diagnosis> {
                 return Some(Diagnosis::new(&listing.dir, kind));
             }
             Err(FileKind::Quantised { method }) => {
-                let method = quantised(listing).unwrap_or(method);
+                let method = quantised(listing).map_or(method, QuantMethod::Named);
                 return Some(Diagnosis::new(&listing.dir, FileKind::Quantised { method }));
             }
             Err(kind) if is_adapter(name) => match kind {
@@ -153,8 +154,8 @@ fn wrong_file(listing: &Listing, weights: &[&str]) -> Option<Diagnosis> {
             // An empty template is a template.
             Err(FileKind::Empty) if name.ends_with(".jinja") => continue,
             Err(kind) => kind,
-            Ok(Usable::Gguf) if !is_text => FileKind::OtherFormat { what: "a GGUF file under another name" },
-            Ok(Usable::Json) if !is_text => FileKind::OtherFormat { what: "JSON under the name of weights" },
+            Ok(Usable::Gguf) if !is_text => FileKind::OtherFormat { what: ForeignFormat::GgufUnderOtherName },
+            Ok(Usable::Json) if !is_text => FileKind::OtherFormat { what: ForeignFormat::JsonAsWeights },
             Ok(_) => continue,
         };
         return Some(Diagnosis::new(&path, kind));
@@ -192,9 +193,11 @@ fn other_model(listing: &Listing) -> Option<FileKind> {
 fn without_weights(listing: &Listing) -> Diagnosis {
     let known = adapter(listing)
         .or_else(|| training(listing).map(FileKind::Training))
-        .or_else(|| quantised(listing).map(|method| FileKind::Quantised { method }))
+        .or_else(|| quantised(listing).map(|name| FileKind::Quantised { method: QuantMethod::Named(name) }))
         .or_else(|| other_model(listing))
-        .or_else(|| unfinished_in(&listing.dir).map(|by| FileKind::Unfinished { by }))
+        .or_else(|| {
+            unfinished_in(&listing.dir).map(|name| FileKind::Unfinished { by: UnfinishedSign::Inside(name) })
+        })
         .or_else(|| Some(FileKind::GgufFiles { files: ggufs_in(listing) }).filter(|_| has_gguf(listing)))
         .or_else(|| other_framework(listing))
         .or_else(|| below(listing));
@@ -315,8 +318,7 @@ fn odd_names(listing: &Listing) -> Option<Diagnosis> {
 
 fn ggufs_in(listing: &Listing) -> Vec<PathBuf> {
     let names = listing.files.iter().filter(|name| is_gguf(name) && !is_unfinished(name));
-    let all: Vec<PathBuf> = names.map(|name| listing.dir.join(name)).collect();
-    first_parts(all)
+    without_later_parts(names.map(|name| listing.dir.join(name)).collect())
 }
 
 fn has_gguf(listing: &Listing) -> bool {
@@ -332,43 +334,18 @@ fn is_gguf(name: &str) -> bool {
     name.len() > 5 && name.get(name.len() - 5..).is_some_and(|end| end.eq_ignore_ascii_case(".gguf"))
 }
 
-/// The number of a part of a split GGUF, and of how many: `NAME-00002-of-00003.gguf`.
-fn part_number(path: &Path) -> Option<(u32, u32)> {
-    let name = path.file_stem()?.to_str()?;
-    let (rest, of) = name.rsplit_once("-of-")?;
-    let number = rest.get(rest.len().checked_sub(6)?..)?.strip_prefix('-')?;
-    let digits = |text: &str| {
-        (text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
-    };
-    Some((digits(number)?, digits(of)?))
-}
-
-/// `files` without the later parts of split ones; all of them where there is nothing else.
-fn first_parts(files: Vec<PathBuf>) -> Vec<PathBuf> {
-    let first = |file: &&PathBuf| part_number(file).is_none_or(|(number, _)| number == 1);
-    let firsts: Vec<PathBuf> = files.iter().filter(first).cloned().collect();
-    if firsts.is_empty() { files } else { firsts }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn parts_of_split_files() {
-        let part = |name: &str| part_number(Path::new(name));
-        assert_eq!(part("a/m-00002-of-00003.gguf"), Some((2, 3)));
-        for name in [
-            "m-2-of-3.gguf",
-            "00002-of-00003.gguf",
-            "m-00002-of-0000x.gguf",
-            "-of-00003.gguf",
-            "月-of-00003.gguf",
-        ] {
-            assert_eq!(part(name), None, "{name}");
+    fn of_split_files_the_first_part_is_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.gguf", "m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "n-00002-of-00003.gguf"] {
+            fs::write(dir.path().join(name), "").unwrap();
         }
-        let files = ["a.gguf", "m-00001-of-00002.gguf", "m-00002-of-00002.gguf"].map(PathBuf::from).to_vec();
-        assert_eq!(first_parts(files.clone()), files[..2]);
-        assert_eq!(first_parts(files[2..].to_vec()), files[2..]);
+        fs::write(dir.path().join("n-00003-of-00003.gguf"), "").unwrap();
+        let expected = ["a.gguf", "m-00001-of-00002.gguf", "n-00002-of-00003.gguf"];
+        assert_eq!(ggufs(dir.path()), expected.map(|name| dir.path().join(name)));
     }
 }

@@ -130,6 +130,32 @@ pub enum Error {
         /// Every place that was tried, in order.
         looked: Vec<PathBuf>,
     },
+    /// The model is in the cache, but not the snapshot that `refs/main` names.
+    #[error(
+        "the cache's snapshot of {model} that refs/main names is missing; searched: {}, {}",
+        main.display(),
+        dir.display()
+    )]
+    NoSuchSnapshot {
+        /// The name of the model.
+        model: String,
+        /// The file that names the snapshot.
+        main: PathBuf,
+        /// Where the snapshot would be.
+        dir: PathBuf,
+    },
+    /// Several snapshots of the model are in the cache, and no `refs/main` names one of them.
+    #[error(
+        "the local Hugging Face cache has {} snapshots of {model} and no refs/main; give the path of one: {}",
+        snapshots.len(),
+        list(snapshots)
+    )]
+    SeveralSnapshots {
+        /// The name of the model.
+        model: String,
+        /// Their folders.
+        snapshots: Vec<PathBuf>,
+    },
     /// `refs/main` does not hold the name of a snapshot.
     #[error("{}: expected the name of a snapshot, found {found}", path.display())]
     BadRef {
@@ -205,7 +231,6 @@ fn find(name: &Path, env: &CacheEnv) -> Result<Snapshot, Error> {
 /// The snapshot of the model in the folder `model` of a cache: the one that `refs/main` names, or the only
 /// one there is.
 fn snapshot(model: &Path) -> Result<Snapshot, Error> {
-    let missing = |what: String, looked: Vec<PathBuf>| Err(Error::NotFound { what, looked });
     let name = repository(model).unwrap_or_default();
     let snapshots = model.join("snapshots");
     let entries = fs::read_dir(&snapshots).into_iter().flatten().flatten();
@@ -219,8 +244,7 @@ fn snapshot(model: &Path) -> Result<Snapshot, Error> {
             if dir.is_dir() {
                 return of(dir, found.len().saturating_sub(1));
             }
-            let what = format!("the cache's snapshot of {name} that refs/main names is missing");
-            missing(what, vec![main, dir])
+            Err(Error::NoSuchSnapshot { model: name, main, dir })
         }
         Some(hash) => Err(Error::BadRef { path: main, found: shown(&hash) }),
         None => match found.as_slice() {
@@ -230,18 +254,9 @@ fn snapshot(model: &Path) -> Result<Snapshot, Error> {
                     "the local Hugging Face cache has no snapshot of {name}: `hf download {}` downloads one",
                     word(Path::new(&name))
                 );
-                missing(what, vec![main, snapshots])
+                Err(Error::NotFound { what, looked: vec![main, snapshots] })
             }
-            several => {
-                let list: Vec<String> = several.iter().map(|dir| dir.display().to_string()).collect();
-                let what = format!(
-                    "the local Hugging Face cache has {} snapshots of {name} and no refs/main; give the \
-                     path of one: {}",
-                    several.len(),
-                    list.join(", ")
-                );
-                missing(what, vec![main])
-            }
+            _ => Err(Error::SeveralSnapshots { model: name, snapshots: found }),
         },
     }
 }

@@ -16,7 +16,9 @@ mod start;
 mod tensors;
 mod text;
 
-pub use diagnosis::{Diagnosis, FileKind, SpecialFile, TrainingFormat};
+pub use diagnosis::{
+    Diagnosis, FileKind, ForeignFormat, QuantMethod, SpecialFile, TrainingFormat, UnfinishedSign,
+};
 pub use tensors::diagnose as diagnose_tensors;
 
 use std::io;
@@ -65,9 +67,7 @@ fn diagnose_file(path: &Path) -> io::Result<Option<Diagnosis>> {
         // What keeps the file from being converted is told for the whole checkpoint.
         Err(FileKind::Unmerged { .. } | FileKind::Ungathered { .. } | FileKind::Quantised { .. })
         | Ok(Usable::Weights) => return Ok(Some(part(path))),
-        Ok(Usable::Json) if !folder::is_part(path) => {
-            FileKind::OtherFormat { what: "a JSON text, not a model" }
-        }
+        Ok(Usable::Json) if !folder::is_part(path) => FileKind::OtherFormat { what: ForeignFormat::Json },
         Ok(Usable::Json) => return Ok(Some(part(path))),
         Err(FileKind::DanglingLink { link, .. }) => {
             FileKind::DanglingLink { link, model: path.parent().and_then(hub::model_of) }

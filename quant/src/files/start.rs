@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::diagnosis::{FileKind, line};
+use super::diagnosis::{FileKind, ForeignFormat, line};
 use super::text::{shown, word};
 
 /// Bytes of a file that are looked at. An error message or a pointer is shorter.
@@ -71,7 +71,7 @@ fn binary(path: &Path, start: &[u8]) -> Option<FileKind> {
         (b"fmgg", FileKind::Ggml { format: "GGMF" }),
         (b"tjgg", FileKind::Ggml { format: "GGJT" }),
         (b"algg", FileKind::Ggla),
-        (b"nsgg", FileKind::OtherFormat { what: "a saved session of llama.cpp, not a model" }),
+        (b"nsgg", FileKind::OtherFormat { what: ForeignFormat::LlamaSession }),
         (b"FUGG", FileKind::BigEndian),
     ];
     if let Some((_, kind)) = older.into_iter().find(|(magic, _)| start.starts_with(magic)) {
@@ -94,23 +94,21 @@ fn binary(path: &Path, start: &[u8]) -> Option<FileKind> {
     if start.get(257..262) == Some(b"ustar") {
         return Some(unpacked(path, "tar", "tar -xf"));
     }
-    let others: [(&[u8], &str); 7] = [
-        (b"\x93NUMPY", "a NumPy array"),
-        (b"\x7fELF", "a program (a llamafile holds its model as a zip member)"),
-        (b"MZ", "a program (a llamafile holds its model as a zip member)"),
-        (b"\xcf\xfa\xed\xfe", "a program"),
-        (b"%PDF", "a PDF document"),
-        (b"\x89PNG", "a picture"),
-        (b"SQLite format 3", "a database"),
+    let others: [(&[u8], ForeignFormat); 7] = [
+        (b"\x93NUMPY", ForeignFormat::NumpyArray),
+        (b"\x7fELF", ForeignFormat::ProgramOrLlamafile),
+        (b"MZ", ForeignFormat::ProgramOrLlamafile),
+        (b"\xcf\xfa\xed\xfe", ForeignFormat::Program),
+        (b"%PDF", ForeignFormat::Pdf),
+        (b"\x89PNG", ForeignFormat::Picture),
+        (b"SQLite format 3", ForeignFormat::Database),
     ];
     if let Some((_, what)) = others.into_iter().find(|(magic, _)| start.starts_with(magic)) {
         return Some(FileKind::OtherFormat { what });
     }
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     if extension == "model" && start[0] == b'\n' {
-        return Some(FileKind::OtherFormat {
-            what: "a tokenizer of sentencepiece, which BLOOM does not have",
-        });
+        return Some(FileKind::OtherFormat { what: ForeignFormat::Sentencepiece });
     }
     let frameworks = [
         (start.starts_with(b"\x89HDF\r\n\x1a\n"), "TensorFlow"),

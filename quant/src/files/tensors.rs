@@ -1,6 +1,6 @@
 //! What the names and shapes of a checkpoint's tensors say about how it was saved.
 
-use super::diagnosis::FileKind;
+use super::diagnosis::{FileKind, QuantMethod};
 use super::text::shown;
 
 /// Matrices of a BLOOM, by the ends of their names. One of them never has a single element.
@@ -32,7 +32,7 @@ pub fn diagnose<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u64])>) -> Opti
     if let Some((name, shape)) = empty {
         return Some(FileKind::Ungathered { tensor: shown(name), shape: shape.to_vec() });
     }
-    quantised.map(|method| FileKind::Quantised { method: method.to_owned() })
+    quantised.map(|method| FileKind::Quantised { method })
 }
 
 fn is_adapter(name: &str) -> bool {
@@ -49,22 +49,23 @@ fn is_ungathered(name: &str, shape: &[u64]) -> bool {
 }
 
 /// The program whose quantisation has tensors of such names.
-fn method(name: &str) -> Option<&'static str> {
+fn method(name: &str) -> Option<QuantMethod> {
     let (_, last) = name.rsplit_once('.').unwrap_or_default();
-    match last {
-        "SCB" | "CB" | "absmax" | "quant_map" | "nested_absmax" | "nested_quant_map" => Some("bitsandbytes"),
-        "bitsandbytes__nf4" | "bitsandbytes__fp4" => Some("bitsandbytes"),
-        "qweight" | "qzeros" | "g_idx" => Some("GPTQ or AWQ"),
-        "weight_packed" | "weight_shape" => Some("compressed-tensors"),
-        "weight_scale" | "weight_scale_inv" | "input_scale" => Some("an FP8 or INT8 program"),
-        "codebooks" | "codes" => Some("AQLM"),
-        "W_q" => Some("HQQ"),
-        "_data" => Some("quanto"),
-        "trellis" => Some("EXL3"),
-        "Qidxs" => Some("QuIP#"),
-        "q_weight" | "q_scale" | "q_scale_max" => Some("EXL2"),
-        _ => None,
-    }
+    let name = match last {
+        "SCB" | "CB" | "absmax" | "quant_map" | "nested_absmax" | "nested_quant_map" => "bitsandbytes",
+        "bitsandbytes__nf4" | "bitsandbytes__fp4" => "bitsandbytes",
+        "qweight" | "qzeros" | "g_idx" => return Some(QuantMethod::GptqOrAwq),
+        "weight_packed" | "weight_shape" => "compressed-tensors",
+        "weight_scale" | "weight_scale_inv" | "input_scale" => return Some(QuantMethod::Fp8OrInt8),
+        "codebooks" | "codes" => "AQLM",
+        "W_q" => "HQQ",
+        "_data" => "quanto",
+        "trellis" => "EXL3",
+        "Qidxs" => "QuIP#",
+        "q_weight" | "q_scale" | "q_scale_max" => "EXL2",
+        _ => return None,
+    };
+    Some(QuantMethod::Named(name.to_owned()))
 }
 
 #[cfg(test)]
@@ -97,9 +98,12 @@ mod tests {
             let found = of(&[("transformer.word_embeddings.weight", shape)]);
             assert!(matches!(found, Some(FileKind::Ungathered { .. })), "{shape:?}: {found:?}");
         }
-        for (name, method) in [("h.0.dense.SCB", "bitsandbytes"), ("h.0.dense.qweight", "GPTQ or AWQ")] {
+        for (name, method) in [
+            ("h.0.dense.SCB", QuantMethod::Named("bitsandbytes".into())),
+            ("h.0.dense.qweight", QuantMethod::GptqOrAwq),
+        ] {
             let found = of(&[("h.0.dense.weight", &[4, 4]), (name, &[4])]);
-            assert_eq!(found, Some(FileKind::Quantised { method: method.into() }));
+            assert_eq!(found, Some(FileKind::Quantised { method }));
         }
     }
 }

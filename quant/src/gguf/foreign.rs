@@ -1,4 +1,4 @@
-//! Tensor types that ggml has and no [`Format`](crate::Format) is for: a name says more than a number.
+//! Tensor types that ggml has and no [`Format`](crate::Format) is for: their names, for messages.
 
 use crate::Format;
 

@@ -8,6 +8,12 @@ use super::meta::{Entry, Held, Table, ValueType};
 use super::{Error, Meta, Place, Rule, TensorInfo, counted};
 use crate::Format;
 
+/// What may have happened to a file that ends too early, and what to do.
+const CUT: &str = ": the file was cut, or its download did not finish; download or convert it again";
+
+/// No vocabulary has more elements: a larger number is damage, and no sign that the file was cut.
+const MAX_ELEMENTS: u64 = 1 << 24;
+
 /// What a header says, checked against the length of its file.
 pub(super) struct Header {
     pub version: u32,
@@ -63,9 +69,9 @@ impl<'a> Cursor<'a> {
         if n > self.remaining() {
             let left = self.remaining();
             let found = if left == 0 {
-                "the end of the file".into()
+                format!("the end of the file{CUT}")
             } else {
-                format!("{} to its end", counted(left, "byte"))
+                format!("{} to its end{CUT}", counted(left, "byte"))
             };
             return Err(self.error_at(
                 self.at,
@@ -121,7 +127,9 @@ impl<'a> Cursor<'a> {
         if count > most {
             let left = self.remaining();
             let expected = format!("at most {most} {what} ({left} bytes are left)");
-            return Err(self.error_at(at, Rule::Count, expected, count.to_string()));
+            // A number that a file may have: the rest of this one is missing.
+            let cut = if count <= cap.min(MAX_ELEMENTS) { CUT } else { "" };
+            return Err(self.error_at(at, Rule::Count, expected, format!("{count}{cut}")));
         }
         usize::try_from(count).map_err(|_| {
             self.error_at(at, Rule::Count, format!("a number of {what} that fits memory"), count.to_string())
@@ -305,11 +313,11 @@ pub(super) fn parse(file: &str, bytes: &[u8], file_bytes: u64) -> Result<Header,
     let alignment = alignment(&Meta::new(file, bytes, &table))?;
 
     cursor.place = Place::Header;
-    // Once more, now that the metadata is out of the way and before anything is allocated.
+    // Once more, with the bytes that are left behind the metadata, before anything is allocated.
     let most = max_count(limits::MAX_TENSORS, cursor.remaining(), limits::MIN_TENSOR_BYTES);
     if n_tensors as u64 > most {
         let expected = format!("at most {most} tensors ({} bytes are left for them)", cursor.remaining());
-        return Err(cursor.error_at(n_tensors_at, Rule::Count, expected, n_tensors.to_string()));
+        return Err(cursor.error_at(n_tensors_at, Rule::Count, expected, format!("{n_tensors}{CUT}")));
     }
     let mut described = Vec::with_capacity(n_tensors);
     for number in 0..n_tensors {
@@ -380,11 +388,9 @@ fn place_tensors(
                 );
                 let found = match end {
                     // What the whole file lacks, not only this tensor.
-                    Some(end) => format!(
-                        "its end {} earlier: the file was cut, or its download did not finish; download or \
-                         convert it again",
-                        counted(last.max(end) - file_bytes, "byte")
-                    ),
+                    Some(end) => {
+                        format!("its end {} earlier{CUT}", counted(last.max(end) - file_bytes, "byte"))
+                    }
                     None => "an end past 2^64".to_owned(),
                 };
                 return Err(cursor.error_at(at, Rule::OutsideFile, expected, found));

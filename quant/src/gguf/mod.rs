@@ -33,6 +33,7 @@ pub(crate) use error::{counted, shown};
 pub use foreign::ForeignTensor;
 pub use meta::{Array, Ints, Meta, Strings, Value, ValueType, Values};
 pub use owned::MetaValue;
+pub(crate) use read::is_whole;
 pub use read::{Part, Reader};
 pub use tensor::TensorInfo;
 pub use write::{Layout, TensorSpec, Writer};

@@ -96,7 +96,7 @@ impl Reader {
         let name = path.display().to_string();
         let bytes = Bytes::open_watched(path, how, on).map_err(|e| cannot_open(&name, e))?;
         let (part, header) = Part::read(path, bytes)?;
-        let mut model = Joined::new(part, header);
+        let mut model = Inner::new(part, header);
         let Some(split) = Split::of(&model.meta())? else { return model.finish() };
         let names = split.first(&model.parts[0].name, path)?;
         let mut before = model.parts[0].file_bytes();
@@ -136,7 +136,7 @@ impl Reader {
     /// As `from_bytes`.
     pub fn from_shared(name: &str, bytes: Bytes) -> Result<Reader, Error> {
         let (part, header) = Part::read(Path::new(name), bytes)?;
-        let model = Joined::new(part, header);
+        let model = Inner::new(part, header);
         match Split::of(&model.meta())? {
             None => model.finish(),
             Some(split) => Err(split::alone(name, split)),
@@ -257,59 +257,53 @@ impl Inner {
     }
 }
 
-/// A model whose parts are still being added.
-struct Joined(Inner);
-
-impl std::ops::Deref for Joined {
-    type Target = Inner;
-
-    fn deref(&self) -> &Inner {
-        &self.0
-    }
-}
-
-impl Joined {
+/// While the parts are added.
+impl Inner {
     fn new(part: Part, header: Header) -> Self {
         let Header { version, alignment, table, tensors, foreign, .. } = header;
-        Self(Inner { parts: vec![part], version, alignment, table, tensors, by_name: Vec::new(), foreign })
+        Self { parts: vec![part], version, alignment, table, tensors, by_name: Vec::new(), foreign }
     }
 
     fn add(&mut self, part: Part, header: Header) -> Result<(), Error> {
-        let number = self.0.parts.len();
+        let number = self.parts.len();
         let Header { mut tensors, mut foreign, .. } = header;
         tensors.iter_mut().for_each(|t| t.part = number);
         foreign.iter_mut().for_each(|t| t.part = number);
-        self.0.tensors.append(&mut tensors);
-        self.0.foreign.append(&mut foreign);
-        let count = (self.0.tensors.len() + self.0.foreign.len()) as u64;
+        self.tensors.append(&mut tensors);
+        self.foreign.append(&mut foreign);
+        let count = (self.tensors.len() + self.foreign.len()) as u64;
         if count > MAX_TENSORS {
             let expected = format!("at most {MAX_TENSORS} tensors in all parts");
             let found = count.to_string();
             return Err(Error::malformed(Rule::Count, &part.name, Place::Header, None, expected, found));
         }
-        self.0.parts.push(part);
+        self.parts.push(part);
         Ok(())
     }
 
     /// Sorts the names. Each file has a tensor once; two parts may still have the same.
-    fn finish(self) -> Result<Reader, Error> {
-        let Self(mut model) = self;
-        let all: Vec<(&str, usize)> = model.tensors.iter().map(|t| (t.name.as_str(), t.part)).collect();
-        let foreign = model.foreign.iter().map(|t| (t.name.as_str(), t.part));
-        let all: Vec<(&str, usize)> = all.into_iter().chain(foreign).collect();
+    fn finish(mut self) -> Result<Reader, Error> {
+        let decoded = self.tensors.iter().map(|t| (t.name.as_str(), t.part));
+        let foreign = self.foreign.iter().map(|t| (t.name.as_str(), t.part));
+        let all: Vec<(&str, usize)> = decoded.chain(foreign).collect();
         let order = sorted(all.len(), |i| all[i].0).map_err(|second| {
             let (name, part) = all[second];
             let first = all.iter().find(|other| other.0 == name).map_or(0, |other| other.1);
-            let (first, second) = (&model.parts[first].name, &model.parts[part].name);
+            let (first, second) = (&self.parts[first].name, &self.parts[part].name);
             let place = Place::Tensor(name.to_owned());
             let found = format!("it in {first} as well");
             Error::malformed(Rule::TensorTwice, second, place, None, "every tensor once", found)
         })?;
         // The order without the foreign ones, which come behind.
-        let decoded = model.tensors.len();
-        model.by_name = order.into_iter().filter(|&i| (i as usize) < decoded).collect();
-        Ok(Reader(Arc::new(model)))
+        let decoded = self.tensors.len();
+        self.by_name = order.into_iter().filter(|&i| (i as usize) < decoded).collect();
+        Ok(Reader(Arc::new(self)))
     }
+}
+
+/// Whether `bytes` are a whole GGUF file, or a whole part of a split one.
+pub(crate) fn is_whole(bytes: &Bytes) -> bool {
+    parse("", bytes, bytes.len() as u64).is_ok()
 }
 
 fn cannot_open(name: &str, source: io::Error) -> Error {

@@ -19,6 +19,9 @@ const TENSORS: &str = "split.tensors.count";
 /// Parts of a model at most: `llama-gguf-split` with a tensor a part makes 365 of a BLOOM-7B1.
 pub const MAX_PARTS: u64 = 1024;
 
+/// Links that lead to one file at most, as in Linux.
+const MAX_LINKS: usize = 41;
+
 /// `STEM-00002-of-00003.gguf`, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartName {
@@ -118,17 +121,16 @@ impl Split {
 
     /// The name of the first part of a model whose metadata is `self`, opened as `path`.
     ///
-    /// A link whose own name says nothing is followed once: in the Hugging Face cache the links have the
-    /// names, elsewhere the files.
+    /// Links whose own names say nothing are followed as far as one that does: in the Hugging Face cache the
+    /// links have the names, elsewhere the files.
     ///
     /// # Errors
     /// Another part than the first; a name by which the other parts cannot be found.
     pub fn first(self, file: &str, path: &Path) -> Result<PartName, Error> {
         let fits = |name: &PartName| (u64::from(name.number), name.count) == (self.number + 1, self.count);
-        let named = PartName::of(path).filter(fits).or_else(|| {
-            let to = path.parent().unwrap_or(Path::new("")).join(path.read_link().ok()?);
-            PartName::of(&to).filter(fits)
-        });
+        let next = |at: &PathBuf| Some(at.parent().unwrap_or(Path::new("")).join(at.read_link().ok()?));
+        let mut links = std::iter::successors(Some(path.to_owned()), next).take(MAX_LINKS);
+        let named = links.find_map(|at| PartName::of(&at).filter(fits));
         let this = format!("part {} of {}", self.number + 1, self.count);
         if self.number > 0 {
             let first = match &named {

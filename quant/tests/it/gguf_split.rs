@@ -178,6 +178,10 @@ fn links_lead_to_the_parts() {
     let own = links.path().join("model.gguf");
     symlink(path(dir.path(), 1), &own).unwrap();
     assert_eq!(open(&own).unwrap().tensors().len(), 5);
+    // And a link to that.
+    let chain = links.path().join("chain.gguf");
+    symlink("model.gguf", &chain).unwrap();
+    assert_eq!(open(&chain).unwrap().tensors().len(), 5);
     // A file that says that it is the only part is whole, whatever its name.
     let mut single = good()[0].clone();
     (single.count, single.tensors_count) = (MetaValue::U16(1), None);

@@ -2,6 +2,7 @@
 
 use super::settings_command::set;
 use crate::cli::exit::Usage;
+use crate::cli::printer::visible;
 use crate::cli::settings::show_notes;
 use crate::cli::show::stats_line;
 use crate::commands::{CHAT_COMMANDS, ChatCommandName};
@@ -146,8 +147,12 @@ pub(super) fn run(
 /// Begins an empty conversation.
 fn begin(session: &mut Session, state: &mut ChatState, said: &str) -> String {
     session.clear();
-    let was_private = std::mem::take(state).private;
-    format!("{said}{}", if was_private { "; this one can be saved, and lines are kept again" } else { "" })
+    format!("{said}{}", not_private_any_more(&std::mem::take(state)))
+}
+
+/// What is said of a conversation that follows the one of `left`, which may have been private.
+fn not_private_any_more(left: &ChatState) -> &'static str {
+    if left.private { "; this one can be saved, and lines are kept again" } else { "" }
 }
 
 fn help(columns: usize) -> String {
@@ -240,6 +245,18 @@ fn keep_unsaved(session: &Session, model: &Loaded, state: &ChatState) -> Result<
     Ok(format!("{said} {kept}\n"))
 }
 
+/// At the end of a chat: a conversation that was saved or loaded goes on in its file; says so.
+pub(super) fn keep_named(session: &Session, model: &Loaded, state: &mut ChatState) {
+    if state.name.is_none() {
+        return;
+    }
+    match keep_unsaved(session, model, state) {
+        Ok(said) => eprint!("{}", visible(&said)),
+        Err(error) => eprintln!("huozi: not saved: {}", visible(&crate::cli::exit::line(&error))),
+    }
+    state.unsaved = false;
+}
+
 fn load(session: &mut Session, model: &Loaded, typed: &str, state: &mut ChatState) -> Result<String> {
     let directory = directory()?;
     let name = store::find(&directory, typed)?;
@@ -254,7 +271,8 @@ fn load(session: &mut Session, model: &Loaded, typed: &str, state: &mut ChatStat
     show_notes(&name, &loaded.invalid, false);
     put(session, loaded);
     said += &format!("loaded {name}: {}", exchanges(session.turns().len()));
-    *state = ChatState { name: Some(name), ..ChatState::default() };
+    let left = std::mem::replace(state, ChatState { name: Some(name), ..ChatState::default() });
+    said += not_private_any_more(&left);
     Ok(said)
 }
 
@@ -342,6 +360,7 @@ fn write(session: &Session, model: &Loaded, name: &str, title: Option<&str>) -> 
 pub(super) fn put(session: &mut Session, conversation: Conversation) {
     session.settings_mut().system = conversation.system;
     session.restore(conversation.turns);
+    session.set_replaced(conversation.replaced);
     session.set_date(conversation.date);
 }
 

@@ -81,13 +81,13 @@ impl LineEditor {
         if let Some(folder) = file.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
-        // Only its owner can read it, from its first byte on.
-        let opened = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(file)?;
-        let meta = opened.metadata()?;
-        if !meta.is_file() || meta.len() > MAX_BYTES {
+        // Opening a pipe could block for ever.
+        if fs::metadata(file).is_ok_and(|meta| !meta.is_file() || meta.len() > MAX_BYTES) {
             let what = format!("not a regular file of at most {MAX_BYTES} bytes");
             return Err(std::io::Error::other(what).into());
         }
+        // Only its owner can read it, from its first byte on.
+        fs::OpenOptions::new().append(true).create(true).mode(0o600).open(file)?;
         self.editor.load_history(file)
     }
 
@@ -105,6 +105,11 @@ impl LineEditor {
             Err(ReadlineError::Eof) => Ok(EditedLine::End),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether something was typed in the line that was read last.
+    pub(super) fn has_typed(&self) -> bool {
+        self.keyboard.has_typed()
     }
 
     /// Adds what was typed to the history.

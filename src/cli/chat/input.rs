@@ -102,7 +102,12 @@ impl LineSource for EditedLines<'_> {
     fn read(&mut self, begun: &str, continues: bool) -> Result<LineRead> {
         self.signals.set_composing(continues);
         let line = self.editor.read(if continues { ". " } else { "> " }, begun)?;
-        let quits = matches!(line, EditedLine::Dropped) && self.signals.interrupt_line();
+        let dropped = line == EditedLine::Dropped;
+        if dropped && (!begun.is_empty() || self.editor.has_typed()) {
+            // What is dropped does not count as the first of two.
+            self.signals.set_composing(true);
+        }
+        let quits = dropped && self.signals.interrupt_line();
         self.signals.set_composing(false);
         match line {
             _ if quits => Err(Interrupted(INTERRUPTED).into()),

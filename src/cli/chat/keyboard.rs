@@ -6,8 +6,8 @@
 //! for the next one; Ctrl+C is SIGINT then. Whatever ends or stops the process gives the terminal back first,
 //! see [`crate::cli::terminal`].
 
-use super::keys::{Key, Keys, for_editor, is_several_lines, typed_ahead};
-use crate::cli::terminal::{TakenTerminal, give_back, leave, take, take_again};
+use super::keys::{Key, Keys, MAX_BYTES, for_editor, is_several_lines, typed_ahead};
+use crate::cli::terminal::{TakenTerminal, Taking, give_back, take, take_again};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
@@ -22,8 +22,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 const BURST_MS: i64 = 20;
 /// The rest of a sequence that has begun comes within this time.
 const SEQUENCE_MS: i64 = 100;
-/// Bytes that are kept of what is typed ahead or pasted at once.
-const MAX_BYTES: usize = 1 << 20;
+/// What is said when more than [`MAX_BYTES`] come at once, or between two lines.
+const TOO_LONG: &str = "huozi: more than 1 MiB was pasted or typed at once: that is left out";
 /// The key that makes the editor draw its line again; see [`super::editor`].
 const REDRAW: &[u8] = b"\x1b[24~";
 
@@ -34,6 +34,12 @@ struct Reading {
     line: bool,
     /// Keys that came while none was.
     ahead: Vec<Key>,
+    /// Their length in bytes.
+    ahead_bytes: usize,
+    /// Some of them were left out.
+    full: bool,
+    /// Something was typed in the line, or waited for it.
+    typed: bool,
     /// The chat has ended.
     ended: bool,
 }
@@ -41,6 +47,8 @@ struct Reading {
 /// The keys of the terminal. Dropped, the terminal is as it was before.
 pub(super) struct Keyboard {
     reading: Arc<Mutex<Reading>>,
+    /// Gives the terminal back.
+    _taking: Taking,
 }
 
 impl Keyboard {
@@ -63,9 +71,10 @@ impl Keyboard {
         let lines = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
         tcsetattr(&lines, OptionalActions::Now, &chat)?;
         let from = rustix::io::fcntl_dupfd_cloexec(&terminal, 3)?;
-        let keyboard = Self { reading: Arc::default() };
-        watch_signals(keyboard.reading.clone(), Arc::downgrade(&editor))?;
-        take(TakenTerminal { terminal, before, chat })?;
+        let reading: Arc<Mutex<Reading>> = Arc::default();
+        watch_signals(reading.clone(), Arc::downgrade(&editor))?;
+        let taking = take(TakenTerminal { terminal, before, chat })?;
+        let keyboard = Self { reading, _taking: taking };
         rustix::stdio::dup2_stdin(&lines)?;
         let reading = keyboard.reading.clone();
         std::thread::Builder::new().name("keyboard".into()).spawn(move || read(&from, &editor, &reading))?;
@@ -76,7 +85,18 @@ impl Keyboard {
     pub(super) fn begin_line(&self) -> String {
         let mut reading = lock(&self.reading);
         reading.line = true;
-        typed_ahead(&std::mem::take(&mut reading.ahead))
+        reading.ahead_bytes = 0;
+        if std::mem::take(&mut reading.full) {
+            eprintln!("{TOO_LONG}");
+        }
+        let text = typed_ahead(&std::mem::take(&mut reading.ahead));
+        reading.typed = !text.is_empty();
+        text
+    }
+
+    /// Whether something was typed in the line, or waited for it.
+    pub(super) fn has_typed(&self) -> bool {
+        lock(&self.reading).typed
     }
 
     /// No line is read from now on.
@@ -88,7 +108,6 @@ impl Keyboard {
 impl Drop for Keyboard {
     fn drop(&mut self) {
         lock(&self.reading).ended = true;
-        leave();
     }
 }
 
@@ -118,20 +137,20 @@ fn read(terminal: &OwnedFd, editor: &OwnedFd, reading: &Mutex<Reading>) {
             keys.give_up();
             continue;
         }
-        let mut burst = Vec::new();
+        let (mut burst, mut length) = (Vec::new(), 0);
         loop {
             match rustix::io::read(terminal, &mut bytes) {
                 Err(rustix::io::Errno::INTR) => continue,
-                Ok(n) if n > 0 => burst.extend(keys.push(&bytes[..n])),
+                Ok(n) if n > 0 => {
+                    burst.extend(keys.push(&bytes[..n]));
+                    length += n;
+                }
                 // It is gone: SIGHUP ends the process, or else what the editor reads ends with this thread.
                 Ok(_) | Err(_) => return,
             }
             // A line in one piece may be the first of several; one that is typed comes key by key.
             let lines = burst.len() > 1 && burst.contains(&Key::Enter);
-            if !(lines || keys.is_in_paste())
-                || burst.len() > MAX_BYTES
-                || !is_ready(terminal, Some(BURST_MS))
-            {
+            if !(lines || keys.is_in_paste()) || length > MAX_BYTES || !is_ready(terminal, Some(BURST_MS)) {
                 break;
             }
         }
@@ -144,7 +163,12 @@ fn read(terminal: &OwnedFd, editor: &OwnedFd, reading: &Mutex<Reading>) {
         if reading.ended {
             return;
         }
-        let bytes = reading.take(keys);
+        let too_long = reading.line && keys.contains(&Key::TooLong);
+        let mut bytes = reading.take(keys);
+        if too_long {
+            eprintln!("\n{TOO_LONG}");
+            bytes.extend_from_slice(REDRAW);
+        }
         // Unlocked: the editor may have to read before all of it can be written.
         drop(reading);
         let mut rest = &bytes[..];
@@ -166,18 +190,30 @@ impl Reading {
             let several = is_several_lines(&keys);
             let sent = keys.iter().position(|key| *key == Key::Enter).filter(|_| !several);
             let (now, later) = keys.split_at(sent.map_or(keys.len(), |at| at + 1));
-            self.ahead.extend_from_slice(later);
-            return for_editor(now);
+            self.typed |= now.iter().any(|key| *key != Key::Control(3));
+            let bytes = for_editor(now);
+            later.iter().for_each(|key| self.keep(key.clone()));
+            return bytes;
         }
         for key in keys {
             match key {
                 Key::Control(3) => drop(kill_process(getpid(), Signal::INT)),
                 Key::Control(0x1c) => drop(kill_process(getpid(), Signal::QUIT)),
-                key if self.ahead.len() < MAX_BYTES => self.ahead.push(key),
-                _ => {}
+                key => self.keep(key),
             }
         }
         Vec::new()
+    }
+
+    /// Keeps a key for the next line, as long as all of them are at most [`MAX_BYTES`].
+    fn keep(&mut self, key: Key) {
+        let length = self.ahead_bytes + key.len();
+        if key == Key::TooLong || length > MAX_BYTES {
+            self.full = true;
+            return;
+        }
+        self.ahead_bytes = length;
+        self.ahead.push(key);
     }
 }
 
@@ -205,4 +241,24 @@ fn watch_signals(reading: Arc<Mutex<Reading>>, editor: Weak<OwnedFd>) -> io::Res
         }
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_a_line_is_counted_in_bytes() {
+        let mut reading = Reading::default();
+        let paste = || Key::Paste("a".repeat(MAX_BYTES / 2));
+        assert!(reading.take(vec![paste(), paste()]).is_empty() && !reading.full);
+        reading.take(vec![Key::Char('a')]);
+        assert!(reading.full && reading.ahead.len() == 2);
+        // Nor more of what comes after an Enter.
+        let mut reading = Reading { line: true, ..Reading::default() };
+        let keys = vec![Key::Control(3)];
+        assert_eq!((reading.take(keys), reading.typed), (b"\x03".to_vec(), false));
+        reading.take(vec![Key::Char('a'), Key::Enter, paste(), paste(), paste()]);
+        assert!(reading.typed && reading.full && reading.ahead.len() == 2);
+    }
 }

@@ -19,7 +19,24 @@ pub(super) enum Key {
     Sequence(Vec<u8>),
     /// What was pasted; lines end in `\n`.
     Paste(String),
+    /// A paste of more than [`MAX_BYTES`], which is left out.
+    TooLong,
 }
+
+impl Key {
+    /// Bytes that it takes.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Key::Char(c) => c.len_utf8(),
+            Key::Sequence(sequence) => sequence.len(),
+            Key::Paste(text) => text.len(),
+            Key::Enter | Key::Newline | Key::Control(_) | Key::TooLong => 1,
+        }
+    }
+}
+
+/// Bytes that are taken of what is pasted at once, and of what is typed ahead.
+pub(super) const MAX_BYTES: usize = 1 << 20;
 
 /// A longer sequence is none that a key sends.
 const MAX_SEQUENCE: usize = 4096;
@@ -30,6 +47,10 @@ const PASTE_ENDS: &[u8] = b"\x1b[201~";
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     waiting: Vec<u8>,
+    /// Where the end of a paste that has begun is looked for: it does not begin before this.
+    searched: usize,
+    /// The paste is too long: what came of it so far is left out.
+    too_long: bool,
 }
 
 impl Keys {
@@ -38,12 +59,40 @@ impl Keys {
         self.waiting.extend_from_slice(bytes);
         let mut keys = Vec::new();
         let mut at = 0;
-        while let Some((key, length)) = first_key(&self.waiting[at..]) {
+        loop {
+            let first = match self.waiting[at..].starts_with(PASTE_BEGINS) {
+                true => self.paste(at),
+                false => first_key(&self.waiting[at..]),
+            };
+            let Some((key, length)) = first else { break };
             keys.extend(key);
             at += length;
         }
         self.waiting.drain(..at);
+        self.searched = self.searched.saturating_sub(at);
         keys
+    }
+
+    /// The paste that begins at `at` and its length, as [`first_key`].
+    fn paste(&mut self, at: usize) -> Option<(Option<Key>, usize)> {
+        let begin = at + PASTE_BEGINS.len();
+        let from = self.searched.max(begin);
+        let end = self.waiting[from..].windows(PASTE_ENDS.len()).position(|window| window == PASTE_ENDS);
+        let Some(end) = end.map(|end| from + end) else {
+            if self.waiting.len() - begin > MAX_BYTES {
+                self.too_long = true;
+                // The end may have begun.
+                self.waiting.drain(begin..self.waiting.len() - PASTE_ENDS.len());
+            }
+            self.searched = (self.waiting.len() + 1).saturating_sub(PASTE_ENDS.len());
+            return None;
+        };
+        self.searched = 0;
+        let key = match std::mem::take(&mut self.too_long) || end - begin > MAX_BYTES {
+            true => Key::TooLong,
+            false => Key::Paste(pasted(&String::from_utf8_lossy(&self.waiting[begin..end]))),
+        };
+        Some((Some(key), end + PASTE_ENDS.len() - at))
     }
 
     /// Whether a sequence has begun that is not complete.
@@ -58,7 +107,7 @@ impl Keys {
 
     /// Nothing came for a while: what has begun was the Esc key, or is broken.
     pub(super) fn give_up(&mut self) {
-        self.waiting.clear();
+        *self = Self::default();
     }
 }
 
@@ -90,12 +139,6 @@ fn first_key(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
 fn escape(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     let &second = bytes.get(1)?;
     match second {
-        b'[' if bytes.starts_with(PASTE_BEGINS) => {
-            let text = &bytes[PASTE_BEGINS.len()..];
-            let length = text.windows(PASTE_ENDS.len()).position(|window| window == PASTE_ENDS)?;
-            let pasted = Key::Paste(pasted(&String::from_utf8_lossy(&text[..length])));
-            Some((Some(pasted), PASTE_BEGINS.len() + length + PASTE_ENDS.len()))
-        }
         // F1 to F5 of the Linux console.
         b'[' if bytes.get(2) == Some(&b'[') => bytes.get(3).map(|_| (None, 4)),
         b'[' => {
@@ -202,6 +245,7 @@ pub(super) fn for_editor(keys: &[Key]) -> Vec<u8> {
             Key::Control(control) => out.push(*control),
             Key::Sequence(sequence) => out.extend_from_slice(sequence),
             Key::Paste(text) => put_paste(text, &mut out),
+            Key::TooLong => {}
         }
     }
     out
@@ -229,7 +273,7 @@ pub(super) fn typed_ahead(keys: &[Key]) -> String {
                 let word = text.trim_end_matches(' ').rfind([' ', '\n']).map_or(0, |at| at + 1);
                 text.truncate(word);
             }
-            Key::Control(_) | Key::Sequence(_) => {}
+            Key::Control(_) | Key::Sequence(_) | Key::TooLong => {}
             Key::Paste(pasted) => text.push_str(pasted),
         }
     }
@@ -309,6 +353,26 @@ mod tests {
         assert_eq!(editor(b"\x1b\r"), "\x1b[200~\n\x1b[201~");
         let mut part = Keys::default();
         assert!(part.push("\x1b[200~一".as_bytes()).is_empty() && part.is_in_paste());
+    }
+
+    #[test]
+    fn a_long_paste_comes_in_parts_and_a_longer_one_is_left_out() {
+        for (length, expected) in [
+            (MAX_BYTES, Key::Paste("a".repeat(MAX_BYTES))),
+            (MAX_BYTES + 1, Key::TooLong),
+            (16 * MAX_BYTES, Key::TooLong),
+        ] {
+            let sent = [PASTE_BEGINS, &vec![b'a'; length], PASTE_ENDS, b"b"].concat();
+            let mut keys = Keys::default();
+            let mut most = 0;
+            let mut all = Vec::new();
+            for part in sent.chunks(4093) {
+                all.extend(keys.push(part));
+                most = most.max(keys.waiting.len());
+            }
+            assert!(all == [expected, Key::Char('b')], "{length}");
+            assert!(most < 2 * MAX_BYTES && !keys.is_waiting());
+        }
     }
 
     #[test]

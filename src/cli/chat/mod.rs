@@ -22,7 +22,7 @@ use crate::open::Loaded;
 use crate::session::catalog::xdg;
 use crate::session::{Answer, Error, Event, Session, Stop, store};
 use anyhow::{Result, anyhow};
-use commands::{ChatState, Outcome, directory, put};
+use commands::{ChatState, Outcome, directory, keep_named, put};
 use editor::LineEditor;
 use huozi_token::ChatError;
 use input::{ChatInput, EditedLines, PlainLines, TypedMessage};
@@ -122,10 +122,18 @@ pub fn talk(
         eprintln!("{}: {}", model.path().display(), session.info().runs_on);
         eprintln!("/help lists the commands, Ctrl+C stops an answer, Ctrl+D quits");
     }
-    // For the test that the terminal is given back.
-    let panics = cfg!(debug_assertions) && std::env::var_os("HUOZI_CHAT_PANIC").is_some();
-    while let Some(message) = input.message()? {
-        assert!(!panics, "HUOZI_CHAT_PANIC is set");
+    loop {
+        let message = match input.message() {
+            Ok(Some(message)) => message,
+            end => {
+                // A script that is to keep what it says has `/save`.
+                if interactive {
+                    keep_named(session, model, &mut state);
+                }
+                end?;
+                break;
+            }
+        };
         if interactive {
             signals.rearm();
         }
@@ -162,7 +170,12 @@ pub fn talk(
                     }
                     continue;
                 }
-                Ok(Outcome::Quit) => break,
+                Ok(Outcome::Quit) => {
+                    if interactive {
+                        keep_named(session, model, &mut state);
+                    }
+                    break;
+                }
                 Err(error) => {
                     fail(&super::exit::line(&error));
                     continue;

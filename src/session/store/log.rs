@@ -220,7 +220,7 @@ impl Log {
     }
 
     /// The branch that was the conversation before the present one took its place: that of the last head
-    /// which is neither on the way to the present head nor an answer without text.
+    /// which is neither in the branch of the present head nor an answer without text.
     fn replaced(&self, model: &str) -> Replaced {
         let now = self.chain(self.head);
         let here: HashSet<u64> = now.iter().copied().collect();
@@ -252,6 +252,11 @@ impl Log {
                 }
             })
             .collect()
+    }
+
+    /// Whether an answer has text, in this branch or another.
+    pub(super) fn has_answers(&self) -> bool {
+        self.said.values().any(|said| said.role == Speaker::Assistant && !said.text.is_empty())
     }
 
     /// Every text on the way to the head.

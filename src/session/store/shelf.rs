@@ -75,7 +75,7 @@ fn entry(path: &Path) -> Option<Entry> {
         return None;
     }
     let title = last_title(&bytes).filter(|title| !title.trim().is_empty());
-    if title.is_none() && says_nothing(&bytes) {
+    if title.is_none() && says_nothing(path, &bytes) {
         return None;
     }
     let title = title.unwrap_or_else(|| name.clone());
@@ -95,8 +95,9 @@ fn last_title(bytes: &[u8]) -> Option<String> {
     })
 }
 
-/// Whether the conversation has no turn: its last `head` line names no message, or there is no message.
-fn says_nothing(bytes: &[u8]) -> bool {
+/// Whether the conversation has no turn (its last `head` line names no message, or there is no message) and
+/// no answer in another branch that could be brought back.
+fn says_nothing(path: &Path, bytes: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Head {
         kind: String,
@@ -107,7 +108,8 @@ fn says_nothing(bytes: &[u8]) -> bool {
         (head.kind == "head").then_some(head.parent)
     });
     match heads.next() {
-        Some(head) => head.is_none(),
+        Some(Some(_)) => false,
+        Some(None) => !Log::parse(path, bytes).is_ok_and(|log| log.has_answers()),
         None => !bytes.windows(9).any(|w| w == b"\"message\""),
     }
 }

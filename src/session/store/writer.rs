@@ -98,6 +98,11 @@ impl Writer {
         self.log.whole == 0
     }
 
+    /// Whether an answer has text, in this branch of the conversation or another.
+    pub fn has_answers(&self) -> bool {
+        self.log.has_answers()
+    }
+
     /// Whether another program changed the file since it was last read or written here.
     pub fn is_touched(&mut self) -> bool {
         !matches!(self.look(), Ok(false))

@@ -135,7 +135,13 @@ impl App {
             }
             TalksOutcome::Rename(name, title) => self.rename(name, title, now),
             TalksOutcome::Delete(name) => self.delete(name, now),
-            TalksOutcome::Undelete(trashed) => vec![Effect::Desk(DeskTask::Undelete(trashed))],
+            TalksOutcome::Undelete(trashed) => {
+                // The next key asks for another one.
+                if let Some(name) = &trashed {
+                    self.panels.talks_mut().restored(name);
+                }
+                vec![Effect::Desk(DeskTask::Undelete(trashed))]
+            }
         }
     }
 

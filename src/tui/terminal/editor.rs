@@ -5,10 +5,12 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// An editor's text is at most this long.
 const MAX_EDITED_BYTES: u64 = 64 << 20;
+/// How long an editor that is told to end has for giving the terminal back.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Lets a person edit `text` in `$VISUAL` or `$EDITOR`, until there is a `code` to exit with.
 pub(super) fn edit(text: &str, code: &SignalCode) -> io::Result<String> {
@@ -17,20 +19,24 @@ pub(super) fn edit(text: &str, code: &SignalCode) -> io::Result<String> {
     let mut file = tempfile::Builder::new().prefix("huozi-").suffix(".md").tempfile()?;
     file.write_all(text.as_bytes())?;
     // It may hold arguments of its own. An interrupt is the editor's: the shell around it waits for its end.
-    let command = format!("trap : INT; {editor} \"$1\"");
+    let command = format!("trap : INT TERM; {editor} \"$1\"");
     let mut child = Command::new("sh").args(["-c", &command, "sh"]).arg(file.path()).spawn()?;
+    let mut ends: Option<Instant> = None;
     let status = loop {
-        match child.try_wait()? {
-            Some(status) => break status,
-            // What it wrote so far is read below. Where all of the job is ours it ends, too.
-            None if code.get() != 0 => {
-                if rustix::process::getpgrp() == rustix::process::getpid() {
-                    let _ = rustix::process::kill_current_process_group(rustix::process::Signal::TERM);
-                }
-                break ExitStatus::default();
-            }
-            None => std::thread::sleep(Duration::from_millis(20)),
+        if let Some(status) = child.try_wait()? {
+            break status;
         }
+        // What it wrote so far is read below. Where all of the job is ours it ends, too.
+        if code.get() != 0 && ends.is_none() {
+            if rustix::process::getpgrp() == rustix::process::getpid() {
+                let _ = rustix::process::kill_current_process_group(rustix::process::Signal::TERM);
+            }
+            ends = Some(Instant::now() + GRACE);
+        }
+        if ends.is_some_and(|end| Instant::now() >= end) {
+            break ExitStatus::default();
+        }
+        std::thread::sleep(Duration::from_millis(20));
     };
     // What one that was killed had saved by then is not lost; the shell tells it so.
     let killed = status.signal().is_some() || status.code().is_some_and(|code| code > 128);

@@ -268,7 +268,7 @@ fn failure(failure: &Failure) -> String {
             path.display()
         ),
         Failure::NotText { path, encoding: Some(encoding), at, line } => {
-            format!("{}：第 {line} 行（偏移 {at} 字节）不是 {encoding}，其余部分是", path.display())
+            format!("{}：文件其余部分是 {encoding}，但第 {line} 行（偏移 {at} 字节）不符合", path.display())
         }
         Failure::Panic(what) => format!("内部错误：{what}"),
         Failure::NoModel => "没有打开的模型".into(),
@@ -339,6 +339,19 @@ fn of_hub(error: &HubError) -> String {
             format!(
                 "既没有这个文件，Hugging Face 缓存中也没有可用的这个模型（本程序不下载，可先用 hf download 下载）；查找过：{}",
                 looked.join("、")
+            )
+        }
+        HubError::NoSuchSnapshot { model, main, dir } => format!(
+            "Hugging Face 缓存中有 {model}，但没有 {} 所指的快照 {}；可用 hf download {model} 重新下载",
+            main.display(),
+            dir.display()
+        ),
+        HubError::SeveralSnapshots { model, snapshots } => {
+            let list = Vec::from_iter(snapshots.iter().map(|dir| dir.display().to_string()));
+            format!(
+                "Hugging Face 缓存中有 {model} 的 {} 个快照，但没有 refs/main；请给出其中一个的路径：{}",
+                list.len(),
+                list.join("、")
             )
         }
         HubError::BadRef { path, .. } => format!("{}：内容不是快照的名称", path.display()),

@@ -1,6 +1,8 @@
 //! Chinese: what a file or folder is that is no model for this program, and what to do.
 
-use crate::session::catalog::{FileKind, SpecialFile, TrainingFormat};
+use crate::session::catalog::{
+    FileKind, ForeignFormat, QuantMethod, SpecialFile, TrainingFormat, UnfinishedSign,
+};
 use std::path::PathBuf;
 
 const AGAIN: &str = "请重新下载";
@@ -18,7 +20,7 @@ pub(super) fn of_diagnosis(kind: &FileKind) -> String {
 fn said(kind: &FileKind) -> (String, String) {
     match kind {
         FileKind::Pointer { system, bytes } => {
-            let long = bytes.map_or(String::new(), |bytes| format!("（{bytes} 字节）"));
+            let long = bytes.map_or(String::new(), |bytes| format!("（{}）", size(bytes)));
             let remedy = match *system {
                 "Git LFS" => "请在其文件夹中运行 git lfs pull，或重新下载",
                 "git-annex" => "请在其文件夹中运行 git annex get .，或重新下载",
@@ -42,14 +44,21 @@ fn said(kind: &FileKind) -> (String, String) {
         }
         FileKind::Empty => ("是空文件".into(), AGAIN.into()),
         FileKind::Zeros { bytes } => {
-            (format!("{bytes} 字节全为零：下载时预留了空间，但没有完成"), AGAIN.into())
+            (format!("{}，全为零：下载时预留了空间，但没有完成", size(*bytes)), AGAIN.into())
         }
         FileKind::Truncated { missing } => {
-            let what = missing.map_or("末尾".to_owned(), |missing| format!("末尾 {missing} 字节"));
+            let what = missing.map_or("末尾".to_owned(), |missing| format!("末尾 {}", size(missing)));
             (format!("文件不完整，缺少{what}"), AGAIN.into())
         }
-        FileKind::Unfinished { by } => (format!("下载没有完成（{by}）"), "请等下载完成，或重新下载".into()),
-        FileKind::Piece { join } => ("是为上传而切开的文件中的一块".into(), format!("请先合并：{join}")),
+        FileKind::Unfinished { by } => {
+            let by = match by {
+                UnfinishedSign::Ending(end) => format!("文件名以 .{end} 结尾"),
+                UnfinishedSign::Beside(name) => format!("旁边有 {name}"),
+                UnfinishedSign::Inside(name) => format!("文件夹中有 {name}"),
+            };
+            (format!("下载没有完成（{by}）"), "请等下载完成，或重新下载".into())
+        }
+        FileKind::Piece { join } => ("是分卷上传的文件的一部分".into(), format!("请先合并：{join}")),
         FileKind::UnfinishedConversion => {
             ("是 huozi-convert 尚未完成的输出".into(), "重新运行原来的命令即可续传".into())
         }
@@ -98,7 +107,7 @@ fn said(kind: &FileKind) -> (String, String) {
             "是大端字节序的 GGUF 文件".into(),
             "可用 gguf-convert-endian（pip install gguf）转换为小端".into(),
         ),
-        FileKind::OtherFormat { what } => (format!("不是模型文件（{what}）"), NEEDED.into()),
+        FileKind::OtherFormat { what } => (foreign(*what).into(), NEEDED.into()),
         FileKind::Unknown { start } => (format!("不是 GGUF 模型文件：开头是 \"{start}\""), NEEDED.into()),
         FileKind::Checkpoint { convert } => {
             ("是检查点，不是 GGUF 文件".into(), format!("请先转换：{convert}"))
@@ -146,7 +155,7 @@ fn said(kind: &FileKind) -> (String, String) {
             (format!("是 {name} 的训练检查点，权重分散在多个进程的文件中"), format!("{remedy}，再转换"))
         }
         FileKind::Quantised { method } => (
-            format!("权重已由 {method} 量化，无法再转换"),
+            format!("权重已由 {} 量化，无法再转换", quantiser(method)),
             "请转换原始检查点（F32、F16 或 BF16）：huozi-convert 会自行量化，例如 -t q4_k_m".into(),
         ),
         FileKind::OtherModel { model } => (
@@ -162,7 +171,7 @@ fn said(kind: &FileKind) -> (String, String) {
                 Some(name) => format!("请改名为 {name}"),
                 None => "请按 transformers 的方式命名，例如 model-00001-of-00002.safetensors".into(),
             };
-            (format!("没有检查点应有名称的权重，但有 {}", some(files)), remedy)
+            (format!("没有标准命名的权重文件，只有 {}", some(files)), remedy)
         }
         FileKind::GgufFiles { files } => (
             format!("是含 {} 个 GGUF 文件的文件夹", files.len()),
@@ -182,6 +191,41 @@ fn said(kind: &FileKind) -> (String, String) {
             let remedy = "检查点应有 config.json、tokenizer.json，以及 model.safetensors 或 pytorch_model.bin（可分片）";
             (what, remedy.into())
         }
+    }
+}
+
+/// What a file of another purpose is.
+fn foreign(format: ForeignFormat) -> &'static str {
+    match format {
+        ForeignFormat::LlamaSession => "是 llama.cpp 保存的会话，不是模型",
+        ForeignFormat::NumpyArchive => "是 NumPy 数组的归档（.npz），不是模型",
+        ForeignFormat::NumpyArray => "是 NumPy 数组，不是模型",
+        ForeignFormat::ProgramOrLlamafile => "是可执行程序（llamafile 中的模型是其 zip 成员），不是模型文件",
+        ForeignFormat::Program => "是可执行程序，不是模型文件",
+        ForeignFormat::Pdf => "是 PDF 文档，不是模型",
+        ForeignFormat::Picture => "是图片，不是模型",
+        ForeignFormat::Database => "是数据库，不是模型",
+        ForeignFormat::Sentencepiece => "是 sentencepiece 分词器，BLOOM 不使用",
+        ForeignFormat::GgufUnderOtherName => "是 GGUF 文件，但名称不是 .gguf",
+        ForeignFormat::JsonAsWeights => "名称是权重文件，内容却是 JSON",
+        ForeignFormat::Json => "是 JSON 文本，不是模型",
+    }
+}
+
+fn quantiser(method: &QuantMethod) -> &str {
+    match method {
+        QuantMethod::Named(name) => name,
+        QuantMethod::GptqOrAwq => "GPTQ 或 AWQ",
+        QuantMethod::Fp8OrInt8 => "FP8 或 INT8",
+    }
+}
+
+/// A number of bytes: exact, and rounded where there are many, as the English texts have it.
+fn size(bytes: u64) -> String {
+    const UNITS: [(f64, &str); 3] = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    match UNITS.iter().find(|(unit, _)| bytes as f64 >= 10.0 * unit) {
+        Some((unit, name)) => format!("{bytes} 字节，约 {:.1} {name}", bytes as f64 / unit),
+        None => format!("{bytes} 字节"),
     }
 }
 

@@ -173,12 +173,12 @@ impl ModelWorker {
         self.tell_with(true);
     }
 
-    /// Throws the file of the open conversation away if the conversation has neither turns nor a title: all
-    /// of it was undone, or failed, and no list shows it.
+    /// Throws the file of the open conversation away if the conversation has neither turns nor a title, and
+    /// no branch of the file has an answer: every question failed, and no list shows it.
     pub(super) fn discard_empty(&mut self) {
         let empty = self.said().is_some_and(|(turns, ..)| turns.is_empty()) && self.talk.title.is_none();
         // Another file with its name belongs to another program.
-        let writer = self.talk.writer.take_if(|writer| empty && !writer.is_gone());
+        let writer = self.talk.writer.take_if(|writer| empty && !writer.has_answers() && !writer.is_gone());
         if let (Some(writer), Some(folder)) = (writer, self.setup.folder.clone()) {
             let name = writer.name().to_owned();
             drop(writer);

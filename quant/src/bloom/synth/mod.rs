@@ -50,6 +50,15 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The name that the file has until it is complete is taken.
+    #[error(
+        "{} exists already: another run writes it, or one was killed and left it; if none runs, remove it",
+        path.display()
+    )]
+    Leftover {
+        /// The name.
+        path: PathBuf,
+    },
     /// Something with the file.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
@@ -134,8 +143,16 @@ impl RandomModel {
             move |source| Error::Io { path, action, source }
         };
         // Never what another run writes, and nothing that a link leads to.
-        let file = File::create_new(&partial).map_err(failed(&partial, "create"))?;
+        let file = File::create_new(&partial).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Error::Leftover { path: partial.clone() },
+            _ => failed(&partial, "create")(error),
+        })?;
         let written = self.write_into(file, cancel, progress).and_then(|()| {
+            // Something may have come to the name meanwhile.
+            let now = output::file(path)?;
+            if now.metadata.is_some() || now.path != *path {
+                return Err(Error::Exists { path: path.clone() });
+            }
             fs::rename(&partial, path).map_err(failed(path, "rename to"))?;
             let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             // So that the name survives a power cut as the content does.
@@ -275,6 +292,23 @@ mod tests {
             assert!(*other.bytes(tensor) != *memory.bytes(&memory.tensors()[0]), "another seed");
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
         }
+    }
+
+    #[test]
+    fn what_comes_to_the_name_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, partial) = (folder.path().join("m.gguf"), folder.path().join("m.gguf.partial"));
+        let model = small(Preset::Q8_0);
+        let other = |_: u64, _: u64| fs::write(&path, "other").unwrap();
+        let error = model.write(&path, &AtomicBool::new(false), &other).unwrap_err();
+        assert!(matches!(error, Error::Exists { .. }), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"other");
+        assert!(!partial.exists());
+        fs::remove_file(&path).unwrap();
+        fs::write(&partial, "of a run that was killed").unwrap();
+        let error = model.write(&path, &AtomicBool::new(false), &|_, _| {}).unwrap_err().to_string();
+        assert!(error.contains("m.gguf.partial exists") && error.contains("remove it"), "{error}");
+        assert!(partial.exists() && !path.exists());
     }
 
     #[test]
