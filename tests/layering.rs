@@ -39,7 +39,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             ("buffer", &[]),
             ("elementwise", &["formats", "kernels"]),
             ("encode", &["formats", "kernels"]),
-            ("files", &[]),
+            ("files", &["gguf", "map"]),
             ("floor", &["kernels", "team"]),
             ("formats", &[]),
             ("gguf", &["formats", "map"]),

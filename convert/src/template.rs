@@ -45,8 +45,8 @@ impl GivenTemplate {
             TemplateChoice::File(path) => path,
         };
         let fail = |e| Error::input(path, "read the chat template")(e);
-        // Opening a FIFO waits for another program, and no signal could end that. The pipe of a shell's <(...)
-        // is open already; no path leads to what it stands for.
+        // Opening a FIFO waits for another program, and no signal could end that. The pipe of a shell's
+        // <(...) is open already; no path leads to what it stands for.
         let is_fifo = path.metadata().map_err(fail)?.file_type().is_fifo();
         if is_fifo && path.canonicalize().is_ok() {
             let what = "a FIFO, not a file with a chat template; write the template to a file first".into();

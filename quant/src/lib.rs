@@ -10,7 +10,7 @@
 //! {formats, tile} <- kernels <- elementwise <- attention -> kv;   {formats, kernels} <- encode
 //! {buffer, formats, kernels, map, team} <- matmul;   tile <- team;   {kernels, team} <- floor
 //! {formats, map} <- gguf;   {formats, gguf} <- imatrix;   {formats, gguf, kv, map, output, random} <-
-//! bloom (extra <- shape <- plan <- synth);   buffer, files, kv, map, output, random, tile alone
+//! bloom (extra <- shape <- plan <- synth);   buffer, kv, map, output, random, tile alone; gguf, map <- files
 //! ```
 //!
 //! All `unsafe` of the workspace lives here, each use beside the fact it rests on.
