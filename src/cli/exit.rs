@@ -186,7 +186,8 @@ fn of_open(error: &open::Error) -> Option<u8> {
         open::Error::Random(error) => of_synth(error),
         open::Error::Cancelled { .. } => Some(INTERRUPTED),
         // The converter's error below has the code.
-        _ => None,
+        #[cfg(feature = "demo")]
+        open::Error::Demo(_) => None,
     }
 }
 
