@@ -171,7 +171,10 @@ fn what_cannot_run_is_refused_with_one_reason_at_every_door() {
     for (what, change) in cases {
         let home = tempfile::tempdir().unwrap();
         let path = changed(home.path(), "m.gguf", change);
-        run(&["run", "-m", &arg(&path), "--raw", "你好"], "").fails(4, what);
+        run(&["run", "-m", &arg(&path), "你好"], "").fails(4, what);
+        // Text is continued without the template.
+        let raw = run(&["run", "-m", &arg(&path), "--raw", "-n", "2", "你好"], "");
+        assert_eq!(raw.code == Some(0), what == "syntax error", "{raw:?}");
         run(&["verify", &arg(&path)], "").fails(4, what);
         let doctor = finish(huozi(home.path()).arg("doctor"), "");
         let line = doctor.ok().lines().find(|line| line.contains("m.gguf")).unwrap();
