@@ -10,6 +10,7 @@ use crate::lang::Lang;
 use crate::open::{is_model_name, snapshot_note};
 use crate::session::catalog::xdg;
 use crate::settings::{GivenValue, InvalidSetting, Patch, Setting, SettingGroup, SettingName};
+use crate::text_file::{self, TextError};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -178,16 +179,25 @@ impl Config {
     }
 }
 
-/// The text of a regular file. Anything else, which reading might wait for, is refused.
+/// The text of a regular file of at most 1 MiB, in any encoding of [`text_file`]. Anything else, which reading
+/// might wait for, is refused.
 ///
 /// # Errors
-/// The system's, or `InvalidInput` for a FIFO, a device, a folder.
+/// The system's, `InvalidInput` for a FIFO, a device, a folder, `InvalidData` for a file that is longer or no
+/// text.
 pub fn read_regular(path: &Path) -> std::io::Result<String> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    std::fs::read_to_string(path)
+    match text_file::read(std::fs::File::open(path)?, MAX_CONFIG_BYTES) {
+        Ok(file) => Ok(file.text),
+        Err(TextError::Io(error)) => Err(error),
+        Err(error) => Err(std::io::Error::new(std::io::ErrorKind::InvalidData, error)),
+    }
 }
+
+/// Far more than all settings with their comments take.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// The typed settings of the conversation and of sampling; `quiet` as for [`text::of_file`].
 ///

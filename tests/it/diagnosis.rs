@@ -571,6 +571,11 @@ fn the_configuration_names_a_model_as_the_flag_does() {
     ask("org/tiny").fails(4, "a Git LFS pointer");
     fs::write(config.join("m.gguf"), &file).unwrap();
     ask("m.gguf").ok();
+    // As Notepad saves it.
+    fs::write(config.join("config.toml"), "\u{feff}model = \"m.gguf\"\r\n").unwrap();
+    cached(home.path(), &[], &["inspect"]).ok();
+    fs::write(config.join("config.toml"), " ".repeat((1 << 20) + 1)).unwrap();
+    cached(home.path(), &[], &["inspect"]).fails(4, "config.toml: cannot read: ");
     // A pipe is refused, not waited for.
     fs::remove_file(config.join("config.toml")).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, config.join("config.toml"), rustix::fs::Mode::RWXU).unwrap();
