@@ -179,8 +179,8 @@ impl Config {
     }
 }
 
-/// The text of a regular file of at most 1 MiB, in any encoding of [`text_file`]. Anything else, which reading
-/// might wait for, is refused.
+/// The text of a regular file of at most 1 MiB, in any encoding of [`text_file`]. Anything else, which
+/// reading might wait for, is refused.
 ///
 /// # Errors
 /// The system's, `InvalidInput` for a FIFO, a device, a folder, `InvalidData` for a file that is longer or no
