@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use huozi_quant::{gguf, output};
 
-use crate::size::size;
 use crate::source;
+use huozi_quant::message::size;
 
 /// Why a conversion failed. Every variant names its subject: file, tensor, key or token.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use huozi_convert::source::shown;
-use huozi_convert::{Forecast, FormatCount, OutputFile, Progress, Report, counted, size};
+use huozi_convert::{Forecast, FormatCount, OutputFile, Progress, Report};
+use huozi_quant::message::{counted, size};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -34,7 +35,7 @@ fn line(out: &mut impl Write, what: &impl Serialize, dry: bool) -> io::Result<()
 fn summary(file: &OutputFile, name: &str, more: &str) -> String {
     let each = |f: &FormatCount| format!("{} {}", f.tensors, f.format);
     let formats = file.formats.iter().map(each).collect::<Vec<_>>().join(", ");
-    let tensors = counted(file.formats.iter().map(|f| f.tensors).sum(), "tensor");
+    let tensors = counted(file.formats.iter().map(|f| f.tensors).sum::<usize>(), "tensor");
     let (path, name, preset) = (file.path.display(), shown(name), &file.preset);
     let (bytes, bits) = (size(file.bytes), file.bits_per_weight);
     format!("{path}: {name} {preset}, {bytes}, {bits:.2} bits per weight{more} ({tensors}: {formats})")

@@ -10,7 +10,8 @@
 //! {formats, tile} <- kernels <- elementwise <- attention -> kv;   {formats, kernels} <- encode
 //! {buffer, formats, kernels, map, team} <- matmul;   tile <- team;   {kernels, team} <- floor
 //! {formats, map} <- gguf;   {formats, gguf} <- imatrix;   {formats, gguf, kv, map, output, random} <-
-//! bloom (extra <- shape <- plan <- synth);   buffer, kv, map, output, random, tile alone; gguf, map <- files
+//! bloom (extra <- shape <- plan <- synth);   buffer, kv, map, message, output, random, tile alone
+//! message <- {gguf, bloom};   {gguf, map, message} <- files
 //! ```
 //!
 //! All `unsafe` of the workspace lives here, each use beside the fact it rests on.
@@ -29,6 +30,7 @@ pub mod kernels;
 pub mod kv;
 pub mod map;
 pub mod matmul;
+pub mod message;
 pub mod output;
 pub mod random;
 pub mod team;

@@ -4,6 +4,7 @@
 //! visible, or they could move the cursor, retitle the window or worse; into a pipe or file bytes go as they
 //! are.
 
+pub use huozi_quant::message::size as bytes;
 use std::io::{self, IsTerminal, Write};
 
 /// The number under `schema` in every JSON object that a command prints. It changes when a key that was there
@@ -136,21 +137,6 @@ pub fn escaped(bytes: &[u8]) -> String {
         }
     }
     out
-}
-
-/// Bytes as a person reads them: `4.36 GiB`.
-pub fn bytes(n: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if n < 1024 {
-        return format!("{n} B");
-    }
-    let mut value = n as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if value < 10.0 { format!("{value:.2} {}", UNITS[unit]) } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use huozi_quant::files::{Diagnosis, hub};
+pub use huozi_quant::message::shown;
 
 use super::dtype::Dtype;
 
@@ -137,16 +138,6 @@ impl From<hub::Error> for Error {
             other => Error::Cache { why: other.to_string() },
         }
     }
-}
-
-/// Text from a file as it may stand in a message: at most 80 characters, no control characters (they could
-/// drive the reader's terminal).
-pub fn shown(text: &str) -> String {
-    let mut out: String = text.chars().take(80).flat_map(char::escape_debug).collect();
-    if text.chars().nth(80).is_some() {
-        out.push('…');
-    }
-    out
 }
 
 /// As [`shown`], between quotes.

@@ -5,8 +5,9 @@
 use std::fmt;
 
 use crate::bloom::extra;
-use crate::gguf::{Error, Malformed, Meta, Place, Reader, Rule, Value, counted, shown};
+use crate::gguf::{Error, Malformed, Meta, Place, Reader, Rule, Value, shown};
 use crate::kv::{BLOCK, KvType};
+use crate::message::counted;
 
 /// The context BLOOM was trained with, for files that do not say.
 pub const DEFAULT_CTX_TRAIN: usize = 2048;

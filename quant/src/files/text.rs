@@ -2,18 +2,7 @@
 
 use std::path::Path;
 
-/// Characters of a text from outside that go into a message.
-const SHOWN_CHARS: usize = 80;
-
-/// Text from outside as it may stand in a message: at most 80 characters, no control characters (they could
-/// drive the reader's terminal).
-pub(super) fn shown(text: &str) -> String {
-    let mut out: String = text.chars().take(SHOWN_CHARS).flat_map(char::escape_debug).collect();
-    if text.chars().nth(SHOWN_CHARS).is_some() {
-        out.push('…');
-    }
-    out
-}
+pub(super) use crate::message::shown;
 
 /// A path or name as a word of a shell command: between quotes where the shell would split or expand it.
 pub(super) fn word(path: &Path) -> String {

@@ -109,12 +109,6 @@ pub(crate) fn shown(name: &str) -> String {
     }
 }
 
-/// `1 byte`, `2 bytes`: a number and the name of what is counted.
-pub(crate) fn counted(n: u64, what: &str) -> String {
-    let s = if n == 1 { "" } else { "s" };
-    format!("{n} {what}{s}")
-}
-
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.file)?;

@@ -5,8 +5,9 @@ use std::fmt;
 use super::foreign::{ForeignTensor, TensorType};
 use super::limits::{self, align_up, max_count};
 use super::meta::{Entry, Held, Table, ValueType};
-use super::{Error, Meta, Place, Rule, TensorInfo, counted};
+use super::{Error, Meta, Place, Rule, TensorInfo};
 use crate::Format;
+use crate::message::counted;
 
 /// What may have happened to a file that ends too early, and what to do.
 const CUT: &str = ": the file was cut, or its download did not finish; download or convert it again";

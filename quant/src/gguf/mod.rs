@@ -28,8 +28,8 @@ pub mod split;
 mod tensor;
 mod write;
 
+pub(crate) use error::shown;
 pub use error::{Error, Malformed, Place, Rule};
-pub(crate) use error::{counted, shown};
 pub use foreign::ForeignTensor;
 pub use meta::{Array, Ints, Meta, Strings, Value, ValueType, Values};
 pub use owned::MetaValue;

@@ -1,4 +1,19 @@
-//! Numbers of bytes as a person reads them, and numbers of things.
+//! Numbers and texts as they stand in messages: sizes, counts, text from outside.
+
+use std::fmt::Display;
+
+/// Characters of a text from outside that go into a message.
+const SHOWN_CHARS: usize = 80;
+
+/// Text from outside as it may stand in a message: at most 80 characters, no control characters (they could
+/// drive the reader's terminal).
+pub fn shown(text: &str) -> String {
+    let mut out: String = text.chars().take(SHOWN_CHARS).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN_CHARS).is_some() {
+        out.push('…');
+    }
+    out
+}
 
 /// A number of bytes in the unit that suits it: `768 B`, `3.00 KiB`, `14.2 MiB`, `4.35 GiB`.
 pub fn size(bytes: u64) -> String {
@@ -16,8 +31,8 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// `1 tensor`, `2 tensors`: a number and the name of what is counted.
-pub fn counted(n: usize, what: &str) -> String {
-    let s = if n == 1 { "" } else { "s" };
+pub fn counted<N: Display + PartialEq + From<u8>>(n: N, what: &str) -> String {
+    let s = if n == N::from(1) { "" } else { "s" };
     format!("{n} {what}{s}")
 }
 
