@@ -1,13 +1,13 @@
 #![allow(clippy::print_stdout)] // what it is for
 
-//! Products with rows of 4096 weights, every cell of the kernels table: one column as a token is generated,
-//! 16 as several sequences are, 510 as a prompt is read, in both arithmetics.
+//! Products with rows of 4096 weights, every cell of the kernels table: one column as a token is generated, 5
+//! as drafts are verified, 16 and 32 as several sequences are, 510 as a prompt is read, in both arithmetics.
 //!
 //!     cargo bench -p huozi-quant --bench matmul -- [THREADS] [FORMAT...]
 //!
-//! GB/s are bytes of weights, GMAC/s multiply-adds. "cached" rows fit the second-level cache: what the
-//! arithmetic could do were memory free. Best of some runs; the floors of the machine stand above. Every
-//! result is compared with the portable code: integer formats to the bit.
+//! GB/s are bytes of weights, GMAC/s multiply-adds. Behind a slash: of rows that fit the second-level cache,
+//! what the arithmetic could do were memory free. Best of some runs; the floors of the machine stand above.
+//! Every result is compared with the portable code: integer formats to the bit.
 
 use huozi_quant::bloom::synth::RandomPage;
 use huozi_quant::buffer::Buffer;
@@ -27,17 +27,12 @@ const LARGE: usize = 256 << 20;
 /// Bytes of one that stays in a second-level cache.
 const SMALL: usize = 512 << 10;
 /// How long one cell is measured.
-const TIME: Duration = Duration::from_millis(250);
+const TIME: Duration = Duration::from_millis(200);
 
-/// Columns, arithmetic, bytes of weights.
-const CELLS: [(usize, Arithmetic, usize); 6] = [
-    (1, Arithmetic::Narrow, LARGE),
-    (1, Arithmetic::Narrow, SMALL),
-    (16, Arithmetic::Narrow, LARGE / 16),
-    (16, Arithmetic::Narrow, SMALL),
-    (510, Arithmetic::Narrow, LARGE / 64),
-    (510, Arithmetic::Wide, LARGE / 64),
-];
+/// Columns of the narrow arithmetic.
+const NARROW: [usize; 6] = [1, 2, 5, 8, 16, 32];
+/// Columns of a prompt.
+const PROMPT: usize = 510;
 
 fn matrix(format: Format, bytes: usize) -> QMatrix {
     let row = format.row_bytes(K).expect("whole blocks");
@@ -113,20 +108,27 @@ fn main() {
         f32.how,
         f32.per_second / 1e9
     );
-    println!("| format | ISA | 1, GB/s | cached | 16, GMAC/s | cached | 510, GMAC/s | wide |");
-    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |");
+    println!("| format | ISA | 1, GB/s | 2 | 5 | 8 | 16, GMAC/s | 32 | 510 | wide |");
+    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     let mut random = Random::new(1);
-    let x: Vec<f32> = (0..510 * K).map(|_| random.normal()).collect();
+    let x: Vec<f32> = (0..PROMPT * K).map(|_| random.normal()).collect();
     for &format in Format::ALL.iter().filter(|f| named.is_empty() || named.contains(f)) {
-        let matrices: Vec<QMatrix> = CELLS.iter().map(|&(_, _, bytes)| matrix(format, bytes)).collect();
+        let [large, small, prompt] = [LARGE, SMALL, LARGE / 64].map(|bytes| matrix(format, bytes));
         for &isa in isas.iter().filter(|&&isa| asked || isa != Isa::SCALAR) {
-            let mut line = format!("| {format} | {isa} |");
-            for (w, &(m, arithmetic, _)) in matrices.iter().zip(&CELLS) {
+            let rate = |w: &QMatrix, m: usize, arithmetic: Arithmetic| {
                 let x = &x[..m * K];
                 let (seconds, y) = run(&team, isa, w, x, arithmetic, TIME);
                 check(&team, isa, w, x, arithmetic, &y);
-                let amount = if m == 1 { w.bytes() } else { m * w.rows() * K };
-                line.push_str(&format!(" {:.1} |", amount as f64 / seconds / 1e9));
+                let amount = if m < 16 { w.bytes() } else { m * w.rows() * K };
+                amount as f64 / seconds / 1e9
+            };
+            let mut line = format!("| {format} | {isa} |");
+            for m in NARROW {
+                let both = [&large, &small].map(|w| rate(w, m, Arithmetic::Narrow));
+                line.push_str(&format!(" {:.1} / {:.1} |", both[0], both[1]));
+            }
+            for arithmetic in [Arithmetic::Narrow, Arithmetic::Wide] {
+                line.push_str(&format!(" {:.0} |", rate(&prompt, PROMPT, arithmetic)));
             }
             println!("{line}");
         }

@@ -185,8 +185,8 @@ pub fn matmul(
     let tile = table::rows(isa, rescaled);
     let most = (CLAIM_BYTES / w.row_bytes).min(CLAIM_MACS / (w.cols * m.max(1)));
     let chunk = most.next_multiple_of(tile).clamp(tile, w.rows.max(tile));
-    crew.strips(y, w.rows, chunk, |first, mut out| {
-        let rows = Rows { data: &w.data, row_bytes: w.row_bytes, rows: w.rows, first };
+    crew.strips(y, w.rows, chunk, |first, next, mut out| {
+        let rows = Rows { data: &w.data, row_bytes: w.row_bytes, rows: w.rows, first, next };
         let product = Product { format: w.format, w: rows, packing, a: &a.data, k };
         table::multiply(isa, product, &mut out, &finish);
     });
@@ -280,6 +280,25 @@ mod tests {
                         z[first * rows..last * rows],
                         "{format} {arithmetic:?} on {isa}: columns {first}..{last} alone"
                     );
+                }
+            }
+        }
+    }
+
+    /// Groups of columns are cut in another way for each number of them.
+    #[test]
+    fn a_column_has_the_same_bits_beside_any_number_of_others() {
+        let (rows, cols, most) = (33, 256, 40);
+        let x = values(most * cols, 9);
+        for (&format, arithmetic) in Format::ALL.iter().flat_map(|f| BOTH.map(|a| (f, a))) {
+            let w = matrix(format, rows, cols);
+            for isa in Isa::all() {
+                let all = run(1, isa, arithmetic, &w, &x);
+                for m in 1..most {
+                    // The last `m`, so that each column stands at another place of its group, too.
+                    let first = most - m;
+                    let some = run(1, isa, arithmetic, &w, &x[first * cols..]);
+                    assert_eq!(some, all[first * rows..], "{format} {arithmetic:?} on {isa}: {m} columns");
                 }
             }
         }

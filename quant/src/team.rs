@@ -212,6 +212,26 @@ impl Crew<'_> {
         if self.workers == 0 || n <= 1 { claim() } else { self.run(&claim) }
     }
 
+    /// One phase: `work(i, next)` for every `i` in `0..n`, each by whichever member claims it. `next` is what
+    /// the member will do after that, or `None` while there are few left to claim.
+    fn each_ahead(&self, n: usize, work: impl Fn(usize, Option<usize>) + Sync) {
+        let claimed = AtomicUsize::new(0);
+        let (members, cancel) = (self.workers + 1, self.cancel);
+        let claim = || {
+            let mut own = None;
+            while !cancel.load(Ordering::Relaxed) {
+                let i = own.unwrap_or_else(|| claimed.fetch_add(1, Ordering::Relaxed));
+                if i >= n {
+                    return;
+                }
+                let left = n.saturating_sub(claimed.load(Ordering::Relaxed));
+                own = if left >= members { Some(claimed.fetch_add(1, Ordering::Relaxed)) } else { None };
+                work(i, own.filter(|&next| next < n));
+            }
+        };
+        if self.workers == 0 || n <= 1 { claim() } else { self.run(&claim) }
+    }
+
     /// Publishes `job` to every member, takes part, and waits for all.
     fn run(&self, job: &(dyn Fn() + Sync)) {
         let phases = self.phases;
@@ -254,7 +274,8 @@ impl Crew<'_> {
     }
 
     /// One phase over vertical strips of `data`, `(m, width)` row-major: strips of `chunk` columns (the last
-    /// may be narrower), `work(first column, strip)`.
+    /// may be narrower), `work(first column, first column of the member's next strip, strip)`. A member does
+    /// not know its next strip when few are left.
     ///
     /// # Panics
     /// When `data` is not whole rows, or `work` panics.
@@ -263,23 +284,17 @@ impl Crew<'_> {
         data: &mut [f32],
         width: usize,
         chunk: usize,
-        work: impl Fn(usize, Tile<'_>) + Sync,
+        work: impl Fn(usize, Option<usize>, Tile<'_>) + Sync,
     ) {
-        if data.is_empty() {
-            return;
-        }
-        assert!(chunk > 0 && width > 0 && data.len().is_multiple_of(width), "whole rows");
-        let rows = data.len() / width;
-        // From first to last: weights are streamed in the order they lie in.
+        let rows = data.len() / width.max(1);
         let all = 0..rows;
-        self.pieces(
-            data,
-            width,
-            chunk,
-            std::slice::from_ref(&all),
-            |i, _| i,
-            |_, first, tile| work(first, tile),
-        );
+        let pieces = Pieces::new(data, width, chunk, std::slice::from_ref(&all));
+        // From first to last: weights are streamed in the order they lie in.
+        self.each_ahead(pieces.n, |i, next| {
+            // SAFETY: each piece is claimed once.
+            let (_, first, tile) = unsafe { pieces.tile(i) };
+            work(first, next.map(|next| next * chunk), tile);
+        });
     }
 
     /// One phase over pieces of `data`, `(m, width)` row-major: for each group of rows its strips of `chunk`
@@ -297,21 +312,35 @@ impl Crew<'_> {
         groups: &[Range<usize>],
         work: impl Fn(usize, usize, Tile<'_>) + Sync,
     ) {
-        if !data.is_empty() {
-            self.pieces(data, width, chunk, groups, |i, n| n - 1 - i, work);
-        }
+        let pieces = Pieces::new(data, width, chunk, groups);
+        self.each(pieces.n, |i| {
+            // SAFETY: each piece is claimed once.
+            let (group, first, tile) = unsafe { pieces.tile(pieces.n - 1 - i) };
+            work(group, first, tile);
+        });
     }
+}
 
-    /// [`Self::grid`] with the `i`-th claim of `n` going to piece `order(i, n)`; `data` is not empty.
-    fn pieces(
-        &self,
-        data: &mut [f32],
-        width: usize,
-        chunk: usize,
-        groups: &[Range<usize>],
-        order: impl Fn(usize, usize) -> usize + Sync,
-        work: impl Fn(usize, usize, Tile<'_>) + Sync,
-    ) {
+/// A matrix `(_, width)` cut into strips of groups of its rows.
+struct Pieces<'a> {
+    base: Base<f32>,
+    width: usize,
+    chunk: usize,
+    groups: &'a [Range<usize>],
+    strips: usize,
+    /// How many there are.
+    n: usize,
+    data: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Pieces<'a> {
+    /// # Panics
+    /// When `data` is not whole rows, or `groups` are not ascending ranges of rows without overlap.
+    fn new(data: &'a mut [f32], width: usize, chunk: usize, groups: &'a [Range<usize>]) -> Self {
+        if data.is_empty() {
+            let base = Base(data.as_mut_ptr());
+            return Self { base, width, chunk, groups: &[], strips: 0, n: 0, data: PhantomData };
+        }
         assert!(chunk > 0 && width > 0 && data.len().is_multiple_of(width), "whole rows");
         let rows = data.len() / width;
         let mut end = 0;
@@ -320,22 +349,26 @@ impl Crew<'_> {
             end = group.end;
         }
         let strips = width.div_ceil(chunk);
-        let n = strips * groups.len();
-        let base = Base(data.as_mut_ptr());
-        self.each(n, |i| {
-            let i = order(i, n);
-            let (group, first) = (i / strips, i % strips * chunk);
-            let Range { start, end } = groups[group];
-            assert!(first < width);
-            // SAFETY: `start <= rows` and `first < width`; a group without rows at the very end is not read.
-            // The rows of the groups do not overlap, nor do the strips of a row, and each piece is claimed
-            // once; `data` is borrowed mutably for the whole phase.
-            let tile = unsafe {
-                let corner = base.at((start * width + first).min(rows * width));
-                Tile::new(corner, end - start, width, chunk.min(width - first))
-            };
-            work(group, first, tile);
-        });
+        let (base, n) = (Base(data.as_mut_ptr()), strips * groups.len());
+        Self { base, width, chunk, groups, strips, n, data: PhantomData }
+    }
+
+    /// Group, first column and values of piece `i`.
+    ///
+    /// # Safety
+    /// Each piece is asked for once.
+    unsafe fn tile(&self, i: usize) -> (usize, usize, Tile<'_>) {
+        assert!(i < self.n);
+        let (group, first) = (i / self.strips, i % self.strips * self.chunk);
+        let Range { start, end } = self.groups[group];
+        // SAFETY: `start` is a row, or the end of the rows for a group without any, which is not read, and
+        // `first < width`. The rows of the groups do not overlap, nor do the strips of a row, and the caller
+        // asks for each piece once; the matrix is borrowed mutably while this lives.
+        let tile = unsafe {
+            let corner = self.base.at(start * self.width + if start < end { first } else { 0 });
+            Tile::new(corner, end - start, self.width, self.chunk.min(self.width - first))
+        };
+        (group, first, tile)
     }
 }
 
@@ -379,7 +412,8 @@ mod tests {
             let team = Team::new(threads).unwrap();
             let mut data = vec![0.0f32; 5 * 103];
             team.enter(&AtomicBool::new(false), |crew| {
-                crew.strips(&mut data, 103, 10, |first, mut tile| {
+                crew.strips(&mut data, 103, 10, |first, next, mut tile| {
+                    assert!(next.is_none_or(|next| next > first && next % 10 == 0 && next < 103));
                     for r in 0..tile.rows() {
                         for (j, x) in tile.row(r).iter_mut().enumerate() {
                             *x += (r * 1000 + first + j) as f32;
@@ -388,6 +422,26 @@ mod tests {
                 });
             });
             assert!(data.iter().enumerate().all(|(i, &x)| x == (i / 103 * 1000 + i % 103) as f32));
+        }
+    }
+
+    #[test]
+    fn a_member_does_the_strip_that_it_was_told_of_next() {
+        thread_local! {
+            static TOLD: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
+        }
+        for threads in RUNS {
+            let team = Team::new(threads).unwrap();
+            let (mut data, told) = (vec![0.0f32; 1003], AtomicUsize::new(0));
+            team.enter(&AtomicBool::new(false), |crew| {
+                crew.strips(&mut data, 1003, 10, |first, next, _| {
+                    let expected = TOLD.replace(next);
+                    assert!(expected.is_none_or(|expected| expected == first), "{first} after {expected:?}");
+                    told.fetch_add(usize::from(next.is_some()), Ordering::Relaxed);
+                });
+            });
+            // All of 101 but the first of each member and those claimed when few are left.
+            assert!(told.into_inner() > 101 - 3 * threads, "{threads} threads");
         }
     }
 

@@ -4,24 +4,21 @@
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
 use super::dense::{self, Stored};
 use super::layout::{self, Kind, Rescaled, SLAB, act_block, panel_entries};
 use super::line::{self, Line, pack::PAD};
 use super::packing::{Packing, group_width};
+use super::prefetch::Stream;
 use super::unit::{Features, Finish, Job, Multiply, Product, Rows, Tiled, finish_all, padded};
 use super::unpack::{self, Out, Unpack, with_unpack};
 use super::vector::Vector;
-use super::{prefetch, rescale, tile};
+use super::{rescale, tile};
 use crate::formats::{self, Activation, Format};
 use crate::tile::Tile;
 
 /// Most columns for which a row is streamed instead of unpacked.
 const LINE_COLUMNS: usize = 1;
-
-/// How many slabs ahead of its use a piece of a row is asked for.
-const AHEAD: usize = 1;
 
 /// Most rows of a tile of weights as they are stored.
 const MOST_ROWS: usize = 32;
@@ -176,15 +173,16 @@ struct Panel<U, F> {
     stride: usize,
     blocks: usize,
     to: *mut i32,
+    ahead: Stream,
     of: PhantomData<(U, F)>,
 }
 
 impl<U: Tiled, F: Unpack> Job for Panel<U, F> {
-    type Output = ();
+    type Output = Stream;
 
     #[inline(always)]
-    unsafe fn run(self) {
-        let Self { p, stride, blocks, to, .. } = self;
+    unsafe fn run(self) -> Stream {
+        let Self { p, stride, blocks, to, mut ahead, .. } = self;
         let (entries, lanes) = (panel_entries::<F::Kind>(), <U::V as Vector>::LANES);
         for i in 0..blocks {
             for v in 0..U::HEIGHT {
@@ -193,10 +191,12 @@ impl<U: Tiled, F: Unpack> Job for Panel<U, F> {
                 unsafe {
                     let p = p.add(v * lanes * stride + i * F::BYTES);
                     let first = to.add(i * entries * rows::<U>() + v * lanes);
-                    F::unpack::<U::V>(p, stride, Out { first, rows: rows::<U>() });
+                    let out = Out { first, rows: rows::<U>(), ahead: &mut ahead };
+                    F::unpack::<U::V>(p, stride, out);
                 }
             }
         }
+        ahead
     }
 }
 
@@ -216,7 +216,8 @@ impl<U: Tiled, F: Unpack> Job for OneScale<U, F> {
             let at = v * <U::V as Vector>::LANES;
             // SAFETY: the caller's panels hold a slab.
             unsafe {
-                let out = Out { first: self.to.add(at), rows: tall::<U, Rescaled>() };
+                let ahead = &mut Stream::none() as *mut Stream;
+                let out = Out { first: self.to.add(at), rows: tall::<U, Rescaled>(), ahead };
                 rescale::rescale::<U::V, F>(self.unpacked.add(at), rows::<U>(), out);
             }
         }
@@ -230,19 +231,21 @@ struct Operands {
     a: *const i32,
     blocks: usize,
     zero: u32,
+    ahead: Stream,
     c: *mut f32,
 }
 
 struct Micro<U, K, const R: usize, const W: usize>(Operands, PhantomData<(U, K)>);
 
 impl<U: Tiled, K: Kind, const R: usize, const W: usize> Job for Micro<U, K, R, W> {
-    type Output = ();
+    type Output = Stream;
 
     #[inline(always)]
-    unsafe fn run(self) {
-        let Operands { panel, a, blocks, zero, c } = self.0;
+    unsafe fn run(self) -> Stream {
+        let Operands { panel, a, blocks, zero, mut ahead, c } = self.0;
         // SAFETY: the features are those of the unit; the rest is the caller's promise.
-        unsafe { tile::micro::<U, U::V, K, R, W>(panel, a, blocks, zero, c) }
+        unsafe { tile::micro::<U, U::V, K, R, W>(panel, a, blocks, zero, &mut ahead, c) }
+        ahead
     }
 }
 
@@ -250,7 +253,7 @@ impl<U: Tiled, K: Kind, const R: usize, const W: usize> Job for Micro<U, K, R, W
 ///
 /// # Safety
 /// See [`tile::micro`]; the CPU has the unit's features.
-unsafe fn micro<U: Tiled, K: Kind>(x: Operands, w: usize) {
+unsafe fn micro<U: Tiled, K: Kind>(x: Operands, w: usize) -> Stream {
     const { assert!(matches!(height::<U, K>(), 1 | 2 | 4) && U::COLUMNS <= 6, "a tile of this size") };
     // SAFETY: the caller's promises.
     unsafe {
@@ -267,7 +270,7 @@ unsafe fn micro<U: Tiled, K: Kind>(x: Operands, w: usize) {
 /// # Safety
 /// As [`micro`].
 #[inline(always)]
-unsafe fn by_width<U: Tiled, K: Kind, const R: usize>(x: Operands, w: usize) {
+unsafe fn by_width<U: Tiled, K: Kind, const R: usize>(x: Operands, w: usize) -> Stream {
     // SAFETY: the caller's promises.
     unsafe {
         match w {
@@ -330,7 +333,7 @@ unsafe fn tiles<U: Tiled, F: Unpack, K: Kind>(product: Product<'_>, out: &mut Ti
         // Too few rows for one tile: blocks of zeros beside them, which is a matrix of `n` rows.
         let mut padded = vec![0; n * w.row_bytes];
         padded[..w.data.len()].copy_from_slice(w.data);
-        let product = Product { w: Rows { data: &padded, rows: n, ..w }, ..product };
+        let product = Product { w: Rows { data: &padded, rows: n, next: None, ..w }, ..product };
         // SAFETY: the caller's promises; `padded` holds `n` rows.
         return unsafe { tiles::<U, F, K>(product, out, finish) };
     }
@@ -345,6 +348,14 @@ unsafe fn tiles<U: Tiled, F: Unpack, K: Kind>(product: Product<'_>, out: &mut Ti
     while done < end {
         // The last tile of a matrix begins where a whole one fits; what it has before `done` is known.
         let start = done.min(w.rows - n);
+        let next = if start + n < end { Some(start + n) } else { w.next };
+        // The next tile is asked for while this one is multiplied. Pieces of a slab: reads of 16 bytes of a
+        // vector of rows, about ten in every format, and 32 weights with a group of columns.
+        let pieces = k.div_ceil(SLAB) * (10 * U::HEIGHT + SLAB / 32 * m.div_ceil(width));
+        let mut ahead = match next {
+            Some(next) => Stream::new(w.data[next * w.row_bytes..].as_ptr(), n * w.row_bytes, pieces),
+            None => Stream::none(),
+        };
         c.fill(Outputs([0.0; 16]));
         let c = c.as_mut_ptr().cast::<f32>();
         for from in (0..k).step_by(SLAB) {
@@ -361,14 +372,12 @@ unsafe fn tiles<U: Tiled, F: Unpack, K: Kind>(product: Product<'_>, out: &mut Ti
                 for row in (0..n).step_by(rows::<U>()) {
                     let p = at.add(row * w.row_bytes);
                     let (stride, blocks) = (w.row_bytes, weights / stored);
-                    U::run(Panel::<U, F> { p, stride, blocks, to: unpacked, of: PhantomData });
+                    ahead = U::run(Panel::<U, F> { p, stride, blocks, to: unpacked, ahead, of: PhantomData });
                     if K::RESCALED {
                         U::run(OneScale::<U, F> { unpacked, to: panel.add(row), of: PhantomData });
                     }
                 }
             }
-            let slab = SLAB / stored * F::BYTES;
-            ask(w, start..end, n, from + AHEAD * slab, slab);
             for (i, column) in (0..m).step_by(width).enumerate() {
                 let in_group = width.min(m - column);
                 let block = act_block::<K>().len(in_group, padded::<U>(in_group));
@@ -377,8 +386,8 @@ unsafe fn tiles<U: Tiled, F: Unpack, K: Kind>(product: Product<'_>, out: &mut Ti
                 // caller says that the CPU has the features.
                 unsafe {
                     let a = data.as_ptr().add(i * group + first * block);
-                    let x = Operands { panel, a, blocks, zero: F::ZERO, c: c.add(column * n) };
-                    micro::<U, K>(x, in_group);
+                    let x = Operands { panel, a, blocks, zero: F::ZERO, ahead, c: c.add(column * n) };
+                    ahead = micro::<U, K>(x, in_group);
                 }
             }
         }
@@ -391,23 +400,6 @@ unsafe fn tiles<U: Tiled, F: Unpack, K: Kind>(product: Product<'_>, out: &mut Ti
             copy(&mut out.row(column)[done - w.first..][..to - from], &c[from..to]);
         }
         done = start + to;
-    }
-}
-
-/// Asks for `bytes` bytes at `ahead` in each of the first `n` of `rows`, or, past their ends, of the `n` that
-/// follow: more streams than hardware follows by itself. Not inlined: unrolled for every format it fills the
-/// instruction cache.
-#[inline(never)]
-fn ask(w: Rows<'_>, rows: Range<usize>, n: usize, ahead: usize, bytes: usize) {
-    let past = ahead >= w.row_bytes;
-    let (row, at) = if past { (rows.start + n, ahead - w.row_bytes) } else { (rows.start, ahead) };
-    if row < rows.end {
-        let p = w.data.as_ptr().wrapping_add(row * w.row_bytes + at);
-        for row in 0..n {
-            for line in (0..bytes).step_by(64) {
-                prefetch::far(p.wrapping_add(row * w.row_bytes + line));
-            }
-        }
     }
 }
 

@@ -22,6 +22,7 @@
 
 use super::layout::{self, Kind, b, k, r};
 use super::portable::Portable;
+use super::prefetch::Stream;
 use super::unpack::{Out, Unpack};
 use super::vector::Vector;
 use crate::formats::q8_k::{self, BlockQ8K};
@@ -111,6 +112,7 @@ pub(crate) fn row<F: Unpack>(row: &[u8], qs: &mut [[i8; q8_k::N]], d: &mut [f32]
     for (i, (qs, d)) in qs.iter_mut().zip(d).enumerate() {
         let mut unpacked = [0i32; layout::PANEL];
         let mut panel = [0i32; r::PANEL];
+        let ahead = &mut Stream::none() as *mut Stream;
         // SAFETY: `row` has the blocks, asserted above; a row's panels are as long as `layout` says. portable
         // code needs nothing of the CPU.
         unsafe {
@@ -119,10 +121,14 @@ pub(crate) fn row<F: Unpack>(row: &[u8], qs: &mut [[i8; q8_k::N]], d: &mut [f32]
                 F::unpack::<Portable<1>>(
                     row.as_ptr().add((i * blocks + j) * F::BYTES),
                     0,
-                    Out { first, rows: 1 },
+                    Out { first, rows: 1, ahead },
                 );
             }
-            rescale::<Portable<1>, F>(unpacked.as_ptr(), 1, Out { first: panel.as_mut_ptr(), rows: 1 });
+            rescale::<Portable<1>, F>(
+                unpacked.as_ptr(),
+                1,
+                Out { first: panel.as_mut_ptr(), rows: 1, ahead },
+            );
         }
         for (qs, v) in qs.as_chunks_mut::<4>().0.iter_mut().zip(panel) {
             *qs = v.to_le_bytes().map(|v| (v ^ 0x80) as i8);

@@ -13,6 +13,7 @@
 #![allow(clippy::needless_range_loop, reason = "an index runs over registers, memory and constants alike")]
 
 use super::layout::{Block, Kind, act, b, k, r};
+use super::prefetch::Stream;
 use super::unit::{Tiled, Unit, biased, padded};
 use super::vector::Vector;
 
@@ -20,7 +21,7 @@ use super::vector::Vector;
 ///
 /// `R`: vectors of rows, `N = R * LANES` rows. `W`: columns. `panel`: `blocks` blocks. `a`: as many blocks of
 /// the group. `zero`: what is subtracted from every stored byte is `1 << zero` (nothing with mins). `c`:
-/// `[W][N]`.
+/// `[W][N]`. `ahead`: what to ask for while it works.
 ///
 /// # Safety
 /// The CPU has what `V` needs; the pointers reach as far as said.
@@ -30,6 +31,7 @@ pub(crate) unsafe fn micro<U: Tiled + Unit<V = V>, V: Vector, K: Kind, const R: 
     a: *const i32,
     blocks: usize,
     zero: u32,
+    ahead: &mut Stream,
     c: *mut f32,
 ) {
     // SAFETY: the caller's promises; every offset below stays inside the entries of `layout`.
@@ -40,16 +42,16 @@ pub(crate) unsafe fn micro<U: Tiled + Unit<V = V>, V: Vector, K: Kind, const R: 
                     panel.add(i * r::PANEL * R * V::LANES),
                     a.add(i * Block::Rescaled.len(W, padded::<U>(W))),
                 );
-                rescaled_block::<U, V, K, R, W>(panel, a, c);
+                rescaled_block::<U, V, K, R, W>(panel, a, ahead, c);
             }
         } else if K::BLOCK == 256 {
             for i in 0..blocks {
                 let (panel, a) =
                     (panel.add(i * k::PANEL * R * V::LANES), a.add(i * Block::Super.len(W, padded::<U>(W))));
-                super_block::<U, V, K, R, W>(panel, a, zero, c);
+                super_block::<U, V, K, R, W>(panel, a, zero, ahead, c);
             }
         } else {
-            small_blocks::<U, V, K, R, W>(panel, a, blocks, zero, c);
+            small_blocks::<U, V, K, R, W>(panel, a, blocks, zero, ahead, c);
         }
     }
 }
@@ -59,6 +61,7 @@ unsafe fn super_block<U: Tiled + Unit<V = V>, V: Vector, K: Kind, const R: usize
     panel: *const i32,
     a: *const i32,
     zero: u32,
+    ahead: &mut Stream,
     c: *mut f32,
 ) {
     unsafe {
@@ -67,6 +70,9 @@ unsafe fn super_block<U: Tiled + Unit<V = V>, V: Vector, K: Kind, const R: usize
         let behind = a.add(64 * padded::<U>(W));
         let mut total = [[V::splat(0); R]; W];
         for s in 0..256 / K::SUB {
+            if s % (32 / K::SUB) == 0 {
+                ahead.tick();
+            }
             let mut acc = [[V::splat(0); R]; W];
             // Bytes are stored with something added: the sum starts where that cancels out.
             if !K::MINS && biased::<U, K>() {
@@ -125,6 +131,7 @@ unsafe fn super_block<U: Tiled + Unit<V = V>, V: Vector, K: Kind, const R: usize
 unsafe fn rescaled_block<U: Tiled + Unit<V = V>, V: Vector, K: Kind, const R: usize, const W: usize>(
     panel: *const i32,
     a: *const i32,
+    ahead: &mut Stream,
     c: *mut f32,
 ) {
     unsafe {
@@ -136,7 +143,10 @@ unsafe fn rescaled_block<U: Tiled + Unit<V = V>, V: Vector, K: Kind, const R: us
                 acc[j] = [V::shl(V::splat(*behind.add(act::NEGATED * W + j)), 7); R];
             }
         }
-        U::dots::<K, R, W>(&mut acc, panel, a, 64);
+        for s in 0..8 {
+            ahead.tick();
+            U::dots::<K, R, W>(&mut acc, panel.add(s * 8 * rows), a.add(s * 8 * padded::<U>(W)), 8);
+        }
         for r in 0..R {
             let d = V::fload(panel.add(r::D * rows + r * V::LANES).cast());
             for j in 0..W {
@@ -155,6 +165,7 @@ unsafe fn small_blocks<U: Tiled + Unit<V = V>, V: Vector, K: Kind, const R: usiz
     a: *const i32,
     blocks: usize,
     zero: u32,
+    ahead: &mut Stream,
     c: *mut f32,
 ) {
     unsafe {
@@ -166,6 +177,7 @@ unsafe fn small_blocks<U: Tiled + Unit<V = V>, V: Vector, K: Kind, const R: usiz
             }
         }
         for i in 0..blocks {
+            ahead.tick();
             let (panel, a) = (panel.add(i * b::PANEL * rows), a.add(i * Block::Small.len(W, padded::<U>(W))));
             let behind = a.add(8 * padded::<U>(W));
             let negated = |j: usize| V::splat(*behind.add(act::NEGATED * W + j));

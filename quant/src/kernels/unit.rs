@@ -56,6 +56,8 @@ pub(crate) struct Rows<'a> {
     pub rows: usize,
     /// The first row wanted; the tile of outputs says how many.
     pub first: usize,
+    /// The first of those that will be wanted next, if it is known.
+    pub next: Option<usize>,
 }
 
 /// Rows of weights and the activations that they are multiplied with.

@@ -7,6 +7,7 @@
 #![allow(clippy::needless_range_loop, reason = "an index runs over registers, memory and constants alike")]
 
 use super::layout::{self, Kind, b, k};
+use super::prefetch::Stream;
 use super::vector::Vector;
 use crate::formats::iq4_nl;
 
@@ -58,9 +59,19 @@ pub(crate) struct Out {
     pub first: *mut i32,
     /// Rows to an entry.
     pub rows: usize,
+    /// What to ask for while they are unpacked.
+    pub ahead: *mut Stream,
 }
 
 impl Out {
+    /// [`Vector::columns`].
+    #[inline(always)]
+    unsafe fn columns<V: Vector>(self, p: *const u8, stride: usize) -> [V::I; 4] {
+        unsafe {
+            (*self.ahead).tick();
+            V::columns(p, stride)
+        }
+    }
     #[inline(always)]
     pub(crate) unsafe fn set<V: Vector>(self, entry: usize, x: V::I) {
         unsafe { V::store(self.first.add(entry * self.rows), x) }
@@ -117,7 +128,7 @@ unsafe fn pairs<V: Vector>(x: V::I) -> [V::I; 2] {
 #[inline(always)]
 unsafe fn six_bit_header<V: Vector>(p: *const u8, stride: usize, out: Out) {
     unsafe {
-        let [d, scales, mins, rest] = V::columns(p, stride);
+        let [d, scales, mins, rest] = out.columns::<V>(p, stride);
         out.fset::<V>(k::D, V::halves(d));
         out.fset::<V>(k::DMIN, V::halves(V::shr(d, 16)));
         let six = bytes::<V>(63);
@@ -146,7 +157,7 @@ impl Unpack for Q4K {
         unsafe {
             six_bit_header::<V>(p, stride, out);
             for g in 0..8 {
-                let qs = V::columns(p.add(16 + 16 * g), stride);
+                let qs = out.columns::<V>(p.add(16 + 16 * g), stride);
                 for (t, qs) in qs.into_iter().enumerate() {
                     let at = 16 * (g / 2) + 4 * (g % 2) + t;
                     out.set::<V>(at, low::<V>(qs));
@@ -169,9 +180,9 @@ impl Unpack for Q5K {
         unsafe {
             six_bit_header::<V>(p, stride, out);
             for half in 0..2 {
-                let fifth = V::columns(p.add(16 + 16 * half), stride);
+                let fifth = out.columns::<V>(p.add(16 + 16 * half), stride);
                 for j in 0..4 {
-                    let qs = V::columns(p.add(48 + 32 * j + 16 * half), stride);
+                    let qs = out.columns::<V>(p.add(48 + 32 * j + 16 * half), stride);
                     for t in 0..4 {
                         let at = 16 * j + 4 * half + t;
                         let bit = |s: usize| bits::<V>(fifth[t], s as u32, 4, 1);
@@ -196,9 +207,9 @@ impl Unpack for Q6K {
         unsafe {
             for h in 0..2 {
                 for part in 0..2 {
-                    let top = V::columns(p.add(128 + 32 * h + 16 * part), stride);
+                    let top = out.columns::<V>(p.add(128 + 32 * h + 16 * part), stride);
                     for j in 0..2 {
-                        let qs = V::columns(p.add(64 * h + 32 * j + 16 * part), stride);
+                        let qs = out.columns::<V>(p.add(64 * h + 32 * j + 16 * part), stride);
                         for t in 0..4 {
                             let at = 32 * h + 8 * j + 4 * part + t;
                             let two = |j: usize| bits::<V>(top[t], 2 * j as u32, 4, 3);
@@ -208,7 +219,7 @@ impl Unpack for Q6K {
                     }
                 }
             }
-            let scales = V::columns(p.add(192), stride);
+            let scales = out.columns::<V>(p.add(192), stride);
             for (q, &scales) in scales.iter().enumerate() {
                 for j in 0..4 {
                     let signed = V::sra(V::shl(scales, 24 - 8 * j as u32), 24);
@@ -231,9 +242,9 @@ impl Unpack for Q3K {
     unsafe fn unpack<V: Vector>(p: *const u8, stride: usize, out: Out) {
         unsafe {
             for part in 0..2 {
-                let third = V::columns(p.add(16 * part), stride);
+                let third = out.columns::<V>(p.add(16 * part), stride);
                 for h in 0..2 {
-                    let qs = V::columns(p.add(32 + 32 * h + 16 * part), stride);
+                    let qs = out.columns::<V>(p.add(32 + 32 * h + 16 * part), stride);
                     for j in 0..4 {
                         for t in 0..4 {
                             let two = bits::<V>(qs[t], 2 * j as u32, 0, 3);
@@ -244,7 +255,7 @@ impl Unpack for Q3K {
                 }
             }
             // Bytes 94..110: the scales begin at 96, d ends the block.
-            let x = V::columns(p.add(94), stride);
+            let x = out.columns::<V>(p.add(94), stride);
             let dword = |i: usize| V::or(V::shr(x[i], 16), V::shl(x[i + 1], 16));
             let (a, b, top) = (dword(0), dword(1), dword(2));
             let lows = [low::<V>(a), low::<V>(b), high::<V>(a), high::<V>(b)];
@@ -270,7 +281,7 @@ impl Unpack for Q2K {
     #[inline(always)]
     unsafe fn unpack<V: Vector>(p: *const u8, stride: usize, out: Out) {
         unsafe {
-            let header = V::columns(p, stride);
+            let header = out.columns::<V>(p, stride);
             for (q, &both) in header.iter().enumerate() {
                 let scales = low::<V>(both);
                 for j in 0..4 {
@@ -282,7 +293,7 @@ impl Unpack for Q2K {
             }
             for h in 0..2 {
                 for part in 0..2 {
-                    let qs = V::columns(p.add(16 + 32 * h + 16 * part), stride);
+                    let qs = out.columns::<V>(p.add(16 + 32 * h + 16 * part), stride);
                     for j in 0..4 {
                         for t in 0..4 {
                             let at = 32 * h + 8 * j + 4 * part + t;
@@ -319,7 +330,7 @@ impl Unpack for Iq4Xs {
     #[inline(always)]
     unsafe fn unpack<V: Vector>(p: *const u8, stride: usize, out: Out) {
         unsafe {
-            let [d, lows, ..] = V::columns(p, stride);
+            let [d, lows, ..] = out.columns::<V>(p, stride);
             out.fset::<V>(k::D, V::halves(d));
             for s in 0..8u32 {
                 let low = V::and(V::shr(lows, 4 * s), V::splat(15));
@@ -328,7 +339,7 @@ impl Unpack for Iq4Xs {
                 out.set::<V>(k::SCALES + s as usize, scale);
             }
             for s in 0..8 {
-                let qs = V::columns(p.add(8 + 16 * s), stride);
+                let qs = out.columns::<V>(p.add(8 + 16 * s), stride);
                 for (t, qs) in qs.into_iter().enumerate() {
                     out.set::<V>(8 * s + t, V::lookup(&TABLE, low::<V>(qs)));
                     out.set::<V>(8 * s + 4 + t, V::lookup(&TABLE, high::<V>(qs)));
@@ -340,10 +351,10 @@ impl Unpack for Iq4Xs {
 
 /// 16 bytes of nibbles: the low ones in entries 0..4, the high ones in entries 4..8.
 #[inline(always)]
-unsafe fn nibbles<V: Vector>(p: *const u8, stride: usize) -> [V::I; 8] {
+unsafe fn nibbles<V: Vector>(p: *const u8, stride: usize, out: Out) -> [V::I; 8] {
     unsafe {
         let mut all = [V::splat(0); 8];
-        for (t, qs) in V::columns(p, stride).into_iter().enumerate() {
+        for (t, qs) in out.columns::<V>(p, stride).into_iter().enumerate() {
             all[t] = low::<V>(qs);
             all[4 + t] = high::<V>(qs);
         }
@@ -384,7 +395,7 @@ macro_rules! small {
 
 small!(Q4_0: Block32, 18, 4, 3, |V, p, stride, out| {
     out.fset::<V>(b::D, V::halves(V::column_u16(p, stride)));
-    for (t, q) in nibbles::<V>(p.add(2), stride).into_iter().enumerate() {
+    for (t, q) in nibbles::<V>(p.add(2), stride, out).into_iter().enumerate() {
         out.set::<V>(t, q);
     }
 });
@@ -392,36 +403,36 @@ small!(Q4_1: Block32Min, 20, 4, 0, |V, p, stride, out| {
     let dm = V::column_u32(p, stride);
     out.fset::<V>(b::D, V::halves(dm));
     out.fset::<V>(b::M, V::halves(V::shr(dm, 16)));
-    for (t, q) in nibbles::<V>(p.add(4), stride).into_iter().enumerate() {
+    for (t, q) in nibbles::<V>(p.add(4), stride, out).into_iter().enumerate() {
         out.set::<V>(t, q);
     }
 });
 small!(Q5_0: Block32, 22, 5, 4, |V, p, stride, out| {
     out.fset::<V>(b::D, V::halves(V::column_u16(p, stride)));
     let fifth = V::column_u32(p.add(2), stride);
-    for (t, q) in nibbles::<V>(p.add(6), stride).into_iter().enumerate() {
+    for (t, q) in nibbles::<V>(p.add(6), stride, out).into_iter().enumerate() {
         out.set::<V>(t, with_fifth::<V>(q, fifth, t));
     }
 });
 small!(Q5_1: Block32Min, 24, 5, 0, |V, p, stride, out| {
-    let [dm, fifth, ..] = V::columns(p, stride);
+    let [dm, fifth, ..] = out.columns::<V>(p, stride);
     out.fset::<V>(b::D, V::halves(dm));
     out.fset::<V>(b::M, V::halves(V::shr(dm, 16)));
-    for (t, q) in nibbles::<V>(p.add(8), stride).into_iter().enumerate() {
+    for (t, q) in nibbles::<V>(p.add(8), stride, out).into_iter().enumerate() {
         out.set::<V>(t, with_fifth::<V>(q, fifth, t));
     }
 });
 small!(Q8_0: Block32Wide, 34, 8, 7, |V, p, stride, out| {
     out.fset::<V>(b::D, V::halves(V::column_u16(p, stride)));
     for g in 0..2 {
-        for (t, qs) in V::columns(p.add(2 + 16 * g), stride).into_iter().enumerate() {
+        for (t, qs) in out.columns::<V>(p.add(2 + 16 * g), stride).into_iter().enumerate() {
             out.set::<V>(4 * g + t, V::xor(qs, bytes::<V>(128)));
         }
     }
 });
 small!(Iq4Nl: Block32Wide, 18, 8, 7, |V, p, stride, out| {
     out.fset::<V>(b::D, V::halves(V::column_u16(p, stride)));
-    for (t, q) in nibbles::<V>(p.add(2), stride).into_iter().enumerate() {
+    for (t, q) in nibbles::<V>(p.add(2), stride, out).into_iter().enumerate() {
         out.set::<V>(t, V::lookup(&TABLE, q));
     }
 });
