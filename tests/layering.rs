@@ -81,7 +81,19 @@ const ARROWS: &[(&str, Arrows)] = &[
             ("forecast", &["error", "huozi_quant", "model", "names", "output", "report", "work"]),
             ("imatrix", &["error", "huozi_quant", "names", "source"]),
             ("journal", &["huozi_quant"]),
-            ("main", &["huozi_quant", "make_checkpoint", "options", "pipeline", "plan", "print", "signals"]),
+            (
+                "main",
+                &[
+                    "huozi_quant",
+                    "make_checkpoint",
+                    "options",
+                    "pipeline",
+                    "plan",
+                    "print",
+                    "scripts",
+                    "signals",
+                ],
+            ),
             ("make_checkpoint", &["error", "huozi_quant", "print", "signals", "synth"]),
             ("meta", &["chat", "config", "huozi_quant", "huozi_token", "plan", "template", "vocab"]),
             (
@@ -132,6 +144,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             ("progress", &[]),
             ("reference", &["vocab"]),
             ("report", &["huozi_quant", "journal", "output", "plan", "work"]),
+            ("scripts", &["make_checkpoint", "print"]),
             ("signals", &["error"]),
             ("source", &["huozi_quant"]),
             (

@@ -9,6 +9,7 @@ mod cli_chat;
 mod cli_commands;
 mod cli_doors;
 mod cli_exit;
+mod cli_scripts;
 mod diagnosis;
 mod end_tokens;
 mod engine;
