@@ -26,6 +26,7 @@ mod scheduler;
 pub use handle::{SchedulerHandle, StartError};
 pub use kept::KvBlock;
 pub use request::{
-    LogProbOptions, PositionLogProbs, Refused, Request, RequestError, RequestEvent, RequestId, Stop, Timings,
+    Drafter, LogProbOptions, PositionLogProbs, Refused, Request, RequestError, RequestEvent, RequestId,
+    Speculate, Stop, Timings,
 };
 pub use scheduler::{OnEvent, Scheduler, SchedulerOptions};

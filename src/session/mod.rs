@@ -24,7 +24,7 @@ pub use huozi_token::{ChatError, DateTime, HistoryLimit};
 pub use turns::{Replaced, Turn};
 
 use crate::engine::{EngineError, Info};
-use crate::schedule::{Refused, Request, RequestError, RequestEvent, SchedulerHandle};
+use crate::schedule::{Refused, Request, RequestError, RequestEvent, SchedulerHandle, Speculate};
 use huozi_token::history::{FittedPrompt, fit};
 use huozi_token::{ChatFormat, HistoryRule, Message, PromptLimits, Role, TokenKind, Tokenizer};
 use std::ops::ControlFlow;
@@ -505,6 +505,7 @@ impl Session {
             max_new: attempt.max_new,
             n_ctx,
             log_probs: None,
+            speculate: Speculate::Off,
         };
         let (tell, events) = mpsc::channel();
         let id = self.scheduler.submit(request, move |event| match tell.send(event) {
