@@ -4,6 +4,7 @@
 mod common;
 mod token_support;
 
+mod batch_input;
 mod chat;
 mod cli_chat;
 mod cli_commands;
