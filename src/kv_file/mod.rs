@@ -6,7 +6,7 @@
 //! | 8 | magic and version |
 //! | 8 | exchanges that are no longer part of a conversation's prompt, 0 for a prefix |
 //! | 4 | length of the text that follows |
-//! | | lines `NAME: VALUE`: the model's fingerprint, what the bytes mean ([`KvState`](crate::engine::KvState)) |
+//! | | lines `NAME: VALUE`: the model's fingerprint, what the bytes mean (`engine::KvState`) |
 //!
 //! | bytes | record |
 //! |---|---|
@@ -81,7 +81,8 @@ pub fn write_record(to: &mut impl Write, number: u64, block: &KvBlock) -> io::Re
     to.write_all(&digest(number, &head, bytes))
 }
 
-/// Record `number`, whose keys and values are `bytes` bytes; `None` at the end of the file and for a bad record.
+/// Record `number`, whose keys and values are `bytes` bytes; `None` at the end of the file and for a bad
+/// record.
 ///
 /// # Errors
 /// Those of `from`.

@@ -1,9 +1,9 @@
 //! Prompt caches: the keys and values of a prefix in a file that the user names.
 //!
-//! A file that does not exist is made, under another name until it is whole; one that exists is never changed.
-//! It is mapped, and every record is checked before the scheduler gets any. A file of another model, KV type,
-//! engine or arithmetic is refused, as is a damaged one: of a cache that silently does nothing a user would see
-//! only the time that it does not save.
+//! A file that does not exist is made, under another name until it is whole; one that exists is never
+//! changed. It is mapped, and every record is checked before the scheduler gets any. A file of another model,
+//! KV type, engine or arithmetic is refused, as is a damaged one: of a cache that silently does nothing a
+//! user would see only the time that it does not save.
 
 use super::{BLOCK, HEAD_START, MAGIC, head, head_bytes, head_text, read_record, record_bytes, write_record};
 use crate::schedule::{KvBlock, RequestError, SchedulerHandle};
@@ -183,8 +183,8 @@ impl PromptCache {
         }
     }
 
-    /// Makes the file: the keys and values of `ids`, all given, which a request of `scheduler` has read. It has
-    /// its name when it is whole.
+    /// Makes the file: the keys and values of `ids`, all given, which a request of `scheduler` has read. It
+    /// has its name when it is whole.
     ///
     /// # Errors
     /// They are no longer there; what the system says.
@@ -213,8 +213,8 @@ impl SavedPrefix {
         &self.ids
     }
 
-    /// Gives `scheduler` the keys and values of the first positions, at least `positions` of them if there are
-    /// so many: whole blocks. Gives how many it took; it takes fewer where its cache is too small.
+    /// Gives `scheduler` the keys and values of the first positions, at least `positions` of them if there
+    /// are so many: whole blocks. Gives how many it took; it takes fewer where its cache is too small.
     ///
     /// # Errors
     /// The file was shortened meanwhile; the scheduler has ended.

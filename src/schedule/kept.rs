@@ -21,8 +21,8 @@ pub struct KvBlock {
     pub ids: Vec<u32>,
     /// How many of them, from the first on, were given and not generated.
     pub given: usize,
-    /// Whether it is certain that each position was computed in the phase that `given` says: only then an exact
-    /// scheduler, or a request with log-probabilities, continues from it.
+    /// Whether it is certain that each position was computed in the phase that `given` says: only then an
+    /// exact scheduler, or a request with log-probabilities, continues from it.
     pub certain: bool,
     /// Keys and values, see [`crate::engine::KvState`].
     pub bytes: Vec<u8>,

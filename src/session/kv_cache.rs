@@ -1,9 +1,9 @@
 //! Keys and values of conversations on disk: a long conversation is loaded instead of being read again.
 //!
-//! One file a conversation, `NAME.kv`, in the form of [`crate::kv_file`]. After each answer the new blocks are
-//! appended and the record of a block that was not full is written again, so that each block is written about
-//! once. A file that is incomplete or damaged is used up to the first bad record. These files can be deleted
-//! at any time.
+//! One file a conversation, `NAME.kv`, in the form of [`crate::kv_file`]. After each answer the new blocks
+//! are appended and the record of a block that was not full is written again, so that each block is written
+//! about once. A file that is incomplete or damaged is used up to the first bad record. These files can be
+//! deleted at any time.
 
 use super::Session;
 use super::store::{make_private_directory, open_options};
