@@ -31,6 +31,8 @@
 //!   cargo feature) is llama.cpp. Imports `model`, `quant`.
 //! - [`schedule`]: requests over one engine, a step at a time; shared prefixes; a thread that several clients
 //!   can use. Imports `engine`, `sample`.
+//! - [`complete`]: one prompt to answers or scored choices. Imports `engine`, `sample`, `schedule`, `token`.
+//! - [`batch`]: rows of a file to a file of results, with resume. Imports `complete`, `sample`, `token`.
 //! - [`mod@open`]: from a model (file, name in the Hugging Face cache, demo, memory, random weights) to an
 //!   engine; memory checks. Imports `demo`, `engine`, `model`, `quant`, `settings`, `token`.
 //! - [`kv_file`]: keys and values of sequences in files, prompt caches. Imports `quant`, `schedule`.
@@ -130,9 +132,11 @@
 #![recursion_limit = "256"]
 #![deny(unsafe_code)] // not `forbid`: `engine::ggml` has the one exception
 
+pub mod batch;
 pub mod bench;
 pub mod cli;
 pub mod commands;
+pub mod complete;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod engine;
