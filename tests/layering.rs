@@ -167,6 +167,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             (
                 "cli",
                 &[
+                    "batch",
                     "bench",
                     "commands",
                     "demo",
