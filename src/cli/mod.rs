@@ -16,6 +16,7 @@ mod load;
 mod logits;
 pub mod printer;
 mod run;
+mod scripts;
 #[cfg(test)]
 mod setting_sources;
 mod settings;
@@ -62,9 +63,15 @@ pub fn main() -> u8 {
 }
 
 fn dispatch(cli: &Cli) -> Result<()> {
+    let printer = &mut Printer::new();
+    // Packages are built where a user's configuration does not matter.
+    match &cli.command {
+        Command::Completions(args) => return scripts::completions(args, printer),
+        Command::Man(args) => return scripts::man(args, printer),
+        _ => {}
+    }
     let signals = Signals::install()?;
     let config = Config::load(cli.command.quiet())?;
-    let printer = &mut Printer::new();
     match &cli.command {
         Command::Run(args) => run::run(args, &config, &signals, printer),
         Command::Chat(args) => chat::run(args, &config, &signals, printer),
@@ -77,5 +84,6 @@ fn dispatch(cli: &Cli) -> Result<()> {
         Command::Doctor(args) => doctor::run(args, &config, &signals, printer),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args, &config, &signals, printer),
+        Command::Completions(_) | Command::Man(_) => Ok(()),
     }
 }

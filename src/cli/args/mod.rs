@@ -6,11 +6,13 @@
 mod flags;
 mod measure;
 mod model;
+mod scripts;
 mod values;
 
 pub use flags::{ConversationArgs, EngineArgs, SamplingArgs};
 pub use measure::{BenchCommand, EvalCommand, EvalWhat, KlCommand, PplCommand};
 pub use model::{ChatArgs, LoadArgs, ModelArgs};
+pub use scripts::{CompletionsCommand, ManCommand, Program};
 pub use values::{Ids, Output};
 
 use crate::engine::Phase;
@@ -66,6 +68,10 @@ pub enum Command {
     /// Try the built-in small model
     #[cfg(feature = "demo")]
     Demo(DemoCommand),
+    /// Print a shell's completion script
+    Completions(CompletionsCommand),
+    /// Write the manual pages
+    Man(ManCommand),
 }
 
 impl Command {
@@ -81,6 +87,7 @@ impl Command {
             #[cfg(feature = "demo")]
             Self::Demo(args) => args.quiet,
             Self::Tokenize(_) | Self::Logits(_) | Self::Inspect(_) | Self::Doctor(_) => false,
+            Self::Completions(_) | Self::Man(_) => false,
         }
     }
 }
@@ -463,6 +470,8 @@ mod tests {
             &["doctor"],
             #[cfg(feature = "demo")]
             &["demo"],
+            &["completions"],
+            &["man"],
             &[],
         ] {
             let typed = [&["huozi"], path, &["--help"]].concat();
