@@ -186,7 +186,7 @@ const ARROWS: &[(&str, Arrows)] = &[
                     "tui",
                 ],
             ),
-            ("batch", &["complete", "huozi_token", "sample"]),
+            ("batch", &["complete", "huozi_quant", "huozi_token", "sample"]),
             ("bench", &["engine", "huozi_quant"]),
             ("complete", &["sample"]),
             ("bin", &["cli", "tui"]),
