@@ -30,6 +30,7 @@ mod reference;
 mod sample;
 mod schedule;
 mod schedule_handle;
+mod schedule_speculate;
 mod schedule_support;
 mod session;
 mod session_kv;
