@@ -50,7 +50,10 @@ fn a_line_torn_at_any_byte_is_cut_and_its_row_runs_again() {
             write(&mut writer, 1, false);
         }
         drop(writer);
-        assert_eq!(untimed(&fs::read_to_string(&partial).unwrap()), untimed(std::str::from_utf8(&whole).unwrap()));
+        assert_eq!(
+            untimed(&fs::read_to_string(&partial).unwrap()),
+            untimed(std::str::from_utf8(&whole).unwrap())
+        );
     }
     assert_eq!(batch.run(batch.open()).rows, 3);
     assert_eq!(ids(&batch.lines()), [0, 1, 2]);
@@ -93,7 +96,11 @@ fn a_run_that_differs_is_refused_and_told_in_what() {
         let batch = Batch::new(3);
         let mut writer = batch.open();
         write(&mut writer, 0, false);
-        if finished { drop(batch.run(writer)) } else { drop(writer) }
+        if finished {
+            drop(batch.run(writer))
+        } else {
+            drop(writer)
+        }
         let held = if finished { batch.options.out.clone() } else { partial_path(&batch.options.out) };
         let before = fs::read(&held).unwrap();
         let mut other = Batch { identity: identity(3), options: batch.options.clone(), ..Batch::new(0) };
@@ -271,4 +278,3 @@ fn an_output_is_no_source_no_device_and_not_two_files() {
     batch.options.out = PathBuf::from("/dev/null");
     assert!(batch.refused().contains("a character device"));
 }
-

@@ -140,4 +140,3 @@ fn choices_have_scores_and_errors_a_code() {
     assert_eq!(line(|to| to.error(9, "e", &failed()))["id"], id);
     assert_ne!(line(|to| to.error(0, "f", &failed()))["id"], id);
 }
-

@@ -62,7 +62,8 @@ pub fn asked(id: &str, endpoint: Endpoint, log_probs: Option<usize>) -> Prepared
 }
 
 pub fn answered(text: &str, finish: Finish, log_probs: Vec<TokenLogProb>) -> Outcome {
-    let answer = Answer { text: text.to_owned(), ids: text.bytes().map(u32::from).collect(), finish, log_probs };
+    let answer =
+        Answer { text: text.to_owned(), ids: text.bytes().map(u32::from).collect(), finish, log_probs };
     let usage = Usage {
         prompt_tokens: 5,
         reused_tokens: 3,
@@ -83,7 +84,7 @@ pub fn failed() -> RowError {
 pub fn untimed(text: &str) -> Vec<Value> {
     let one = |line: &str| {
         let mut line: Value = serde_json::from_str(line).unwrap();
-        if let Some(body) = line["response"]["body"].as_object_mut() {
+        if let Some(body) = line.pointer_mut("/response/body") {
             assert!(body["created"].as_u64().unwrap() > 1_700_000_000);
             body["created"] = 0.into();
         }
@@ -202,4 +203,3 @@ pub fn ids(lines: &[Value]) -> Vec<usize> {
     let row = |line: &Value| line["custom_id"].as_str().unwrap()[4..].parse().unwrap();
     lines.iter().map(row).collect()
 }
-

@@ -6,8 +6,8 @@ use super::manifest::{FileRecord, Manifest, RunIdentity, RunRecord, file_name, m
 use super::partial::{Partial, for_each_line, head, read_line, seek};
 use super::row_list;
 use super::shard::id_hash;
-use super::summary::BatchSummary;
 use super::start::{bytes, refuse_content, refuse_foreign};
+use super::summary::BatchSummary;
 use huozi_quant::message::counted;
 use huozi_quant::output;
 use sha2::{Digest, Sha256};
