@@ -39,7 +39,7 @@ fn script(name: &str, args: &[&str], code: i32, environment: &[(&str, &str)]) ->
         .env_remove("HUOZI")
         .env_remove("SHARDS")
         .env_remove("SLURM_RESTART_COUNT")
-        .envs([("SLURM_CPUS_PER_TASK", "4"), ("SLURM_ARRAY_JOB_ID", "70"), ("SLURM_ARRAY_TASK_ID", "1")])
+        .envs([("SLURM_CPUS_ON_NODE", "4"), ("SLURM_ARRAY_JOB_ID", "70"), ("SLURM_ARRAY_TASK_ID", "1")])
         .envs(environment.iter().copied())
         .status()
         .unwrap();
@@ -50,7 +50,7 @@ fn script(name: &str, args: &[&str], code: i32, environment: &[(&str, &str)]) ->
 #[test]
 fn a_slurm_task_takes_error_rows_as_success_and_is_queued_again_after_a_signal() {
     let args = ["huozi.gguf", "in.jsonl", "out.jsonl"];
-    let run = "srun --cpus-per-task=4 huozi batch -m huozi.gguf -i in.jsonl -o out.jsonl -t 4 --shard slurm";
+    let run = "srun --cpus-per-task=4 huozi batch -m huozi.gguf -i in.jsonl -o out.jsonl --shard slurm";
     let again = "scontrol requeue 70_1";
     for (code, ends, queued) in
         [(0, 0, false), (3, 0, false), (2, 2, false), (137, 137, true), (143, 143, true)]
