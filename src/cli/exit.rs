@@ -14,8 +14,9 @@ use super::printer::visible;
 use crate::bench;
 use crate::engine::EngineError;
 use crate::eval;
+use crate::kv_file::prompt as prompt_cache;
 use crate::open::{self, NotEnoughMemory};
-use crate::schedule::Refused;
+use crate::schedule::{Refused, RequestError};
 use crate::session::{self, store};
 use huozi_quant::bloom::synth;
 use huozi_quant::output;
@@ -110,6 +111,9 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if let Some(error) = cause.downcast_ref() {
         return of_synth(error);
+    }
+    if let Some(error) = cause.downcast_ref() {
+        return of_prompt_cache(error);
     }
     match cause.downcast_ref() {
         Some(store::Error::Name { .. } | store::Error::Unknown { .. }) => return Some(USAGE),
@@ -232,6 +236,19 @@ fn of_synth(error: &synth::Error) -> Option<u8> {
         synth::Error::Memory { .. } => Some(NO_ROOM),
         synth::Error::Interrupted => Some(INTERRUPTED),
         // An error of the disk is below this one.
+        _ => None,
+    }
+}
+
+fn of_prompt_cache(error: &prompt_cache::Error) -> Option<u8> {
+    match error {
+        prompt_cache::Error::Output(error) => code_of_cause(error),
+        prompt_cache::Error::Foreign { .. }
+        | prompt_cache::Error::Differs { .. }
+        | prompt_cache::Error::Damaged { .. } => Some(BAD_FILE),
+        prompt_cache::Error::NoKeysAndValues => Some(USAGE),
+        prompt_cache::Error::Request(RequestError::Engine(error)) => of_engine(error),
+        // A full disk is below this one.
         _ => None,
     }
 }

@@ -21,6 +21,9 @@ pub struct KvBlock {
     pub ids: Vec<u32>,
     /// How many of them, from the first on, were given and not generated.
     pub given: usize,
+    /// Whether it is certain that each position was computed in the phase that `given` says: only then an
+    /// exact scheduler, or a request with log-probabilities, continues from it.
+    pub certain: bool,
     /// Keys and values, see [`crate::engine::KvState`].
     pub bytes: Vec<u8>,
 }
@@ -87,7 +90,8 @@ impl KeptSequences {
         let mut bytes = Vec::with_capacity(state.kv_export_bytes());
         state.kv_export(kept.seq, block, ids.len(), &mut bytes)?;
         let given = kept.given.saturating_sub(block * size).min(ids.len());
-        Ok(Some(KvBlock { ids: ids.to_vec(), given, bytes }))
+        let certain = kept.known >= block * size + ids.len();
+        Ok(Some(KvBlock { ids: ids.to_vec(), given, certain, bytes }))
     }
 
     /// Appends `block` to the kept sequence `to`, or to a new one, and gives that sequence. `before`: the ids
@@ -113,7 +117,7 @@ impl KeptSequences {
                 let i = self.list.iter().position(|k| k.seq == seq && k.ids == before)?;
                 self.list.remove(i)?
             }
-            None => Kept { seq: engine.seq_new(), ids: Vec::new(), given: 0, known: 0 },
+            None => Kept { seq: engine.seq_new(), ids: Vec::new(), given: 0, known: usize::MAX },
         };
         if engine.kv_free_blocks() == 0 {
             self.evict(engine);
@@ -123,6 +127,9 @@ impl KeptSequences {
             // Given ids come before generated ones.
             if kept.given == kept.ids.len() {
                 kept.given += block.given.min(block.ids.len());
+            }
+            if !block.certain {
+                kept.known = kept.known.min(kept.ids.len());
             }
             kept.ids.extend_from_slice(&block.ids);
         }

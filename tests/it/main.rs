@@ -22,6 +22,7 @@ mod ggml;
 mod ggml_engine;
 mod log_probs;
 mod open;
+mod prompt_cache;
 mod reference;
 mod sample;
 mod schedule;

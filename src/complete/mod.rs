@@ -1,0 +1,13 @@
+//! One prompt to answers, or to the scores of a closed list of choices.
+//!
+//! In: ids of a prompt and what to do with it ([`Job`]). Out: texts with their reasons to stop and
+//! log-probabilities, or the log-likelihood of each choice ([`Outcome`]). A client of
+//! [`SchedulerHandle`](crate::schedule::SchedulerHandle) with as many requests as the job has answers or
+//! choices; they share the prompt. It knows no files, no JSON and no chat format.
+
+mod job;
+
+pub use job::{
+    Answer, AnswerOptions, ChoiceOptions, ChoiceScore, Completed, Finish, Job, Outcome, Task, TokenLogProb,
+    Usage,
+};
