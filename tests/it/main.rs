@@ -17,6 +17,7 @@ mod cli_scripts;
 mod diagnosis;
 mod end_tokens;
 mod engine;
+mod examples;
 mod foreign;
 mod foreign_gguf;
 #[cfg(feature = "ggml")]
