@@ -6,6 +6,7 @@
 //! ```
 
 pub mod input;
+pub mod output;
 mod row;
 
 pub use row::{Endpoint, Prepared, Prompt, Row, RowError, RowOptions, RowSeed};
