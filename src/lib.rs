@@ -31,7 +31,7 @@
 //!   cargo feature) is llama.cpp. Imports `model`, `quant`.
 //! - [`schedule`]: requests over one engine, a step at a time; shared prefixes; a thread that several clients
 //!   can use. Imports `engine`, `sample`.
-//! - [`complete`]: one prompt to answers or scored choices. Imports `engine`, `sample`, `schedule`, `token`.
+//! - [`complete`]: one prompt to answers or scored choices. Imports `sample`, `schedule`, `token`.
 //! - [`batch`]: rows of a file to a file of results, with resume. Imports `complete`, `sample`, `token`.
 //! - [`mod@open`]: from a model (file, name in the Hugging Face cache, demo, memory, random weights) to an
 //!   engine; memory checks. Imports `demo`, `engine`, `model`, `quant`, `settings`, `token`.

@@ -187,7 +187,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             ),
             ("batch", &["complete", "huozi_token", "sample"]),
             ("bench", &["engine", "huozi_quant"]),
-            ("complete", &["sample"]),
+            ("complete", &["huozi_token", "sample", "schedule"]),
             ("bin", &["cli", "tui"]),
             ("commands", &["lang"]),
             ("demo", &["huozi_convert"]),

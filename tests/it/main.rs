@@ -10,6 +10,7 @@ mod cli_commands;
 mod cli_doors;
 mod cli_exit;
 mod cli_scripts;
+mod complete;
 mod diagnosis;
 mod end_tokens;
 mod engine;
