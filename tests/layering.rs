@@ -185,7 +185,7 @@ const ARROWS: &[(&str, Arrows)] = &[
                     "tui",
                 ],
             ),
-            ("batch", &["complete", "huozi_token", "sample"]),
+            ("batch", &["complete", "engine", "huozi_quant", "huozi_token", "open", "sample", "schedule"]),
             ("bench", &["engine", "huozi_quant"]),
             ("complete", &["huozi_token", "sample", "schedule"]),
             ("bin", &["cli", "tui"]),

@@ -61,11 +61,11 @@ fn answers(outcome: Outcome) -> Vec<Answer> {
 fn several_answers_share_the_prompt_and_each_is_that_of_its_seed() {
     let (handle, tokenizer) = start(4096);
     let seeds = vec![3, 4, 5];
-    let prompt = "白日依山尽，黄河入海流。欲穷千里目，更上一层楼。".repeat(3);
+    let prompt = "白日依山尽，黄河入海流。欲穷千里目，更上一层楼。".repeat(8);
     let all = job(&tokenizer, &prompt, AnswerOptions { seeds: seeds.clone(), ..options() });
     let (outcome, texts) = streamed(&handle, &tokenizer, &all);
     assert_eq!(outcome.usage.prompt_tokens, all.prompt.len());
-    assert!(outcome.usage.computed_tokens < all.prompt.len() + 64, "{:?}", outcome.usage);
+    assert!(outcome.usage.computed_tokens < all.prompt.len() + 130, "{:?}", outcome.usage);
     let all = answers(outcome);
     assert_eq!(all.len(), 3);
     for (i, (answer, seed)) in all.iter().zip(seeds).enumerate() {
