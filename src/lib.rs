@@ -32,11 +32,14 @@
 //! - [`schedule`]: requests over one engine, a step at a time; shared prefixes; a thread that several clients
 //!   can use. Imports `engine`, `sample`.
 //! - [`complete`]: one prompt to answers or scored choices. Imports `sample`, `schedule`, `token`.
-//! - [`batch`]: rows of a file to a file of results, with resume. Imports `complete`, `sample`, `token`.
+//! - [`batch`]: rows of a file to a file of results, with resume: `batch::input` reads and checks them,
+//!   `batch::run` runs them, `batch::output` writes results. Imports `complete`, `engine`, `open`, `quant`
+//!   (paths and texts of messages), `sample`, `schedule`, `text_file`, `token`.
 //! - [`mod@open`]: from a model (file, name in the Hugging Face cache, demo, memory, random weights) to an
 //!   engine; memory checks. Imports `demo`, `engine`, `model`, `quant`, `settings`, `token`.
+//! - [`kv_file`]: keys and values of sequences in files, prompt caches. Imports `quant`, `schedule`.
 //! - [`session`]: one conversation, its files, its cached keys and values; the model files of this machine.
-//!   Imports `engine`, `open`, `sample`, `schedule`, `settings`, `token`; `session::catalog` and
+//!   Imports `engine`, `kv_file`, `open`, `sample`, `schedule`, `settings`, `token`; `session::catalog` and
 //!   `session::open` also `quant`.
 //! - [`mod@bench`]: speed of any engine, floors of the machine, comparisons. Imports `engine`, `quant`.
 //! - [`eval`]: perplexity, KL divergence. Imports `engine`, `sample`.
@@ -140,6 +143,7 @@ pub mod complete;
 pub mod demo;
 pub mod engine;
 pub mod eval;
+pub mod kv_file;
 pub mod lang;
 pub mod model;
 pub mod open;

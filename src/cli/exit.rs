@@ -12,11 +12,12 @@
 
 use super::printer::visible;
 use crate::batch::input::InputError;
-use crate::batch::output::OutputError;
+use crate::batch::output::{OutputError, ShardError};
 use crate::batch::{FeedError, RunError, TooLittleMemory};
 use crate::bench;
 use crate::engine::EngineError;
 use crate::eval;
+use crate::kv_file::prompt as prompt_cache;
 use crate::open::{self, NotEnoughMemory};
 use crate::schedule::{Refused, RequestError};
 use crate::session::{self, store};
@@ -108,9 +109,6 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return of_batch_input(error);
     }
     if let Some(error) = cause.downcast_ref() {
-        return of_batch_output(error);
-    }
-    if let Some(error) = cause.downcast_ref() {
         return of_batch_run(error);
     }
     if let Some(error) = cause.downcast_ref() {
@@ -140,12 +138,18 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref() {
         return of_synth(error);
     }
+    if let Some(error) = cause.downcast_ref() {
+        return of_prompt_cache(error);
+    }
     match cause.downcast_ref() {
         Some(store::Error::Name { .. } | store::Error::Unknown { .. }) => return Some(USAGE),
         Some(store::Error::Busy { .. }) => return Some(FAILED),
         _ => {}
     }
-    if cause.is::<huozi_quant::kernels::IsaError>() {
+    if let Some(error) = cause.downcast_ref() {
+        return of_batch_output(error);
+    }
+    if cause.is::<ShardError>() || cause.is::<huozi_quant::kernels::IsaError>() {
         return Some(USAGE);
     }
     #[cfg(feature = "ggml")]
@@ -244,15 +248,6 @@ fn of_batch_input(error: &InputError) -> Option<u8> {
     }
 }
 
-fn of_batch_output(error: &OutputError) -> Option<u8> {
-    match error {
-        OutputError::Target(error) => code_of_cause(error),
-        OutputError::Source { .. } | OutputError::Same { .. } => Some(USAGE),
-        OutputError::Manifest { .. } | OutputError::Line { .. } => Some(BAD_FILE),
-        _ => None,
-    }
-}
-
 /// Some of its errors show another one as their own: that one decides.
 fn of_batch_run(error: &RunError) -> Option<u8> {
     match error {
@@ -290,6 +285,33 @@ fn of_synth(error: &synth::Error) -> Option<u8> {
         synth::Error::Memory { .. } => Some(NO_ROOM),
         synth::Error::Interrupted => Some(INTERRUPTED),
         // An error of the disk is below this one.
+        _ => None,
+    }
+}
+
+fn of_prompt_cache(error: &prompt_cache::Error) -> Option<u8> {
+    match error {
+        prompt_cache::Error::Output(error) => code_of_cause(error),
+        prompt_cache::Error::Foreign { .. }
+        | prompt_cache::Error::Differs { .. }
+        | prompt_cache::Error::Damaged { .. } => Some(BAD_FILE),
+        prompt_cache::Error::NoKeysAndValues => Some(USAGE),
+        prompt_cache::Error::Request(RequestError::Engine(error)) => of_engine(error),
+        // A full disk is below this one.
+        _ => None,
+    }
+}
+
+fn of_batch_output(error: &OutputError) -> Option<u8> {
+    match error {
+        OutputError::Target(error) => code_of_cause(error),
+        OutputError::Different { .. }
+        | OutputError::Foreign { .. }
+        | OutputError::Source { .. }
+        | OutputError::Same { .. } => Some(USAGE),
+        OutputError::Manifest { .. } | OutputError::Line { .. } => Some(BAD_FILE),
+        OutputError::Busy { .. } | OutputError::Unfinished { .. } | OutputError::Merge(_) => Some(FAILED),
+        // The cause below has the code.
         _ => None,
     }
 }

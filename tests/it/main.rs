@@ -4,6 +4,10 @@
 mod common;
 mod token_support;
 
+mod batch_files;
+mod batch_merge;
+mod batch_output;
+mod batch_output_support;
 mod chat;
 mod cli_chat;
 mod cli_commands;
@@ -22,10 +26,12 @@ mod ggml;
 mod ggml_engine;
 mod log_probs;
 mod open;
+mod prompt_cache;
 mod reference;
 mod sample;
 mod schedule;
 mod schedule_handle;
+mod schedule_speculate;
 mod schedule_support;
 mod session;
 mod session_kv;

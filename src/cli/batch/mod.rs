@@ -153,7 +153,6 @@ fn paths(args: &BatchCommand) -> Result<(PathBuf, PathBuf)> {
 }
 
 fn shard_of(args: &BatchCommand) -> Result<Option<Shard>> {
-    let wrong = |error: crate::batch::output::ShardError| Usage(error.to_string());
     Ok(match args.shard {
         None => None,
         Some(ShardChoice::Shard(shard)) => {
@@ -163,7 +162,7 @@ fn shard_of(args: &BatchCommand) -> Result<Option<Shard>> {
             Some(shard)
         }
         Some(ShardChoice::Slurm) => {
-            Some(Shard::slurm(|name| std::env::var(name).ok(), args.shards).map_err(wrong)?)
+            Some(Shard::slurm(|name| std::env::var(name).ok(), args.shards)?)
         }
     })
 }
