@@ -5,6 +5,7 @@ mod common;
 mod token_support;
 
 mod batch_files;
+mod batch_input;
 mod batch_merge;
 mod batch_output;
 mod batch_output_support;
