@@ -13,8 +13,8 @@ use super::show::Counter;
 use super::signal::Signals;
 use crate::batch::input::{CheckedInput, FollowedInput, Input, InputForm, InputOptions};
 use crate::batch::output::{
-    BatchSummary, FileOptions, InputIdentity, MergeOptions, ModelIdentity, Opened, ResultOrder, ResultWriter,
-    RunIdentity, Shard, merge, partial_path,
+    BatchSummary, FileOptions, InputIdentity, MergeOptions, ModelIdentity, OpenedOutput, ResultOrder,
+    ResultWriter, RunIdentity, Shard, merge, partial_path,
 };
 use crate::batch::{MemoryPlan, Results, RowSource, RunProgress, plan, run as run_rows};
 use crate::engine::Info;
@@ -71,8 +71,8 @@ pub fn run(args: &BatchCommand, config: &Config, signals: &Signals, printer: &mu
         ResultWriter::stream(Box::new(io::stdout()), ready.line_context())
     } else {
         match writer(args, &ready, &checked, &rows, (&input, &output), shard)? {
-            Opened::Ready(writer) => writer,
-            Opened::Complete(summary) => return already_done(args, &summary, printer),
+            OpenedOutput::Ready(writer) => writer,
+            OpenedOutput::Complete(summary) => return already_done(args, &summary, printer),
         }
     };
     let todo: Vec<u32> = rows.iter().copied().filter(|&row| !writer.is_done(row as usize)).collect();
@@ -161,9 +161,7 @@ fn shard_of(args: &BatchCommand) -> Result<Option<Shard>> {
             }
             Some(shard)
         }
-        Some(ShardChoice::Slurm) => {
-            Some(Shard::slurm(|name| std::env::var(name).ok(), args.shards)?)
-        }
+        Some(ShardChoice::Slurm) => Some(Shard::slurm(|name| std::env::var(name).ok(), args.shards)?),
     })
 }
 
@@ -211,7 +209,7 @@ fn writer(
     rows: &[u32],
     (input, output): (&Path, &Path),
     shard: Option<Shard>,
-) -> Result<Opened> {
+) -> Result<OpenedOutput> {
     let options = FileOptions {
         out: output.to_owned(),
         errors: args.errors.clone(),
