@@ -9,6 +9,7 @@ mod batch_input;
 mod batch_merge;
 mod batch_output;
 mod batch_output_support;
+mod batch_run;
 mod chat;
 mod cli_chat;
 mod cli_commands;
