@@ -20,6 +20,7 @@ mod complete;
 mod diagnosis;
 mod end_tokens;
 mod engine;
+mod examples;
 mod foreign;
 mod foreign_gguf;
 #[cfg(feature = "ggml")]
