@@ -234,7 +234,10 @@ impl KvState for Native {
     fn kv_layout(&self) -> String {
         let Info { n_layer, n_head, n_embd, kv, .. } = &self.info;
         let (isa, kv, head_dim) = (self.isa, kv.name(), n_embd / n_head);
-        format!("native {KV_LAYOUT} {isa}: {kv} of {n_layer} x {n_head} x {head_dim} x {BLOCK}")
+        format!(
+            "engine: native {KV_LAYOUT}\narithmetic: {isa}\nKV type: {kv}\n\
+             shape: {n_layer} x {n_head} x {head_dim} x {BLOCK}"
+        )
     }
 
     fn kv_export_bytes(&self) -> usize {

@@ -5,7 +5,7 @@ use crate::common;
 use huozi::engine::{Engine, EngineError, KvType, Native, Sink, StepItem, StepStats};
 use huozi::sample::Sampling;
 use huozi::schedule::{
-    PositionLogProbs, Request, RequestEvent, RequestId, Scheduler, SchedulerOptions, Stop, Timings,
+    PositionLogProbs, Request, RequestEvent, RequestId, Scheduler, SchedulerOptions, Speculate, Stop, Timings,
 };
 use huozi_convert::plan::Preset;
 use std::collections::BTreeMap;
@@ -35,6 +35,7 @@ pub fn request(first: u32, prompt: usize, max_new: usize) -> Request {
         max_new,
         n_ctx: 2048,
         log_probs: None,
+        speculate: Speculate::Off,
     }
 }
 
