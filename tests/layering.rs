@@ -187,7 +187,7 @@ const ARROWS: &[(&str, Arrows)] = &[
                 ],
             ),
             ("batch", &["complete", "huozi_quant", "huozi_token", "sample"]),
-            ("bench", &["engine", "huozi_quant"]),
+            ("bench", &["engine", "huozi_quant", "sample", "schedule"]),
             ("complete", &["sample"]),
             ("bin", &["cli", "tui"]),
             ("commands", &["lang"]),
