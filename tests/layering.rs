@@ -167,6 +167,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             (
                 "cli",
                 &[
+                    "batch",
                     "bench",
                     "commands",
                     "demo",
@@ -186,9 +187,21 @@ const ARROWS: &[(&str, Arrows)] = &[
                     "tui",
                 ],
             ),
-            ("batch", &["complete", "huozi_quant", "huozi_token", "sample"]),
+            (
+                "batch",
+                &[
+                    "complete",
+                    "engine",
+                    "huozi_quant",
+                    "huozi_token",
+                    "open",
+                    "sample",
+                    "schedule",
+                    "text_file",
+                ],
+            ),
             ("bench", &["engine", "huozi_quant", "sample", "schedule"]),
-            ("complete", &["sample"]),
+            ("complete", &["huozi_token", "sample", "schedule"]),
             ("bin", &["cli", "tui"]),
             ("commands", &["lang"]),
             ("demo", &["huozi_convert"]),

@@ -135,7 +135,10 @@ impl KeptSequences {
                 let i = self.list.iter().position(|k| k.seq == seq && k.ids == before)?;
                 self.list.remove(i)?
             }
-            None => Kept { seq: engine.seq_new(), ids: Vec::new(), given: 0, known: usize::MAX },
+            None => {
+                let (seq, ids, prefixes) = (engine.seq_new(), Vec::new(), Vec::new());
+                Kept { seq, ids, given: 0, known: usize::MAX, prefixes }
+            }
         };
         if engine.kv_free_blocks() == 0 {
             self.evict(None, wanted, engine);

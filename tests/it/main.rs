@@ -4,15 +4,23 @@
 mod common;
 mod token_support;
 
+mod batch_files;
+mod batch_input;
+mod batch_merge;
+mod batch_output;
+mod batch_output_support;
+mod batch_run;
 mod chat;
 mod cli_chat;
 mod cli_commands;
 mod cli_doors;
 mod cli_exit;
 mod cli_scripts;
+mod complete;
 mod diagnosis;
 mod end_tokens;
 mod engine;
+mod examples;
 mod foreign;
 mod foreign_gguf;
 #[cfg(feature = "ggml")]

@@ -62,7 +62,10 @@ pub enum OutputError {
         path: PathBuf,
     },
     /// One file for results and errors.
-    #[error("{}: is to hold the results and the errors; without --errors they go to one file", path.display())]
+    #[error(
+        "{}: is to hold the results and the errors; without --errors they go to one file",
+        path.display()
+    )]
     Same {
         /// The file.
         path: PathBuf,

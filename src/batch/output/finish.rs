@@ -5,26 +5,12 @@ use super::manifest::{FileRecord, Manifest, RunIdentity, RunRecord, beside, crea
 use super::partial::{Partial, read_line, seek};
 use super::row_list;
 use super::start::{Begun, ResultOrder};
+use super::summary::BatchSummary;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-
-/// What a batch came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchSummary {
-    /// Rows with a line.
-    pub rows: usize,
-    /// Rows with an error line.
-    pub failed: usize,
-    /// It was complete before.
-    pub already: bool,
-    /// `OUT`.
-    pub out: PathBuf,
-    /// The file with the error lines, unless they are in `out`.
-    pub errors: Option<PathBuf>,
-}
 
 /// Copies the lines in order, names the files, and notes them in the manifest.
 pub(super) fn finish(

@@ -45,8 +45,8 @@ pub(super) fn completion(vocab: &Vocabulary, log_probs: &[TokenLogProb]) -> Valu
     json!({ "tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets })
 }
 
-/// The text of a token; `bytes:\xe9` for bytes that are no UTF-8 by themselves, so that no two tokens have one
-/// name.
+/// The text of a token; `bytes:\xe9` for bytes that are no UTF-8 by themselves, so that no two tokens have
+/// one name.
 fn name(vocab: &Vocabulary, id: u32) -> String {
     let bytes = vocab.bytes(id);
     if let Ok(text) = std::str::from_utf8(bytes) {

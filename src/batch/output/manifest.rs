@@ -1,7 +1,7 @@
 //! What was run, beside its results: `OUT.manifest.json`.
 //!
-//! A run may be taken up again only by one that gives the same answers, and parts may be merged only where one
-//! process would have given the same: all that an answer depends on is in [`RunIdentity`].
+//! A run may be taken up again only by one that gives the same answers, and parts may be merged only where
+//! one process would have given the same: all that an answer depends on is in [`RunIdentity`].
 
 use super::error::OutputError;
 use super::shard::Shard;

@@ -1,12 +1,13 @@
 //! The finished shards of a batch to one output.
 
 use super::error::OutputError;
-use super::finish::{BatchSummary, Files, hex};
+use super::finish::{Files, hex};
 use super::manifest::{FileRecord, Manifest, RunIdentity, RunRecord, file_name, manifest_path};
 use super::partial::{Partial, for_each_line, head, read_line, seek};
 use super::row_list;
 use super::shard::id_hash;
 use super::start::{bytes, refuse_content, refuse_foreign};
+use super::summary::BatchSummary;
 use huozi_quant::message::counted;
 use huozi_quant::output;
 use sha2::{Digest, Sha256};
@@ -17,8 +18,8 @@ use std::path::{Path, PathBuf};
 /// What to merge.
 #[derive(Clone, Debug, Default)]
 pub struct MergeOptions {
-    /// The outputs of all shards, in any order. Manifests among them are passed over: each is found beside its
-    /// output.
+    /// The outputs of all shards, in any order. Manifests among them are passed over: each is found beside
+    /// its output.
     pub parts: Vec<PathBuf>,
     /// The output.
     pub out: PathBuf,
@@ -72,8 +73,8 @@ const MAX_OPEN: usize = 128;
 /// their lines in the order of the input, as one process would have.
 ///
 /// # Errors
-/// Parts that differ in more than the shard, missing, doubled, unfinished or changed ones; an output of another
-/// run; what the system refuses.
+/// Parts that differ in more than the shard, missing, doubled, unfinished or changed ones; an output of
+/// another run; what the system refuses.
 pub fn merge(options: &MergeOptions) -> Result<BatchSummary, OutputError> {
     let parts = parts(&options.parts)?;
     let whole = RunIdentity { shard: None, ..check_whole(&parts)? };

@@ -1,7 +1,7 @@
 //! What a batch leaves: result lines, resume, shards.
 //!
-//! In: rows with what came of them, in the order in which they end. Out: `OUT`, a line of JSON for each row in
-//! the form of OpenAI's batch results, and `OUT.manifest.json`, which says what was run.
+//! In: rows with what came of them, in the order in which they end. Out: `OUT`, a line of JSON for each row
+//! in the form of OpenAI's batch results, and `OUT.manifest.json`, which says what was run.
 //!
 //! ```text
 //! Prepared, Outcome --line--> bytes --partial: append--> OUT.partial --finish: order--> OUT
@@ -10,8 +10,8 @@
 //!
 //! Until the end only `OUT.partial` grows, a write for each line; it is locked by the process that writes it.
 //! The manifest is written before the first row. At the end the lines are copied in order to
-//! `OUT.finishing`, this is renamed to `OUT`, the manifest gets lengths and digests, and `OUT.partial` goes. A
-//! process that ends at any moment leaves files from which the same command goes on.
+//! `OUT.finishing`, this is renamed to `OUT`, the manifest gets lengths and digests, and `OUT.partial` goes.
+//! A process that ends at any moment leaves files from which the same command goes on.
 
 mod error;
 mod finish;
@@ -23,10 +23,10 @@ mod partial;
 mod row_list;
 mod shard;
 mod start;
+mod summary;
 mod writer;
 
 pub use error::OutputError;
-pub use finish::BatchSummary;
 pub use line::LineContext;
 pub use manifest::{
     FileRecord, InputIdentity, Manifest, ModelIdentity, RunIdentity, RunRecord, manifest_path,
@@ -35,4 +35,5 @@ pub use merge::{MergeOptions, merge};
 pub use partial::partial_path;
 pub use shard::{Shard, ShardError};
 pub use start::{FileOptions, FindRow, ResultOrder};
-pub use writer::{Opened, ResultWriter};
+pub use summary::BatchSummary;
+pub use writer::{OpenedOutput, ResultWriter};

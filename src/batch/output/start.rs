@@ -1,9 +1,9 @@
 //! What to do with the files that are there when a batch starts.
 
 use super::error::OutputError;
-use super::finish::BatchSummary;
 use super::manifest::{Manifest, RunIdentity, file_name};
 use super::partial::{Partial, for_each_line, head};
+use super::summary::BatchSummary;
 use huozi_quant::output;
 use std::fs::{self, File};
 use std::io::BufReader;

@@ -1,11 +1,12 @@
 //! Takes what came of each row.
 
 use super::error::OutputError;
-use super::finish::{BatchSummary, finish};
+use super::finish::finish;
 use super::line::{self, LineContext};
 use super::manifest::RunIdentity;
 use super::partial::MAX_LINE_BYTES;
 use super::start::{Begun, FileOptions, FindRow, ResultOrder, Start, start};
+use super::summary::BatchSummary;
 use crate::batch::{Prepared, RowError};
 use crate::complete::Outcome;
 use std::io::Write;
@@ -19,7 +20,7 @@ pub struct ResultWriter {
 }
 
 /// What opening an output gives.
-pub enum Opened {
+pub enum OpenedOutput {
     /// Rows are to be run.
     Ready(ResultWriter),
     /// Nothing is left to do.
@@ -55,14 +56,14 @@ impl ResultWriter {
         identity: RunIdentity,
         context: LineContext,
         find: FindRow<'_>,
-    ) -> Result<Opened, OutputError> {
+    ) -> Result<OpenedOutput, OutputError> {
         let begun = match start(options, &identity, find)? {
-            Start::Complete(summary) => return Ok(Opened::Complete(summary)),
+            Start::Complete(summary) => return Ok(OpenedOutput::Complete(summary)),
             Start::Run(begun) => begun,
         };
         let (order, retry_errors) = (options.order, options.retry_errors);
         let run = Box::new(FileRun { begun, identity, order, retry_errors });
-        Ok(Opened::Ready(Self { context, to: Target::File(run) }))
+        Ok(OpenedOutput::Ready(Self { context, to: Target::File(run) }))
     }
 
     /// To a stream, each line flushed; errors beside the results, in the order in which rows are done. It
