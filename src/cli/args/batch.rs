@@ -53,7 +53,7 @@ pub struct BatchCommand {
     /// Answer each line of standard input as it arrives
     #[arg(long, conflicts_with_all = ["errors", "order", "restart", "retry_errors", "shard", "check", "column"])]
     pub follow: bool,
-    /// Only shard I of N, from 0; slurm: that of the array task [--shards N]
+    /// Only shard I of N, from 0; slurm: of the array task [--shards N]
     #[arg(long, value_name = "I/N", value_parser = shard)]
     pub shard: Option<ShardChoice>,
     /// Number of shards, with --shard slurm
@@ -74,6 +74,9 @@ pub struct BatchCommand {
     /// Draft tokens from the text so far: the same text, often sooner
     #[arg(long)]
     pub speculate: bool,
+    /// Keep the KV of what all prompts begin with in FILE, or take it from there
+    #[arg(long, alias = "prompt_cache", value_name = "FILE", conflicts_with_all = ["follow", "check"])]
+    pub prompt_cache: Option<PathBuf>,
     #[command(flatten)]
     /// Context and system prompt.
     pub conversation: ConversationArgs,

@@ -16,9 +16,12 @@ use crate::batch::output::{
     BatchSummary, FileOptions, InputIdentity, MergeOptions, ModelIdentity, OpenedOutput, ResultOrder,
     ResultWriter, RunIdentity, Shard, merge, partial_path,
 };
-use crate::batch::{MemoryPlan, Results, RowSource, RunProgress, plan, run as run_rows};
+use crate::batch::{MemoryPlan, Results, RowSource, RunProgress, common_prefix, plan, run as run_rows};
+use crate::complete::{self, AnswerOptions, Job, Task};
 use crate::engine::Info;
+use crate::kv_file::prompt::PromptCache;
 use crate::open::Room;
+use crate::sample::Sampling;
 use crate::schedule::{Scheduler, SchedulerHandle, SchedulerOptions};
 use anyhow::{Context, Result};
 use progress::Progress;
@@ -92,6 +95,12 @@ pub fn run(args: &BatchCommand, config: &Config, signals: &Signals, printer: &mu
     if !todo.is_empty() {
         let (scheduler, of_engine) = scheduler(&ready, memory, parallel, args.quiet)?;
         info = Some(of_engine);
+        if let Some(path) = &args.prompt_cache {
+            let prefix = common_prefix(&checked, &todo)?;
+            let cached = signals.while_busy(|cancel| cache(path, &ready, &prefix, &scheduler, cancel));
+            signals.check()?;
+            cached?;
+        }
         let source = RowSource::Input(Arc::new(checked), todo);
         let ended = signals.while_busy(|cancel| {
             let watch = &mut |at: &RunProgress| progress.show(at);
@@ -256,6 +265,40 @@ fn scheduler(
     let options = SchedulerOptions { running: parallel, kept: KEPT, exact: true };
     let scheduler = Scheduler::with_options(engine, ready.tokenizer.vocab().never(), options);
     Ok((SchedulerHandle::of(scheduler).context("starting the engine")?, info))
+}
+
+/// Takes keys and values of `prefix` from the file `path`; where there is none, reads the prefix and makes it.
+fn cache(
+    path: &Path,
+    ready: &Ready,
+    prefix: &[u32],
+    scheduler: &SchedulerHandle,
+    cancel: &AtomicBool,
+) -> Result<()> {
+    let cache = PromptCache::at(path, ready.model.fingerprint()?)?;
+    if let Some(saved) = cache.open(scheduler)? {
+        let common = saved.ids().iter().zip(prefix).take_while(|(a, b)| a == b).count();
+        if saved.load(scheduler, common)? == 0 {
+            eprintln!("huozi: {}: the prompts begin differently: nothing of it is used", path.display());
+        }
+        return Ok(());
+    }
+    if prefix.is_empty() {
+        eprintln!("huozi: {}: not made: the prompts have no beginning in common", path.display());
+        return Ok(());
+    }
+    let read = AnswerOptions {
+        sampling: Sampling::DEFAULT,
+        seeds: vec![0],
+        max_new: 0,
+        stop_ids: Vec::new(),
+        stop: Vec::new(),
+        log_probs: None,
+        speculate: false,
+    };
+    let job = Job { prompt: prefix.to_vec(), task: Task::Answers(read), n_ctx: ready.n_ctx };
+    complete::run(scheduler, &ready.tokenizer, &job, cancel, &mut |_| {})?;
+    Ok(cache.save(scheduler, prefix)?)
 }
 
 /// Answers rows as they arrive.
