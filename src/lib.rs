@@ -31,12 +31,18 @@
 //!   cargo feature) is llama.cpp. Imports `model`, `quant`.
 //! - [`schedule`]: requests over one engine, a step at a time; shared prefixes; a thread that several clients
 //!   can use. Imports `engine`, `sample`.
+//! - [`complete`]: one prompt to answers or scored choices. Imports `sample`, `schedule`, `token`.
+//! - [`batch`]: rows of a file to a file of results, with resume: `batch::input` reads and checks them,
+//!   `batch::run` runs them, `batch::output` writes results. Imports `complete`, `engine`, `open`, `quant`
+//!   (paths and texts of messages), `sample`, `schedule`, `text_file`, `token`.
 //! - [`mod@open`]: from a model (file, name in the Hugging Face cache, demo, memory, random weights) to an
 //!   engine; memory checks. Imports `demo`, `engine`, `model`, `quant`, `settings`, `token`.
+//! - [`kv_file`]: keys and values of sequences in files, prompt caches. Imports `quant`, `schedule`.
 //! - [`session`]: one conversation, its files, its cached keys and values; the model files of this machine.
-//!   Imports `engine`, `open`, `sample`, `schedule`, `settings`, `token`; `session::catalog` and
+//!   Imports `engine`, `kv_file`, `open`, `sample`, `schedule`, `settings`, `token`; `session::catalog` and
 //!   `session::open` also `quant`.
-//! - [`mod@bench`]: speed of any engine, floors of the machine, comparisons. Imports `engine`, `quant`.
+//! - [`mod@bench`]: speed of any engine and of speculation, floors of the machine, comparisons. Imports
+//!   `engine`, `quant`, `sample`, `schedule`.
 //! - [`eval`]: perplexity, KL divergence. Imports `engine`, `sample`.
 //! - `demo`: the embedded small model, and the only module that sees `huozi_convert`.
 //! - `tui`: the terminal chat `huozi-tui`: state, update, view. Imports `commands`, `lang`, `session`,
@@ -74,6 +80,9 @@
 //!   both, those of the tokenizer as `convert/src/vocab.rs` has collected them. `huozi.tensor_sha256` is
 //!   neither: `convert/src/model.rs` makes room for it, `quant/src/gguf/write.rs` fills it in and
 //!   `quant/src/gguf/check.rs` reads it.
+//! - A field of a row of a batch: `src/batch/input/fields.rs`; what a result line says:
+//!   `src/batch/output/line.rs`; what a run may be taken up again with: [`batch::output::RunIdentity`], filled
+//!   in `src/cli/batch/`.
 //! - A kind of file that is told with what to do: `quant/src/files/diagnosis.rs`; in Chinese
 //!   `src/tui/words/zh_files.rs`.
 //! - A message of the converter: `convert/src/progress.rs` says what is reported, `convert/src/print.rs`
@@ -129,13 +138,16 @@
 #![recursion_limit = "256"]
 #![deny(unsafe_code)] // not `forbid`: `engine::ggml` has the one exception
 
+pub mod batch;
 pub mod bench;
 pub mod cli;
 pub mod commands;
+pub mod complete;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod engine;
 pub mod eval;
+pub mod kv_file;
 pub mod lang;
 pub mod model;
 pub mod open;

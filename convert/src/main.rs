@@ -3,6 +3,7 @@
 
 mod make_checkpoint;
 mod print;
+mod scripts;
 mod signals;
 
 use std::io;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use huozi_convert::pipeline;
 use huozi_convert::plan::{NamedFormat, Preset, PresetOptions, named_format};
 use huozi_convert::{Options, Source, TemplateChoice};
@@ -94,7 +95,8 @@ Example:
   huozi-convert HIT-SCIR/huozi-7b-rlhf -t q4_k_m -o huozi.gguf
 After an interruption (Ctrl+C, power loss, full disk) the same command resumes.
 
-make-checkpoint SHAPE DIR instead writes a random checkpoint for testing.
+make-checkpoint SHAPE DIR instead writes a random checkpoint for testing,
+completions SHELL prints a shell's completion script, man DIR writes manual pages.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad input file,
 5 not enough disk or memory, 129 / 130 / 143 stopped by SIGHUP, SIGINT, SIGTERM.";
@@ -106,8 +108,12 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|first| first == make_checkpoint::NAME) {
-        return make_checkpoint::main();
+    match std::env::args_os().nth(1) {
+        Some(first) if first == make_checkpoint::NAME => return make_checkpoint::main(),
+        Some(first) if scripts::NAMES.iter().any(|name| first == *name) => {
+            return scripts::main(Args::command());
+        }
+        _ => {}
     }
     let args = Args::parse();
     let (types, outputs) = (args.types.len(), args.outputs.len());

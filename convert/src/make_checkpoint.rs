@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum};
 use huozi_convert::Error;
 use huozi_convert::synth::{CheckpointLayout, CheckpointRecipe, MadeCheckpoint};
 use huozi_quant::bloom::shape::Shape;
@@ -64,6 +64,11 @@ fn shape(text: &str) -> Result<Shape, String> {
     known
         .or_else(|| Shape::from_sizes(text))
         .ok_or_else(|| format!("expected {}, or sizes such as 2x256x4x1000", Shape::NAMES.join(", ")))
+}
+
+/// The definition of the arguments, as a subcommand.
+pub(crate) fn command() -> clap::Command {
+    Args::command().name(NAME)
 }
 
 pub(crate) fn main() -> ExitCode {

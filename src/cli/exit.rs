@@ -11,11 +11,15 @@
 //! | 130, 143 | interrupted by SIGINT, SIGTERM |
 
 use super::printer::visible;
+use crate::batch::input::InputError;
+use crate::batch::output::{OutputError, ShardError};
+use crate::batch::{FeedError, RunError, TooLittleMemory};
 use crate::bench;
 use crate::engine::EngineError;
 use crate::eval;
+use crate::kv_file::prompt as prompt_cache;
 use crate::open::{self, NotEnoughMemory};
-use crate::schedule::Refused;
+use crate::schedule::{Refused, RequestError};
 use crate::session::{self, store};
 use huozi_quant::bloom::synth;
 use huozi_quant::output;
@@ -28,6 +32,8 @@ pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 /// Wrong usage.
 pub const USAGE: u8 = 2;
+/// Some rows of a batch failed.
+pub const ROWS_FAILED: u8 = 3;
 /// A bad model or input file.
 pub const BAD_FILE: u8 = 4;
 /// Not enough memory or disk.
@@ -55,6 +61,18 @@ pub struct Interrupted(
     pub u8,
 );
 
+/// Some rows of a batch have no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{failed} of {rows} rows failed: their lines have an \"error\"{}", retry.then_some("; --retry-errors runs them again").unwrap_or_default())]
+pub struct RowsFailed {
+    /// Rows without an answer.
+    pub failed: u64,
+    /// All rows.
+    pub rows: u64,
+    /// Whether they can be run again.
+    pub retry: bool,
+}
+
 /// Whether standard output was closed by its reader.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
@@ -81,8 +99,17 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(output::Error::Kind { .. }) = cause.downcast_ref() {
         return Some(USAGE);
     }
-    if cause.is::<NotEnoughMemory>() {
+    if cause.is::<RowsFailed>() {
+        return Some(ROWS_FAILED);
+    }
+    if cause.is::<NotEnoughMemory>() || cause.is::<TooLittleMemory>() {
         return Some(NO_ROOM);
+    }
+    if let Some(error) = cause.downcast_ref() {
+        return of_batch_input(error);
+    }
+    if let Some(error) = cause.downcast_ref() {
+        return of_batch_run(error);
     }
     if let Some(error) = cause.downcast_ref() {
         return of_open(error);
@@ -111,12 +138,18 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref() {
         return of_synth(error);
     }
+    if let Some(error) = cause.downcast_ref() {
+        return of_prompt_cache(error);
+    }
     match cause.downcast_ref() {
         Some(store::Error::Name { .. } | store::Error::Unknown { .. }) => return Some(USAGE),
         Some(store::Error::Busy { .. }) => return Some(FAILED),
         _ => {}
     }
-    if cause.is::<huozi_quant::kernels::IsaError>() {
+    if let Some(error) = cause.downcast_ref() {
+        return of_batch_output(error);
+    }
+    if cause.is::<ShardError>() || cause.is::<huozi_quant::kernels::IsaError>() {
         return Some(USAGE);
     }
     #[cfg(feature = "ggml")]
@@ -205,6 +238,26 @@ fn of_session(error: &session::Error) -> Option<u8> {
     }
 }
 
+/// Of an error of the system below it, that has the code.
+fn of_batch_input(error: &InputError) -> Option<u8> {
+    match error {
+        InputError::Cancelled => Some(INTERRUPTED),
+        InputError::Copy { .. } => None,
+        InputError::NoChat { .. } => Some(USAGE),
+        _ => Some(BAD_FILE),
+    }
+}
+
+/// Some of its errors show another one as their own: that one decides.
+fn of_batch_run(error: &RunError) -> Option<u8> {
+    match error {
+        RunError::Feed(FeedError::Input(error)) => of_batch_input(error),
+        RunError::Output(error) => code_of_cause(error),
+        RunError::Engine(RequestError::Engine(error)) => of_engine(error),
+        _ => None,
+    }
+}
+
 fn of_eval(error: &eval::Error) -> Option<u8> {
     match error {
         eval::Error::Engine(error) => of_engine(error),
@@ -232,6 +285,33 @@ fn of_synth(error: &synth::Error) -> Option<u8> {
         synth::Error::Memory { .. } => Some(NO_ROOM),
         synth::Error::Interrupted => Some(INTERRUPTED),
         // An error of the disk is below this one.
+        _ => None,
+    }
+}
+
+fn of_prompt_cache(error: &prompt_cache::Error) -> Option<u8> {
+    match error {
+        prompt_cache::Error::Output(error) => code_of_cause(error),
+        prompt_cache::Error::Foreign { .. }
+        | prompt_cache::Error::Differs { .. }
+        | prompt_cache::Error::Damaged { .. } => Some(BAD_FILE),
+        prompt_cache::Error::NoKeysAndValues => Some(USAGE),
+        prompt_cache::Error::Request(RequestError::Engine(error)) => of_engine(error),
+        // A full disk is below this one.
+        _ => None,
+    }
+}
+
+fn of_batch_output(error: &OutputError) -> Option<u8> {
+    match error {
+        OutputError::Target(error) => code_of_cause(error),
+        OutputError::Different { .. }
+        | OutputError::Foreign { .. }
+        | OutputError::Source { .. }
+        | OutputError::Same { .. } => Some(USAGE),
+        OutputError::Manifest { .. } | OutputError::Line { .. } => Some(BAD_FILE),
+        OutputError::Busy { .. } | OutputError::Unfinished { .. } | OutputError::Merge(_) => Some(FAILED),
+        // The cause below has the code.
         _ => None,
     }
 }

@@ -4,6 +4,7 @@
 //! [`printer::Printer`] to standard output, everything else to standard error.
 
 pub mod args;
+mod batch;
 mod bench;
 mod chat;
 #[cfg(feature = "demo")]
@@ -16,6 +17,7 @@ mod load;
 mod logits;
 pub mod printer;
 mod run;
+mod scripts;
 #[cfg(test)]
 mod setting_sources;
 mod settings;
@@ -62,12 +64,19 @@ pub fn main() -> u8 {
 }
 
 fn dispatch(cli: &Cli) -> Result<()> {
+    let printer = &mut Printer::new();
+    // Packages are built where a user's configuration does not matter.
+    match &cli.command {
+        Command::Completions(args) => return scripts::completions(args, printer),
+        Command::Man(args) => return scripts::man(args, printer),
+        _ => {}
+    }
     let signals = Signals::install()?;
     let config = Config::load(cli.command.quiet())?;
-    let printer = &mut Printer::new();
     match &cli.command {
         Command::Run(args) => run::run(args, &config, &signals, printer),
         Command::Chat(args) => chat::run(args, &config, &signals, printer),
+        Command::Batch(args) => batch::run(args, &config, &signals, printer),
         Command::Tokenize(args) => tokenize::run(args, &config, printer),
         Command::Logits(args) => logits::run(args, &config, &signals, printer),
         Command::Inspect(args) => inspect::run(args, &config, printer),
@@ -77,5 +86,6 @@ fn dispatch(cli: &Cli) -> Result<()> {
         Command::Doctor(args) => doctor::run(args, &config, &signals, printer),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args, &config, &signals, printer),
+        Command::Completions(_) | Command::Man(_) => Ok(()),
     }
 }

@@ -14,7 +14,7 @@ use crate::tui::look::Theme;
 use crate::tui::prefs::Prefs;
 use crate::tui::worker::Setup;
 use anyhow::Result;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -67,6 +67,11 @@ fn lang(text: &str) -> Result<Lang, String> {
         "zh" => Ok(Lang::Zh),
         _ => Err("zh or en is needed".into()),
     }
+}
+
+/// The definition of the arguments of `huozi-tui`.
+pub(super) fn command() -> clap::Command {
+    Args::command()
 }
 
 /// Reads arguments, environment and configuration; what to start with, or the exit code.

@@ -243,7 +243,8 @@ pub trait Engine: Send {
 /// Takes keys and values out of an engine and puts them back, a block at a time. What is put back continues
 /// bit for bit as what was taken out.
 pub trait KvState {
-    /// What the bytes of a block mean: only an engine that says the same can take them back.
+    /// What the bytes of a block mean, in lines `NAME: VALUE`: only an engine that says the same can take
+    /// them back.
     fn kv_layout(&self) -> String;
 
     /// Bytes of a block.

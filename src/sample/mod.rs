@@ -364,6 +364,14 @@ fn select(values: &mut Vec<f32>, k: usize) -> f32 {
     least
 }
 
+/// The seed of a row: SplitMix64 of the conversation's seed and the number of the attempt at the turn.
+pub fn row_seed(seed: u64, attempt: u64) -> u64 {
+    let mut z = seed.wrapping_add(attempt.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 /// The number in [0, 1) that belongs to a seed and a position: 53 bits of Philox.
 #[must_use]
 pub fn uniform(seed: u64, position: u64) -> f64 {

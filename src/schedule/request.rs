@@ -2,6 +2,8 @@
 
 use crate::engine::{EngineError, Info};
 use crate::sample::{Sampling, SettingError};
+use std::fmt;
+use std::sync::Arc;
 
 /// A request of a scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,6 +26,29 @@ pub struct Request {
     pub n_ctx: usize,
     /// Which log-probabilities come with the request's events; `None`: none are computed.
     pub log_probs: Option<LogProbOptions>,
+    /// Whether tokens are drafted and verified several in a step.
+    pub speculate: Speculate,
+}
+
+/// Where drafts of a request's next tokens come from. Drafts are verified in the step that would have
+/// generated one token: each position is drawn as without them, and a draft counts as far as it is what was
+/// drawn. Events, text and reasons to stop are those of [`Self::Off`]. How long drafts are follows from how
+/// many were accepted and from what steps cost in this scheduler: where they do not pay, none are made.
+#[derive(Clone, Debug, Default)]
+pub enum Speculate {
+    /// One token a step.
+    #[default]
+    Off,
+    /// What followed the last tokens where they stood before in prompt and answer (prompt lookup).
+    Lookup,
+    /// A source of the client's own, for measurements and tests.
+    From(Arc<dyn Drafter>),
+}
+
+/// A source of drafts. The scheduler calls it between two steps.
+pub trait Drafter: fmt::Debug + Send + Sync {
+    /// Appends at most `most` ids to `draft` that may follow `ids` (prompt and answer so far).
+    fn draft(&self, ids: &[u32], most: usize, draft: &mut Vec<u32>);
 }
 
 impl Request {
@@ -162,6 +187,10 @@ pub struct Timings {
     pub generated_tokens: usize,
     /// Seconds spent generating, after the prompt was read.
     pub generate_seconds: f64,
+    /// Draft tokens that were verified, see [`Request::speculate`].
+    pub drafted_tokens: usize,
+    /// Those among them that were what was drawn; they are generated tokens, too.
+    pub accepted_tokens: usize,
 }
 
 /// Why a request failed although it was taken.

@@ -1,30 +1,14 @@
 //! Keys and values of conversations on disk: a long conversation is loaded instead of being read again.
 //!
-//! One file a conversation, `NAME.kv`: a head, then a record for every block of 64 positions. After each
-//! answer the new blocks are appended and the record of a block that was not full is written again, so that
-//! each block is written about once. Every record has a hash: a file that is incomplete or damaged is used up
-//! to the first bad record.
-//!
-//! | bytes | head |
-//! |---|---|
-//! | 8 | magic and version |
-//! | 8 | exchanges that are no longer part of the prompt |
-//! | 4 | length of the text that follows |
-//! | | the model's fingerprint, a line break, what the bytes mean ([`KvState`](crate::engine::KvState)) |
-//!
-//! | bytes | record |
-//! |---|---|
-//! | 4, 4 | positions, and how many of them were given |
-//! | 4 x 64 | their ids |
-//! | as the layout says | keys and values |
-//! | 32 | SHA-256 of the record's number (8 bytes) and all before |
-//!
-//! Numbers are little-endian. These files can be deleted at any time.
+//! One file a conversation, `NAME.kv`, in the form of [`crate::kv_file`]. After each answer the new blocks
+//! are appended and the record of a block that was not full is written again, so that each block is written
+//! about once. A file that is incomplete or damaged is used up to the first bad record. These files can be
+//! deleted at any time.
 
 use super::Session;
 use super::store::{make_private_directory, open_options};
-use crate::schedule::{KvBlock, RequestError};
-use sha2::{Digest, Sha256};
+use crate::kv_file::{BLOCK, dropped, head, head_bytes, head_text, read_record, record_bytes, write_record};
+use crate::schedule::RequestError;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -32,11 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-const MAGIC: [u8; 8] = *b"HUOZIKV1";
-/// Bytes of the head before its text.
-const HEAD: u64 = 20;
-/// Positions of a record.
-const BLOCK: usize = 64;
 /// Minimum number of positions of a conversation that is saved: fewer are read quickly.
 const MIN_POSITIONS: usize = 128;
 /// Bytes of the file system that are left free.
@@ -105,11 +84,9 @@ impl KvCache {
             _ => File::open(&path)?,
         };
         let text = head_text(fingerprint, &layout);
-        let mut head = vec![0; HEAD as usize + text.len()];
-        if file.read_exact(&mut head).is_err() || head[..8] != MAGIC || head[16..] != with_length(&text) {
-            return Ok(there);
-        }
-        let dropped = u64::from_le_bytes(head[8..16].try_into().expect("8 bytes"));
+        let mut start = vec![0; head_bytes(&text) as usize];
+        let dropped = file.read_exact(&mut start).ok().and_then(|()| dropped(&start, &text));
+        let Some(dropped) = dropped else { return Ok(there) };
         let mut all = Vec::new();
         let mut seq = None;
         for number in 0.. {
@@ -149,7 +126,7 @@ impl KvCache {
     ) -> io::Result<()> {
         let Some((layout, bytes)) = session.scheduler().kv_layout().map_err(ended)? else { return Ok(()) };
         let text = head_text(fingerprint, &layout);
-        let (start, record) = (HEAD + text.len() as u64, record_bytes(bytes));
+        let (start, record) = (head_bytes(&text), record_bytes(bytes));
         let Some(ids) = session.next_prefix() else { return Ok(()) };
         let room = usize::try_from(self.limit.saturating_sub(start) / record).unwrap_or(usize::MAX);
         let n = session.scheduler().kept(&ids).map_err(ended)?.min(room.saturating_mul(BLOCK));
@@ -172,9 +149,7 @@ impl KvCache {
         }
         let mut file = open_options().create(true).open(&path)?;
         file.set_len(start + first as u64 * record)?;
-        file.write_all(&MAGIC)?;
-        file.write_all(&(session.dropped() as u64).to_le_bytes())?;
-        file.write_all(&with_length(&text))?;
+        file.write_all(&head(session.dropped() as u64, &text))?;
         file.seek(SeekFrom::End(0))?;
         let mut saved = ids[..first * BLOCK].to_vec();
         let result = (first..n.div_ceil(BLOCK)).try_for_each(|number| {
@@ -246,50 +221,4 @@ fn stamp(path: &Path) -> Option<(u64, SystemTime)> {
 fn free(folder: &Path) -> io::Result<u64> {
     let fs = rustix::fs::statvfs(folder)?;
     Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
-}
-
-fn head_text(fingerprint: &str, layout: &str) -> String {
-    format!("{fingerprint}\n{layout}")
-}
-
-fn with_length(text: &str) -> Vec<u8> {
-    [&(text.len() as u32).to_le_bytes(), text.as_bytes()].concat()
-}
-
-fn record_bytes(block: usize) -> u64 {
-    (8 + 4 * BLOCK + block + 32) as u64
-}
-
-fn digest(number: u64, head: &[u8], block: &[u8]) -> [u8; 32] {
-    Sha256::new().chain_update(number.to_le_bytes()).chain_update(head).chain_update(block).finalize().into()
-}
-
-fn write_record(to: &mut impl Write, number: u64, KvBlock { ids, given, bytes }: &KvBlock) -> io::Result<()> {
-    let mut head = Vec::with_capacity(8 + 4 * BLOCK);
-    head.extend_from_slice(&(ids.len() as u32).to_le_bytes());
-    head.extend_from_slice(&(*given as u32).to_le_bytes());
-    head.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
-    head.resize(8 + 4 * BLOCK, 0);
-    to.write_all(&head)?;
-    to.write_all(bytes)?;
-    to.write_all(&digest(number, &head, bytes))
-}
-
-/// The next record; `None` at the end of the file and before a bad record.
-fn read_record(from: &mut impl Read, number: u64, bytes: usize) -> io::Result<Option<KvBlock>> {
-    let mut head = [0; 8 + 4 * BLOCK];
-    let mut hash = [0; 32];
-    let mut block = vec![0; bytes];
-    for part in [&mut head[..], &mut block, &mut hash] {
-        match from.read_exact(part) {
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            other => other?,
-        }
-    }
-    let mut numbers = head.as_chunks::<4>().0.iter().map(|x| u32::from_le_bytes(*x));
-    let (n, given) = (numbers.next().unwrap_or(0) as usize, numbers.next().unwrap_or(0) as usize);
-    if digest(number, &head, &block) != hash || n == 0 || n > BLOCK || given > n {
-        return Ok(None);
-    }
-    Ok(Some(KvBlock { ids: numbers.take(n).collect(), given, bytes: block }))
 }

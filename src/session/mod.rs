@@ -16,6 +16,7 @@ mod streaming;
 mod turns;
 
 pub use crate::engine::{EngineKind, KvType};
+
 pub use crate::sample::{Sampling, SettingError};
 pub use crate::schedule::Stop;
 pub use date::local_now;
@@ -24,7 +25,8 @@ pub use huozi_token::{ChatError, DateTime, HistoryLimit};
 pub use turns::{Replaced, Turn};
 
 use crate::engine::{EngineError, Info};
-use crate::schedule::{Refused, Request, RequestError, RequestEvent, SchedulerHandle};
+use crate::sample::row_seed;
+use crate::schedule::{Refused, Request, RequestError, RequestEvent, SchedulerHandle, Speculate};
 use huozi_token::history::{FittedPrompt, fit};
 use huozi_token::{ChatFormat, HistoryRule, Message, PromptLimits, Role, TokenKind, Tokenizer};
 use std::ops::ControlFlow;
@@ -505,6 +507,7 @@ impl Session {
             max_new: attempt.max_new,
             n_ctx,
             log_probs: None,
+            speculate: Speculate::Off,
         };
         let (tell, events) = mpsc::channel();
         let id = self.scheduler.submit(request, move |event| match tell.send(event) {
@@ -571,12 +574,4 @@ fn turn(question: &str, answer: &Answer, attempt: u64) -> Turn {
         attempt,
         stop: answer.stop,
     }
-}
-
-/// The seed of a row: SplitMix64 of the conversation's seed and the number of the attempt at the turn.
-pub fn row_seed(seed: u64, attempt: u64) -> u64 {
-    let mut z = seed.wrapping_add(attempt.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

@@ -5,7 +5,8 @@ use crate::schedule_support::{Outcome, note, run};
 use huozi::engine::KvType;
 use huozi::sample::Sampling;
 use huozi::schedule::{
-    LogProbOptions, PositionLogProbs, Refused, Request, RequestEvent, Scheduler, SchedulerOptions, Stop,
+    LogProbOptions, PositionLogProbs, Refused, Request, RequestEvent, Scheduler, SchedulerOptions, Speculate,
+    Stop,
 };
 use huozi_convert::plan::Preset;
 use safetensors::SafeTensors;
@@ -85,6 +86,7 @@ fn request(ids: &[u32], max_new: usize, prompt_from: Option<usize>) -> Request {
         max_new,
         n_ctx: 2048,
         log_probs: Some(LogProbOptions { top: 5, ids: NAMED.to_vec(), prompt_from }),
+        speculate: Speculate::Off,
     }
 }
 

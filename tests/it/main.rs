@@ -4,14 +4,23 @@
 mod common;
 mod token_support;
 
+mod batch_files;
+mod batch_input;
+mod batch_merge;
+mod batch_output;
+mod batch_output_support;
+mod batch_run;
 mod chat;
 mod cli_chat;
 mod cli_commands;
 mod cli_doors;
 mod cli_exit;
+mod cli_scripts;
+mod complete;
 mod diagnosis;
 mod end_tokens;
 mod engine;
+mod examples;
 mod foreign;
 mod foreign_gguf;
 #[cfg(feature = "ggml")]
@@ -20,10 +29,13 @@ mod ggml;
 mod ggml_engine;
 mod log_probs;
 mod open;
+mod prompt_cache;
 mod reference;
 mod sample;
 mod schedule;
+mod schedule_admit;
 mod schedule_handle;
+mod schedule_speculate;
 mod schedule_support;
 mod session;
 mod session_kv;

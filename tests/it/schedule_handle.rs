@@ -378,6 +378,7 @@ fn keys_and_values_go_out_and_in_block_by_block() {
     let blocks: Vec<KvBlock> = (0..).map_while(block).collect();
     let sizes: Vec<_> = blocks.iter().map(|block| (block.ids.len(), block.given)).collect();
     assert_eq!(sizes, [(64, 64), (64, 64), (31, 22)]);
+    assert!(blocks.iter().all(|block| block.certain));
     let other = native();
     let (mut seq, mut before) = (None, Vec::new());
     for block in &blocks {

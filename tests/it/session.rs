@@ -1,8 +1,9 @@
 //! A session over the small model, with an engine whose logits can be rigged.
 
 use crate::session_support::{world, world_of};
+use huozi::sample::row_seed;
 use huozi::schedule::Stop;
-use huozi::session::{self, DateTime, Error, Event, HistoryLimit, Notice, Turn, local_now, row_seed};
+use huozi::session::{self, DateTime, Error, Event, HistoryLimit, Notice, Turn, local_now};
 use huozi_token::{HistoryRule, Specials};
 use std::sync::atomic::Ordering;
 

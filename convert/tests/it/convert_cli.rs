@@ -306,3 +306,24 @@ fn help_fits_a_screen_and_has_an_example() {
     let wide = help[help.find("Types:").unwrap()..].lines().map(|l| l.chars().count()).max();
     assert!(wide <= Some(80), "{help}");
 }
+
+#[test]
+fn completions_and_manual_pages_know_the_flags() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("man1");
+    let made = program().arg("man").arg(&folder).output().unwrap();
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    assert_eq!(text(&made.stdout).lines().count(), 2);
+    let page = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap().replace("\\-", "-");
+    let (main, made) = (page("huozi-convert.1"), page("huozi-convert-make-checkpoint.1"));
+    assert!(main.contains("--imatrix") && main.contains("--dry-run") && made.contains("--layout"), "{main}");
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = program().args(["completions", shell]).output().unwrap();
+        let script = text(&script.stdout);
+        for name in ["output-tensor-type", "make-checkpoint", "layout"] {
+            assert!(script.contains(name), "{shell} lacks {name}");
+        }
+    }
+    let unknown = program().args(["completions", "tcsh"]).output().unwrap();
+    assert_eq!((unknown.status.code(), text(&unknown.stdout)), (Some(2), String::new()));
+}

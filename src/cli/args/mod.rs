@@ -3,14 +3,18 @@
 //! The spellings of the original Python program (`--max_new_tokens`, `--top_k`, ...) are hidden aliases. A
 //! value that is `None` was not typed; `settings` decides what it is then.
 
+mod batch;
 mod flags;
 mod measure;
 mod model;
+mod scripts;
 mod values;
 
+pub use batch::{BatchCommand, BatchPart, MergeCommand, ShardChoice};
 pub use flags::{ConversationArgs, EngineArgs, SamplingArgs};
 pub use measure::{BenchCommand, EvalCommand, EvalWhat, KlCommand, PplCommand};
 pub use model::{ChatArgs, LoadArgs, ModelArgs};
+pub use scripts::{CompletionsCommand, ManCommand, Program};
 pub use values::{Ids, Output};
 
 use crate::engine::Phase;
@@ -31,8 +35,8 @@ Examples:
   huozi demo \"写一首关于月的诗。\"       the built-in small model, no download
   huozi chat -m huozi.gguf             a conversation (file: huozi-convert)
   echo 你好 | huozi run -m huozi.gguf  one prompt, the answer on stdout
-Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad model or input file,
-5 not enough memory or disk, 130/143 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some rows of a batch failed,
+4 bad model or input file, 5 not enough memory or disk, 130/143 interrupted.
 Settings: flag > HUOZI_MODEL, HUOZI_THREADS, HUOZI_ISA >
 ~/.config/huozi/config.toml > the model file's own > default."
 )]
@@ -49,6 +53,8 @@ pub enum Command {
     Run(RunCommand),
     /// Chat, line by line
     Chat(ChatCommand),
+    /// Answer a file of prompts
+    Batch(Box<BatchCommand>),
     /// Show the token ids of a text, or the text of ids
     Tokenize(TokenizeCommand),
     /// Show or write the logits at every position
@@ -66,6 +72,10 @@ pub enum Command {
     /// Try the built-in small model
     #[cfg(feature = "demo")]
     Demo(DemoCommand),
+    /// Print a shell's completion script
+    Completions(CompletionsCommand),
+    /// Write the manual pages
+    Man(ManCommand),
 }
 
 impl Command {
@@ -75,12 +85,14 @@ impl Command {
             Self::Run(args) => args.quiet,
             Self::Verify(args) => args.quiet,
             Self::Chat(args) => args.quiet,
+            Self::Batch(args) => args.quiet,
             Self::Bench(args) => args.quiet,
             Self::Eval(EvalCommand { what: EvalWhat::Ppl(args) }) => args.quiet,
             Self::Eval(EvalCommand { what: EvalWhat::Kl(args) }) => args.quiet,
             #[cfg(feature = "demo")]
             Self::Demo(args) => args.quiet,
             Self::Tokenize(_) | Self::Logits(_) | Self::Inspect(_) | Self::Doctor(_) => false,
+            Self::Completions(_) | Self::Man(_) => false,
         }
     }
 }
@@ -453,6 +465,8 @@ mod tests {
         for path in [
             &["run"][..],
             &["chat"],
+            &["batch"],
+            &["batch", "merge"],
             &["tokenize"],
             &["logits"],
             &["inspect"],
@@ -463,6 +477,8 @@ mod tests {
             &["doctor"],
             #[cfg(feature = "demo")]
             &["demo"],
+            &["completions"],
+            &["man"],
             &[],
         ] {
             let typed = [&["huozi"], path, &["--help"]].concat();
