@@ -1,9 +1,9 @@
 //! Arguments of `huozi batch`.
 
 use super::flags::{ConversationArgs, EngineArgs, SamplingArgs};
-use super::values::{input_form, memory_size, parallel, result_order, shard, shards};
+use super::values::{ShardChoice, input_form, memory_size, parallel, result_order, shard, shards};
 use crate::batch::input::InputForm;
-use crate::batch::output::{ResultOrder, Shard};
+use crate::batch::output::ResultOrder;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -51,7 +51,10 @@ pub struct BatchCommand {
     #[arg(long, alias = "retry_errors")]
     pub retry_errors: bool,
     /// Answer each line of standard input as it arrives
-    #[arg(long, conflicts_with_all = ["errors", "order", "restart", "retry_errors", "shard", "check", "column"])]
+    #[arg(
+        long,
+        conflicts_with_all = ["errors", "order", "restart", "retry_errors", "shard", "check", "column"]
+    )]
     pub follow: bool,
     /// Only shard I of N, from 0; slurm: of the array task [--shards N]
     #[arg(long, value_name = "I/N", value_parser = shard)]
@@ -126,13 +129,4 @@ pub struct MergeCommand {
     /// No summary
     #[arg(short, long)]
     pub quiet: bool,
-}
-
-/// Which shard was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShardChoice {
-    /// This one.
-    Shard(Shard),
-    /// That of the task of a Slurm array.
-    Slurm,
 }

@@ -1,6 +1,5 @@
 //! What a typed value may be. The messages say what is needed; clap says where.
 
-use super::batch::ShardChoice;
 use super::flags::parse;
 use crate::batch::input::InputForm;
 use crate::batch::output::{ResultOrder, Shard};
@@ -24,6 +23,15 @@ pub enum Output {
     JsonLines,
     /// Comma-separated values with a header.
     Csv,
+}
+
+/// Which shard was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardChoice {
+    /// This one.
+    Shard(Shard),
+    /// That of the task of a Slurm array.
+    Slurm,
 }
 
 // Not `ValueEnum`: documented values would turn every help into clap's long form, two lines and more per

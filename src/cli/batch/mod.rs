@@ -7,7 +7,7 @@ mod start;
 use super::args::{BatchCommand, BatchPart, MergeCommand, ShardChoice};
 use super::exit::{Interrupted, RowsFailed, Usage};
 use super::load;
-use super::printer::{Printer, SCHEMA};
+use super::printer::Printer;
 use super::settings::Config;
 use super::show::Counter;
 use super::signal::Signals;
@@ -24,19 +24,14 @@ use crate::open::Room;
 use crate::sample::Sampling;
 use crate::schedule::{Scheduler, SchedulerHandle, SchedulerOptions};
 use anyhow::{Context, Result};
-use progress::Progress;
-use serde_json::json;
-use start::Ready;
+use progress::{Progress, totals};
+use start::{KEPT, PARALLEL, Ready};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Rows that run at a time: more gain little speed and take memory.
-const PARALLEL: usize = 32;
-/// Sequences of ended rows that are kept for their prefixes.
-const KEPT: usize = 8;
 /// Sequences of llama.cpp at most.
 const MAX_SEQUENCES: usize = 256;
 
@@ -267,7 +262,7 @@ fn scheduler(
     Ok((SchedulerHandle::of(scheduler).context("starting the engine")?, info))
 }
 
-/// Takes keys and values of `prefix` from the file `path`; where there is none, reads the prefix and makes it.
+/// Takes keys and values of `prefix` from the file `path`; where there is none, reads it and makes the file.
 fn cache(
     path: &Path,
     ready: &Ready,
@@ -373,17 +368,4 @@ fn merged(args: &MergeCommand, printer: &mut Printer) -> Result<()> {
         eprintln!("huozi: {rows} rows, {failed} of them failed: {}", out.display());
     }
     Ok(())
-}
-
-/// A summary as JSON.
-fn totals(summary: &BatchSummary) -> serde_json::Value {
-    json!({
-        "schema": SCHEMA,
-        "kind": "summary",
-        "rows": summary.rows,
-        "failed": summary.failed,
-        "already_done": summary.already,
-        "output": summary.out.display().to_string(),
-        "errors": summary.errors.as_ref().map(|path| path.display().to_string()),
-    })
 }

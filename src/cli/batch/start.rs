@@ -14,6 +14,10 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;
 
+/// Rows that run at a time: more gain little speed and take memory.
+pub(super) const PARALLEL: usize = 32;
+/// Sequences of ended rows that are kept for their prefixes.
+pub(super) const KEPT: usize = 8;
 /// A model whose header is read, and the settings of the run.
 pub(super) struct Ready {
     pub model: Loaded,
