@@ -32,7 +32,8 @@
 //! - [`schedule`]: requests over one engine, a step at a time; shared prefixes; a thread that several clients
 //!   can use. Imports `engine`, `sample`.
 //! - [`complete`]: one prompt to answers or scored choices. Imports `engine`, `sample`, `schedule`, `token`.
-//! - [`batch`]: rows of a file to a file of results, with resume. Imports `complete`, `sample`, `token`.
+//! - [`batch`]: rows of a file to a file of results, with resume. Imports `complete`, `quant` (paths and
+//!   texts of messages), `sample`, `token`.
 //! - [`mod@open`]: from a model (file, name in the Hugging Face cache, demo, memory, random weights) to an
 //!   engine; memory checks. Imports `demo`, `engine`, `model`, `quant`, `settings`, `token`.
 //! - [`kv_file`]: keys and values of sequences in files, prompt caches. Imports `quant`, `schedule`.

@@ -167,6 +167,7 @@ const ARROWS: &[(&str, Arrows)] = &[
             (
                 "cli",
                 &[
+                    "batch",
                     "bench",
                     "commands",
                     "demo",
@@ -186,7 +187,7 @@ const ARROWS: &[(&str, Arrows)] = &[
                     "tui",
                 ],
             ),
-            ("batch", &["complete", "huozi_token", "sample"]),
+            ("batch", &["complete", "huozi_quant", "huozi_token", "sample"]),
             ("bench", &["engine", "huozi_quant"]),
             ("complete", &["sample"]),
             ("bin", &["cli", "tui"]),

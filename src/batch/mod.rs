@@ -5,6 +5,7 @@
 //!   --runner: window, complete--> Outcome --output: result line--> OUT.partial --finish--> OUT
 //! ```
 
+pub mod output;
 mod row;
 
 pub use row::{Endpoint, Prepared, Prompt, Row, RowError, RowOptions, RowSeed};

@@ -11,6 +11,7 @@
 //! | 130, 143 | interrupted by SIGINT, SIGTERM |
 
 use super::printer::visible;
+use crate::batch::output::{OutputError, ShardError};
 use crate::bench;
 use crate::complete::JobError;
 use crate::engine::EngineError;
@@ -124,7 +125,10 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         Some(store::Error::Busy { .. }) => return Some(FAILED),
         _ => {}
     }
-    if cause.is::<huozi_quant::kernels::IsaError>() {
+    if let Some(error) = cause.downcast_ref() {
+        return of_batch_output(error);
+    }
+    if cause.is::<ShardError>() || cause.is::<huozi_quant::kernels::IsaError>() {
         return Some(USAGE);
     }
     #[cfg(feature = "ggml")]
@@ -266,6 +270,20 @@ fn of_prompt_cache(error: &prompt_cache::Error) -> Option<u8> {
         prompt_cache::Error::NoKeysAndValues => Some(USAGE),
         prompt_cache::Error::Request(RequestError::Engine(error)) => of_engine(error),
         // A full disk is below this one.
+        _ => None,
+    }
+}
+
+fn of_batch_output(error: &OutputError) -> Option<u8> {
+    match error {
+        OutputError::Target(error) => code_of_cause(error),
+        OutputError::Different { .. }
+        | OutputError::Foreign { .. }
+        | OutputError::Source { .. }
+        | OutputError::Same { .. } => Some(USAGE),
+        OutputError::Manifest { .. } | OutputError::Line { .. } => Some(BAD_FILE),
+        OutputError::Busy { .. } | OutputError::Unfinished { .. } | OutputError::Merge(_) => Some(FAILED),
+        // The cause below has the code.
         _ => None,
     }
 }

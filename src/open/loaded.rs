@@ -14,11 +14,13 @@ use crate::engine::ggml::{Ggml, GgmlOptions};
 use crate::engine::{Engine, EngineKind, Native, NativeOptions, usable_threads};
 use crate::model::Weights;
 use crate::settings::{self, InvalidSetting, Patch};
+use huozi_quant::Format;
 use huozi_quant::bloom::extra;
 use huozi_quant::bloom::plan::{Preset, tensor_bytes};
 use huozi_quant::bloom::shape::{MemoryForecast, Shape};
 use huozi_quant::gguf::split::PartName;
 use huozi_quant::gguf::{Meta, Reader};
+use huozi_quant::kernels::{Isa, IsaError};
 use huozi_quant::map::How;
 use huozi_token::usable::{self, Unusable};
 use huozi_token::{ChatFormat, Tokenizer, VocabularyParts};
@@ -219,6 +221,20 @@ impl Loaded {
     pub fn fingerprint(&self) -> Result<String, Error> {
         fingerprint::fingerprint(self.reader.parts().iter().map(|part| (part.path(), part.data_offset())))
             .map_err(|source| Error::Io { path: self.path.clone(), source })
+    }
+
+    /// The class of machines on which its engine computes the same bits: of the native engine
+    /// [`Isa::bits_class`]; llama.cpp says nothing of its own, so the architecture alone.
+    ///
+    /// # Errors
+    /// `HUOZI_ISA` names an instruction set that cannot be used.
+    pub fn bits_class(&self) -> Result<String, IsaError> {
+        if self.options.engine != EngineKind::Native {
+            return Ok(std::env::consts::ARCH.to_owned());
+        }
+        let float = |format| matches!(format, Format::F32 | Format::F16 | Format::BF16);
+        let dense = self.reader.tensors().iter().any(|tensor| tensor.dims.len() > 1 && float(tensor.format));
+        Ok(Isa::from_env()?.bits_class(dense))
     }
 
     /// The memory that the model needs with room for `positions`.

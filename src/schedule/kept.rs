@@ -1,7 +1,8 @@
 //! Sequences of ended requests, kept for the prefix they have in common with a later one.
 
+use super::prefix::{Wanted, common, keys};
 use crate::engine::{Engine, EngineError, Seq};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 /// A sequence of an ended request.
 pub(super) struct Kept {
@@ -28,7 +29,7 @@ pub struct KvBlock {
     pub bytes: Vec<u8>,
 }
 
-/// The kept sequences, the oldest first.
+/// The kept sequences, in the order in which they ended or were last continued from.
 pub(super) struct KeptSequences {
     list: VecDeque<Kept>,
     /// How many may be kept.
@@ -40,38 +41,52 @@ impl KeptSequences {
         Self { list: VecDeque::new(), most }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
     pub fn iter(&self) -> impl Iterator<Item = &Kept> {
         self.list.iter()
     }
 
     /// The sequence that has the most of `ids`, from the first on, and how many.
     pub fn like(&self, ids: &[u32]) -> Option<(&Kept, usize)> {
-        let common = |k: &Kept| k.ids.iter().zip(ids).take_while(|(a, b)| a == b).count();
-        self.list.iter().map(|k| (k, common(k))).filter(|&(_, n)| n > 0).max_by_key(|&(_, n)| n)
+        let with_common = self.list.iter().map(|k| (k, common(&k.ids, ids)));
+        with_common.filter(|&(_, n)| n > 0).max_by_key(|&(_, n)| n)
     }
 
-    pub fn keep(&mut self, kept: Kept, engine: &mut dyn Engine) {
+    pub fn keep(&mut self, kept: Kept, wanted: &Wanted, engine: &mut dyn Engine) {
         self.list.push_back(kept);
         if self.list.len() > self.most {
-            self.evict(engine);
+            self.evict(None, wanted, engine);
         }
     }
 
-    /// Takes `seq` out of the list if no more than `lost` positions above `common` go with it.
+    /// A request continues from the first `common` positions of `seq`: takes it out of the list if no more
+    /// than `lost` positions above them go with it.
     pub fn take(&mut self, seq: Seq, common: usize, lost: usize) -> bool {
-        let found = self.list.iter().position(|k| k.seq == seq && k.ids.len() < common + lost);
-        found.is_some_and(|i| self.list.remove(i).is_some())
+        let Some(kept) = self.list.iter().position(|k| k.seq == seq).and_then(|i| self.list.remove(i)) else {
+            return false;
+        };
+        let taken = kept.ids.len() < common + lost;
+        if !taken {
+            self.list.push_back(kept);
+        }
+        taken
     }
 
-    /// Frees the oldest sequence.
-    pub fn evict(&mut self, engine: &mut dyn Engine) {
-        if let Some(k) = self.list.pop_front() {
-            engine.seq_free(k.seq);
+    /// Frees a sequence other than `spared`: one from which no waiting request could continue or not further
+    /// than from a later one, else that with the shortest such prefix; of equal ones the oldest. Says whether
+    /// there was one.
+    pub fn evict(&mut self, spared: Option<Seq>, wanted: &Wanted, engine: &mut dyn Engine) -> bool {
+        let block = engine.info().kv_block_positions;
+        let mut seen = HashSet::new();
+        let mut least = None;
+        for (i, kept) in self.list.iter().enumerate().rev() {
+            let (blocks, prefix) = wanted.longest(&keys(&kept.ids, block)).unwrap_or_default();
+            let blocks = if seen.insert(prefix) { blocks } else { 0 };
+            if spared != Some(kept.seq) && least.is_none_or(|(_, fewest)| blocks <= fewest) {
+                least = Some((i, blocks));
+            }
         }
+        let evicted = least.and_then(|(i, _)| self.list.remove(i));
+        evicted.map(|kept| engine.seq_free(kept.seq)).is_some()
     }
 
     /// Block `block` of the sequence that has the most of `ids`, as far as they are the same; `None` past
@@ -102,6 +117,7 @@ impl KeptSequences {
         to: Option<Seq>,
         before: &[u32],
         block: &KvBlock,
+        wanted: &Wanted,
         engine: &mut dyn Engine,
     ) -> Option<Seq> {
         if self.most == 0 || (to.is_none() && !before.is_empty()) {
@@ -120,7 +136,7 @@ impl KeptSequences {
             None => Kept { seq: engine.seq_new(), ids: Vec::new(), given: 0, known: usize::MAX },
         };
         if engine.kv_free_blocks() == 0 {
-            self.evict(engine);
+            self.evict(None, wanted, engine);
         }
         let fits = engine.kv_state()?.kv_import(kept.seq, block.ids.len(), &block.bytes).is_ok();
         if fits {
@@ -137,7 +153,7 @@ impl KeptSequences {
         if kept.ids.is_empty() {
             engine.seq_free(seq);
         } else {
-            self.keep(kept, engine);
+            self.keep(kept, wanted, engine);
         }
         fits.then_some(seq)
     }

@@ -10,18 +10,29 @@
 //! read, sized so that a step takes about a second in company and some seconds alone, and tells how far it is
 //! twice a second. The sequence of an ended request is kept as long as there is room: a new request continues
 //! from the longest prefix that any sequence has in common with it. When blocks run out, kept sequences go
-//! first, then the youngest request is preempted and read again later, each token in the phase it first had.
+//! first, those from which waiting requests could continue last; then the youngest request is preempted and
+//! read again later, each token in the phase it first had.
+//!
+//! A request that speculates has its next tokens drafted from prompt and answer so far, and the step that
+//! would generate one token verifies several: each position is drawn with the request's own generator, and a
+//! draft counts up to the first token that was not drawn. How long drafts are follows from measured times of
+//! steps by width and from how many drafts were accepted; the sequence is cut to what counts.
 //!
 //! A program with one thread drives a [`Scheduler`] itself. Where several clients talk to one engine, a
 //! [`SchedulerHandle`] starts a thread that builds the engine and owns the scheduler; the handle is cloned
 //! and given to each of them.
 
 mod cancels;
+mod drafts;
 mod handle;
 mod kept;
+mod lookup;
+mod prefix;
 mod request;
 mod running;
 mod scheduler;
+mod step_costs;
+mod waiting;
 
 pub use handle::{SchedulerHandle, StartError};
 pub use kept::KvBlock;

@@ -4,6 +4,10 @@
 mod common;
 mod token_support;
 
+mod batch_files;
+mod batch_merge;
+mod batch_output;
+mod batch_output_support;
 mod chat;
 mod cli_chat;
 mod cli_commands;
@@ -13,6 +17,7 @@ mod cli_scripts;
 mod diagnosis;
 mod end_tokens;
 mod engine;
+mod examples;
 mod foreign;
 mod foreign_gguf;
 #[cfg(feature = "ggml")]
@@ -26,6 +31,7 @@ mod reference;
 mod sample;
 mod schedule;
 mod schedule_handle;
+mod schedule_speculate;
 mod schedule_support;
 mod session;
 mod session_kv;

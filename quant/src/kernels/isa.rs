@@ -4,7 +4,8 @@
 //! compiled for each: kernels ([`Features`], `with_unit!`), attention (`with_vectors!`) and plain loops
 //! (`multiversion!`).
 
-use super::unit::{Features, Job};
+use super::unit::{Features, Job, Unit};
+use super::vector::Vector;
 use std::fmt;
 
 /// Whether this CPU has features of its architecture.
@@ -227,6 +228,18 @@ impl Isa {
         }
     }
 
+    /// The class of instruction sets that compute the same bits as this one. Products of integer formats and
+    /// small loops are equal everywhere on an architecture; attention is equal where multiply-add rounds
+    /// once, and where it rounds twice. `dense`: the model has matrices of F32, F16 or BF16, whose sums also depend
+    /// on the number of lanes.
+    pub fn bits_class(self, dense: bool) -> String {
+        let fused = with_vectors!(self, U => <<U as Unit>::V as Vector>::FUSED);
+        let lanes = with_unit!(self, U => <<U as Unit>::V as Vector>::LANES);
+        let rounding = if fused { "fused" } else { "separate" };
+        let lanes = if dense { format!("-{lanes}") } else { String::new() };
+        format!("{}-{rounding}{lanes}", std::env::consts::ARCH)
+    }
+
     pub(crate) const fn level(self) -> Level {
         self.0
     }
@@ -286,6 +299,22 @@ mod tests {
         for name in ["portable4", "portable2x8"] {
             let isa = Isa::choose(Some(name)).unwrap();
             assert!(!available.contains(&isa) && Isa::best() != isa, "{isa}");
+        }
+    }
+
+    #[test]
+    fn classes_tell_rounding_and_for_floats_lanes() {
+        for isa in Isa::available() {
+            let (integers, floats) = (isa.bits_class(false), isa.bits_class(true));
+            assert!(floats.starts_with(&format!("{integers}-")), "{isa}: {integers}, {floats}");
+        }
+        #[cfg(target_arch = "x86_64")]
+        for [a, b] in [["avx2", "avxvnni"], ["avx512", "avx512vnni"], ["avx2", "avx512vnni"]] {
+            let [Ok(a), Ok(b)] = [a, b].map(|name| Isa::choose(Some(name))) else { continue };
+            assert_eq!(a.bits_class(false), b.bits_class(false));
+            assert_ne!(a.bits_class(false), Isa::SCALAR.bits_class(false));
+            let narrow = |isa: Isa| isa.name().starts_with("avx2") || isa.name().starts_with("avxv");
+            assert_eq!(a.bits_class(true) == b.bits_class(true), narrow(a) == narrow(b));
         }
     }
 
