@@ -31,9 +31,10 @@
 //!   cargo feature) is llama.cpp. Imports `model`, `quant`.
 //! - [`schedule`]: requests over one engine, a step at a time; shared prefixes; a thread that several clients
 //!   can use. Imports `engine`, `sample`.
-//! - [`complete`]: one prompt to answers or scored choices. Imports `engine`, `sample`, `schedule`, `token`.
-//! - [`batch`]: rows of a file to a file of results, with resume. Imports `complete`, `quant` (paths and
-//!   texts of messages), `sample`, `token`.
+//! - [`complete`]: one prompt to answers or scored choices. Imports `sample`, `schedule`, `token`.
+//! - [`batch`]: rows of a file to a file of results, with resume: `batch::input` reads and checks them,
+//!   `batch::run` runs them, `batch::output` writes results. Imports `complete`, `engine`, `open`, `quant`
+//!   (paths and texts of messages), `sample`, `schedule`, `text_file`, `token`.
 //! - [`mod@open`]: from a model (file, name in the Hugging Face cache, demo, memory, random weights) to an
 //!   engine; memory checks. Imports `demo`, `engine`, `model`, `quant`, `settings`, `token`.
 //! - [`kv_file`]: keys and values of sequences in files, prompt caches. Imports `quant`, `schedule`.
@@ -78,6 +79,9 @@
 //!   both, those of the tokenizer as `convert/src/vocab.rs` has collected them. `huozi.tensor_sha256` is
 //!   neither: `convert/src/model.rs` makes room for it, `quant/src/gguf/write.rs` fills it in and
 //!   `quant/src/gguf/check.rs` reads it.
+//! - A field of a row of a batch: `src/batch/input/fields.rs`; what a result line says:
+//!   `src/batch/output/line.rs`; what a run may be taken up again with: [`batch::output::RunIdentity`], filled
+//!   in `src/cli/batch/`.
 //! - A kind of file that is told with what to do: `quant/src/files/diagnosis.rs`; in Chinese
 //!   `src/tui/words/zh_files.rs`.
 //! - A message of the converter: `convert/src/progress.rs` says what is reported, `convert/src/print.rs`

@@ -118,6 +118,43 @@ pub fn decode(mut bytes: Vec<u8>) -> Result<TextFile, TextError> {
     })
 }
 
+/// Rewrites a text as UTF-8 without a byte order mark, in bounded memory. `encoding` is a name as
+/// [`TextFile::encoding`] has it.
+///
+/// # Errors
+/// [`TextError::Damaged`], [`TextError::Io`] of either side.
+pub fn rewrite(encoding: &str, mut from: impl Read, mut to: impl io::Write) -> Result<(), TextError> {
+    let encoding = Encoding::for_label(encoding.as_bytes()).unwrap_or(UTF_8);
+    let mut decoder = encoding.new_decoder_with_bom_removal();
+    let (mut bytes, mut text) = (vec![0; 1 << 16], vec![0; 1 << 18]);
+    let (mut at, mut line) = (0, 1);
+    loop {
+        let read = match from.read(&mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        let mut done = 0;
+        loop {
+            let last = read == 0;
+            let (result, used, made) =
+                decoder.decode_to_utf8_without_replacement(&bytes[done..read], &mut text, last);
+            to.write_all(&text[..made])?;
+            line += text[..made].iter().filter(|&&b| b == b'\n').count();
+            done += used;
+            match result {
+                DecoderResult::InputEmpty if last => return Ok(()),
+                DecoderResult::InputEmpty => break,
+                DecoderResult::OutputFull => {}
+                DecoderResult::Malformed(wrong, after) => {
+                    let at = (at + done).saturating_sub(usize::from(wrong) + usize::from(after));
+                    return Err(TextError::Damaged { encoding: encoding.name(), at, line });
+                }
+            }
+        }
+        at += read;
+    }
+}
+
 fn utf_8(text: String) -> TextFile {
     TextFile { text, encoding: UTF_8.name() }
 }

@@ -5,7 +5,12 @@
 //!   --runner: window, complete--> Outcome --output: result line--> OUT.partial --finish--> OUT
 //! ```
 
+pub mod input;
+mod memory;
 pub mod output;
 mod row;
+mod run;
 
+pub use memory::{MemoryPlan, TooLittleMemory, plan};
 pub use row::{Endpoint, Prepared, Prompt, Row, RowError, RowOptions, RowSeed};
+pub use run::{FeedError, Results, RowSource, RunError, RunProgress, run};

@@ -11,7 +11,9 @@
 //! | 130, 143 | interrupted by SIGINT, SIGTERM |
 
 use super::printer::visible;
+use crate::batch::input::InputError;
 use crate::batch::output::{OutputError, ShardError};
+use crate::batch::{FeedError, RunError, TooLittleMemory};
 use crate::bench;
 use crate::complete::JobError;
 use crate::engine::EngineError;
@@ -31,6 +33,8 @@ pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 /// Wrong usage.
 pub const USAGE: u8 = 2;
+/// Some rows of a batch failed.
+pub const ROWS_FAILED: u8 = 3;
 /// A bad model or input file.
 pub const BAD_FILE: u8 = 4;
 /// Not enough memory or disk.
@@ -58,6 +62,18 @@ pub struct Interrupted(
     pub u8,
 );
 
+/// Some rows of a batch have no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{failed} of {rows} rows failed: their lines have an \"error\"{}", retry.then_some("; --retry-errors runs them again").unwrap_or_default())]
+pub struct RowsFailed {
+    /// Rows without an answer.
+    pub failed: u64,
+    /// All rows.
+    pub rows: u64,
+    /// Whether they can be run again.
+    pub retry: bool,
+}
+
 /// Whether standard output was closed by its reader.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
@@ -84,8 +100,17 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(output::Error::Kind { .. }) = cause.downcast_ref() {
         return Some(USAGE);
     }
-    if cause.is::<NotEnoughMemory>() {
+    if cause.is::<RowsFailed>() {
+        return Some(ROWS_FAILED);
+    }
+    if cause.is::<NotEnoughMemory>() || cause.is::<TooLittleMemory>() {
         return Some(NO_ROOM);
+    }
+    if let Some(error) = cause.downcast_ref() {
+        return of_batch_input(error);
+    }
+    if let Some(error) = cause.downcast_ref() {
+        return of_batch_run(error);
     }
     if let Some(error) = cause.downcast_ref() {
         return of_open(error);
@@ -213,6 +238,26 @@ fn of_session(error: &session::Error) -> Option<u8> {
         session::Error::BrokenModel | session::Error::Chat(ChatError::Template(_) | ChatError::Gguf(_)) => {
             Some(BAD_FILE)
         }
+        _ => None,
+    }
+}
+
+/// Of an error of the system below it, that has the code.
+fn of_batch_input(error: &InputError) -> Option<u8> {
+    match error {
+        InputError::Cancelled => Some(INTERRUPTED),
+        InputError::Copy { .. } => None,
+        InputError::NoChat { .. } => Some(USAGE),
+        _ => Some(BAD_FILE),
+    }
+}
+
+/// Some of its errors show another one as their own: that one decides.
+fn of_batch_run(error: &RunError) -> Option<u8> {
+    match error {
+        RunError::Feed(FeedError::Input(error)) => of_batch_input(error),
+        RunError::Output(error) => code_of_cause(error),
+        RunError::Engine(RequestError::Engine(error)) => of_engine(error),
         _ => None,
     }
 }

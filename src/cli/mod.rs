@@ -4,6 +4,7 @@
 //! [`printer::Printer`] to standard output, everything else to standard error.
 
 pub mod args;
+mod batch;
 mod bench;
 mod chat;
 #[cfg(feature = "demo")]
@@ -75,6 +76,7 @@ fn dispatch(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Run(args) => run::run(args, &config, &signals, printer),
         Command::Chat(args) => chat::run(args, &config, &signals, printer),
+        Command::Batch(args) => batch::run(args, &config, &signals, printer),
         Command::Tokenize(args) => tokenize::run(args, &config, printer),
         Command::Logits(args) => logits::run(args, &config, &signals, printer),
         Command::Inspect(args) => inspect::run(args, &config, printer),

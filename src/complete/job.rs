@@ -53,7 +53,7 @@ pub struct ChoiceOptions {
 }
 
 /// What came of a job.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// Answers or scores.
     pub completed: Completed,
@@ -62,7 +62,7 @@ pub struct Outcome {
 }
 
 /// The result of a [`Task`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Completed {
     /// The answers, in the order of [`AnswerOptions::seeds`].
     Answers(Vec<Answer>),
@@ -71,7 +71,7 @@ pub enum Completed {
 }
 
 /// A generated answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// Its text, up to the stop text that ended it.
     pub text: String,
@@ -127,9 +127,9 @@ pub struct Usage {
     pub reused_tokens: usize,
     /// Tokens generated in all answers, end tokens included.
     pub generated_tokens: usize,
-    /// Seconds of the steps that read the prompt.
+    /// Seconds of the steps that read the prompt, of the answer or choice for which they took longest.
     pub prompt_seconds: f64,
-    /// Seconds of the steps that generated.
+    /// Seconds of the steps that generated, of the answer for which they took longest.
     pub generate_seconds: f64,
     /// Draft tokens verified.
     pub drafted_tokens: usize,

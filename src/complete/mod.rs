@@ -3,11 +3,17 @@
 //! In: ids of a prompt and what to do with it ([`Job`]). Out: texts with their reasons to stop and
 //! log-probabilities, or the log-likelihood of each choice ([`Outcome`]). A client of
 //! [`SchedulerHandle`](crate::schedule::SchedulerHandle) with as many requests as the job has answers or
-//! choices; they share the prompt. It knows no files, no JSON and no chat format.
+//! choices; they share the prompt. [`submit`] queues a job, [`run`] waits for one. It knows no files, no JSON
+//! and no chat format.
 
+mod error;
 mod job;
+mod part;
+mod submit;
 
+pub use error::JobError;
 pub use job::{
     Answer, AnswerOptions, ChoiceOptions, ChoiceScore, Completed, Finish, Job, Outcome, Task, TokenLogProb,
     Usage,
 };
+pub use submit::{JobEvent, Submitted, run, submit};

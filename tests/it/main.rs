@@ -5,15 +5,18 @@ mod common;
 mod token_support;
 
 mod batch_files;
+mod batch_input;
 mod batch_merge;
 mod batch_output;
 mod batch_output_support;
+mod batch_run;
 mod chat;
 mod cli_chat;
 mod cli_commands;
 mod cli_doors;
 mod cli_exit;
 mod cli_scripts;
+mod complete;
 mod diagnosis;
 mod end_tokens;
 mod engine;

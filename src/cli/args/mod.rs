@@ -3,12 +3,14 @@
 //! The spellings of the original Python program (`--max_new_tokens`, `--top_k`, ...) are hidden aliases. A
 //! value that is `None` was not typed; `settings` decides what it is then.
 
+mod batch;
 mod flags;
 mod measure;
 mod model;
 mod scripts;
 mod values;
 
+pub use batch::{BatchCommand, BatchPart, MergeCommand, ShardChoice};
 pub use flags::{ConversationArgs, EngineArgs, SamplingArgs};
 pub use measure::{BenchCommand, EvalCommand, EvalWhat, KlCommand, PplCommand};
 pub use model::{ChatArgs, LoadArgs, ModelArgs};
@@ -33,8 +35,8 @@ Examples:
   huozi demo \"写一首关于月的诗。\"       the built-in small model, no download
   huozi chat -m huozi.gguf             a conversation (file: huozi-convert)
   echo 你好 | huozi run -m huozi.gguf  one prompt, the answer on stdout
-Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad model or input file,
-5 not enough memory or disk, 130/143 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some rows of a batch failed,
+4 bad model or input file, 5 not enough memory or disk, 130/143 interrupted.
 Settings: flag > HUOZI_MODEL, HUOZI_THREADS, HUOZI_ISA >
 ~/.config/huozi/config.toml > the model file's own > default."
 )]
@@ -51,6 +53,8 @@ pub enum Command {
     Run(RunCommand),
     /// Chat, line by line
     Chat(ChatCommand),
+    /// Answer a file of prompts
+    Batch(Box<BatchCommand>),
     /// Show the token ids of a text, or the text of ids
     Tokenize(TokenizeCommand),
     /// Show or write the logits at every position
@@ -81,6 +85,7 @@ impl Command {
             Self::Run(args) => args.quiet,
             Self::Verify(args) => args.quiet,
             Self::Chat(args) => args.quiet,
+            Self::Batch(args) => args.quiet,
             Self::Bench(args) => args.quiet,
             Self::Eval(EvalCommand { what: EvalWhat::Ppl(args) }) => args.quiet,
             Self::Eval(EvalCommand { what: EvalWhat::Kl(args) }) => args.quiet,
@@ -493,6 +498,8 @@ mod tests {
         for path in [
             &["run"][..],
             &["chat"],
+            &["batch"],
+            &["batch", "merge"],
             &["tokenize"],
             &["logits"],
             &["inspect"],

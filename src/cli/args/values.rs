@@ -1,6 +1,9 @@
 //! What a typed value may be. The messages say what is needed; clap says where.
 
+use super::batch::ShardChoice;
 use super::flags::parse;
+use crate::batch::input::InputForm;
+use crate::batch::output::{ResultOrder, Shard};
 use crate::engine::{EngineKind, FlashAttention, KvType, Phase};
 use crate::schedule::LogProbOptions;
 use crate::settings::Setting;
@@ -180,5 +183,72 @@ pub(super) fn positive(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(n) if n > 0 => Ok(n),
         _ => Err("a whole number of at least 1 is needed".to_owned()),
+    }
+}
+
+pub(super) fn input_form(text: &str) -> Result<InputForm, String> {
+    InputForm::find(text).ok_or_else(|| "jsonl, text, csv or tsv is needed".to_owned())
+}
+
+pub(super) fn result_order(text: &str) -> Result<ResultOrder, String> {
+    match text {
+        "input" => Ok(ResultOrder::Input),
+        "done" => Ok(ResultOrder::Done),
+        _ => Err("input or done is needed".to_owned()),
+    }
+}
+
+/// Rows that run at a time, at most.
+const MAX_PARALLEL: usize = 1024;
+
+pub(super) fn parallel(text: &str) -> Result<usize, String> {
+    between(text, 1, MAX_PARALLEL)
+}
+
+pub(super) fn shard(text: &str) -> Result<ShardChoice, String> {
+    if text == "slurm" {
+        return Ok(ShardChoice::Slurm);
+    }
+    text.parse::<Shard>().map(ShardChoice::Shard).map_err(|error| error.to_string())
+}
+
+pub(super) fn shards(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("a whole number of at least 1 is needed".to_owned()),
+    }
+}
+
+/// Bytes: a number with K, M, G or T (powers of 1024), also KiB or KB.
+pub(super) fn memory_size(text: &str) -> Result<u64, String> {
+    let needed = || "a size such as 6G or 512M is needed".to_owned();
+    let text = text.trim().to_ascii_lowercase();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().trim_end_matches('b').trim_end_matches('i');
+    let shift = match unit {
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(needed()),
+    };
+    let number: f64 = number.parse().map_err(|_| needed())?;
+    let bytes = number * (1u64 << shift) as f64;
+    if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(needed()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_a_unit() {
+        for (text, bytes) in [("6G", 6 << 30), ("1.5GiB", 3 << 29), ("512 mb", 512 << 20), ("2t", 2 << 40)] {
+            assert_eq!(memory_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["6", "", "G", "-1G", "1.2.3G", "6X", "0G", "nanG", "99999999999999T"] {
+            assert!(memory_size(text).is_err(), "{text}");
+        }
     }
 }

@@ -1,0 +1,346 @@
+//! `huozi batch`: a file of prompts to a file of results.
+
+mod check;
+mod progress;
+mod start;
+
+use super::args::{BatchCommand, BatchPart, MergeCommand, ShardChoice};
+use super::exit::{Interrupted, RowsFailed, Usage};
+use super::load;
+use super::printer::{Printer, SCHEMA};
+use super::settings::Config;
+use super::show::Counter;
+use super::signal::Signals;
+use crate::batch::input::{CheckedInput, FollowedInput, Input, InputForm, InputOptions};
+use crate::batch::output::{
+    BatchSummary, FileOptions, InputIdentity, MergeOptions, ModelIdentity, OpenedOutput, ResultOrder,
+    ResultWriter, RunIdentity, Shard, merge, partial_path,
+};
+use crate::batch::{MemoryPlan, Results, RowSource, RunProgress, plan, run as run_rows};
+use crate::engine::Info;
+use crate::open::Room;
+use crate::schedule::{Scheduler, SchedulerHandle, SchedulerOptions};
+use anyhow::{Context, Result};
+use progress::Progress;
+use serde_json::json;
+use start::Ready;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Rows that run at a time: more gain little speed and take memory.
+const PARALLEL: usize = 32;
+/// Sequences of ended rows that are kept for their prefixes.
+const KEPT: usize = 8;
+/// Sequences of llama.cpp at most.
+const MAX_SEQUENCES: usize = 256;
+
+/// Never set: until rows run, a signal ends the process at once.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// Runs the command.
+///
+/// # Errors
+/// See [`super::exit`].
+pub fn run(args: &BatchCommand, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
+    if let Some(BatchPart::Merge(args)) = &args.command {
+        return merged(args, printer);
+    }
+    let (input, output) = paths(args)?;
+    let shard = shard_of(args)?;
+    let out = match shard {
+        Some(shard) => shard.path(&output),
+        None => output.clone(),
+    };
+    let to_stream = output.as_os_str() == "-";
+    let ready = Ready::new(args, config, (!to_stream && !args.restart && !args.check).then_some(&out))?;
+    if args.follow {
+        return follow(args, &ready, &input, signals, printer);
+    }
+    let checked = checked(args, &ready, &input)?;
+    if args.check {
+        return check::show(args, &ready, &checked, shard, signals, printer);
+    }
+    let rows = rows_of(&checked, shard);
+    let parallel = args.parallel.unwrap_or(PARALLEL);
+    // Before anything is written.
+    let memory = plan(&ready.model, checked.counts().most_positions, parallel + KEPT, args.memory)?;
+    let writer = if to_stream {
+        ResultWriter::stream(Box::new(io::stdout()), ready.line_context())
+    } else {
+        match writer(args, &ready, &checked, &rows, (&input, &output), shard)? {
+            OpenedOutput::Ready(writer) => writer,
+            OpenedOutput::Complete(summary) => return already_done(args, &summary, printer),
+        }
+    };
+    let todo: Vec<u32> = rows.iter().copied().filter(|&row| !writer.is_done(row as usize)).collect();
+    let before = (rows.len() - todo.len()) as u64;
+    if before > 0 && !args.quiet {
+        eprintln!("huozi: {before} of {} rows are done already", rows.len());
+    }
+    let total = rows.len();
+    drop(rows);
+    let mut results = if to_stream && args.order != Some(ResultOrder::Done) {
+        Results::in_order(writer, todo.clone())
+    } else {
+        Results::as_they_end(writer)
+    };
+    let mut progress = Progress::new(Some(total as u64), before, args.json, args.quiet, to_stream);
+    let mut info = None;
+    if !todo.is_empty() {
+        let (scheduler, of_engine) = scheduler(&ready, memory, parallel, args.quiet)?;
+        info = Some(of_engine);
+        let source = RowSource::Input(Arc::new(checked), todo);
+        let ended = signals.while_busy(|cancel| {
+            let watch = &mut |at: &RunProgress| progress.show(at);
+            run_rows(source, &scheduler, &ready.tokenizer, parallel, &mut results, watch, cancel)
+        });
+        progress.end();
+        if !matches!(ended, Ok((_, true))) && !args.quiet && !to_stream {
+            let done = before + progress.last().rows;
+            let partial = partial_path(&out);
+            eprintln!(
+                "huozi: {done} of {total} rows are done and kept in {}; the same command goes on",
+                partial.display()
+            );
+        }
+        let (_, complete) = ended?;
+        if !complete {
+            signals.check()?;
+            return Err(Interrupted(super::exit::INTERRUPTED).into());
+        }
+    }
+    let summary = results.into_writer().finish(total)?;
+    progress.summary(&summary, &ready, info.as_ref(), printer)?;
+    failed(summary.failed as u64, summary.rows as u64, !to_stream)
+}
+
+/// Exit code 3 where rows failed.
+fn failed(failed: u64, rows: u64, retry: bool) -> Result<()> {
+    if failed > 0 { Err(RowsFailed { failed, rows, retry }.into()) } else { Ok(()) }
+}
+
+/// Input and output; `-` where there is a default.
+fn paths(args: &BatchCommand) -> Result<(PathBuf, PathBuf)> {
+    let usage = |text: &str| Usage(text.to_owned());
+    let stream = PathBuf::from("-");
+    let input = match &args.input {
+        Some(input) => input.clone(),
+        None if args.follow => stream.clone(),
+        None => {
+            return Err(usage("-i IN is needed: the file with the prompts, or - for standard input").into());
+        }
+    };
+    if input == stream && io::stdin().is_terminal() {
+        return Err(usage("no rows: give a file with -i FILE, or pipe them in").into());
+    }
+    let output = match &args.output {
+        Some(output) => output.clone(),
+        None if args.follow || args.check => stream.clone(),
+        None => {
+            return Err(usage("-o OUT is needed: the file for the results, or - for standard output").into());
+        }
+    };
+    if args.follow && output != stream {
+        return Err(usage("--follow writes to standard output: leave -o away, or say -o -").into());
+    }
+    if output == stream && (args.errors.is_some() || args.restart || args.retry_errors) {
+        return Err(usage("--errors, --restart and --retry-errors need a file: -o OUT").into());
+    }
+    Ok((input, output))
+}
+
+fn shard_of(args: &BatchCommand) -> Result<Option<Shard>> {
+    Ok(match args.shard {
+        None => None,
+        Some(ShardChoice::Shard(shard)) => {
+            if args.shards.is_some_and(|shards| shards != shard.count) {
+                return Err(Usage(format!("--shard {shard} and --shards: two numbers of shards")).into());
+            }
+            Some(shard)
+        }
+        Some(ShardChoice::Slurm) => Some(Shard::slurm(|name| std::env::var(name).ok(), args.shards)?),
+    })
+}
+
+/// The input, read and checked once.
+fn checked(args: &BatchCommand, ready: &Ready, path: &Path) -> Result<CheckedInput> {
+    let options = InputOptions {
+        form: args.format,
+        column: args.column.clone(),
+        raw: args.raw,
+        ..InputOptions::default()
+    };
+    let input = Input::open(path, &options, &NEVER)?;
+    let mut counter = None;
+    let checked = input.check(
+        ready.preparer.clone(),
+        &mut |at| {
+            let counter = counter.get_or_insert_with(|| Counter::patient(at.total_bytes, true, args.quiet));
+            counter.set(at.bytes, "checked");
+        },
+        &NEVER,
+    );
+    drop(counter);
+    let checked = checked?;
+    if !args.quiet {
+        for column in checked.unused_columns() {
+            eprintln!("huozi: {}: column {column:?} is not used", checked.name());
+        }
+    }
+    Ok(checked)
+}
+
+/// The rows of this run.
+fn rows_of(checked: &CheckedInput, shard: Option<Shard>) -> Vec<u32> {
+    match shard {
+        Some(shard) => checked.shard(shard.index.into(), shard.count.into()),
+        None => (0..checked.len() as u32).collect(),
+    }
+}
+
+/// The output file, from where an earlier run left it.
+fn writer(
+    args: &BatchCommand,
+    ready: &Ready,
+    checked: &CheckedInput,
+    rows: &[u32],
+    (input, output): (&Path, &Path),
+    shard: Option<Shard>,
+) -> Result<OpenedOutput> {
+    let options = FileOptions {
+        out: output.to_owned(),
+        errors: args.errors.clone(),
+        order: args.order.unwrap_or_default(),
+        restart: args.restart,
+        retry_errors: args.retry_errors,
+        sources: vec![input.to_owned(), ready.model.path().to_owned()],
+    };
+    let sha256 = checked.digest().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut form = checked.form().name().to_owned();
+    if matches!(checked.form(), InputForm::Csv | InputForm::Tsv) {
+        form = format!("{form}, column {:?}", args.column.as_deref().unwrap_or("prompt"));
+    }
+    let identity = RunIdentity {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        model: ModelIdentity { name: ready.model.name(), fingerprint: ready.model.fingerprint()? },
+        engine: ready.model.options.engine.name().to_owned(),
+        kv_type: ready.model.options.kv.name().to_owned(),
+        isa_class: ready.model.bits_class().map_err(|error| Usage(error.to_string()))?,
+        date: ready.date.clone(),
+        input: InputIdentity { sha256, rows: checked.len(), form },
+        settings: ready.settings.clone(),
+        shard,
+    };
+    let find = &mut |id: &str| {
+        // None of another shard.
+        let row = checked.find(id)?;
+        Ok(row.filter(|&row| rows.binary_search(&(row as u32)).is_ok()))
+    };
+    Ok(ResultWriter::open(&options, identity, ready.line_context(), find)?)
+}
+
+/// A scheduler with as much room as is planned.
+fn scheduler(
+    ready: &Ready,
+    memory: MemoryPlan,
+    parallel: usize,
+    quiet: bool,
+) -> Result<(SchedulerHandle, Info)> {
+    let sequences = (parallel + KEPT + 1).min(MAX_SEQUENCES);
+    let room = Room { positions: memory.positions, sequences, apart: None };
+    let engine = load::engine(&ready.model, room, quiet)?;
+    let info = engine.info().clone();
+    let options = SchedulerOptions { running: parallel, kept: KEPT, exact: true };
+    let scheduler = Scheduler::with_options(engine, ready.tokenizer.vocab().never(), options);
+    Ok((SchedulerHandle::of(scheduler).context("starting the engine")?, info))
+}
+
+/// Answers rows as they arrive.
+fn follow(
+    args: &BatchCommand,
+    ready: &Ready,
+    input: &Path,
+    signals: &Signals,
+    printer: &mut Printer,
+) -> Result<()> {
+    let text = match args.format {
+        None | Some(InputForm::JsonLines) => false,
+        Some(InputForm::Text) => true,
+        Some(_) => {
+            return Err(Usage("--follow reads JSON lines, or with --format text prompts".into()).into());
+        }
+    };
+    let parallel = args.parallel.unwrap_or(PARALLEL);
+    let memory = plan(&ready.model, ready.n_ctx, parallel + KEPT, args.memory)?;
+    let (scheduler, info) = scheduler(ready, memory, parallel, args.quiet)?;
+    let from: Box<dyn BufRead + Send> = if input.as_os_str() == "-" {
+        Box::new(BufReader::new(io::stdin()))
+    } else {
+        let opened = File::open(input);
+        let file = opened.with_context(|| format!("{}: cannot open", input.display()))?;
+        Box::new(BufReader::new(file))
+    };
+    let rows = FollowedInput::new(from, text, args.raw, ready.preparer.clone());
+    let writer = ResultWriter::stream(Box::new(io::stdout()), ready.line_context());
+    let mut results = Results::as_they_end(writer);
+    let mut progress = Progress::new(None, 0, args.json, args.quiet, true);
+    let ended = signals.while_busy(|cancel| {
+        let watch = &mut |at: &RunProgress| progress.show(at);
+        let source = RowSource::Followed(rows);
+        run_rows(source, &scheduler, &ready.tokenizer, parallel, &mut results, watch, cancel)
+    });
+    progress.end();
+    let (at, complete) = ended?;
+    if !complete {
+        signals.check()?;
+        return Err(Interrupted(super::exit::INTERRUPTED).into());
+    }
+    let summary = results.into_writer().finish(at.rows as usize)?;
+    progress.summary(&summary, ready, Some(&info), printer)?;
+    failed(at.failed, at.rows, false)
+}
+
+/// There is nothing to run.
+fn already_done(args: &BatchCommand, summary: &BatchSummary, printer: &mut Printer) -> Result<()> {
+    if !args.quiet {
+        eprintln!("huozi: {}: all {} rows are done already", summary.out.display(), summary.rows);
+    }
+    if args.json {
+        printer.json(&totals(summary))?;
+    }
+    failed(summary.failed as u64, summary.rows as u64, true)
+}
+
+/// `huozi batch merge`
+fn merged(args: &MergeCommand, printer: &mut Printer) -> Result<()> {
+    let options = MergeOptions {
+        parts: args.parts.clone(),
+        out: args.output.clone(),
+        errors: args.errors.clone(),
+        restart: args.restart,
+    };
+    let summary = merge(&options)?;
+    if args.json {
+        printer.json(&totals(&summary))?;
+    } else if !args.quiet {
+        let BatchSummary { rows, failed, out, .. } = &summary;
+        eprintln!("huozi: {rows} rows, {failed} of them failed: {}", out.display());
+    }
+    Ok(())
+}
+
+/// A summary as JSON.
+fn totals(summary: &BatchSummary) -> serde_json::Value {
+    json!({
+        "schema": SCHEMA,
+        "kind": "summary",
+        "rows": summary.rows,
+        "failed": summary.failed,
+        "already_done": summary.already,
+        "output": summary.out.display().to_string(),
+        "errors": summary.errors.as_ref().map(|path| path.display().to_string()),
+    })
+}
