@@ -392,20 +392,9 @@ impl Session {
         Ok(self.prompt(question)?.ids)
     }
 
-    /// The same with an answer that begins with the text `begun`, tokenised together; no exchange is dropped.
-    ///
-    /// # Errors
-    /// A template that fails.
-    pub fn begun_ids(&mut self, question: &str, begun: &str) -> Result<Vec<u32>, Error> {
-        let date = self.begin();
-        let mut messages = self.messages(&self.turns, self.first);
-        messages.push(Message::text(Role::User, question));
-        self.format.begun_ids(&messages, begun, date, &self.tokenizer).map_err(Error::Chat)
-    }
-
-    /// The id that ends an answer.
-    pub fn answer_end(&self) -> Option<u32> {
-        self.format.answer_end(&self.tokenizer)
+    /// The chat format.
+    pub fn format(&self) -> &ChatFormat {
+        &self.format
     }
 
     /// The ids of a text to continue as it is.

@@ -135,32 +135,6 @@ fn a_message_that_spells_markers_and_a_fake_turn_gives_no_control_token() {
 
 /// A control token in two halves: from two messages, or from a message and the template.
 #[test]
-fn an_answer_begun_is_tokenised_with_the_prompt_and_gives_no_control_token() {
-    for dir in [NANO, TINY[0], TEMPLATED] {
-        let t = ours(dir);
-        let open = template(&t, "{% for m in messages %}{{ m.content }}</s>{% endfor %}Answer:");
-        for format in [ChatFormat::new(None, &t).unwrap(), open] {
-            if matches!(format, ChatFormat::None) {
-                continue;
-            }
-            let messages = [user("春天在哪里？")];
-            let prompt = format.prompt_ids(&messages, DATE, &t).unwrap();
-            let text = format.prompt_text(&messages, DATE, &t).unwrap();
-            for begun in ["在心里。", " yes", "\n\n", ATTACK, "|endofutterance|>", "s>", ""] {
-                let ids = format.begun_ids(&messages, begun, DATE, &t).unwrap();
-                assert_eq!(controls(&t, &ids), controls(&t, &prompt), "{dir}: {begun:?}");
-                assert_eq!(t.decode(&ids, true), format!("{text}{begun}"), "{dir}");
-                // The text before the answer and the answer are one text, tokenised once.
-                let last = prompt.iter().rposition(|&id| t.vocab().kind(id).is_control()).unwrap();
-                let tail = t.decode(&prompt[last + 1..], true);
-                let together = t.encode(&format!("{tail}{begun}"), Specials::Plain);
-                assert_eq!(ids, [&prompt[..=last], &together].concat(), "{dir}: {begun:?}");
-            }
-        }
-    }
-}
-
-#[test]
 fn pieces_put_together_by_a_template_give_no_control_token() {
     let t = ours(TINY[0]);
     let cases = [

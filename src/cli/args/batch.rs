@@ -74,6 +74,9 @@ pub struct BatchCommand {
     /// Draft tokens from the text so far: the same text, often sooner
     #[arg(long)]
     pub speculate: bool,
+    /// Keep the KV cache of the prefix that the prompts share in FILE
+    #[arg(long, alias = "prompt_cache", value_name = "FILE", conflicts_with = "follow")]
+    pub prompt_cache: Option<PathBuf>,
     #[command(flatten)]
     /// Context and system prompt.
     pub conversation: ConversationArgs,

@@ -105,7 +105,7 @@ Examples:
   huozi run -m bloom.gguf --raw --greedy -n 32 \"The capital of France is\"
   echo 你好 | huozi run -m huozi.gguf      the prompt from standard input
   huozi run -m huozi.gguf -f a.txt -f b.txt --answers 3 --json
-  huozi run -m huozi.gguf --choices 好,坏 "这部电影怎么样？"
+  huozi run -m huozi.gguf --choices 好,坏 \"这部电影怎么样？\"
 Only the answer goes to standard output.")]
 pub struct RunCommand {
     /// The prompt [default: standard input, when piped]

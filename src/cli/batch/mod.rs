@@ -1,6 +1,7 @@
 //! `huozi batch`: a file of prompts to a file of results.
 
 mod check;
+mod prefix;
 mod progress;
 mod start;
 
@@ -18,6 +19,7 @@ use crate::batch::output::{
 };
 use crate::batch::{MemoryPlan, Results, RowSource, RunProgress, plan, run as run_rows};
 use crate::engine::Info;
+use crate::kv_file::prompt::PromptCache;
 use crate::open::Room;
 use crate::schedule::{Scheduler, SchedulerHandle, SchedulerOptions};
 use anyhow::{Context, Result};
@@ -64,6 +66,10 @@ pub fn run(args: &BatchCommand, config: &Config, signals: &Signals, printer: &mu
         return check::show(args, &ready, &checked, shard, signals, printer);
     }
     let rows = rows_of(&checked, shard);
+    let cache = match &args.prompt_cache {
+        Some(path) => Some(PromptCache::at(path, ready.model.fingerprint()?)?),
+        None => None,
+    };
     let parallel = args.parallel.unwrap_or(PARALLEL);
     // Before anything is written.
     let memory = plan(&ready.model, checked.counts().most_positions, parallel + KEPT, args.memory)?;
@@ -92,6 +98,10 @@ pub fn run(args: &BatchCommand, config: &Config, signals: &Signals, printer: &mu
     if !todo.is_empty() {
         let (scheduler, of_engine) = scheduler(&ready, memory, parallel, args.quiet)?;
         info = Some(of_engine);
+        if let Some(cache) = &cache {
+            let rows = (&checked, &todo[..]);
+            signals.while_busy(|cancel| prefix::begin(cache, &ready, rows, &scheduler, cancel))?;
+        }
         let source = RowSource::Input(Arc::new(checked), todo);
         let ended = signals.while_busy(|cancel| {
             let watch = &mut |at: &RunProgress| progress.show(at);

@@ -26,6 +26,8 @@ pub(super) struct Ready {
     pub date: Option<String>,
     /// The settings that change answers.
     pub settings: Map<String, Value>,
+    /// No notes.
+    pub quiet: bool,
 }
 
 impl Ready {
@@ -71,7 +73,7 @@ impl Ready {
         }
         let preparer = Arc::new(RowPreparer::new(tokenizer.clone(), format, now, n_ctx, defaults));
         let date = dated.then(|| now.to_string());
-        Ok(Self { model, tokenizer, preparer, n_ctx, seed, date, settings })
+        Ok(Self { model, tokenizer, preparer, n_ctx, seed, date, settings, quiet: args.quiet })
     }
 
     /// What result lines say of the run.

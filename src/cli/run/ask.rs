@@ -6,8 +6,8 @@ use crate::cli::printer::Printer;
 use crate::cli::show::{Show, Verbosity};
 use crate::cli::signal::Signals;
 use crate::complete::{
-    self, AnswerOptions, ChoiceOptions, ChoiceScore, Completed, Finish, Job, JobError, JobEvent, Outcome, Task,
-    TokenLogProb, Usage as Cost,
+    self, AnswerOptions, ChoiceOptions, ChoiceScore, Completed, Finish, Job, JobError, JobEvent, Outcome,
+    Task, TokenLogProb, Usage as Cost,
 };
 use crate::sample::row_seed;
 use crate::session::{Event, Notice, Session, Stats, Stop};
@@ -108,7 +108,13 @@ impl Ask {
     fn job(&self, session: &mut Session, text: &str) -> Result<Job> {
         let prompt = self.prompt_ids(session, text)?;
         let task = match &self.choices {
-            Some(choices) => Task::Choices(self.choices(choices, &prompt, session, text)?),
+            Some(choices) => {
+                let format = matches!(self.way, Way::Chat).then(|| session.format());
+                let unknown = "this model names no token that ends an answer: choices cannot be scored";
+                let end = complete::answer_end(format, session.tokenizer());
+                let end = end.ok_or_else(|| Usage(unknown.into()))?;
+                Task::Choices(ChoiceOptions::of(&prompt, choices, end, session.tokenizer()))
+            }
             None => {
                 let settings = session.settings();
                 let attempts = 0..self.answers as u64;
@@ -124,23 +130,6 @@ impl Ask {
             }
         };
         Ok(Job { prompt, task, n_ctx: session.settings().n_ctx })
-    }
-
-    fn choices(
-        &self,
-        choices: &[String],
-        prompt: &[u32],
-        session: &mut Session,
-        text: &str,
-    ) -> Result<ChoiceOptions> {
-        let unknown = "this model names no token that ends an answer: choices cannot be scored";
-        let end = session.answer_end().ok_or_else(|| Usage(unknown.into()))?;
-        let ids = choices.iter().map(|choice| match self.way {
-            Way::Chat => session.begun_ids(text, choice),
-            Way::Raw(specials) => Ok(session.tokenizer().encode(&format!("{text}{choice}"), specials)),
-        });
-        let ids = ids.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-        Ok(ChoiceOptions::new(prompt, ids, end))
     }
 }
 

@@ -54,9 +54,9 @@ pub fn text(asked: &Asked, label: &Label<'_>, printer: &mut Printer) -> io::Resu
             Ok(())
         }
         Reply::Answers(_) => Ok(()),
-        Reply::Choices(choices) => choices.iter().try_for_each(|(choice, score)| {
-            printer.line(&format!("{:.6}\t{choice}", score.log_prob))
-        }),
+        Reply::Choices(choices) => choices
+            .iter()
+            .try_for_each(|(choice, score)| printer.line(&format!("{:.6}\t{choice}", score.log_prob))),
     }
 }
 
@@ -71,7 +71,7 @@ pub fn print_json(
     label: &Label<'_>,
     printer: &mut Printer,
 ) -> Result<()> {
-    let objects = match &asked.reply {
+    let objects: Vec<_> = match &asked.reply {
         Reply::Answers(answers) => {
             let several = answers.len() > 1;
             let object = |(i, answer)| answer_object(answer, several.then_some(i), asked, session);
@@ -138,14 +138,11 @@ fn token_object(at: &TokenLogProb, vocab: &Vocabulary) -> Value {
     told
 }
 
-fn choices_object(
-    choices: &[(String, ChoiceScore)],
-    asked: &Asked,
-    session: &Session,
-) -> Map<String, Value> {
+fn choices_object(choices: &[(String, ChoiceScore)], asked: &Asked, session: &Session) -> Map<String, Value> {
     let stats = stats(asked, session);
     let scored = |(text, score): &(String, ChoiceScore)| {
-        json!({ "text": text, "logprob": score.log_prob, "n_tokens": score.tokens })
+        let ChoiceScore { log_prob, tokens } = *score;
+        json!({ "text": text, "logprob": log_prob, "n_tokens": tokens })
     };
     object(json!({
         "schema": SCHEMA,

@@ -12,13 +12,7 @@ fn with_system(messages: &[Message]) -> impl Iterator<Item = (Role, Option<&Cont
     default.into_iter().chain(messages.iter().map(|m| (m.role, Some(&m.content))))
 }
 
-pub(super) fn prompt_ids(
-    begin: u32,
-    end: u32,
-    messages: &[Message],
-    begun: &str,
-    tokenizer: &Tokenizer,
-) -> Vec<u32> {
+pub(super) fn prompt_ids(begin: u32, end: u32, messages: &[Message], tokenizer: &Tokenizer) -> Vec<u32> {
     let mut ids = Vec::new();
     for (role, content) in with_system(messages) {
         ids.push(begin);
@@ -37,7 +31,7 @@ pub(super) fn prompt_ids(
         tokenizer.encode_into("\n", Specials::Plain, &mut ids);
     }
     ids.push(begin);
-    tokenizer.encode_into(&format!("{}\n{begun}", Role::Assistant.huozi()), Specials::Plain, &mut ids);
+    tokenizer.encode_into(&format!("{}\n", Role::Assistant.huozi()), Specials::Plain, &mut ids);
     ids
 }
 

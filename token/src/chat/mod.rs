@@ -129,37 +129,11 @@ impl ChatFormat {
         date: DateTime,
         tokenizer: &Tokenizer,
     ) -> Result<Vec<u32>, ChatError> {
-        self.begun_ids(messages, "", date, tokenizer)
-    }
-
-    /// The ids of a conversation whose next answer begins with the text `begun`. Prompt and text are
-    /// tokenised together: tokens may reach across the place where they meet.
-    ///
-    /// # Errors
-    /// As [`ChatFormat::prompt_ids`].
-    pub fn begun_ids(
-        &self,
-        messages: &[Message],
-        begun: &str,
-        date: DateTime,
-        tokenizer: &Tokenizer,
-    ) -> Result<Vec<u32>, ChatError> {
         check_ids(messages, tokenizer)?;
         match self {
-            Self::Huozi { begin, end } => Ok(huozi::prompt_ids(*begin, *end, messages, begun, tokenizer)),
-            Self::Template(template) => template.prompt_ids(messages, begun, date, tokenizer),
+            Self::Huozi { begin, end } => Ok(huozi::prompt_ids(*begin, *end, messages, tokenizer)),
+            Self::Template(template) => template.prompt_ids(messages, date, tokenizer),
             Self::None => Err(ChatError::NoFormat),
-        }
-    }
-
-    /// The id that ends an answer: the one that the format writes behind it, else the tokenizer's end of text.
-    #[must_use]
-    pub fn answer_end(&self, tokenizer: &Tokenizer) -> Option<u32> {
-        let vocab = tokenizer.vocab();
-        match self {
-            Self::Huozi { end, .. } => Some(*end),
-            Self::Template(_) => vocab.eot().or(vocab.eos()),
-            Self::None => vocab.eos(),
         }
     }
 

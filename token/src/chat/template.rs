@@ -135,15 +135,14 @@ impl Template {
     pub(super) fn prompt_ids(
         &self,
         messages: &[Message],
-        begun: &str,
         date: DateTime,
         tokenizer: &Tokenizer,
     ) -> Result<Vec<u32>, ChatError> {
         let texts: Vec<String> = messages.iter().map(|message| text_of(message, tokenizer)).collect();
         let own = [&self.source].into_iter().chain(self.special.values()).chain(&self.additional);
         let control_chars = self.control_chars.iter().collect::<String>();
-        let used = texts.iter().chain(own).chain([&control_chars]).map(String::as_str);
-        let mut stand_ins = StandIns::new(used.chain([begun]));
+        let mut stand_ins =
+            StandIns::new(texts.iter().chain(own).chain([&control_chars]).map(String::as_str));
         let mut variants = Vec::with_capacity(messages.len());
         for (message, text) in messages.iter().zip(&texts) {
             let (whole, strict) = self.protected(text, &mut stand_ins, tokenizer)?;
@@ -192,8 +191,6 @@ impl Template {
                 whole = strict;
             }
         }
-        // Nothing of it can become a part of a control token.
-        whole.push_str(&self.protected(begun, &mut stand_ins, tokenizer)?.1);
         Ok(stand_ins.restore(&whole, tokenizer))
     }
 
