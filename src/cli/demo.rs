@@ -66,14 +66,14 @@ pub fn run(args: &DemoCommand, config: &Config, signals: &Signals, printer: &mut
             None => {}
         }
     }
-    let talk = Talk {
+    let wanted = Talk {
         chat: &args.chat,
         sampling: &args.sampling,
         history: HistoryRule::TwoThirds,
         chats: true,
         answers: prompt.is_some().then_some(1),
     };
-    let mut session = load::session(&model, config, &talk)?;
+    let mut session = load::session(&model, config, &wanted)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     match prompt {
         Some(prompt) => {

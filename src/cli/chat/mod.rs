@@ -37,14 +37,14 @@ use std::sync::atomic::AtomicBool;
 pub fn run(args: &ChatCommand, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.model.as_deref())?;
     let model = load::open(&path, &load::talking(config, &args.model.load)?)?;
-    let talk = Talk {
+    let wanted = Talk {
         chat: &args.chat,
         sampling: &args.sampling,
         history: args.history,
         chats: true,
         answers: None,
     };
-    let mut session = load::session(&model, config, &talk)?;
+    let mut session = load::session(&model, config, &wanted)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     let mut name = None;
     if let Some(given) = &args.load {
