@@ -93,7 +93,7 @@ pub struct Prepared {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct RowError {
-    /// A short name for programs: `invalid_json`, `invalid_request`, `unsupported_parameter`,
+    /// A short name for programs: `invalid_json`, `invalid_text`, `invalid_request`, `unsupported_parameter`,
     /// `context_length_exceeded`, `duplicate_id`, `line_too_long`, `engine_failed`.
     pub code: &'static str,
     /// The cause and what to do, for a person.

@@ -97,6 +97,15 @@ fn merge_refuses_what_is_not_whole() {
         let error = refused(&with(out));
         assert!(error.contains("different runs") && error.contains(expected), "{error}");
     }
+    // As many lines, but one of a row that the other shard has.
+    let mut stolen = Batch::new(40);
+    stolen.identity.shard = Shard::new(2, 3).ok();
+    let mut writer = stolen.open();
+    let own = stolen.rows();
+    let rows = [&parts[0].rows()[..1], &own[1..]].concat();
+    rows.iter().for_each(|&row| write(&mut writer, row, false));
+    let out = writer.finish(rows.len()).unwrap().out;
+    assert!(refused(&with(out)).contains("belongs to another shard"));
     // Changed contents, and manifests that lie.
     let (out, whole) = (&all[2], fs::read_to_string(&all[2]).unwrap());
     fs::write(out, whole.replacen("answer", "ANSWER", 1)).unwrap();

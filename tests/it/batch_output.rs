@@ -45,7 +45,10 @@ fn a_chat_row_is_a_chat_completion() {
     let found = line(|to| to.result(0, &asked("a\"\u{7}好", Endpoint::Chat, Some(2)), &outcome));
     let hex = found["id"].as_str().unwrap().strip_prefix("batch_req_").unwrap();
     assert!(hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
-    let byte = |b: u8, log_prob: f64| json!({"token": format!("bytes:\\x{b:02x}"), "logprob": log_prob, "bytes": [b]});
+    let byte = |b: u8, log_prob: f64| {
+        let token = format!("bytes:\\x{b:02x}");
+        json!({"token": token, "logprob": log_prob, "bytes": [b]})
+    };
     let mut first = byte(0xe5, -0.5);
     first["top_logprobs"] = json!([byte(0xe5, -0.5), byte(0xe9, -1.5)]);
     let content = json!([

@@ -230,8 +230,8 @@ impl Isa {
 
     /// The class of instruction sets that compute the same bits as this one. Products of integer formats and
     /// small loops are equal everywhere on an architecture; attention is equal where multiply-add rounds
-    /// once, and where it rounds twice. `dense`: the model has matrices of F32, F16 or BF16, whose sums also depend
-    /// on the number of lanes.
+    /// once, and where it rounds twice. `dense`: the model has matrices of F32, F16 or BF16, whose sums also
+    /// depend on the number of lanes.
     pub fn bits_class(self, dense: bool) -> String {
         let fused = with_vectors!(self, U => <<U as Unit>::V as Vector>::FUSED);
         let lanes = with_unit!(self, U => <<U as Unit>::V as Vector>::LANES);

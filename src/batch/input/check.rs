@@ -7,7 +7,7 @@ use super::index::{Index, Suspect, mark_of};
 use super::parse::{Columns, Layout, Parsed, delimited, is_blank, parse};
 use super::prepare::{RowPreparer, first_8, line_id};
 use super::records::{Ending, Record, Records};
-use super::source::{FromOffset, Input};
+use super::source::{FromOffset, InputFile};
 use crate::complete::Task;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -120,7 +120,7 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
-impl Input {
+impl InputFile {
     /// Reads every row, as it will run, on the threads of the current rayon pool. Memory does not grow with
     /// the input but for 28 bytes a row. `progress` is told now and then; `cancel` ends the check.
     ///

@@ -18,7 +18,7 @@ pub enum InputError {
         cause: io::Error,
     },
     /// The copy that is read by offset cannot be written.
-    #[error("{name}: cannot write a temporary copy in {folder}: {cause}")]
+    #[error("{name}: cannot write a temporary copy in {folder} (TMPDIR names another folder): {cause}")]
     Copy {
         /// The input.
         name: String,
@@ -89,8 +89,8 @@ pub enum InputError {
     },
     /// Two rows have one id.
     #[error(
-        "{name}: lines {first} and {second} both have the id \"{}\": results are told apart by it, so give each \
-         row one of its own",
+        "{name}: lines {first} and {second} both have the id \"{}\": results are told apart by it, so give \
+         each row one of its own",
         shown(.id)
     )]
     Duplicate {
@@ -113,7 +113,8 @@ pub enum InputError {
     },
     /// Lines of text cannot be messages.
     #[error(
-        "{name}: this model has no chat format and can only continue text: --raw continues each prompt as it is"
+        "{name}: this model has no chat format and can only continue text: --raw continues each prompt as it \
+         is"
     )]
     NoChat {
         /// The input.

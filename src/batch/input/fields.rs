@@ -3,6 +3,7 @@
 use super::super::row::RowError;
 use crate::sample::{PENALTY_RANGE, SamplingRange, TEMPERATURE_RANGE, TOP_P_RANGE};
 use huozi_quant::message::shown;
+use serde::Serialize;
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -18,7 +19,7 @@ pub const MAX_STOP_BYTES: usize = 1024;
 pub const MAX_CHOICES: usize = 1024;
 
 /// The settings that a row has itself; `None`: as the run.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct OwnSettings {
     pub(super) max_new: Option<usize>,
     pub(super) temperature: Option<f32>,
@@ -35,7 +36,7 @@ pub(super) struct OwnSettings {
 }
 
 /// What `logprobs` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum LogProbs {
     /// `true` or `false`, as in chat.
     Switch(bool),
@@ -201,6 +202,15 @@ impl OwnSettings {
             Some(LogProbs::Switch(true)) => Ok(()),
             _ => wrong("top_logprobs", "`top_logprobs` needs `logprobs`: true"),
         }
+    }
+
+    /// The settings that are there, spelled in one way: rows of equal settings have equal texts.
+    pub(super) fn spelled(&self) -> String {
+        let mut settings = serde_json::to_value(self).unwrap_or_default();
+        if let Some(settings) = settings.as_object_mut() {
+            settings.retain(|_, value| !value.is_null());
+        }
+        settings.to_string()
     }
 
     /// Log-probabilities, with so many of the likeliest: what the row says, else `run`.

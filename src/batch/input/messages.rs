@@ -130,8 +130,8 @@ fn turn(place: &str, object: &Map<String, Value>) -> Result<Message, RowError> {
         other => {
             let other = shown(other);
             let message = format!(
-                "`{place}.from` is \"{other}\", which is not supported: only system, human, user, gpt, chatgpt \
-                 and assistant are"
+                "`{place}.from` is \"{other}\", which is not supported: only system, human, user, gpt, \
+                 chatgpt and assistant are"
             );
             return Err(unsupported(&format!("{place}.from"), message));
         }

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! file, standard input --source: gzip, encodings, copy--> bytes by offset --records--> record
-//!   --parse {strict, fields, messages}--> what a row asks --prepare (run settings, tokenizer, chat format)--> Prepared
-//! check: all of them once, in chunks on all cores --> index of 28 bytes a row --> any row again by its number
+//!   --parse {strict, fields, messages}--> what a row asks
+//!   --prepare (settings of the run, tokenizer, chat format)--> Prepared
+//! check: all rows once, in chunks on all cores --> index of 28 bytes a row --> any row by its number
 //! ```
 //!
 //! Every row is read twice: when the input is checked, and when it runs; a row that is not the same both
@@ -30,4 +31,4 @@ pub use form::InputForm;
 pub use parse::MAX_ID_BYTES;
 pub use prepare::{RowPreparer, RunDefaults};
 pub use records::MAX_RECORD_BYTES;
-pub use source::{Input, InputOptions};
+pub use source::{InputFile, InputOptions};

@@ -207,7 +207,8 @@ fn batch_line(mut row: Map<String, Value>) -> Result<Body, RowError> {
         Some(other) => {
             let other = shown(other);
             let message = format!(
-                "`url` is \"{other}\", which is not supported: only /v1/chat/completions and /v1/completions are"
+                "`url` is \"{other}\", which is not supported: only /v1/chat/completions and \
+                 /v1/completions are"
             );
             return Err(unsupported("url", message));
         }

@@ -137,8 +137,7 @@ impl RowPreparer {
                 }
             }
         }
-        // The derived form names every field: a setting that is added later is part of it.
-        put(format!("{:?}", body.own).as_bytes());
+        put(body.own.spelled().as_bytes());
         hash.finalize().into()
     }
 
@@ -210,8 +209,8 @@ impl RowPreparer {
             return Ok(());
         }
         let message = format!(
-            "the prompt has {tokens} tokens; the context has {n_ctx}, and an answer needs one of them: shorten \
-             the prompt or raise --ctx-size"
+            "the prompt has {tokens} tokens; the context has {n_ctx}, and an answer needs one of them: \
+             shorten the prompt or raise --ctx-size"
         );
         Err(RowError { code: "context_length_exceeded", message, param: None })
     }

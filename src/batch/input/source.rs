@@ -5,6 +5,7 @@
 
 use super::error::InputError;
 use super::form::InputForm;
+use super::strict;
 use crate::text_file::{self, TextError};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
@@ -34,7 +35,7 @@ pub struct InputOptions {
 
 /// An input that is open, not checked yet.
 #[derive(Debug)]
-pub struct Input {
+pub struct InputFile {
     pub(super) name: String,
     pub(super) file: File,
     pub(super) bytes: u64,
@@ -45,12 +46,12 @@ pub struct Input {
     pub(super) raw: bool,
 }
 
-impl Input {
+impl InputFile {
     /// Opens a file, or standard input for `-`. Copies it where it cannot be read by offset, until `cancel`
     /// is set.
     ///
     /// # Errors
-    /// Everything but what is told by [`Input::check`].
+    /// Everything but what is told by [`InputFile::check`].
     pub fn open(path: &Path, options: &InputOptions, cancel: &AtomicBool) -> Result<Self, InputError> {
         if path.as_os_str() == "-" {
             return Self::from_reader(io::stdin().lock(), "standard input", options, cancel);
@@ -75,7 +76,7 @@ impl Input {
     /// Copies an input that can be read once.
     ///
     /// # Errors
-    /// As [`Input::open`].
+    /// As [`InputFile::open`].
     pub fn from_reader(
         mut from: impl Read,
         name: &str,
@@ -130,7 +131,7 @@ impl Input {
         let begin = if start.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         let text = start[begin as usize..].trim_ascii_start();
         let form = told.unwrap_or_else(|| InputForm::of_start(text));
-        if form == InputForm::JsonLines && text.starts_with(b"[") {
+        if form == InputForm::JsonLines && is_array(&file, text).map_err(failed)? {
             let kind = "this is one JSON array, not an object a line";
             let help = "convert it with `jq -c '.[]'`";
             return Err(InputError::Kind { name, kind, help });
@@ -192,6 +193,20 @@ fn refused(start: &[u8]) -> Option<(&'static str, &'static str)> {
         (b"\x1f\x8b", "it is compressed with gzip twice", "decompress it once"),
     ];
     KINDS.iter().find(|(magic, ..)| start.starts_with(magic)).map(|&(_, kind, help)| (kind, help))
+}
+
+/// Whether an input is one JSON array, over one line or several; `start`: its text, without blanks in front.
+fn is_array(file: &File, start: &[u8]) -> io::Result<bool> {
+    if !start.starts_with(b"[") {
+        return Ok(false);
+    }
+    let mut end = Vec::new();
+    FromOffset { file, offset: file.metadata()?.len().saturating_sub(4096) }.read_to_end(&mut end)?;
+    let first = start.split(|&b| b == b'\n').next().unwrap_or_default();
+    let more = !start[first.len()..].trim_ascii().is_empty();
+    // Arrays that are lines of their own are rows that fail.
+    let whole = std::str::from_utf8(first).is_ok_and(|line| strict::read(line).is_ok());
+    Ok(end.trim_ascii_end().ends_with(b"]") && !(whole && more))
 }
 
 /// A file without a name.

@@ -24,6 +24,12 @@ pub(super) fn read(text: &str) -> Result<Value, String> {
         let told = error.to_string();
         // A record of JSON lines is one line.
         let what = told.rsplit_once(" at line ").map_or(told.as_str(), |(what, _)| what);
+        let what = match what {
+            "unexpected end of hex escape" | "lone leading surrogate in hex escape" => {
+                "a \\u escape that is cut off or half of a surrogate pair"
+            }
+            what => what,
+        };
         format!("{what} (at byte {} of the line)", error.column())
     })
 }

@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ impl Partial {
             Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => {
                 return Err(foreign("is a symbolic link, where the results so far would be"));
             }
-            file => file.map_err(OutputError::io(&path, "open"))?,
+            file => file.map_err(OutputError::io(&path, "create"))?,
         };
         let meta = file.metadata().map_err(OutputError::io(&path, "read"))?;
         if !meta.is_file() {
@@ -82,8 +82,7 @@ impl Partial {
     /// Appends a line and gives where it begins. After an error the file is as before.
     pub fn append(&mut self, line: &[u8]) -> Result<u64, OutputError> {
         let begin = self.end;
-        let written = self.file.seek(SeekFrom::Start(begin)).and_then(|_| self.file.write_all(line));
-        if let Err(source) = written {
+        if let Err(source) = self.file.write_all_at(line, begin) {
             // What is left of it would be cut as a torn line in any case.
             let _ = self.file.set_len(begin);
             return Err(OutputError::Io { path: self.path.clone(), action: "write", source });

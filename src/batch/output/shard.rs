@@ -73,8 +73,8 @@ impl Shard {
             array.map(|value| value.map_or("not set".to_owned(), |n| n.to_string()));
         Err(ShardError(format!(
             "--shard slurm: the array does not say how many shards there are (SLURM_ARRAY_TASK_COUNT \
-             {count}, MIN {min}, MAX {max}, STEP {step}; it does where MIN is 0, MAX is COUNT - 1 and STEP is \
-             1): say --shards N"
+             {count}, MIN {min}, MAX {max}, STEP {step}; it does where MIN is 0, MAX is COUNT - 1 and STEP \
+             is 1): say --shards N"
         )))
     }
 

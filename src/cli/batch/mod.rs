@@ -12,7 +12,7 @@ use super::printer::{Printer, SCHEMA};
 use super::settings::Config;
 use super::show::Counter;
 use super::signal::Signals;
-use crate::batch::input::{CheckedInput, FollowedInput, Input, InputForm, InputOptions};
+use crate::batch::input::{CheckedInput, FollowedInput, InputFile, InputForm, InputOptions};
 use crate::batch::output::{
     BatchSummary, FileOptions, InputIdentity, MergeOptions, ModelIdentity, OpenedOutput, ResultOrder,
     ResultWriter, RunIdentity, Shard, merge, partial_path,
@@ -183,7 +183,7 @@ fn checked(args: &BatchCommand, ready: &Ready, path: &Path) -> Result<CheckedInp
         raw: args.raw,
         ..InputOptions::default()
     };
-    let input = Input::open(path, &options, &NEVER)?;
+    let input = InputFile::open(path, &options, &NEVER)?;
     let mut counter = None;
     let checked = input.check(
         ready.preparer.clone(),
