@@ -41,7 +41,8 @@
 //! - [`session`]: one conversation, its files, its cached keys and values; the model files of this machine.
 //!   Imports `engine`, `kv_file`, `open`, `sample`, `schedule`, `settings`, `token`; `session::catalog` and
 //!   `session::open` also `quant`.
-//! - [`mod@bench`]: speed of any engine, floors of the machine, comparisons. Imports `engine`, `quant`.
+//! - [`mod@bench`]: speed of any engine and of speculation, floors of the machine, comparisons. Imports
+//!   `engine`, `quant`, `sample`, `schedule`.
 //! - [`eval`]: perplexity, KL divergence. Imports `engine`, `sample`.
 //! - `demo`: the embedded small model, and the only module that sees `huozi_convert`.
 //! - `tui`: the terminal chat `huozi-tui`: state, update, view. Imports `commands`, `lang`, `session`,

@@ -200,7 +200,7 @@ const ARROWS: &[(&str, Arrows)] = &[
                     "text_file",
                 ],
             ),
-            ("bench", &["engine", "huozi_quant"]),
+            ("bench", &["engine", "huozi_quant", "sample", "schedule"]),
             ("complete", &["huozi_token", "sample", "schedule"]),
             ("bin", &["cli", "tui"]),
             ("commands", &["lang"]),

@@ -5,6 +5,7 @@
 //! rates. The rows have the names that llama-bench gives them. Nothing here prints.
 
 pub mod compare;
+pub mod speculate;
 
 use crate::engine::{Engine, EngineError, Phase, Seq, Sink, StepItem, Want};
 use huozi_quant::bloom::plan::{self, Preset};
@@ -140,6 +141,15 @@ pub enum Error {
     /// The system refuses threads.
     #[error("starting threads: {0}")]
     Threads(String),
+    /// A request could not be measured.
+    #[error("{0}")]
+    Refused(String),
+    /// An answer is another one with drafts than without: an error of the program.
+    #[error("the answer with drafts of chance {chance} differs from that without drafts")]
+    Drafts {
+        /// The chance of a draft token.
+        chance: f64,
+    },
 }
 
 /// Measures one row: seconds of each of `repetitions`, after a warm-up.

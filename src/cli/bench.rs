@@ -1,6 +1,7 @@
 //! `huozi bench`: tokens per second, and the share of the machine's best rates.
 
 mod compare;
+mod speculate;
 mod subject;
 mod table;
 
@@ -44,6 +45,9 @@ pub fn run(
         return Err(Usage("nothing to measure: -p and -n are 0, and there is no --pg".into()).into());
     }
     let threads = threads(args, config)?;
+    if !args.speculate.is_empty() {
+        return speculate::run(args, config, &threads, signals, printer);
+    }
     if args.compare {
         return compare::run(args, config, &threads, signals, printer);
     }

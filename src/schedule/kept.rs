@@ -13,6 +13,8 @@ pub(super) struct Kept {
     /// Below this position that is certain: a prefix taken from another sequence need not have been computed
     /// in the phases that its ids have here.
     pub known: usize,
+    /// The numbers of the prefixes of `ids`, see [`keys`]; made when it is kept.
+    pub prefixes: Vec<u64>,
 }
 
 /// A block of keys and values, as it is taken out of an engine and put back.
@@ -51,7 +53,8 @@ impl KeptSequences {
         with_common.filter(|&(_, n)| n > 0).max_by_key(|&(_, n)| n)
     }
 
-    pub fn keep(&mut self, kept: Kept, wanted: &Wanted, engine: &mut dyn Engine) {
+    pub fn keep(&mut self, mut kept: Kept, wanted: &Wanted, engine: &mut dyn Engine) {
+        kept.prefixes = keys(&kept.ids, engine.info().kv_block_positions);
         self.list.push_back(kept);
         if self.list.len() > self.most {
             self.evict(None, wanted, engine);
@@ -75,11 +78,10 @@ impl KeptSequences {
     /// than from a later one, else that with the shortest such prefix; of equal ones the oldest. Says whether
     /// there was one.
     pub fn evict(&mut self, spared: Option<Seq>, wanted: &Wanted, engine: &mut dyn Engine) -> bool {
-        let block = engine.info().kv_block_positions;
         let mut seen = HashSet::new();
         let mut least = None;
         for (i, kept) in self.list.iter().enumerate().rev() {
-            let (blocks, prefix) = wanted.longest(&keys(&kept.ids, block)).unwrap_or_default();
+            let (blocks, prefix) = wanted.longest(&kept.prefixes).unwrap_or_default();
             let blocks = if seen.insert(prefix) { blocks } else { 0 };
             if spared != Some(kept.seq) && least.is_none_or(|(_, fewest)| blocks <= fewest) {
                 least = Some((i, blocks));
@@ -133,7 +135,10 @@ impl KeptSequences {
                 let i = self.list.iter().position(|k| k.seq == seq && k.ids == before)?;
                 self.list.remove(i)?
             }
-            None => Kept { seq: engine.seq_new(), ids: Vec::new(), given: 0, known: usize::MAX },
+            None => {
+                let (seq, ids, prefixes) = (engine.seq_new(), Vec::new(), Vec::new());
+                Kept { seq, ids, given: 0, known: usize::MAX, prefixes }
+            }
         };
         if engine.kv_free_blocks() == 0 {
             self.evict(None, wanted, engine);

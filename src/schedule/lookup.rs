@@ -1,8 +1,8 @@
 //! Where the last tokens of a text stood before, and what followed them there.
 //!
 //! Hash chains, as compressors of the LZ77 family have them: the last place of every pair of ids, and from
-//! each place the one before it with the same pair. A new id costs one entry; a search visits a bounded number
-//! of places.
+//! each place the one before it with the same pair. A new id costs one entry; a search visits a bounded
+//! number of places.
 
 use std::collections::HashMap;
 
@@ -21,9 +21,9 @@ pub(super) struct Lookup {
 }
 
 impl Lookup {
-    /// Appends at most `most` ids to `draft`: those that followed the longest repeated end of `ids`, of equally
-    /// long ones the last. Gives how many ids are repeated there, 0 if none. `ids` begins with those of the
-    /// call before.
+    /// Appends at most `most` ids to `draft`: those that followed the longest repeated end of `ids`, of
+    /// equally long ones the last. Gives how many ids are repeated there, 0 if none. `ids` begins with those of
+    /// the call before.
     pub fn draft(&mut self, ids: &[u32], most: usize, draft: &mut Vec<u32>) -> usize {
         for end in self.earlier.len().max(2)..ids.len() {
             self.earlier.resize(end, 0);

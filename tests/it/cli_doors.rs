@@ -174,7 +174,7 @@ fn every_command_but_chat_has_json_with_a_schema() {
     let (m, text) = (nano(), arg(&fixture("famous-poems.txt")));
     let home = tempfile::tempdir().unwrap();
     let written = arg(&home.path().join("random.gguf"));
-    let commands: [(&[&str], &[&str]); 10] = [
+    let commands: [(&[&str], &[&str]); 11] = [
         (&["run", "-m", &m, "-p", "春", "-n", "1"], &["text", "ids", "model_fingerprint", "runs_on"]),
         (&["demo", "春", "-n", "1"], &["text", "ids", "model_fingerprint", "runs_on"]),
         (&["tokenize", "-m", &m, "-p", "春"], &["n_tokens", "ids", "tokens"]),
@@ -184,6 +184,10 @@ fn every_command_but_chat_has_json_with_a_schema() {
         (&["eval", "ppl", "-m", &m, &text, "--chunks", "1"], &["n_tokens", "ppl", "model", "threads"]),
         (&["bench", "-m", &m, "-p", "4", "-n", "0", "-r", "1"], &["test", "runs_on", "n_threads"]),
         (&["bench", "--shape", "1x64x2x512", "--write", &written], &["model", "bytes"]),
+        (
+            &["bench", "-m", &m, "-n", "24", "-r", "1", "--speculate", "0,1"],
+            &["speculate_chance", "ratio", "verify_ratio", "text_equal", "accepted_tokens"],
+        ),
         (&["doctor"], &["threads", "models", "isa"]),
     ];
     for (command, keys) in commands {

@@ -34,6 +34,7 @@ mod prompt_cache;
 mod reference;
 mod sample;
 mod schedule;
+mod schedule_admit;
 mod schedule_handle;
 mod schedule_speculate;
 mod schedule_support;

@@ -3,7 +3,7 @@
 use super::flags::aliases;
 use super::model::ModelArgs;
 use super::values::{
-    Output, batch, chunk_2, chunk_4, engine, flash_attention, kv_type, output, pair, phase, position,
+    Output, batch, chance, chunk_2, chunk_4, engine, flash_attention, kv_type, output, pair, phase, position,
     positive, repetitions, shape, threads,
 };
 use crate::engine::{EngineKind, FlashAttention, KvType, Phase};
@@ -189,6 +189,12 @@ pub struct BenchCommand {
     /// Alternate with llama.cpp on the same file; its better setting of flash attention counts
     #[arg(long, conflicts_with_all = ["shape", "engine", "flash_attn"])]
     pub compare: bool,
+    /// Speed of -n tokens with drafts of which each token is right with these chances, e.g. 0,0.6,1
+    #[arg(
+        long, value_name = "CHANCES", value_delimiter = ',', value_parser = chance,
+        conflicts_with_all = ["compare", "write"],
+    )]
+    pub speculate: Vec<f64>,
     /// Inference engine: native or ggml (llama.cpp) [default: native]
     #[arg(long, value_name = "ENGINE", value_parser = engine)]
     pub engine: Option<EngineKind>,

@@ -94,6 +94,11 @@ pub(super) fn batch(text: &str) -> Result<usize, String> {
     between(text, 1, MAX_BATCH)
 }
 
+pub(super) fn chance(text: &str) -> Result<f64, String> {
+    let chance = text.parse().ok().filter(|chance| (0.0..=1.0).contains(chance));
+    chance.ok_or_else(|| "a number from 0 to 1 is needed".to_owned())
+}
+
 pub(super) fn repetitions(text: &str) -> Result<usize, String> {
     between(text, 1, MAX_REPETITIONS)
 }

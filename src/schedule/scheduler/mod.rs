@@ -101,6 +101,15 @@ impl Scheduler {
         self.engine.info()
     }
 
+    /// Gives the engine back, without the sequences of the scheduler.
+    pub fn into_engine(mut self) -> Box<dyn Engine> {
+        while self.evict(None) {}
+        for seq in self.running.iter().filter_map(|r| r.seq) {
+            self.engine.seq_free(seq);
+        }
+        self.engine
+    }
+
     /// How many of `ids`, from the first on, have their keys and values in one kept sequence.
     pub fn kept(&self, ids: &[u32]) -> usize {
         self.kept.like(ids).map_or(0, |(_, n)| n)
@@ -246,7 +255,7 @@ impl Scheduler {
         if let Some(seq) = r.seq {
             r.ids.truncate(r.done);
             let given = r.prompt_len().min(r.done);
-            let kept = Kept { seq, ids: r.ids, given, known: r.known };
+            let kept = Kept { seq, ids: r.ids, given, known: r.known, prefixes: Vec::new() };
             self.kept.keep(kept, self.waiting.wanted(), self.engine.as_mut());
         }
         let _ = on(RequestEvent::Stopped { id: r.id, stop, timings: r.timings });
