@@ -1,7 +1,8 @@
 #![allow(clippy::print_stdout)] // what it is for
 
 //! Attention over a cache of the 7B1 shape (32 heads of 128): GMAC/s of a prompt, GB/s of one token at depth
-//! 2048.
+//! 2048, and one token of each of 16 sequences that have their first 1024 positions in common and 64 of
+//! their own, each in a claim of its own or all in one.
 //!
 //!     cargo bench -p huozi-quant --bench attention -- [THREADS]
 //!
@@ -10,13 +11,14 @@
 //! lie apart.
 
 use huozi_quant::attention::{
-    HeadBlock, HeadBlockMut, KvValue, Queries, Rows, alibi_slopes, attend, group, store,
+    HeadBlock, HeadBlockMut, KvValue, Place, Queries, Rows, alibi_slopes, attend, group, store,
 };
 use huozi_quant::formats::F16;
 use huozi_quant::kernels::Isa;
 use huozi_quant::kv::BLOCK;
 use huozi_quant::random::Random;
 use huozi_quant::team::{Crew, Team};
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -25,6 +27,9 @@ const HEADS: usize = 32;
 const EMBD: usize = D * HEADS;
 const DEPTH: usize = 2048;
 const LAYERS: usize = 8;
+/// Sequences with a common beginning, and its blocks.
+const SEQUENCES: usize = 16;
+const SHARED: usize = 16;
 
 fn values(n: usize, seed: u32) -> Vec<f32> {
     let mut random = Random::new(seed.into());
@@ -70,44 +75,53 @@ impl<T: KvValue> Cache<T> {
         HeadBlock { keys, values, key_scales, value_scales, bound: self.bounds[i] }
     }
 
-    /// Queries at `position ..` of one layer, in micro-batches of 512.
-    fn run(
-        &self,
-        crew: &Crew<'_>,
-        isa: Isa,
-        (layer, position): (usize, usize),
-        qkv: &[f32],
-        all: bool,
-        out: &mut [f32],
-    ) {
+    /// Queries at `places` of one layer, whose rows of `qkv` begin at `first`, in claims of `groups` (ranges
+    /// of `places`).
+    fn attend(&self, crew: &Crew<'_>, at: &At<'_>, groups: &[Range<usize>], out: &mut [f32]) {
         let slopes = alibi_slopes(HEADS);
-        let n = out.len() / EMBD;
-        for first in (0..n).step_by(512) {
-            let (mut groups, end) = (Vec::new(), n.min(first + 512));
-            let mut c = first;
-            while c < end {
-                let len = group(D, position + c + 1).min(end - c);
-                groups.push(c - first..c - first + len);
+        crew.grid(out, EMBD, D, groups, |g, column, mut tile| {
+            let (group, head) = (groups[g].clone(), column / D);
+            let queries = Queries {
+                head_dim: D,
+                slope: slopes[head],
+                q: &at.qkv[(at.first + group.start) * 3 * EMBD + column..],
+                stride: 3 * EMBD,
+                places: &at.places[group],
+                block: &|id| {
+                    let block = self.head(at.layer, id, head);
+                    HeadBlock { bound: if at.all { f32::INFINITY } else { block.bound }, ..block }
+                },
+            };
+            attend(at.isa, &queries, &mut |i, values| tile.row(i).copy_from_slice(values));
+        });
+    }
+
+    /// Queries of one sequence at `at.places`, in micro-batches of 512.
+    fn run(&self, crew: &Crew<'_>, at: At<'_>, out: &mut [f32]) {
+        for first in (0..at.places.len()).step_by(512) {
+            let places = &at.places[first..at.places.len().min(first + 512)];
+            let (mut groups, mut c) = (Vec::new(), 0);
+            while c < places.len() {
+                let len = group(D, places[c].position + 1).min(places.len() - c);
+                groups.push(c..c + len);
                 c += len;
             }
-            crew.grid(&mut out[first * EMBD..end * EMBD], EMBD, D, &groups, |g, column, mut tile| {
-                let (at, head) = (first + groups[g].start, column / D);
-                let queries = Queries {
-                    head_dim: D,
-                    slope: slopes[head],
-                    position: position + at,
-                    n: tile.rows(),
-                    q: &qkv[(position + at) * 3 * EMBD + column..],
-                    stride: 3 * EMBD,
-                    blocks: &|b| {
-                        let block = self.head(layer, b, head);
-                        HeadBlock { bound: if all { f32::INFINITY } else { block.bound }, ..block }
-                    },
-                };
-                attend(isa, &queries, &mut |i, values| tile.row(i).copy_from_slice(values));
-            });
+            let out = &mut out[first * EMBD..][..places.len() * EMBD];
+            self.attend(crew, &At { places, first: at.first + first, ..at }, &groups, out);
         }
     }
+}
+
+/// What queries there are.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    isa: Isa,
+    layer: usize,
+    places: &'a [Place<'a>],
+    qkv: &'a [f32],
+    first: usize,
+    /// No block is passed over.
+    all: bool,
 }
 
 fn median(mut seconds: Vec<f64>) -> f64 {
@@ -117,6 +131,8 @@ fn median(mut seconds: Vec<f64>) -> f64 {
 
 fn bench<T: KvValue>(team: &Team, isa: Isa, qkv: &[f32]) {
     let cache = Cache::<T>::new(isa, qkv);
+    let table: Vec<usize> = (0..DEPTH / BLOCK).collect();
+    let places: Vec<_> = (0..DEPTH).map(|position| Place { position, blocks: &table }).collect();
     team.enter(&AtomicBool::new(false), |crew| {
         let mut out = vec![0.0f32; DEPTH * EMBD];
         for n in [512, DEPTH] {
@@ -125,7 +141,8 @@ fn bench<T: KvValue>(team: &Team, isa: Isa, qkv: &[f32]) {
                 let seconds = (0..runs)
                     .map(|i| {
                         let began = Instant::now();
-                        cache.run(crew, isa, (i % LAYERS, 0), qkv, all, &mut out[..n * EMBD]);
+                        let at = At { isa, layer: i % LAYERS, places: &places[..n], qkv, first: 0, all };
+                        cache.run(crew, at, &mut out[..n * EMBD]);
                         began.elapsed().as_secs_f64()
                     })
                     .collect();
@@ -145,17 +162,10 @@ fn bench<T: KvValue>(team: &Team, isa: Isa, qkv: &[f32]) {
             "averages of values below 1"
         );
         for all in [true, false] {
-            let position = DEPTH - 1;
-            let seconds = (0..15)
-                .map(|_| {
-                    let began = Instant::now();
-                    for layer in 0..LAYERS {
-                        cache.run(crew, isa, (layer, position), qkv, all, &mut out[..EMBD]);
-                    }
-                    began.elapsed().as_secs_f64() / LAYERS as f64
-                })
-                .collect();
-            let seconds = median(seconds);
+            let (places, first) = (&places[DEPTH - 1..], DEPTH - 1);
+            let seconds = per_layer(|layer| {
+                cache.run(crew, At { isa, layer, places, qkv, first, all }, &mut out[..EMBD]);
+            });
             let bytes = (2 * HEADS * DEPTH * T::TYPE.row_bytes(D)) as f64;
             println!(
                 "{isa:8} {:4} token at {DEPTH}   {}: {:6.1} GB/s,   {:7.2} ms a layer, {:6.1} ms for 30",
@@ -166,7 +176,40 @@ fn bench<T: KvValue>(team: &Team, isa: Isa, qkv: &[f32]) {
                 30.0 * seconds * 1e3
             );
         }
+        // Blocks of their own after the shared ones.
+        let tables: Vec<Vec<usize>> =
+            (0..SEQUENCES).map(|s| (0..SHARED).chain([SHARED + s]).collect()).collect();
+        let position = SHARED * BLOCK + BLOCK - 1;
+        let places: Vec<_> = tables.iter().map(|blocks| Place { position, blocks }).collect();
+        let apart: Vec<_> = (0..SEQUENCES).map(|s| s..s + 1).collect();
+        let together = [0..SEQUENCES];
+        for all in [true, false] {
+            for (name, groups) in [("apart   ", &apart[..]), ("together", &together[..])] {
+                let out = &mut out[..SEQUENCES * EMBD];
+                let seconds = per_layer(|layer| {
+                    cache.attend(crew, &At { isa, layer, places: &places, qkv, first: 0, all }, groups, out);
+                });
+                let macs = (2 * SEQUENCES * HEADS * D * (position + 1)) as f64;
+                println!(
+                    "{isa:8} {:4} 16 of 1024 + 64 {name}{}: {:6.1} GMAC/s, {:7.2} ms a layer",
+                    T::TYPE.name(),
+                    if all { ", all read" } else { "          " },
+                    macs / seconds / 1e9,
+                    seconds * 1e3
+                );
+            }
+        }
     });
+}
+
+/// Seconds for a layer, over all layers in turn: the median of 15 rounds.
+fn per_layer(mut layer: impl FnMut(usize)) -> f64 {
+    let round = |_| {
+        let began = Instant::now();
+        (0..LAYERS).for_each(&mut layer);
+        began.elapsed().as_secs_f64() / LAYERS as f64
+    };
+    median((0..15).map(round).collect())
 }
 
 fn main() {

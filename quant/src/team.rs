@@ -187,6 +187,11 @@ pub struct Crew<'a> {
 }
 
 impl Crew<'_> {
+    /// Members, the leader included.
+    pub fn threads(&self) -> usize {
+        self.workers + 1
+    }
+
     /// Whether the step was cancelled.
     pub fn cancelled(&self) -> bool {
         self.cancel.load(Ordering::Relaxed)

@@ -1,15 +1,17 @@
 //! The items of a step, the same for every engine: what can be wrong with them, and their tokens one by one.
 
 use super::{EngineError, Seq, StepItem, Want};
+use std::collections::HashSet;
 
 /// Checks that every sequence exists (`known`) and stands in one item, and that every item has tokens of the
 /// vocabulary.
 pub fn check(items: &[StepItem<'_>], n_vocab: usize, known: impl Fn(Seq) -> bool) -> Result<(), EngineError> {
-    for (i, item) in items.iter().enumerate() {
+    let mut seen = HashSet::with_capacity(items.len());
+    for item in items {
         if !known(item.seq) {
             return Err(EngineError::UnknownSeq(item.seq));
         }
-        if items[..i].iter().any(|other| other.seq == item.seq) {
+        if !seen.insert(item.seq) {
             return Err(EngineError::SeqTwice(item.seq));
         }
         if item.tokens.is_empty() {

@@ -175,7 +175,12 @@ impl Engine for Native {
         let Self { team, weights, pool, tables, scratch, isa, .. } = self;
         let columns = |phase: Phase| -> Vec<Column<'_>> {
             let of_phase = items.iter().enumerate().filter(|(_, item)| item.phase == phase);
+            let mut of_phase: Vec<_> = of_phase.collect();
+            // Sequences that share blocks side by side, those that share most next to each other: attention
+            // reads these blocks once for them.
+            of_phase.sort_by_cached_key(|(_, item)| &tables[&item.seq].blocks);
             of_phase
+                .into_iter()
                 .flat_map(|(index, item)| {
                     let table = &tables[&item.seq];
                     items::tokens(item).map(move |(j, token, wanted)| Column {

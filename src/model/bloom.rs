@@ -6,7 +6,7 @@
 use super::kv::{Blocks, Pool, Run};
 use super::sink::Sink;
 use super::weights::{Linear, Weights};
-use huozi_quant::attention::{self, KvValue, Queries, alibi_slopes, attend};
+use huozi_quant::attention::{self, KvValue, Place, Queries, alibi_slopes, attend};
 use huozi_quant::buffer::Buffer;
 use huozi_quant::elementwise::{bias_gelu, layer_norm};
 use huozi_quant::kv::BLOCK;
@@ -85,7 +85,8 @@ fn run<T: KvValue>(
     let (n_embd, n_ff, d) = (w.shape.n_embd, w.shape.n_ff, w.shape.head_dim());
     let slopes = alibi_slopes(w.shape.n_head);
     let runs = runs(columns);
-    let groups = groups(columns, d);
+    let places: Vec<_> = columns.iter().map(|c| Place { position: c.position, blocks: c.blocks }).collect();
+    let groups = groups(&places, d, w.shape.n_head, crew.threads());
     let Scratch { x, qkv, context, ff, activations, logits } = scratch;
     x.resize(m * n_embd);
     qkv.resize(m * 3 * n_embd);
@@ -115,15 +116,14 @@ fn run<T: KvValue>(
         kv.store(crew, isa, i, &runs, qkv);
         let kv = &*kv;
         crew.grid(context, n_embd, d, &groups, |group, first, mut tile| {
-            let (columns, head) = (&columns[groups[group].clone()], first / d);
+            let (group, head) = (groups[group].clone(), first / d);
             let queries = Queries {
                 head_dim: d,
                 slope: slopes[head],
-                position: columns[0].position,
-                n: columns.len(),
-                q: &qkv[groups[group].start * 3 * n_embd + first..],
+                q: &qkv[group.start * 3 * n_embd + first..],
                 stride: 3 * n_embd,
-                blocks: &|b| kv.head(columns[0].blocks[b], i, head),
+                places: &places[group],
+                block: &|id| kv.head(id, i, head),
             };
             attend(isa, &queries, &mut |c, values| tile.row(c).copy_from_slice(values));
         });
@@ -184,14 +184,30 @@ fn runs(columns: &[Column<'_>]) -> Vec<Run> {
     runs
 }
 
-/// The columns of each claim of attention (of one head): consecutive positions of one sequence.
-fn groups(columns: &[Column<'_>], head_dim: usize) -> Vec<Range<usize>> {
+/// Claims of attention that each thread should find at least, where there are so many queries: the last ones
+/// end together.
+const CLAIMS_PER_THREAD: usize = 2;
+
+/// The columns of each claim of attention (of one head): neighbours whose tables begin with the same block.
+fn groups(places: &[Place<'_>], head_dim: usize, n_head: usize, threads: usize) -> Vec<Range<usize>> {
+    let busy = (places.len() * n_head / (CLAIMS_PER_THREAD * threads)).max(1);
     let mut groups: Vec<Range<usize>> = Vec::new();
-    for (c, column) in columns.iter().enumerate() {
-        let most = attention::group(head_dim, column.position + 1);
+    // Positions that the last group sees at most.
+    let mut keys = 0;
+    for (c, place) in places.iter().enumerate() {
+        let all = keys.max(place.position + 1);
         match groups.last_mut() {
-            Some(group) if group.len() < most && follows(columns, c) => group.end = c + 1,
-            _ => groups.push(c..c + 1),
+            Some(group)
+                if group.len() < attention::group(head_dim, all).min(busy)
+                    && place.blocks.first() == places[c - 1].blocks.first() =>
+            {
+                group.end = c + 1;
+                keys = all;
+            }
+            _ => {
+                groups.push(c..c + 1);
+                keys = place.position + 1;
+            }
         }
     }
     groups
@@ -226,4 +242,52 @@ fn residual(step: Step<'_>, layer: &Linear, a: &Activations, y: &mut [f32], x: &
     linear(step, layer, a, y, add);
     let n_embd = layer.weight.rows();
     step.crew.rows(x, n_embd, |c, x| add(x, row(y, c, n_embd)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column<'a>(position: usize, blocks: &'a [usize]) -> Column<'a> {
+        Column { item: 0, token: 0, position, blocks, wanted: false }
+    }
+
+    fn place<'a>(position: usize, blocks: &'a [usize]) -> Place<'a> {
+        Place { position, blocks }
+    }
+
+    #[test]
+    fn a_run_stays_within_a_block_and_a_sequence() {
+        let (a, b) = ([7, 3, 9], [7, 2]);
+        let columns: Vec<_> =
+            (120..130).map(|p| column(p, &a)).chain((64..66).map(|p| column(p, &b))).collect();
+        let run = |block, offset, columns| Run { block, offset, columns };
+        assert_eq!(runs(&columns), [run(2, 0, 10..12), run(3, 56, 0..8), run(9, 0, 8..10)]);
+    }
+
+    #[test]
+    fn sequences_with_a_common_first_block_are_one_claim() {
+        let tables: Vec<Vec<usize>> = (0..16).map(|i| vec![0, 1, 2 + i]).collect();
+        let other = [40, 41];
+        let mut places: Vec<_> = tables.iter().map(|table| place(130, table)).collect();
+        places.extend((60..70).map(|p| place(p, &other)));
+        assert_eq!(groups(&places, 128, 32, 2), [0..16, 16..26]);
+        // With so many threads that each would not find two claims, claims are smaller.
+        assert_eq!(groups(&places[..16], 128, 32, 64), [0..4, 4..8, 8..12, 12..16]);
+        assert_eq!(groups(&places[..3], 128, 1, 64), [0..1, 1..2, 2..3]);
+    }
+
+    #[test]
+    fn a_claim_is_no_larger_than_its_longest_sequence_allows() {
+        let table: Vec<usize> = (0..100).collect();
+        // 6 x 6400 keys, 24 x 4000 keys: within the scores that are kept at a time.
+        let mut places: Vec<_> = (0..30).map(|_| place(3999, &table)).collect();
+        assert_eq!(groups(&places, 128, 32, 2), [0..24, 24..30]);
+        places[20].position = 6399;
+        assert_eq!(groups(&places, 128, 32, 2), [0..20, 20..30]);
+        for range in groups(&places, 128, 32, 2) {
+            let keys = places[range.clone()].iter().map(|p| p.position + 1).max().unwrap();
+            assert!(range.len() <= attention::group(128, keys));
+        }
+    }
 }

@@ -79,10 +79,10 @@ fn one_process_writes() {
 fn a_run_that_differs_is_refused_and_told_in_what() {
     type Change = fn(&mut RunIdentity);
     let changes: [(Change, &str); 12] = [
-        (|run| run.version = "9".into(), "version of huozi: was \\\"0.1.0\\\", is \\\"9\\\""),
+        (|run| run.version = "9".into(), "version of huozi: was 0.1.0, is 9"),
         (|run| run.model.fingerprint = "1".into(), "fingerprint of the model: was"),
         (|run| run.engine = "ggml".into(), "engine: was"),
-        (|run| run.kv_type = "q8".into(), "KV type: was \\\"f16\\\", is \\\"q8\\\""),
+        (|run| run.kv_type = "q8".into(), "KV type: was f16, is q8"),
         (|run| run.isa_class = "x86_64-separate".into(), "class of the instruction set: was"),
         (|run| run.date = Some("2026-01-01".into()), "date: was none, is"),
         (|run| run.input.sha256 = "x".into(), "SHA-256 of the input: was"),

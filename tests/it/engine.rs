@@ -4,6 +4,7 @@ use crate::common;
 use crate::common::NEVER;
 use huozi::engine::{Engine, EngineError, KvType, Native, Phase, Seq, Sink, StepItem, Want};
 use huozi::eval::{Cut, divergence};
+use huozi_quant::random::Random;
 use huozi_token::{Specials, Tokenizer};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -110,6 +111,74 @@ fn a_fork_goes_on_as_its_source_would_and_leaves_it_alone() {
     }
     let empty = e.seq_new();
     assert!(matches!(e.seq_fork(empty, 1), Err(EngineError::PastEnd { len: 1, have: 0, .. })));
+}
+
+/// Appends `tokens` to each sequence in one step and gives the rows of each.
+fn append_all(engine: &mut dyn Engine, work: &[(Seq, Vec<u32>, Phase)]) -> Vec<Vec<Vec<f32>>> {
+    let items: Vec<_> = work
+        .iter()
+        .map(|(seq, tokens, phase)| StepItem { seq: *seq, tokens, phase: *phase, want: Want::All })
+        .collect();
+    let mut rows = vec![Vec::new(); work.len()];
+    let mut sink = |item: usize, _: usize, row: &[f32]| rows[item].push(row.to_vec());
+    engine.step(&items, &mut Sink::InOrder(&mut sink), &NEVER).unwrap();
+    rows
+}
+
+#[test]
+fn forks_in_one_step_get_the_bits_that_each_gets_alone() {
+    let mut random = Random::new(7);
+    for (fixture, kv) in
+        [("tiny-f32", KvType::F32), ("tiny-k256-f16", KvType::F16), ("tiny-6heads-bf16", KvType::Q8)]
+    {
+        let mut e = engine(fixture, "q8_0", kv, 64 * 200, 2);
+        let prefix = ids(300);
+        let shots = |s: u32| -> Vec<u32> { ids(90).iter().map(|id| id ^ (s + 1)).collect() };
+        // A prompt that all share, examples that some share, from the middle of a block or its end.
+        let source = e.seq_new();
+        append(&mut e, source, &prefix);
+        let mut sequences: Vec<(Seq, Vec<(Vec<u32>, Phase)>)> = Vec::new();
+        for (s, at) in [300, 256, 200, 1].into_iter().enumerate() {
+            let seq = e.seq_fork(source, at).unwrap();
+            append(&mut e, seq, &shots(s as u32));
+            for more in [90, 40, 0] {
+                let fork = e.seq_fork(seq, at + more).unwrap();
+                let read = [&prefix[..at], &shots(s as u32)[..more]].concat();
+                sequences.push((fork, vec![(read, Phase::Given)]));
+            }
+            e.seq_free(seq);
+        }
+        let mut got = vec![Vec::new(); sequences.len()];
+        for _ in 0..4 {
+            let mut work = Vec::new();
+            for (seq, history) in &mut sequences {
+                let (n, phase) = match random.below(4) {
+                    0 => (1 + random.below(70) as usize, Phase::Given),
+                    1 => (5, Phase::Generated),
+                    _ => (1, Phase::Generated),
+                };
+                let tokens: Vec<u32> = (0..n).map(|_| 4 + random.below(900) as u32).collect();
+                history.push((tokens.clone(), phase));
+                work.push((*seq, tokens, phase));
+            }
+            for (got, rows) in got.iter_mut().zip(append_all(&mut e, &work)) {
+                got.extend(rows);
+            }
+        }
+        for ((seq, history), got) in sequences.iter().zip(&got) {
+            let alone = e.seq_new();
+            let mut expected = Vec::new();
+            for (i, (tokens, phase)) in history.iter().enumerate() {
+                let rows = append_all(&mut e, &[(alone, tokens.clone(), *phase)]).remove(0);
+                expected.extend(rows.into_iter().filter(|_| i > 0));
+            }
+            assert!(*got == expected, "{fixture}: after {} positions", history[0].0.len());
+            e.seq_free(alone);
+            e.seq_free(*seq);
+        }
+        e.seq_free(source);
+        assert_eq!(e.kv_free_blocks(), 200, "everything came back");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "an index runs over registers, memory and constants alike")]
 
-use super::head::{Queries, TILE, at_least, seen};
+use super::head::{Place, Queries, TILE, at_least};
 use super::tile::{Keys, score, weigh};
 use super::value::KvValue;
 use crate::elementwise::exp;
@@ -13,6 +13,7 @@ use crate::kernels::{Isa, with_vectors};
 use crate::kv::BLOCK;
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// ALiBi slopes of `n_head` heads: with `p` the largest power of two not above `n_head`, head `i < p` has
 /// `2^(-8 (i + 1) / p)`; the others take every other slope of the series for `2p`, `2^(-4 (2k + 1) / p)`.
@@ -42,7 +43,7 @@ pub(super) const GROUP_SCORES: usize = 96 << 10;
 /// Queries for which the keys and values of a block are fetched once.
 const GROUP: usize = 8 * TILE;
 
-/// How many consecutive queries to give to one call of [`attend`] when the last sees `n_keys` positions.
+/// How many queries to give to one call of [`attend`] when none sees more than `n_keys` positions.
 pub fn group(head_dim: usize, n_keys: usize) -> usize {
     let n_keys = n_keys.max(1);
     let macs = GROUP_MACS / (2 * head_dim.max(1)).saturating_mul(n_keys);
@@ -59,6 +60,27 @@ struct State {
     reach: f32,
     /// Its oldest block; once found, no older one counts.
     start: Option<usize>,
+    /// Blocks that its table has in common with that of the query before it.
+    shared: usize,
+    /// Its row of bounds.
+    bounds: Bounds,
+    /// The sum of its exponentials, in lanes.
+    lanes: [f32; LANES],
+}
+
+/// A row of bounds, which neighbours may have in common: for each block of a table the largest bound of it
+/// and all older ones.
+#[derive(Clone, Copy)]
+struct Bounds {
+    first: usize,
+    /// Blocks of the table whose bounds are in the row.
+    n: usize,
+}
+
+impl State {
+    fn counts(&self, b: usize) -> bool {
+        self.start.is_none_or(|start| b >= start)
+    }
 }
 
 /// Buffers of [`attend`], one set per thread, kept from call to call.
@@ -67,15 +89,13 @@ struct Scratch {
     /// (n, head_dim): queries side by side, since rows a multiple of 4 KiB apart would share sets of the L1
     /// cache.
     q: Vec<f32>,
-    /// (tile, block, query of the tile, 64): scores, then their exponentials.
+    /// (block, query, 64): scores, then their exponentials.
     scores: Vec<f32>,
     /// (n, head_dim): sums of weighted values.
     sums: Vec<f32>,
-    /// Per block the largest bound of it and all older ones.
+    /// See [`Bounds`].
     bounds: Vec<f32>,
     states: Vec<State>,
-    /// Per tile the oldest block of any of its queries.
-    starts: Vec<Option<usize>>,
 }
 
 thread_local! {
@@ -90,8 +110,11 @@ struct Attend<'a, 'b, T, V> {
     vectors: PhantomData<V>,
 }
 
-/// Attention of some queries of one head: `out(i, values)` gets, for each query `i` in turn at position `p =
-/// position + i`, `head_dim` values `softmax over j <= p of (q . k[j] / sqrt(head_dim) - slope (p - j)) v`.
+/// Attention of some queries of one head: `out(i, values)` gets, for each query `i` in turn at position `p`,
+/// `head_dim` values `softmax over j <= p of (q . k[j] / sqrt(head_dim) - slope (p - j)) v`, with the keys
+/// and values of its own sequence.
+///
+/// A block that neighbours in [`Queries::places`] have in common is fetched once for all of them.
 ///
 /// Nothing is read past a query's own position. Blocks so far behind that even a key as long as the longest
 /// in them, parallel to the query, could not add `2^-24` to the sum of exponentials (all such keys together)
@@ -99,9 +122,9 @@ struct Attend<'a, 'b, T, V> {
 /// is not finite is never passed over.
 ///
 /// # Panics
-/// When a slice is too short.
+/// When a slice or a table is too short.
 pub fn attend<T: KvValue>(isa: Isa, queries: &Queries<'_, T>, out: &mut dyn FnMut(usize, &[f32])) {
-    if queries.n == 0 {
+    if queries.places.is_empty() {
         return;
     }
     SCRATCH.with_borrow_mut(|scratch| {
@@ -120,13 +143,14 @@ impl<T: KvValue, V: Vector> Job for Attend<'_, '_, T, V> {
     #[inline(always)]
     unsafe fn run(self) {
         let Self { queries, scratch, out, .. } = self;
-        let &Queries { head_dim: d, slope, position, n, q, stride, blocks } = queries;
-        let Scratch { q: packed, scores, sums, bounds, states, starts } = scratch;
+        let &Queries { head_dim: d, slope, places, q, stride, block } = queries;
+        let Scratch { q: packed, scores, sums, bounds, states } = scratch;
+        let n = places.len();
         let scale = 1.0 / (d as f32).sqrt();
-        let n_blocks = (position + n - 1) / BLOCK + 1;
+        let n_blocks = places.iter().map(Place::newest).max().unwrap_or(0) + 1;
         // Lengths that the unsafe code below counts on.
-        let block = |b: usize| {
-            let block = blocks(b);
+        let block = |id: usize| {
+            let block = block(id);
             assert!(
                 block.keys.len() == BLOCK * d && block.values.len() == BLOCK * d,
                 "a block of {d} wide rows"
@@ -138,139 +162,161 @@ impl<T: KvValue, V: Vector> Job for Attend<'_, '_, T, V> {
             );
             block
         };
-        let tile_len = n_blocks * TILE * BLOCK;
-        let tiles = n.div_ceil(TILE);
         grow(packed, n * d);
-        grow(scores, tiles * tile_len);
+        grow(scores, n_blocks * n * BLOCK);
         sums.clear();
         sums.resize(n * d, 0.0);
-        bounds.clear();
-        let mut bound = 0.0f32;
-        for b in 0..n_blocks - 1 {
-            bound = bound.max(block(b).bound);
-            bounds.push(bound);
-        }
         states.clear();
-        for i in 0..n {
+        bounds.clear();
+        for (i, place) in places.iter().enumerate() {
             let row = &q[i * stride..][..d];
             packed[i * d..][..d].copy_from_slice(row);
-            states.push(State { max: f32::NEG_INFINITY, reach: scale * length(row), start: None });
+            let shared = if i == 0 { 0 } else { place.shared(&places[i - 1]) };
+            let last = states.last().map(|last| last.bounds);
+            let bounds = table_bounds(place, shared, last, bounds, |id| block(id).bound);
+            states.push(State {
+                max: f32::NEG_INFINITY,
+                reach: scale * length(row),
+                start: None,
+                shared,
+                bounds,
+                lanes: [0.0; LANES],
+            });
         }
-        starts.clear();
-        starts.resize(tiles, None);
 
         for b in (0..n_blocks).rev() {
-            let head = block(b);
-            let mut live = false;
-            for t in 0..tiles {
-                let first = t * TILE;
-                let w = TILE.min(n - first);
-                if starts[t].is_some() || position + first + w <= b * BLOCK {
-                    live |= starts[t].is_none();
-                    continue;
-                }
-                let states = &mut states[first..first + w];
-                let mut wanted = false;
-                for (i, state) in states.iter_mut().enumerate() {
-                    let position = position + first + i;
+            if states.iter().all(|state| state.start.is_some()) {
+                break;
+            }
+            let mut next = 0;
+            while let Some(span) = next_span(places, states, b, next) {
+                next = span.end;
+                for (place, state) in places[span.clone()].iter().zip(&mut states[span.clone()]) {
                     // Only blocks that the query sees whole have a bound for it.
                     if state.start.is_none()
-                        && b < position / BLOCK
-                        && too_far(state, slope, bounds[b], position, b)
+                        && b < place.newest()
+                        && too_far(state, slope, bounds[state.bounds.first + b], place.position, b)
                     {
                         state.start = Some(b + 1);
                     }
-                    wanted |= state.start.is_none();
                 }
-                if !wanted {
-                    starts[t] = Some(b + 1);
-                    continue;
-                }
-                live = true;
-                let mut behind = [0.0; TILE];
-                for (i, behind) in behind.iter_mut().enumerate() {
-                    *behind = (b * BLOCK) as f32 - (position + first + i) as f32;
-                }
-                let row = &mut scores[t * tile_len + b * TILE * BLOCK..][..TILE * BLOCK];
-                let q = &packed[first * d..][..w * d];
-                let key = Keys { head: &head, d, scale, slope, behind: &behind };
-                // SAFETY: `q` holds `w` rows of `d`, `row` six of 64, the block's lengths are asserted above;
-                // the caller vouches for the features.
-                unsafe { score::<V, T>(w, q, &key, row) };
-                for (i, state) in states.iter_mut().enumerate() {
-                    if state.start.is_none() {
-                        let row = &row[i * BLOCK..][..seen(position + first + i, b)];
-                        state.max = largest(row, state.max);
+                let mut head = None;
+                let mut rest = span.clone();
+                while let Some(tile) = next_tile(&mut rest, |i| states[i].start.is_none()) {
+                    let head = head.get_or_insert_with(|| block(places[span.start].blocks[b]));
+                    let (first, w) = (tile.start, tile.len());
+                    let mut behind = [0.0; TILE];
+                    for (behind, place) in behind.iter_mut().zip(&places[tile.clone()]) {
+                        *behind = (b * BLOCK) as f32 - place.position as f32;
                     }
-                }
-            }
-            if !live {
-                break;
-            }
-        }
-
-        let start = |state: &State| state.start.unwrap_or(0);
-        // The sums of exponentials, over which the results are divided at the end.
-        for t in 0..tiles {
-            let first = t * TILE;
-            let w = TILE.min(n - first);
-            let oldest = states[first..first + w].iter().map(start).min().unwrap_or(0);
-            starts[t] = Some(oldest);
-            for i in 0..w {
-                let (position, state) = (position + first + i, &mut states[first + i]);
-                let mut lanes = [0.0f32; LANES];
-                for b in oldest..=position / BLOCK {
-                    let row = &mut scores[t * tile_len + (b * TILE + i) * BLOCK..][..BLOCK];
-                    if b < start(state) {
-                        row.fill(0.0);
-                        continue;
-                    }
-                    let seen = seen(position, b);
-                    exponentials(row, state.max, seen, &mut lanes);
-                    if T::SCALED {
-                        for (p, scale) in row[..seen].iter_mut().zip(block(b).value_scales) {
-                            *p *= scale;
+                    let rows = &mut scores[(b * n + first) * BLOCK..][..w * BLOCK];
+                    let q = &packed[first * d..][..w * d];
+                    let key = Keys { head, d, scale, slope, behind: &behind };
+                    // SAFETY: `q` holds `w` rows of `d`, `rows` `w` of 64, the block's lengths are asserted
+                    // above; the caller vouches for the features.
+                    unsafe { score::<V, T>(w, q, &key, rows) };
+                    for ((row, i), state) in rows.chunks_exact(BLOCK).zip(tile.clone()).zip(&mut states[tile])
+                    {
+                        if state.start.is_none() {
+                            state.max = largest(&row[..places[i].seen(b)], state.max);
                         }
                     }
                 }
-                // From here on `max` is what the query's sums are multiplied with.
-                state.max = 1.0 / fold(lanes);
             }
         }
 
-        let oldest = starts.iter().flatten().copied().min().unwrap_or(0);
+        let oldest = states.iter().map(|state| state.start.unwrap_or(0)).min().unwrap_or(0);
         for b in oldest..n_blocks {
-            let values = block(b).values;
-            for t in 0..tiles {
-                let first = t * TILE;
-                let w = TILE.min(n - first);
-                if starts[t].is_some_and(|start| b < start) || position + first + w <= b * BLOCK {
-                    continue;
-                }
-                let p = &scores[t * tile_len + b * TILE * BLOCK..][..w * BLOCK];
-                let sums = &mut sums[first * d..][..w * d];
-                // What every query of the tile sees, then what the later ones see beyond.
-                let common = seen(position + first, b);
-                if common > 0 {
+            let mut next = 0;
+            while let Some(span) = next_span(places, states, b, next) {
+                next = span.end;
+                let mut head = None;
+                let mut rest = span.clone();
+                while let Some(tile) = next_tile(&mut rest, |i| states[i].counts(b)) {
+                    let head = head.get_or_insert_with(|| block(places[span.start].blocks[b]));
+                    let (first, w) = (tile.start, tile.len());
+                    let p = &mut scores[(b * n + first) * BLOCK..][..w * BLOCK];
+                    let mut common = BLOCK;
+                    for (row, i) in p.chunks_exact_mut(BLOCK).zip(tile.clone()) {
+                        let (seen, state) = (places[i].seen(b), &mut states[i]);
+                        common = common.min(seen);
+                        if !state.counts(b) {
+                            row.fill(0.0);
+                            continue;
+                        }
+                        exponentials(row, state.max, seen, &mut state.lanes);
+                        if T::SCALED {
+                            for (p, scale) in row[..seen].iter_mut().zip(head.value_scales) {
+                                *p *= scale;
+                            }
+                        }
+                    }
+                    let sums = &mut sums[first * d..][..w * d];
+                    // What every query of the tile sees, then what some see beyond.
                     // SAFETY: `p` holds `w` rows of 64, `sums` `w` rows of `d`; `values` has 64 rows of `d`,
                     // asserted above, and `common <= 64`; the caller vouches for the features.
-                    unsafe { weigh::<V, T>(w, p, values, d, 0..common, sums) };
-                }
-                for i in 1..w {
-                    let seen = seen(position + first + i, b);
-                    if seen > common {
-                        let (p, sums) = (&p[i * BLOCK..][..BLOCK], &mut sums[i * d..][..d]);
-                        // SAFETY: as above, one row.
-                        unsafe { weigh::<V, T>(1, p, values, d, common..seen, sums) };
+                    unsafe { weigh::<V, T>(w, p, head.values, d, 0..common, sums) };
+                    for (i, place) in places[tile].iter().enumerate() {
+                        let seen = place.seen(b);
+                        if seen > common {
+                            let (p, sums) = (&p[i * BLOCK..][..BLOCK], &mut sums[i * d..][..d]);
+                            // SAFETY: as above, one row.
+                            unsafe { weigh::<V, T>(1, p, head.values, d, common..seen, sums) };
+                        }
                     }
                 }
             }
         }
         for (i, (sums, state)) in sums.chunks_exact_mut(d).zip(states).enumerate() {
-            sums.iter_mut().for_each(|sum| *sum *= state.max);
+            let share = 1.0 / fold(state.lanes);
+            sums.iter_mut().for_each(|sum| *sum *= share);
             out(i, sums);
         }
     }
+}
+
+/// The next queries from `next` on that see block `b` of their tables, and for which it is the same block.
+#[inline(always)]
+fn next_span(places: &[Place<'_>], states: &[State], b: usize, next: usize) -> Option<Range<usize>> {
+    let sees = |place: &Place<'_>| b <= place.newest();
+    let first = next + places[next..].iter().position(sees)?;
+    let more = places[first + 1..].iter().zip(&states[first + 1..]);
+    let more = more.take_while(|(place, state)| state.shared > b && sees(place)).count();
+    Some(first..first + 1 + more)
+}
+
+/// Cuts the next tile, which begins with a query that is `wanted`, from the front of `rest`.
+#[inline(always)]
+fn next_tile(rest: &mut Range<usize>, wanted: impl Fn(usize) -> bool) -> Option<Range<usize>> {
+    let first = rest.find(|&i| wanted(i))?;
+    let end = rest.end.min(first + TILE);
+    rest.start = end;
+    Some(first..end)
+}
+
+/// The row in `bounds` for the blocks of `place` before its newest. `last`: the row of the query before it,
+/// whose table has its first `shared` blocks in common.
+fn table_bounds(
+    place: &Place<'_>,
+    shared: usize,
+    last: Option<Bounds>,
+    bounds: &mut Vec<f32>,
+    bound: impl Fn(usize) -> f32,
+) -> Bounds {
+    let (first, n) = (bounds.len(), place.newest());
+    let known = last.map_or(0, |last| shared.min(last.n));
+    if let Some(last) = last {
+        if known >= n {
+            return Bounds { n: known, ..last };
+        }
+        bounds.extend_from_within(last.first..last.first + known);
+    }
+    let mut largest = bounds[first..].last().copied().unwrap_or(0.0);
+    for &id in &place.blocks[known..n] {
+        largest = largest.max(bound(id));
+        bounds.push(largest);
+    }
+    Bounds { first, n }
 }
 
 fn grow(x: &mut Vec<f32>, len: usize) {

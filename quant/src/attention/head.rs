@@ -36,22 +36,53 @@ pub struct HeadBlockMut<'a, T> {
     pub bound: &'a mut f32,
 }
 
-/// Queries of one head at consecutive positions of one sequence.
+/// Where a query stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Its absolute position.
+    pub position: usize,
+    /// The table of its sequence: the block with this number holds positions `64 b ..`, the query's own
+    /// included. Blocks that two tables have in common are their first ones.
+    pub blocks: &'a [usize],
+}
+
+impl Place<'_> {
+    /// Index in the table of the block that holds the query's own position.
+    #[inline(always)]
+    pub(super) fn newest(&self) -> usize {
+        self.position / BLOCK
+    }
+
+    /// Positions of block `b` that the query sees.
+    #[inline(always)]
+    pub(super) fn seen(&self, b: usize) -> usize {
+        seen(self.position, b)
+    }
+
+    /// How many blocks, from the first on, the table has in common with that of `other`.
+    pub(super) fn shared(&self, other: &Self) -> usize {
+        if std::ptr::eq(self.blocks, other.blocks) {
+            return self.blocks.len();
+        }
+        self.blocks.iter().zip(other.blocks).take_while(|(a, b)| a == b).count()
+    }
+}
+
+/// Queries of one head, of any sequences: in order of their tables, those that have most blocks in common
+/// side by side.
 pub struct Queries<'a, T> {
     /// Values of a query, key or value.
     pub head_dim: usize,
     /// The head's ALiBi slope, not negative.
     pub slope: f32,
-    /// Absolute position of the first query.
-    pub position: usize,
-    /// Queries.
-    pub n: usize,
+    /// Where each query stands.
+    pub places: &'a [Place<'a>],
     /// Query `i`: `q[i * stride..][..head_dim]`.
     pub q: &'a [f32],
     /// See `q`.
     pub stride: usize,
-    /// Block `b` holds positions `64 b ..` of the sequence, the queries' own included.
-    pub blocks: &'a dyn Fn(usize) -> HeadBlock<'a, T>,
+    /// The block with a number that a table has.
+    pub block: &'a dyn Fn(usize) -> HeadBlock<'a, T>,
 }
 
 /// Rows of keys and values of one head, to be stored at consecutive positions of a block.

@@ -3,7 +3,8 @@
 //! A block holds [`BLOCK`](crate::kv::BLOCK) positions. Keys lie transposed, `[head_dim][64]`, values
 //! `[64][head_dim]`, so scores and weighted values are the same product: factors broadcast, rows of stored
 //! numbers streamed, one lane per output, nothing summed across lanes. Up to six queries share the stored
-//! numbers once they are loaded and widened.
+//! numbers once they are loaded and widened. They may be of several sequences: blocks that these have in
+//! common come from memory once, and serve the further tiles of six from the cache.
 //!
 //! Every output is summed in one order (scores over `head_dim`, the rest over positions, oldest first), and
 //! far keys are passed over by a rule that looks at one query alone: a query's bits depend neither on how
@@ -19,7 +20,7 @@ mod value;
 mod wide;
 
 pub use attend::{alibi_slopes, attend, group};
-pub use head::{HeadBlock, HeadBlockMut, Queries, Rows};
+pub use head::{HeadBlock, HeadBlockMut, Place, Queries, Rows};
 pub use store::store;
 pub use value::KvValue;
 

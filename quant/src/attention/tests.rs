@@ -6,6 +6,7 @@ use crate::kernels::vector::Vector;
 use crate::kernels::{Isa, with_vectors};
 use crate::kv::BLOCK;
 use crate::random::Random;
+use std::cell::Cell;
 
 #[test]
 fn slopes_on_and_off_the_power_of_two() {
@@ -92,19 +93,37 @@ impl<T: KvValue> Cache<T> {
 
     /// The results of `n` queries from `position` on, `(n, d)`; `all`: no block is passed over.
     fn attend(&self, isa: Isa, slope: f32, position: usize, q: &[f32], all: bool) -> Vec<f32> {
+        let table: Vec<usize> = (0..self.bounds.len()).collect();
+        let places: Vec<_> = (position..position + q.len() / self.d)
+            .map(|position| Place { position, blocks: &table })
+            .collect();
+        self.attend_at(isa, slope, &places, q, all).0
+    }
+
+    /// The results of queries `(n, d)` at `places`, and how often each block was looked up.
+    fn attend_at(
+        &self,
+        isa: Isa,
+        slope: f32,
+        places: &[Place<'_>],
+        q: &[f32],
+        all: bool,
+    ) -> (Vec<f32>, Vec<usize>) {
         let d = self.d;
-        let blocks = |b: usize| {
-            let block = self.block(b);
+        let looked_up = vec![Cell::new(0); self.bounds.len()];
+        let block = |id: usize| {
+            looked_up[id].set(looked_up[id].get() + 1);
+            let block = self.block(id);
             HeadBlock { bound: if all { f32::INFINITY } else { block.bound }, ..block }
         };
-        let n = q.len() / d;
-        let queries = Queries { head_dim: d, slope, position, n, q, stride: d, blocks: &blocks };
+        let queries = Queries { head_dim: d, slope, places, q, stride: d, block: &block };
         let mut out = Vec::new();
         attend(isa, &queries, &mut |i, row| {
             assert_eq!(i * d, out.len());
             out.extend_from_slice(row);
         });
-        out
+        assert_eq!(out.len(), q.len());
+        (out, looked_up.into_iter().map(Cell::into_inner).collect())
     }
 
     fn exact(&self, slope: f32, position: usize, q: &[f32]) -> Vec<f64> {
@@ -192,6 +211,124 @@ fn one_query_gets_the_bits_it_gets_among_many() {
     has_the_same_bits_beside_others::<f32>();
     has_the_same_bits_beside_others::<F16>();
     has_the_same_bits_beside_others::<i8>();
+}
+
+/// Sequences that are forks of each other, in one pool of blocks.
+struct Forks<T> {
+    cache: Cache<T>,
+    taken: usize,
+    /// Of each its table, its length, and how many of its positions are its own: the last ones.
+    sequences: Vec<(Vec<usize>, usize, usize)>,
+}
+
+impl<T: KvValue> Forks<T> {
+    fn new(d: usize, blocks: usize) -> Self {
+        Self { cache: Cache::new(d, blocks * BLOCK), taken: 0, sequences: Vec::new() }
+    }
+
+    fn take(&mut self) -> usize {
+        self.taken += 1;
+        self.taken - 1
+    }
+
+    /// A new sequence: the first `len` positions of `source`, then `more` rows of its own.
+    fn fork(&mut self, source: Option<usize>, len: usize, more: usize, random: &mut Random) {
+        let d = self.cache.d;
+        let mut table = source.map_or(Vec::new(), |s| self.sequences[s].0[..len.div_ceil(BLOCK)].to_vec());
+        if !len.is_multiple_of(BLOCK) {
+            let (from, to) = (table[len / BLOCK], self.take());
+            let (len, scales) = (BLOCK * d, if T::SCALED { BLOCK } else { 0 });
+            self.cache.keys.copy_within(from * len..(from + 1) * len, to * len);
+            self.cache.values.copy_within(from * len..(from + 1) * len, to * len);
+            self.cache.key_scales.copy_within(from * scales..(from + 1) * scales, to * scales);
+            self.cache.value_scales.copy_within(from * scales..(from + 1) * scales, to * scales);
+            self.cache.bounds[to] = self.cache.bounds[from];
+            *table.last_mut().unwrap() = to;
+        }
+        for position in len..len + more {
+            if position.is_multiple_of(BLOCK) {
+                table.push(self.take());
+            }
+            let row = |random: &mut Random| (0..d).map(|_| 2.0 * random.signed_unit()).collect::<Vec<_>>();
+            let (k, v) = (row(random), row(random));
+            self.cache.store(Isa::SCALAR, table[position / BLOCK] * BLOCK + position % BLOCK, &k, &v, 1);
+        }
+        self.sequences.push((table, len + more, more));
+    }
+}
+
+/// Queries of `n` sequences of a random tree, together and each alone: the same bits, and a block is looked
+/// up for its bound, its keys and its values once, however many have it in common.
+fn shares<T: KvValue>(d: usize, n: usize, seed: u64) {
+    let random = &mut Random::new(seed);
+    let mut below = |n: usize| random.below(n as u64) as usize;
+    let mut forks = Forks::<T>::new(d, 8 * n);
+    let rows = &mut Random::new(seed + 1);
+    for i in 0..n {
+        let source = (i > 0 && below(5) > 0).then(|| below(i));
+        let len = source.map_or(0, |s| forks.sequences[s].1);
+        let len = [len, below(len + 1), len - len % BLOCK][below(3)].min(300);
+        forks.fork(source, len, 1 + below(140), rows);
+    }
+    forks.sequences.sort();
+    // The last few positions of each: one as when text is generated, some as in a piece of a prompt.
+    let mut places = Vec::new();
+    for (blocks, len, own) in &forks.sequences {
+        let last = [1, 1 + below(7), 1 + below(70)][below(3)].min(*own);
+        places.extend((len - last..*len).map(|position| Place { position, blocks }));
+    }
+    let q: Vec<f32> = (0..places.len() * d).map(|_| 2.0 * rows.signed_unit()).collect();
+    for isa in Isa::all() {
+        for slope in [0.5, 0.05, 0.003] {
+            let (together, looked_up) = forks.cache.attend_at(isa, slope, &places, &q, false);
+            let most = looked_up.iter().max().unwrap();
+            assert!(*most <= 3, "{isa} seed {seed}: a block was looked up {most} times");
+            for (i, place) in places.iter().enumerate() {
+                let at = i * d..(i + 1) * d;
+                let place = std::slice::from_ref(place);
+                let (alone, _) = forks.cache.attend_at(isa, slope, place, &q[at.clone()], false);
+                assert!(
+                    together[at] == alone,
+                    "{:?} {isa} d {d} slope {slope} seed {seed}: query {i}",
+                    T::TYPE
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn sequences_that_share_blocks_read_them_once_and_keep_their_bits() {
+    for seed in 0..4 {
+        for (d, n) in [(8, 30), (16, 9), (64, 12), (80, 3), (128, 16)] {
+            shares::<f32>(d, n, seed);
+            shares::<F16>(d, n, seed);
+            shares::<i8>(d, n, seed);
+        }
+    }
+}
+
+#[test]
+fn queries_out_of_order_keep_their_bits() {
+    let mut forks = Forks::<F16>::new(16, 40);
+    let random = &mut Random::new(5);
+    forks.fork(None, 0, 200, random);
+    for len in [200, 130, 128, 64, 10] {
+        forks.fork(Some(0), len, 70, random);
+    }
+    let order = [3, 0, 5, 1, 4, 2, 0, 3];
+    let place = |&s: &usize| {
+        let (blocks, len, _) = &forks.sequences[s];
+        Place { position: len - 1 - s, blocks }
+    };
+    let places: Vec<_> = order.iter().map(place).collect();
+    let q = values(order.len() * 16, 8);
+    let (together, _) = forks.cache.attend_at(Isa::SCALAR, 0.01, &places, &q, false);
+    for (i, place) in places.iter().enumerate() {
+        let at = i * 16..(i + 1) * 16;
+        let alone = forks.cache.attend_at(Isa::SCALAR, 0.01, &[*place], &q[at.clone()], false).0;
+        assert_eq!(together[at], alone, "query {i}");
+    }
 }
 
 fn stores_alike<T: KvValue>() {

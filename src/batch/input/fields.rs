@@ -33,6 +33,9 @@ pub(super) struct OwnSettings {
     pub(super) log_probs: Option<LogProbs>,
     pub(super) top_log_probs: Option<usize>,
     pub(super) choices: Option<Vec<String>>,
+    /// Checked against `n`, then of no use.
+    #[serde(skip)]
+    pub(super) best_of: Option<usize>,
 }
 
 /// What `logprobs` says.
@@ -167,10 +170,7 @@ impl OwnSettings {
                 self.top_log_probs = Some(whole(field, value, 0, MAX_TOP_LOGPROBS as u64)? as usize);
             }
             "choices" => self.choices = Some(choices(value)?),
-            "best_of" => {
-                // With as many made as given back, every one of them is given back.
-                whole(field, value, 1, MAX_ANSWERS as u64)?;
-            }
+            "best_of" => self.best_of = Some(whole(field, value, 1, MAX_ANSWERS as u64)? as usize),
             _ => return neutral(field, value),
         }
         Ok(())
@@ -179,8 +179,15 @@ impl OwnSettings {
     /// Checks what fields say together; `chat`: the row is a conversation.
     pub(super) fn check(&self, chat: bool) -> Result<(), RowError> {
         let wrong = |field: &str, message: &str| Err(invalid(field, message.to_owned()));
+        let n = self.n.unwrap_or(1);
+        // With as many generated as given back, nothing is chosen.
+        if let Some(best_of) = self.best_of.filter(|&best_of| best_of != n) {
+            let message =
+                format!("`best_of` is {best_of}, which is not supported: only `n` ({n}) or null is");
+            return Err(unsupported("best_of", message));
+        }
         if self.choices.is_some() {
-            if self.n.is_some_and(|n| n > 1) {
+            if n > 1 {
                 return wrong("n", "`n` is over 1, but `choices` are scored once: leave one of them out");
             }
             if self.log_probs.is_some_and(|log_probs| log_probs != LogProbs::Switch(false)) {
@@ -192,14 +199,12 @@ impl OwnSettings {
                 "logprobs",
                 "`logprobs` of a conversation is true or false; the number is `top_logprobs`",
             ),
-            Some(LogProbs::Switch(true)) if !chat => {
-                wrong("logprobs", "`logprobs` of a row with `prompt` is the number of the likeliest tokens")
-            }
-            _ if self.top_log_probs.is_none_or(|top| top == 0) => Ok(()),
-            _ if !chat => {
-                wrong("top_logprobs", "`top_logprobs` is for conversations; with `prompt` use `logprobs`")
-            }
             Some(LogProbs::Switch(true)) => Ok(()),
+            Some(LogProbs::Top(top)) if self.top_log_probs.is_some_and(|other| other != top) => {
+                wrong("top_logprobs", "`logprobs` and `top_logprobs` are different numbers")
+            }
+            Some(LogProbs::Top(_)) => Ok(()),
+            _ if self.top_log_probs.is_none_or(|top| top == 0) => Ok(()),
             _ => wrong("top_logprobs", "`top_logprobs` needs `logprobs`: true"),
         }
     }
@@ -236,7 +241,7 @@ enum Neutral {
     Empty,
     /// One of these texts.
     Text(&'static [&'static str]),
-    /// An object with this `type` alone.
+    /// An object with this `type` alone, or the text itself.
     Type(&'static str),
     /// An array of this text.
     Only(&'static str),
@@ -274,6 +279,8 @@ const NEUTRAL: &[(&str, Neutral)] = &[
     ("stop_token_ids", Neutral::Empty),
     ("tool_choice", Neutral::Text(&["none", "auto"])),
     ("function_call", Neutral::Text(&["none", "auto"])),
+    ("reasoning_effort", Neutral::Text(&["none"])),
+    ("verbosity", Neutral::Text(&["medium"])),
     ("response_format", Neutral::Type("text")),
     ("modalities", Neutral::Only("text")),
 ];
@@ -325,7 +332,7 @@ fn neutral(field: &str, value: &Value) -> Result<(), RowError> {
         Neutral::Type(kind) => {
             let object = value.as_object().filter(|object| object.len() == 1);
             let is = object.and_then(|object| object.get("type")).and_then(Value::as_str) == Some(kind);
-            (is, format!("{{\"type\":\"{kind}\"}}"))
+            (is || value == kind, format!("{{\"type\":\"{kind}\"}}"))
         }
         Neutral::Only(text) => {
             let values = value.as_array().map_or(&[][..], Vec::as_slice);

@@ -255,6 +255,7 @@ fn difference(name: &str, was: &Value, is: &Value) -> String {
     let label = shown(label);
     let [was, is] = [was, is].map(|value| match value {
         Value::Null => "none".to_owned(),
+        Value::String(text) if !text.is_empty() => shown(text),
         value => shown(&value.to_string()),
     });
     if was == is {

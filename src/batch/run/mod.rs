@@ -13,6 +13,7 @@ mod window;
 
 pub use feed::{FeedError, RowSource};
 pub use results::Results;
+pub use window::common_prefix;
 
 use super::output::OutputError;
 use super::row::RowError;

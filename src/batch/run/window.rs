@@ -42,3 +42,20 @@ impl Windows {
         Ok((!window.is_empty()).then(|| window.into_iter().map(|(_, row)| row).collect()))
     }
 }
+
+/// What the prompts of all `rows` begin with; rows that fail do not count.
+///
+/// # Errors
+/// As [`CheckedInput::prepared`].
+pub fn common_prefix(input: &CheckedInput, rows: &[u32]) -> Result<Vec<u32>, InputError> {
+    let read = |&row: &u32| Ok(input.prepared(row as usize)?.ok().map(|prepared| prepared.job.prompt));
+    let shorter = |a: Option<Vec<u32>>, b: Option<Vec<u32>>| match (a, b) {
+        (Some(mut a), Some(b)) => {
+            a.truncate(a.iter().zip(&b).take_while(|(a, b)| a == b).count());
+            Ok(Some(a))
+        }
+        (a, b) => Ok(a.or(b)),
+    };
+    let prefix = rows.par_iter().map(read).try_reduce(|| None, shorter)?;
+    Ok(prefix.unwrap_or_default())
+}

@@ -1,9 +1,9 @@
 //! Arguments of `huozi batch`.
 
 use super::flags::{ConversationArgs, EngineArgs, SamplingArgs};
-use super::values::{input_form, memory_size, parallel, result_order, shard, shards};
+use super::values::{ShardChoice, input_form, memory_size, parallel, result_order, shard, shards};
 use crate::batch::input::InputForm;
-use crate::batch::output::{ResultOrder, Shard};
+use crate::batch::output::ResultOrder;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -51,9 +51,12 @@ pub struct BatchCommand {
     #[arg(long, alias = "retry_errors")]
     pub retry_errors: bool,
     /// Answer each line of standard input as it arrives
-    #[arg(long, conflicts_with_all = ["errors", "order", "restart", "retry_errors", "shard", "check", "column"])]
+    #[arg(
+        long,
+        conflicts_with_all = ["errors", "order", "restart", "retry_errors", "shard", "check", "column"]
+    )]
     pub follow: bool,
-    /// Only shard I of N, from 0; slurm: that of the array task [--shards N]
+    /// Only shard I of N, from 0; slurm: of the array task [--shards N]
     #[arg(long, value_name = "I/N", value_parser = shard)]
     pub shard: Option<ShardChoice>,
     /// Number of shards, with --shard slurm
@@ -74,8 +77,8 @@ pub struct BatchCommand {
     /// Draft tokens from the text so far: the same text, often sooner
     #[arg(long)]
     pub speculate: bool,
-    /// Keep the KV cache of the prefix that the prompts share in FILE
-    #[arg(long, alias = "prompt_cache", value_name = "FILE", conflicts_with = "follow")]
+    /// Keep the KV of what all prompts begin with in FILE, or take it from there
+    #[arg(long, alias = "prompt_cache", value_name = "FILE", conflicts_with_all = ["follow", "check"])]
     pub prompt_cache: Option<PathBuf>,
     #[command(flatten)]
     /// Context and system prompt.
@@ -126,13 +129,4 @@ pub struct MergeCommand {
     /// No summary
     #[arg(short, long)]
     pub quiet: bool,
-}
-
-/// Which shard was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShardChoice {
-    /// This one.
-    Shard(Shard),
-    /// That of the task of a Slurm array.
-    Slurm,
 }

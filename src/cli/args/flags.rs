@@ -117,6 +117,8 @@ fn help(setting: Setting, command: &str) -> String {
     let default = match (setting, command) {
         // Measurements are exact unless another type is typed.
         (Setting::Kv, "logits" | "ppl" | "kl") => "f32".to_owned(),
+        // A run that goes on must draw as before.
+        (Setting::Seed, "batch") => "0".to_owned(),
         (Setting::Threads, _) => format!("{}; env HUOZI_THREADS", setting.default_text(Lang::En)),
         _ => setting.default_text(Lang::En),
     };

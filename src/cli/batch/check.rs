@@ -18,7 +18,7 @@ use serde_json::json;
 use std::fmt::Write;
 
 /// Bytes that are read to measure the memory.
-const READ_BYTES: usize = 256 << 20;
+const READ_BYTES: usize = 128 << 20;
 /// What the program is taken to reach of the machine's rates.
 const EFFICIENCY: f64 = 0.5;
 

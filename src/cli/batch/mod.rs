@@ -1,14 +1,13 @@
 //! `huozi batch`: a file of prompts to a file of results.
 
 mod check;
-mod prefix;
 mod progress;
 mod start;
 
 use super::args::{BatchCommand, BatchPart, MergeCommand, ShardChoice};
 use super::exit::{Interrupted, RowsFailed, Usage};
 use super::load;
-use super::printer::{Printer, SCHEMA};
+use super::printer::Printer;
 use super::settings::Config;
 use super::show::Counter;
 use super::signal::Signals;
@@ -17,25 +16,22 @@ use crate::batch::output::{
     BatchSummary, FileOptions, InputIdentity, MergeOptions, ModelIdentity, OpenedOutput, ResultOrder,
     ResultWriter, RunIdentity, Shard, merge, partial_path,
 };
-use crate::batch::{MemoryPlan, Results, RowSource, RunProgress, plan, run as run_rows};
+use crate::batch::{MemoryPlan, Results, RowSource, RunProgress, common_prefix, plan, run as run_rows};
+use crate::complete::{self, AnswerOptions, Job, Task};
 use crate::engine::Info;
 use crate::kv_file::prompt::PromptCache;
 use crate::open::Room;
+use crate::sample::Sampling;
 use crate::schedule::{Scheduler, SchedulerHandle, SchedulerOptions};
 use anyhow::{Context, Result};
-use progress::Progress;
-use serde_json::json;
-use start::Ready;
+use progress::{Progress, totals};
+use start::{KEPT, PARALLEL, Ready};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Rows that run at a time: more gain little speed and take memory.
-const PARALLEL: usize = 32;
-/// Sequences of ended rows that are kept for their prefixes.
-const KEPT: usize = 8;
 /// Sequences of llama.cpp at most.
 const MAX_SEQUENCES: usize = 256;
 
@@ -66,10 +62,6 @@ pub fn run(args: &BatchCommand, config: &Config, signals: &Signals, printer: &mu
         return check::show(args, &ready, &checked, shard, signals, printer);
     }
     let rows = rows_of(&checked, shard);
-    let cache = match &args.prompt_cache {
-        Some(path) => Some(PromptCache::at(path, ready.model.fingerprint()?)?),
-        None => None,
-    };
     let parallel = args.parallel.unwrap_or(PARALLEL);
     // Before anything is written.
     let memory = plan(&ready.model, checked.counts().most_positions, parallel + KEPT, args.memory)?;
@@ -98,9 +90,11 @@ pub fn run(args: &BatchCommand, config: &Config, signals: &Signals, printer: &mu
     if !todo.is_empty() {
         let (scheduler, of_engine) = scheduler(&ready, memory, parallel, args.quiet)?;
         info = Some(of_engine);
-        if let Some(cache) = &cache {
-            let rows = (&checked, &todo[..]);
-            signals.while_busy(|cancel| prefix::begin(cache, &ready, rows, &scheduler, cancel))?;
+        if let Some(path) = &args.prompt_cache {
+            let prefix = common_prefix(&checked, &todo)?;
+            let cached = signals.while_busy(|cancel| cache(path, &ready, &prefix, &scheduler, cancel));
+            signals.check()?;
+            cached?;
         }
         let source = RowSource::Input(Arc::new(checked), todo);
         let ended = signals.while_busy(|cancel| {
@@ -268,6 +262,40 @@ fn scheduler(
     Ok((SchedulerHandle::of(scheduler).context("starting the engine")?, info))
 }
 
+/// Takes keys and values of `prefix` from the file `path`; where there is none, reads it and makes the file.
+fn cache(
+    path: &Path,
+    ready: &Ready,
+    prefix: &[u32],
+    scheduler: &SchedulerHandle,
+    cancel: &AtomicBool,
+) -> Result<()> {
+    let cache = PromptCache::at(path, ready.model.fingerprint()?)?;
+    if let Some(saved) = cache.open(scheduler)? {
+        let common = saved.ids().iter().zip(prefix).take_while(|(a, b)| a == b).count();
+        if saved.load(scheduler, common)? == 0 {
+            eprintln!("huozi: {}: the prompts begin differently: nothing of it is used", path.display());
+        }
+        return Ok(());
+    }
+    if prefix.is_empty() {
+        eprintln!("huozi: {}: not made: the prompts have no beginning in common", path.display());
+        return Ok(());
+    }
+    let read = AnswerOptions {
+        sampling: Sampling::DEFAULT,
+        seeds: vec![0],
+        max_new: 0,
+        stop_ids: Vec::new(),
+        stop: Vec::new(),
+        log_probs: None,
+        speculate: false,
+    };
+    let job = Job { prompt: prefix.to_vec(), task: Task::Answers(read), n_ctx: ready.n_ctx };
+    complete::run(scheduler, &ready.tokenizer, &job, cancel, &mut |_| {})?;
+    Ok(cache.save(scheduler, prefix)?)
+}
+
 /// Answers rows as they arrive.
 fn follow(
     args: &BatchCommand,
@@ -340,17 +368,4 @@ fn merged(args: &MergeCommand, printer: &mut Printer) -> Result<()> {
         eprintln!("huozi: {rows} rows, {failed} of them failed: {}", out.display());
     }
     Ok(())
-}
-
-/// A summary as JSON.
-fn totals(summary: &BatchSummary) -> serde_json::Value {
-    json!({
-        "schema": SCHEMA,
-        "kind": "summary",
-        "rows": summary.rows,
-        "failed": summary.failed,
-        "already_done": summary.already,
-        "output": summary.out.display().to_string(),
-        "errors": summary.errors.as_ref().map(|path| path.display().to_string()),
-    })
 }

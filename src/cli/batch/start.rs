@@ -14,6 +14,10 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;
 
+/// Rows that run at a time: more gain little speed and take memory.
+pub(super) const PARALLEL: usize = 32;
+/// Sequences of ended rows that are kept for their prefixes.
+pub(super) const KEPT: usize = 8;
 /// A model whose header is read, and the settings of the run.
 pub(super) struct Ready {
     pub model: Loaded,
@@ -26,8 +30,6 @@ pub(super) struct Ready {
     pub date: Option<String>,
     /// The settings that change answers.
     pub settings: Map<String, Value>,
-    /// No notes.
-    pub quiet: bool,
 }
 
 impl Ready {
@@ -73,7 +75,7 @@ impl Ready {
         }
         let preparer = Arc::new(RowPreparer::new(tokenizer.clone(), format, now, n_ctx, defaults));
         let date = dated.then(|| now.to_string());
-        Ok(Self { model, tokenizer, preparer, n_ctx, seed, date, settings, quiet: args.quiet })
+        Ok(Self { model, tokenizer, preparer, n_ctx, seed, date, settings })
     }
 
     /// What result lines say of the run.

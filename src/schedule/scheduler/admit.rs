@@ -7,6 +7,10 @@ use crate::schedule::request::{RequestEvent, Stop};
 use crate::schedule::running::Running;
 use std::ops::ControlFlow;
 
+/// Tokens that a request need not read if it waits for a prefix that is being read; for fewer it does not
+/// wait. A question after shared examples may be shorter than a block, and several choices share it.
+const WORTH_WAITING: usize = 16;
+
 /// A sequence whose first positions a request can continue from.
 struct Prefix {
     seq: Seq,
@@ -56,7 +60,8 @@ impl Scheduler {
             let Some(next) = self.waiting.get(i) else { return Ok(Entry::Full) };
             let reach = self.best_prefix(next);
             let shared = reach.as_ref().map_or(0, |prefix| prefix.len / block);
-            if self.coming_prefix(next) / block > shared {
+            let have = reach.as_ref().map_or(0, |prefix| prefix.len);
+            if self.coming_prefix(next) >= have + WORTH_WAITING {
                 return Ok(Entry::Later);
             }
             // One block more for each that runs: it is about to grow.
