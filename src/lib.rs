@@ -81,8 +81,8 @@
 //!   neither: `convert/src/model.rs` makes room for it, `quant/src/gguf/write.rs` fills it in and
 //!   `quant/src/gguf/check.rs` reads it.
 //! - A field of a row of a batch: `src/batch/input/fields.rs`; what a result line says:
-//!   `src/batch/output/line.rs`; what a run may be taken up again with: [`batch::output::RunIdentity`], filled
-//!   in `src/cli/batch/`.
+//!   `src/batch/output/line.rs`; what a run may be taken up again with: [`batch::output::RunIdentity`],
+//!   filled in `src/cli/batch/`.
 //! - A kind of file that is told with what to do: `quant/src/files/diagnosis.rs`; in Chinese
 //!   `src/tui/words/zh_files.rs`.
 //! - A message of the converter: `convert/src/progress.rs` says what is reported, `convert/src/print.rs`

@@ -36,8 +36,9 @@ impl MemoryPlan {
 /// Too little memory for a single row.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "{name}: {} for weights, {} for scratch, {} held by the program and {} for the KV cache of one row of {row} \
-     tokens make {}, but there are only {}{}; fewer tokens (-n, -c), --kv-type q8 or a smaller type need less",
+    "{name}: {} for weights, {} for scratch, {} held by the program and {} for the KV cache of one row of \
+     {row} tokens make {}, but there are only {}{}; fewer tokens (-n, -c), --kv-type q8 or a smaller type \
+     need less",
     size(plan.weights), size(plan.scratch), size(plan.program), size(plan.kv), size(plan.total()),
     size(plan.limit.unwrap_or_default()),
     if *asked { " of --memory" } else { " of memory available" },

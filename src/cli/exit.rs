@@ -64,7 +64,10 @@ pub struct Interrupted(
 
 /// Some rows of a batch have no answer.
 #[derive(Debug, thiserror::Error)]
-#[error("{failed} of {rows} rows failed: their lines have an \"error\"{}", retry.then_some("; --retry-errors runs them again").unwrap_or_default())]
+#[error(
+    "{failed} of {rows} rows failed: their lines have an \"error\"{}",
+    retry.then_some("; --retry-errors runs them again").unwrap_or_default()
+)]
 pub struct RowsFailed {
     /// Rows without an answer.
     pub failed: u64,

@@ -64,8 +64,8 @@ pub struct RunProgress {
     pub answer_tokens: u64,
 }
 
-/// Runs the rows of `source`, `parallel` at a time; `watch` is called several times a second. Gives how far it
-/// came, and whether that is to the end: `cancel` ends it before.
+/// Runs the rows of `source`, `parallel` at a time; `watch` is called several times a second. Gives how far
+/// it came, and whether that is to the end: `cancel` ends it before.
 ///
 /// # Errors
 /// See [`RunError`].

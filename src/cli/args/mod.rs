@@ -10,12 +10,12 @@ mod model;
 mod scripts;
 mod values;
 
-pub use batch::{BatchCommand, BatchPart, MergeCommand, ShardChoice};
+pub use batch::{BatchCommand, BatchPart, MergeCommand};
 pub use flags::{ConversationArgs, EngineArgs, SamplingArgs};
 pub use measure::{BenchCommand, EvalCommand, EvalWhat, KlCommand, PplCommand};
 pub use model::{ChatArgs, LoadArgs, ModelArgs};
 pub use scripts::{CompletionsCommand, ManCommand, Program};
-pub use values::{Choices, Ids, Output};
+pub use values::{Choices, Ids, Output, ShardChoice};
 
 use crate::engine::Phase;
 use crate::settings::Setting;

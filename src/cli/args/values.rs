@@ -1,6 +1,5 @@
 //! What a typed value may be. The messages say what is needed; clap says where.
 
-use super::batch::ShardChoice;
 use super::flags::parse;
 use crate::batch::input::InputForm;
 use crate::batch::output::{ResultOrder, Shard};
@@ -17,6 +16,15 @@ pub struct Ids(pub Vec<u32>);
 /// Texts to choose from, all different. A type of its own, or clap would take `--choices` several times.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choices(pub Vec<String>);
+
+/// Which shard was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardChoice {
+    /// This one.
+    Shard(Shard),
+    /// That of the task of a Slurm array.
+    Slurm,
+}
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

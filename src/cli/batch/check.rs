@@ -5,8 +5,7 @@ use super::super::exit::{RowsFailed, Usage};
 use super::super::printer::{Printer, SCHEMA, bytes, visible};
 use super::super::signal::Signals;
 use super::progress::span;
-use super::start::Ready;
-use super::{KEPT, PARALLEL};
+use super::start::{KEPT, PARALLEL, Ready};
 use crate::batch::input::{BadRow, CheckCounts, CheckedInput};
 use crate::batch::output::Shard;
 use crate::batch::{MemoryPlan, TooLittleMemory, plan};
@@ -104,8 +103,8 @@ fn table(
     }
     writeln!(
         out,
-        "time           about {}: an estimate from this machine's rates of memory and arithmetic for\n{:15}{parallel} \
-         rows at a time, with the longest answers and no shared prefixes",
+        "time           about {}: an estimate from this machine's rates of memory and arithmetic for\n{:15}\
+         {parallel} rows at a time, with the longest answers and no shared prefixes",
         span(seconds),
         "",
     )?;

@@ -3,7 +3,6 @@
 use super::super::load;
 use super::super::printer::{Printer, SCHEMA, json_line};
 use super::start::Ready;
-use super::totals;
 use crate::batch::RunProgress;
 use crate::batch::output::BatchSummary;
 use crate::engine::Info;
@@ -197,4 +196,17 @@ pub(super) fn span(seconds: f64) -> String {
         7200..172_800 => format!("{} h {} min", whole / 3600, whole / 60 % 60),
         _ => format!("{} d {} h", whole / 86_400, whole / 3600 % 24),
     }
+}
+
+/// A summary as JSON.
+pub(super) fn totals(summary: &BatchSummary) -> serde_json::Value {
+    json!({
+        "schema": SCHEMA,
+        "kind": "summary",
+        "rows": summary.rows,
+        "failed": summary.failed,
+        "already_done": summary.already,
+        "output": summary.out.display().to_string(),
+        "errors": summary.errors.as_ref().map(|path| path.display().to_string()),
+    })
 }
