@@ -3,9 +3,9 @@
 use super::args::DemoCommand;
 use super::chat;
 use super::exit::{Interrupted, Usage};
-use super::load::{self, Watch};
+use super::load::{self, Talk, Watch};
 use super::printer::{Printer, bytes};
-use super::run::{Way, once, print_json};
+use super::run::{Ask, Label, once, print_json, warn};
 use super::settings::Config;
 use super::show::Verbosity;
 use super::signal::Signals;
@@ -66,14 +66,22 @@ pub fn run(args: &DemoCommand, config: &Config, signals: &Signals, printer: &mut
             None => {}
         }
     }
-    let mut session =
-        load::session(&model, config, &args.chat, &args.sampling, HistoryRule::TwoThirds, true)?;
+    let wanted = Talk {
+        chat: &args.chat,
+        sampling: &args.sampling,
+        history: HistoryRule::TwoThirds,
+        chats: true,
+        answers: prompt.is_some().then_some(1),
+    };
+    let mut session = load::session(&model, config, &wanted)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     match prompt {
         Some(prompt) => {
-            let answer = once(&mut session, &prompt, Way::Chat, verbosity, !args.json, signals, printer)?;
+            warn(&session, verbosity);
+            let ask = Ask::chat();
+            let asked = once(&mut session, &prompt, &ask, verbosity, !args.json, signals, printer)?;
             if args.json {
-                print_json(&answer, &session, &model, printer)?;
+                print_json(&asked, &session, &model, &Label::default(), printer)?;
             }
             Ok(signals.check()?)
         }

@@ -15,6 +15,7 @@ use crate::batch::input::InputError;
 use crate::batch::output::{OutputError, ShardError};
 use crate::batch::{FeedError, RunError, TooLittleMemory};
 use crate::bench;
+use crate::complete::JobError;
 use crate::engine::EngineError;
 use crate::eval;
 use crate::kv_file::prompt as prompt_cache;
@@ -143,6 +144,9 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if let Some(error) = cause.downcast_ref() {
         return of_prompt_cache(error);
+    }
+    if let Some(error) = cause.downcast_ref() {
+        return of_job(error);
     }
     match cause.downcast_ref() {
         Some(store::Error::Name { .. } | store::Error::Unknown { .. }) => return Some(USAGE),
@@ -288,6 +292,19 @@ fn of_synth(error: &synth::Error) -> Option<u8> {
         synth::Error::Memory { .. } => Some(NO_ROOM),
         synth::Error::Interrupted => Some(INTERRUPTED),
         // An error of the disk is below this one.
+        _ => None,
+    }
+}
+
+fn of_job(error: &JobError) -> Option<u8> {
+    match error {
+        JobError::Refused(Refused::Prompt(error)) | JobError::Failed(RequestError::Engine(error)) => {
+            of_engine(error)
+        }
+        JobError::Refused(Refused::Setting(_)) => Some(USAGE),
+        JobError::BrokenLogits => Some(BAD_FILE),
+        JobError::KvFull { .. } => Some(NO_ROOM),
+        JobError::Cancelled => Some(INTERRUPTED),
         _ => None,
     }
 }

@@ -7,7 +7,7 @@ use super::settings::{self, Config};
 use super::show::Counter;
 use crate::engine::{Engine, EngineKind, Info, KvType};
 use crate::open::{self, Loaded, OpenOptions, OpenStep, Room, Source};
-use crate::session::open::{self as session_open, SessionOptions};
+use crate::session::open::{self as session_open, Requests, SessionOptions};
 use crate::session::{Notice, Session, Settings};
 use anyhow::Result;
 use huozi_token::{ChatFormat, HistoryRule};
@@ -144,29 +144,41 @@ pub fn recorded(mut value: Value, model: &Loaded, info: &Info) -> Result<Value> 
     Ok(value)
 }
 
+/// What a session is for.
+pub struct Talk<'a> {
+    /// Context and system prompt.
+    pub chat: &'a ChatArgs,
+    /// Sampling.
+    pub sampling: &'a SamplingArgs,
+    /// When old exchanges are dropped.
+    pub history: HistoryRule,
+    /// Whether the model's chat format is needed.
+    pub chats: bool,
+    /// So many answers to each of a few prompts, all as if they were alone; `None`: a conversation.
+    pub answers: Option<usize>,
+}
+
 /// A session on a model.
 ///
 /// # Errors
 /// Everything that can go wrong from the header to the first prompt.
-pub fn session(
-    model: &Loaded,
-    config: &Config,
-    chat: &ChatArgs,
-    sampling: &SamplingArgs,
-    history: HistoryRule,
-    chats: bool,
-) -> Result<Session> {
+pub fn session(model: &Loaded, config: &Config, talk: &Talk<'_>) -> Result<Session> {
     let tokenizer = Arc::new(model.tokenizer()?);
     // Text is continued without a template, so a broken one does not matter.
-    let format = if chats { model.chat_format(&tokenizer)? } else { ChatFormat::None };
+    let format = if talk.chats { model.chat_format(&tokenizer)? } else { ChatFormat::None };
     show_notes(model, config.quiet);
     let (of_file, invalid) = model.settings();
     settings::show_notes(&model.path().display().to_string(), &invalid, config.quiet);
-    let patch = config.settings(settings::typed_chat(chat, sampling, config.quiet)?)?.or(of_file);
-    let settings = Settings::new(patch, model.shape().n_ctx_train, history);
+    let patch = config.settings(settings::typed_chat(talk.chat, talk.sampling, config.quiet)?)?.or(of_file);
+    let settings = Settings::new(patch, model.shape().n_ctx_train, talk.history);
+    let requests = match talk.answers {
+        None => Requests::conversation(settings.n_ctx),
+        Some(answers) => Requests::answers(&settings, answers),
+    };
     let watch = Watch::new(config.quiet);
     let progress = &|step, done, total| watch.set(step, done, total);
-    let session = session_open::start(model, tokenizer, format, settings, progress, &NEVER)?;
+    let scheduler = session_open::scheduler(model, &tokenizer, requests, progress, &NEVER)?;
+    let session = Session::new(scheduler, tokenizer, format, settings);
     drop(watch);
     note_threads(model.options.threads, session.info().threads, config.quiet);
     Ok(session)

@@ -6,11 +6,13 @@
 //! choices; they share the prompt. [`submit`] queues a job, [`run`] waits for one. It knows no files, no JSON
 //! and no chat format.
 
+mod choices;
 mod error;
 mod job;
 mod part;
 mod submit;
 
+pub use choices::answer_end;
 pub use error::JobError;
 pub use job::{
     Answer, AnswerOptions, ChoiceOptions, ChoiceScore, Completed, Finish, Job, Outcome, Task, TokenLogProb,

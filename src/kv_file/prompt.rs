@@ -113,6 +113,11 @@ impl PromptCache {
         Ok(Self { path: target.path, fingerprint })
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn io(&self, source: io::Error) -> Error {
         Error::Io { path: self.path.clone(), source }
     }

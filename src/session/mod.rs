@@ -28,7 +28,7 @@ use crate::engine::{EngineError, Info};
 use crate::sample::row_seed;
 use crate::schedule::{Refused, Request, RequestError, RequestEvent, SchedulerHandle, Speculate};
 use huozi_token::history::{FittedPrompt, fit};
-use huozi_token::{ChatFormat, HistoryRule, Message, PromptLimits, Role, TokenKind, Tokenizer};
+use huozi_token::{ChatFormat, HistoryRule, Message, PromptLimits, Role, Specials, TokenKind, Tokenizer};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -193,7 +193,7 @@ impl Session {
     }
 
     /// The tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer
     }
 
@@ -383,25 +383,34 @@ impl Session {
         self.first = dropped.min(self.turns.len().saturating_sub(1));
     }
 
-    /// Continues `ids` as they are; the conversation is not changed.
+    /// The ids of the prompt that [`Session::ask`] would have read for `question`.
     ///
     /// # Errors
-    /// No ids at all or too many, an engine that fails.
-    pub fn complete(
-        &mut self,
-        ids: &[u32],
-        cancel: &AtomicBool,
-        on: &mut dyn FnMut(Event),
-    ) -> Result<Answer, Error> {
+    /// A message that is too long, a template that fails.
+    pub fn question_ids(&mut self, question: &str) -> Result<Vec<u32>, Error> {
+        self.begin();
+        Ok(self.prompt(question)?.ids)
+    }
+
+    /// The chat format.
+    pub fn format(&self) -> &ChatFormat {
+        &self.format
+    }
+
+    /// The ids of a text to continue as it is.
+    ///
+    /// # Errors
+    /// No ids at all, or too many for one more.
+    pub fn text_ids(&self, text: &str, specials: Specials) -> Result<Vec<u32>, Error> {
         let n_ctx = self.settings.n_ctx;
-        if ids.is_empty() {
-            return Err(Error::EmptyPrompt);
+        let ids = self.tokenizer.encode(text, specials);
+        match ids.len() {
+            0 => Err(Error::EmptyPrompt),
+            tokens if tokens >= n_ctx => {
+                Err(Error::TextTooLong { tokens, limit: n_ctx.saturating_sub(1), n_ctx })
+            }
+            _ => Ok(ids),
         }
-        if ids.len() >= n_ctx {
-            let (tokens, limit) = (ids.len(), n_ctx.saturating_sub(1));
-            return Err(Error::TextTooLong { tokens, limit, n_ctx });
-        }
-        self.generate(ids.to_vec(), 0, cancel, on)
     }
 
     /// Turns that were put in without a date get one with the next question.

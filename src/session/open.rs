@@ -7,12 +7,15 @@ pub use crate::open::{Error, Loaded, OpenStep as Step, Source};
 use super::{Session, Settings};
 use crate::engine::{EngineKind, KvType};
 use crate::open::{OpenOptions, OpenProgress, Room};
-use crate::schedule::{Scheduler, SchedulerHandle};
+use crate::schedule::{Scheduler, SchedulerHandle, SchedulerOptions};
 use crate::settings::{InvalidSetting, Patch};
 use huozi_token::{ChatFormat, HistoryRule, Tokenizer};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+
+/// Positions of a KV block.
+const KV_BLOCK: usize = crate::kv_file::BLOCK;
 
 /// A random seed, short enough to be typed again.
 pub fn random_seed() -> u64 {
@@ -120,10 +123,51 @@ pub fn start(
     progress: &OpenProgress<'_>,
     cancel: &AtomicBool,
 ) -> Result<Session, Error> {
-    let engine = model.engine(Room::conversation(settings.n_ctx), progress, cancel)?;
-    let scheduler = SchedulerHandle::of(Scheduler::new(engine, tokenizer.vocab().never()))
-        .map_err(|source| Error::Io { path: model.path().to_owned(), source })?;
+    let requests = Requests::conversation(settings.n_ctx);
+    let scheduler = scheduler(model, &tokenizer, requests, progress, cancel)?;
     Ok(Session::new(scheduler, tokenizer, format, settings))
+}
+
+/// The requests that a session's scheduler runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Requests {
+    room: Room,
+    options: SchedulerOptions,
+}
+
+impl Requests {
+    /// One after the other, each continuing the one before, with `n_ctx` positions.
+    pub fn conversation(n_ctx: usize) -> Self {
+        Self { room: Room::conversation(n_ctx), options: SchedulerOptions::default() }
+    }
+
+    /// `answers` at a time that share a prompt, each as if it were alone.
+    pub fn answers(settings: &Settings, answers: usize) -> Self {
+        let options = SchedulerOptions { exact: true, ..SchedulerOptions::default() };
+        // Each has its own last block of the prompt, and one more block that it grows into.
+        let own = settings.max_new.saturating_add(2 * KV_BLOCK).min(settings.n_ctx);
+        let more = answers.min(options.running).saturating_sub(1);
+        let mut room = Room::conversation(settings.n_ctx.saturating_add(own.saturating_mul(more)));
+        room.sequences += more;
+        Self { room, options }
+    }
+}
+
+/// The scheduler of a session on an engine of `model`.
+///
+/// # Errors
+/// As [`Loaded::engine`].
+pub fn scheduler(
+    model: &Loaded,
+    tokenizer: &Tokenizer,
+    requests: Requests,
+    progress: &OpenProgress<'_>,
+    cancel: &AtomicBool,
+) -> Result<SchedulerHandle, Error> {
+    let engine = model.engine(requests.room, progress, cancel)?;
+    let never = tokenizer.vocab().never();
+    SchedulerHandle::of(Scheduler::with_options(engine, never, requests.options))
+        .map_err(|source| Error::Io { path: model.path().to_owned(), source })
 }
 
 /// Checks that a file can be a model that this program runs; reads its header only.

@@ -15,6 +15,7 @@ mod cli_chat;
 mod cli_commands;
 mod cli_doors;
 mod cli_exit;
+mod cli_run;
 mod cli_scripts;
 mod complete;
 mod diagnosis;

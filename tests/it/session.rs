@@ -242,9 +242,6 @@ fn reasons_to_stop() {
     short.rig(&[500; 300]);
     let answer = short.say("x");
     assert_eq!((answer.stop, answer.stats.context_used), (Stop::ContextFull, 256));
-    short.rig(&[500; 300]);
-    let answer = short.session.complete(&[500; 200], &short.go, &mut |_| {}).unwrap();
-    assert_eq!((answer.stop, answer.stats.context_used), (Stop::ContextFull, 256));
     // Cancelled from inside: what was said stays.
     let mut w = world(|s| s.max_new = 400);
     w.rig(&[500; 400]);
@@ -336,23 +333,24 @@ fn a_long_context_is_warned_about_once() {
 }
 
 #[test]
-fn completion_stands_apart() {
+fn prompts_are_the_ids_that_are_read() {
     let mut w = world(|_| {});
-    let ids = w.session.tokenizer().encode("白日依山尽", huozi_token::Specials::Plain);
-    let answer = w.session.complete(&ids, &w.go, &mut |_| {}).unwrap();
-    assert_eq!((answer.stats.prompt_tokens, w.session.turns().len()), (ids.len(), 0));
-    assert!(matches!(w.session.complete(&[], &w.go, &mut |_| {}), Err(Error::EmptyPrompt)));
-    let long = vec![500; 2048];
-    let error = w.session.complete(&long, &w.go, &mut |_| {}).unwrap_err();
-    assert!(matches!(error, Error::TextTooLong { tokens: 2048, limit: 2047, n_ctx: 2048 }), "{error}");
-    for n_ctx in [0, 1] {
+    let plain = huozi_token::Specials::Plain;
+    let ids = w.session.tokenizer().encode("白日依山尽", plain);
+    assert_eq!(w.session.text_ids("白日依山尽", plain).unwrap(), ids);
+    assert!(matches!(w.session.text_ids("", plain), Err(Error::EmptyPrompt)));
+    let question = w.session.question_ids("你好").unwrap();
+    assert!(w.session.turns().is_empty());
+    w.say("你好");
+    assert_eq!(w.strings.lock().unwrap().read[..question.len()], question);
+    for n_ctx in [0, 1, ids.len()] {
         w.session.settings_mut().n_ctx = n_ctx;
-        let error = w.session.complete(&ids, &w.go, &mut |_| {}).unwrap_err();
-        assert!(matches!(error, Error::TextTooLong { limit: 0, .. }), "{error}");
+        let error = w.session.text_ids("白日依山尽", plain).unwrap_err();
+        assert!(matches!(error, Error::TextTooLong { .. }), "{error}");
     }
     w.session.settings_mut().n_ctx = 2048;
     w.session.settings_mut().sampling.top_p = 7.0;
-    assert!(w.session.complete(&ids, &w.go, &mut |_| {}).unwrap_err().to_string().contains("top_p"));
+    assert!(w.session.ask("x", &w.go, &mut |_| {}).unwrap_err().to_string().contains("top_p"));
 }
 
 #[test]

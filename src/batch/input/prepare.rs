@@ -2,7 +2,7 @@
 
 use super::super::row::{Endpoint, Prepared, Prompt, Row, RowError, RowOptions, RowSeed};
 use super::parse::Body;
-use crate::complete::{AnswerOptions, ChoiceOptions, Job, Task};
+use crate::complete::{AnswerOptions, ChoiceOptions, Job, Task, answer_end};
 use crate::sample::{Sampling, row_seed};
 use huozi_token::{ChatError, ChatFormat, DateTime, Message, Role, Specials, Tokenizer};
 use sha2::{Digest, Sha256};
@@ -217,47 +217,20 @@ impl RowPreparer {
 
     /// The ids of prompt and choice together, for each choice.
     fn choices(&self, prompt: &Prompt, ids: &[u32], choices: &[String]) -> Result<ChoiceOptions, RowError> {
-        let vocab = self.tokenizer.vocab();
-        let turn_end = match (&self.format, prompt) {
-            (ChatFormat::Huozi { end, .. }, Prompt::Messages(_)) => Some(*end),
-            (_, Prompt::Messages(_)) => vocab.eot(),
-            _ => None,
-        };
-        let Some(end) = turn_end.or(vocab.eos()).or(self.stop_ids.first().copied()) else {
+        let format = matches!(prompt, Prompt::Messages(_)).then_some(&self.format);
+        let Some(end) = answer_end(format, &self.tokenizer) else {
             let message = "this model has no token that ends an answer: choices cannot be scored";
             return Err(invalid("choices", message.to_owned()));
         };
-        // What a choice may be joined to is the text after the last control token.
-        let controls = ids.iter().rposition(|&id| vocab.kind(id).is_control()).map_or(0, |at| at + 1);
-        let text = match prompt {
-            Prompt::Text(text) => Some((0, text.clone())),
-            Prompt::Messages(_) => {
-                let text = self.tokenizer.decode(&ids[controls..], false);
-                let same = self.tokenizer.encode(&text, Specials::Plain) == ids[controls..];
-                same.then_some((controls, text))
-            }
-            Prompt::Ids(_) => None,
-        };
-        let (kept, text) = text.unwrap_or((ids.len(), String::new()));
-        let mut all: Vec<Vec<u32>> = Vec::with_capacity(choices.len());
-        let mut from = ids.len();
-        for choice in choices {
-            let mut both = ids[..kept].to_vec();
-            self.tokenizer.encode_into(&format!("{text}{choice}"), Specials::Plain, &mut both);
-            from = from.min(both.iter().zip(ids).take_while(|(a, b)| a == b).count());
-            both.push(end);
-            if both.len() > self.n_ctx {
-                self.fits(&both)?;
-            }
-            all.push(both);
-        }
-        let mut sorted = Vec::from_iter(&all);
+        let options = ChoiceOptions::of(ids, choices, end, &self.tokenizer);
+        options.ids.iter().filter(|both| both.len() > self.n_ctx).try_for_each(|both| self.fits(both))?;
+        let mut sorted = Vec::from_iter(&options.ids);
         sorted.sort_unstable();
         if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
             let message = "`choices` has two texts of the same tokens: they would have one score";
             return Err(invalid("choices", message.to_owned()));
         }
-        Ok(ChoiceOptions { ids: all, from: from.max(1) })
+        Ok(options)
     }
 }
 

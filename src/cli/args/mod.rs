@@ -15,7 +15,7 @@ pub use flags::{ConversationArgs, EngineArgs, SamplingArgs};
 pub use measure::{BenchCommand, EvalCommand, EvalWhat, KlCommand, PplCommand};
 pub use model::{ChatArgs, LoadArgs, ModelArgs};
 pub use scripts::{CompletionsCommand, ManCommand, Program};
-pub use values::{Ids, Output, ShardChoice};
+pub use values::{Choices, Ids, Output, ShardChoice};
 
 use crate::engine::Phase;
 use crate::settings::Setting;
@@ -23,7 +23,7 @@ use clap::{Args, Parser, Subcommand};
 use flags::aliases;
 use huozi_token::HistoryRule;
 use std::path::PathBuf;
-use values::{context, history, ids, not_positional, phase};
+use values::{answers, choices, context, history, ids, log_probs, not_empty, not_positional, phase};
 
 /// Runs BLOOM-family language models (Huozi, BLOOM, BLOOMZ) on this machine's CPU
 #[derive(Debug, Parser)]
@@ -104,6 +104,8 @@ Examples:
   huozi run -m huozi.gguf 写一首关于月的诗。
   huozi run -m bloom.gguf --raw --greedy -n 32 \"The capital of France is\"
   echo 你好 | huozi run -m huozi.gguf      the prompt from standard input
+  huozi run -m huozi.gguf -f a.txt -f b.txt --answers 3 --json
+  huozi run -m huozi.gguf --choices 好,坏 \"这部电影怎么样？\"
 Only the answer goes to standard output.")]
 pub struct RunCommand {
     /// The prompt [default: standard input, when piped]
@@ -115,9 +117,9 @@ pub struct RunCommand {
     /// Prompt text (may begin with -)
     #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
     pub prompt: Option<String>,
-    /// File with the prompt; - is standard input
+    /// File with the prompt; - is standard input; may be repeated: one answer each
     #[arg(short, long, value_name = "FILE")]
-    pub file: Option<PathBuf>,
+    pub file: Vec<PathBuf>,
     /// Continue the text as it is, without the chat format
     #[arg(long, conflicts_with_all = ["system", "system_file"])]
     pub raw: bool,
@@ -130,7 +132,28 @@ pub struct RunCommand {
     #[command(flatten)]
     /// Sampling.
     pub sampling: SamplingArgs,
-    /// One JSON object instead of the text
+    /// End the answer before this text; may be repeated
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = not_empty)]
+    pub stop: Vec<String>,
+    /// Number of answers, which share the prompt's KV cache
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = answers, hide_default_value = true)]
+    pub answers: usize,
+    /// With --json: log-probabilities of each token and of the K likeliest
+    #[arg(long, value_name = "K", value_parser = log_probs, requires = "json")]
+    pub logprobs: Option<usize>,
+    /// Score these texts as answers, best first; \, is a comma in a text
+    #[arg(
+        long, value_name = "A,B,C", allow_hyphen_values = true, value_parser = choices,
+        conflicts_with_all = ["stop", "answers", "logprobs", "speculate"],
+    )]
+    pub choices: Option<Choices>,
+    /// Draft tokens from prompt and text so far: the same text, sometimes faster
+    #[arg(long)]
+    pub speculate: bool,
+    /// Keep the prompt's KV cache in FILE, and begin from it the next time
+    #[arg(long, alias = "prompt_cache", value_name = "FILE")]
+    pub prompt_cache: Option<PathBuf>,
+    /// One JSON object per answer instead of the text
     #[arg(long)]
     pub json: bool,
     /// No statistics, progress or notes
@@ -451,6 +474,16 @@ mod tests {
     }
 
     #[test]
+    fn choices_are_separated_by_commas() {
+        let of = |text: &str| choices(text).map(|choices| choices.0);
+        assert_eq!(of("a,b c,-1").unwrap(), ["a", "b c", "-1"]);
+        assert_eq!(of("a\\,b,c\\d").unwrap(), ["a,b", "c\\d"]);
+        for bad in ["", "a,", "a,,b", "a,b,a"] {
+            assert!(of(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn ids_are_separated_by_commas_and_spaces() {
         for text in ["1,22,3", "1 22 3", " 1, 22，3\n", "1、22 ,3"] {
             assert_eq!(ids(text), Ok(Ids(vec![1, 22, 3])), "{text:?}");
@@ -461,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn every_help_has_at_most_40_lines_at_100_columns_and_an_example() {
+    fn every_help_has_at_most_48_lines_at_100_columns_and_an_example() {
         for path in [
             &["run"][..],
             &["chat"],
@@ -484,7 +517,7 @@ mod tests {
             let typed = [&["huozi"], path, &["--help"]].concat();
             let help = Cli::command().term_width(100).try_get_matches_from(&typed).unwrap_err().to_string();
             let lines = help.lines().count();
-            assert!(lines <= 40, "{path:?}: {lines} lines\n{help}");
+            assert!(lines <= 48, "{path:?}: {lines} lines\n{help}");
             assert!(help.contains("Example"), "{path:?} shows no example");
             // Clap breaks no line of this one again on the usual terminal.
             let narrow = Cli::command().term_width(80).try_get_matches_from(&typed).unwrap_err().to_string();

@@ -4,6 +4,7 @@ use super::flags::parse;
 use crate::batch::input::InputForm;
 use crate::batch::output::{ResultOrder, Shard};
 use crate::engine::{EngineKind, FlashAttention, KvType, Phase};
+use crate::schedule::LogProbOptions;
 use crate::settings::Setting;
 use huozi_quant::bloom::shape::Shape;
 use huozi_token::HistoryRule;
@@ -11,6 +12,19 @@ use huozi_token::HistoryRule;
 /// Token ids. A type of its own, or clap would take `--ids` several times.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ids(pub Vec<u32>);
+
+/// Texts to choose from, all different. A type of its own, or clap would take `--choices` several times.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choices(pub Vec<String>);
+
+/// Which shard was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardChoice {
+    /// This one.
+    Shard(Shard),
+    /// That of the task of a Slurm array.
+    Slurm,
+}
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +164,41 @@ pub(super) fn ids(text: &str) -> Result<Ids, String> {
         .map(|id| id.parse().map_err(|_| format!("{id:?} is no token id")))
         .collect::<Result<_, _>>()
         .map(Ids)
+}
+
+/// Answers to one prompt at most.
+const MAX_ANSWERS: usize = 1024;
+
+pub(super) fn answers(text: &str) -> Result<usize, String> {
+    between(text, 1, MAX_ANSWERS)
+}
+
+pub(super) fn log_probs(text: &str) -> Result<usize, String> {
+    between(text, 0, LogProbOptions::MAX_TOP)
+}
+
+pub(super) fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("a text is needed".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+pub(super) fn choices(text: &str) -> Result<Choices, String> {
+    let mut found = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (c, chars.peek(), found.last_mut()) {
+            (',', _, _) => found.push(String::new()),
+            ('\\', Some(','), Some(last)) => last.extend(chars.next()),
+            (c, _, Some(last)) => last.push(c),
+            (_, _, None) => {}
+        }
+    }
+    if found.iter().any(String::is_empty) {
+        return Err("texts separated by commas are needed, none of them empty".to_owned());
+    }
+    match (1..found.len()).find(|&i| found[..i].contains(&found[i])) {
+        Some(i) => Err(format!("{:?} is there twice", found[i])),
+        None => Ok(Choices(found)),
+    }
 }
 
 pub(super) fn positive(text: &str) -> Result<usize, String> {

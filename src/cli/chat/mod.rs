@@ -12,7 +12,7 @@ pub(super) use settings_command::set;
 
 use super::args::ChatCommand;
 use super::exit::Usage;
-use super::load;
+use super::load::{self, Talk};
 use super::printer::{Printer, visible};
 use super::settings::{Config, show_notes};
 use super::show::{Show, Verbosity};
@@ -37,7 +37,14 @@ use std::sync::atomic::AtomicBool;
 pub fn run(args: &ChatCommand, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.model.as_deref())?;
     let model = load::open(&path, &load::talking(config, &args.model.load)?)?;
-    let mut session = load::session(&model, config, &args.chat, &args.sampling, args.history, true)?;
+    let wanted = Talk {
+        chat: &args.chat,
+        sampling: &args.sampling,
+        history: args.history,
+        chats: true,
+        answers: None,
+    };
+    let mut session = load::session(&model, config, &wanted)?;
     let verbosity = Verbosity::new(args.quiet, args.verbose, &args.sampling, session.settings());
     let mut name = None;
     if let Some(given) = &args.load {
