@@ -4,22 +4,22 @@
 
 All nodes share these paths. Every row needs a custom_id. `results` gets files of result lines and errors; the
 same command again does what is missing."""
-import argparse, io, json, os, subprocess, sys, threading
+import argparse, io, json, os, subprocess, sys, threading, pyarrow, ray
 from concurrent.futures import Future
-import pyarrow, ray
 from ray.data.checkpoint import CheckpointConfig
 from ray.data.datasource import BlockBasedFileDatasink, FileBasedDatasource
 
 class Rows(FileBasedDatasource):
-    """Lines and their ids; line N without a custom_id is `line-N`, as in `huozi batch`."""
     def _read_stream(self, f, path):
         for number, line in enumerate(io.BufferedReader(f), 1):
+            line = line.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").rstrip(b"\r\n") + b"\n"
             try:
-                name, own = json.loads(line)["custom_id"].encode().decode(), True
+                name = row["id"] if (row := json.loads(line)).get("custom_id") is None else row["custom_id"]
+                name, own = str(name).encode().decode(), type(name) in (str, int)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                name, own = f"line-{number}", False
-            row = {"custom_id": name, "own": own, "number": number, "line": line.rstrip() + b"\n"}
-            yield from [pyarrow.Table.from_pylist([row])] if line.strip() else []
+                own = False  # huozi names it line-N
+            row = {"custom_id": name if own else f"line-{number}", "own": own, "number": number, "line": line}
+            yield from [pyarrow.Table.from_pylist([row])] if line.decode(errors="replace").strip() else []
 
 class Results(BlockBasedFileDatasink):
     def write_block_to_file(self, block, file):
