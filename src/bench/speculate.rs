@@ -179,7 +179,7 @@ fn generate(
     never: &Arc<[bool]>,
     cancel: &AtomicBool,
 ) -> Result<(Box<dyn Engine>, Vec<u32>, Timings), Error> {
-    let options = SchedulerOptions { running: 1, kept: 0, exact: true };
+    let options = SchedulerOptions { running: 1, kept: 0, exact: true, grouped: false };
     let mut scheduler = Scheduler::with_options(engine, never.clone(), options);
     let _: RequestId = scheduler.submit(request).map_err(|refused| Error::Refused(refused.to_string()))?;
     let (mut tokens, mut end) = (Vec::new(), None);

@@ -22,8 +22,8 @@ pub(super) struct Lookup {
 
 impl Lookup {
     /// Appends at most `most` ids to `draft`: those that followed the longest repeated end of `ids`, of
-    /// equally long ones the last. Gives how many ids are repeated there, 0 if none. `ids` begins with those of
-    /// the call before.
+    /// equally long ones the last. Gives how many ids are repeated there, 0 if none. `ids` begins with those
+    /// of the call before.
     pub fn draft(&mut self, ids: &[u32], most: usize, draft: &mut Vec<u32>) -> usize {
         for end in self.earlier.len().max(2)..ids.len() {
             self.earlier.resize(end, 0);

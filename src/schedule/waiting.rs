@@ -25,6 +25,10 @@ impl Waiting {
         self.queue.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     pub fn get(&self, i: usize) -> Option<&Running> {
         self.queue.get(i).map(|(r, _)| r)
     }

@@ -217,7 +217,7 @@ fn as_many_requests_run_and_as_many_sequences_are_kept_as_the_options_say() {
         seen.fetch_max(items.len(), Ordering::Relaxed);
         Ok(())
     });
-    let mut s = engine.scheduler(SchedulerOptions { running: 3, kept: 2, exact: false });
+    let mut s = engine.scheduler(SchedulerOptions { running: 3, kept: 2, ..SchedulerOptions::default() });
     let requests: Vec<Request> = (0..5).map(|i| request(i * 71, 100, 6)).collect();
     let ids: Vec<RequestId> = requests.iter().map(|r| s.submit(r.clone()).unwrap()).collect();
     let outcomes = run(&mut s);
@@ -226,7 +226,7 @@ fn as_many_requests_run_and_as_many_sequences_are_kept_as_the_options_say() {
         assert_eq!(outcomes[id].tokens, alone(request.clone()).tokens);
     }
     assert_eq!(requests.iter().filter(|r| s.kept(&r.ids) == 100).count(), 2);
-    let mut s = with_options(1024, SchedulerOptions { running: 0, kept: 0, exact: false });
+    let mut s = with_options(1024, SchedulerOptions { running: 0, kept: 0, ..SchedulerOptions::default() });
     let id = s.submit(requests[0].clone()).unwrap();
     assert_eq!(run(&mut s)[&id].tokens.len(), 6, "one always runs");
     assert_eq!(s.kept(&requests[0].ids), 0);

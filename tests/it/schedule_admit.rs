@@ -1,14 +1,17 @@
 //! Which requests the scheduler lets in, what they share, and which prefixes it keeps.
 
 use crate::common;
-use crate::schedule_support::{Outcome, alone, note, request, run, with_options};
+use crate::schedule_support::{Outcome, Watched, alone, note, request, run, with_options};
+use huozi::engine::Phase;
 use huozi::schedule::{LogProbOptions, Request, RequestEvent, RequestId, SchedulerOptions};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 fn options(running: usize, kept: usize) -> SchedulerOptions {
-    SchedulerOptions { running, kept, exact: true }
+    SchedulerOptions { running, kept, exact: true, grouped: false }
 }
 
 /// Prompt tokens that were computed.
@@ -124,4 +127,28 @@ fn a_queue_of_thousands_costs_little() {
     assert_eq!(outcomes.len(), rows as usize);
     assert!(computed(&outcomes, &ids[1..]).iter().all(|&n| n <= 3 + 64), "read once");
     assert!(each < Duration::from_millis(1), "{each:?} for each row");
+}
+
+#[test]
+fn requests_are_let_in_by_groups_where_throughput_counts() {
+    // Eight run, each of another length, so that they end one after the other.
+    let steps = |grouped| {
+        let reading = Arc::new(AtomicUsize::new(0));
+        let seen = reading.clone();
+        let engine = Watched::new(8192, move |items, _, _| {
+            let reads = items.iter().any(|item| item.phase == Phase::Given);
+            seen.fetch_add(usize::from(reads), Ordering::Relaxed);
+            Ok(())
+        });
+        let mut s = engine.scheduler(SchedulerOptions { grouped, ..options(8, 0) });
+        let requests: Vec<Request> = (0..40).map(|i| request(i * 23, 20, 10 + i as usize % 8 * 5)).collect();
+        let ids: Vec<RequestId> = requests.iter().map(|r| s.submit(r.clone()).unwrap()).collect();
+        let outcomes = run(&mut s);
+        for (request, id) in requests.into_iter().zip(&ids) {
+            assert_eq!(outcomes[id].tokens, alone(request).tokens);
+        }
+        reading.load(Ordering::Relaxed)
+    };
+    let (grouped, single) = (steps(true), steps(false));
+    assert!(grouped * 3 < single * 2, "{grouped} steps read prompts, {single} without groups");
 }

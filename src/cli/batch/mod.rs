@@ -257,7 +257,7 @@ fn scheduler(
     let room = Room { positions: memory.positions, sequences, apart: None };
     let engine = load::engine(&ready.model, room, quiet)?;
     let info = engine.info().clone();
-    let options = SchedulerOptions { running: parallel, kept: KEPT, exact: true };
+    let options = SchedulerOptions { running: parallel, kept: KEPT, exact: true, grouped: true };
     let scheduler = Scheduler::with_options(engine, ready.tokenizer.vocab().never(), options);
     Ok((SchedulerHandle::of(scheduler).context("starting the engine")?, info))
 }

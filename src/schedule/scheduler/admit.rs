@@ -11,6 +11,9 @@ use std::ops::ControlFlow;
 /// wait. A question after shared examples may be shorter than a block, and several choices share it.
 const WORTH_WAITING: usize = 16;
 
+/// Prompt tokens that are read at once although few requests share the step.
+const GROUP_TOKENS: usize = 256;
+
 /// A sequence whose first positions a request can continue from.
 struct Prefix {
     seq: Seq,
@@ -34,6 +37,9 @@ impl Scheduler {
     /// prefix is just being read for another one are passed by as many as run at a time, each.
     pub(super) fn admit(&mut self, on: &mut OnEvent<'_>) -> Result<(), EngineError> {
         let most = self.options.running.max(1);
+        if self.options.grouped && self.waits_for_more(most) {
+            return Ok(());
+        }
         let mut i = 0;
         while i < most {
             let Some(next) = self.waiting.get(i) else { break };
@@ -50,6 +56,20 @@ impl Scheduler {
         }
         self.admitting = None;
         Ok(())
+    }
+
+    /// Whether requests would be let in that are better read together with others: fewer places are free than
+    /// a group takes, requests wait for all of them, and those that fit have little to read.
+    fn waits_for_more(&self, most: usize) -> bool {
+        let (group, free) = (most.div_ceil(4), most.saturating_sub(self.running.len()));
+        let reads = self.running.iter().any(Running::reads);
+        if self.running.is_empty() || reads || free >= group || self.waiting.len() < group {
+            return false;
+        }
+        let unread = (0..free)
+            .filter_map(|i| self.waiting.get(i))
+            .map(|r| r.ids.len() - self.best_prefix(r).map_or(0, |prefix| prefix.len));
+        unread.sum::<usize>() < GROUP_TOKENS
     }
 
     /// Lets waiting request `i` in if it can run.

@@ -30,11 +30,15 @@ pub struct SchedulerOptions {
     /// the same in any company. Without it a prompt that repeats an earlier answer, as the next turn of a
     /// chat does, continues from what was computed while that answer was generated.
     pub exact: bool,
+    /// Tokens per second of all requests count, not how soon a request gets its next one. Reading a prompt
+    /// costs as much as some 60 of its tokens before the first: requests that wait are let in when a quarter
+    /// of those that run has ended, or when they have enough to read, and prompts are read in large pieces.
+    pub grouped: bool,
 }
 
 impl Default for SchedulerOptions {
     fn default() -> Self {
-        Self { running: 32, kept: 4, exact: false }
+        Self { running: 32, kept: 4, exact: false, grouped: false }
     }
 }
 
