@@ -17,15 +17,6 @@ pub struct Ids(pub Vec<u32>);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choices(pub Vec<String>);
 
-/// Which shard was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShardChoice {
-    /// This one.
-    Shard(Shard),
-    /// That of the task of a Slurm array.
-    Slurm,
-}
-
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
