@@ -56,23 +56,23 @@ pub struct ChoiceOptions {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// Answers or scores.
-    pub completed: Completed,
+    pub completed: JobResult,
     /// What it cost.
-    pub usage: Usage,
+    pub usage: JobUsage,
 }
 
 /// The result of a [`Task`].
 #[derive(Clone, Debug, PartialEq)]
-pub enum Completed {
+pub enum JobResult {
     /// The answers, in the order of [`AnswerOptions::seeds`].
-    Answers(Vec<Answer>),
+    Answers(Vec<JobAnswer>),
     /// The scores, in the order of [`ChoiceOptions::ids`].
     Choices(Vec<ChoiceScore>),
 }
 
 /// A generated answer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
+pub struct JobAnswer {
     /// Its text, up to the stop text that ended it.
     pub text: String,
     /// The ids generated, without the end token; with a stop text as far as they were generated.
@@ -118,11 +118,13 @@ pub struct ChoiceScore {
 
 /// What a job cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Usage {
+pub struct JobUsage {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens that were read by the engine for this job, those of choices included.
+    /// Tokens of the prompt that the engine read for this job.
     pub computed_tokens: usize,
+    /// Tokens of choices that it read, end tokens included.
+    pub choice_tokens: usize,
     /// Tokens of the prompt whose keys and values were there already for the first answer.
     pub reused_tokens: usize,
     /// Tokens generated in all answers, end tokens included.

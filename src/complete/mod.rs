@@ -15,7 +15,7 @@ mod submit;
 pub use choices::answer_end;
 pub use error::JobError;
 pub use job::{
-    Answer, AnswerOptions, ChoiceOptions, ChoiceScore, Completed, Finish, Job, Outcome, Task, TokenLogProb,
-    Usage,
+    AnswerOptions, ChoiceOptions, ChoiceScore, Finish, Job, JobAnswer, JobResult, JobUsage, Outcome, Task,
+    TokenLogProb,
 };
 pub use submit::{JobEvent, Submitted, run, submit};

@@ -1,7 +1,7 @@
 //! An answer, or the score of a choice, while its request runs.
 
 use super::error::JobError;
-use super::job::{Answer, ChoiceScore, Finish, Job, Task, TokenLogProb};
+use super::job::{ChoiceScore, Finish, Job, JobAnswer, Task, TokenLogProb};
 use crate::sample::Sampling;
 use crate::schedule::{LogProbOptions, PositionLogProbs, Request, Speculate, Stop, Timings};
 use huozi_token::{TextStream, Vocabulary};
@@ -43,14 +43,19 @@ pub(super) struct Part {
     finish: Option<Finish>,
     pub(super) timings: Timings,
     prompt_tokens: usize,
+    /// Tokens of a choice, from the first on that is scored; 0 of an answer.
+    pub(super) choice_tokens: usize,
     n_ctx: usize,
 }
 
 impl Part {
-    pub(super) fn new(job: &Job) -> Self {
-        let (stops, score) = match &job.task {
-            Task::Answers(options) => (options.stop.clone(), None),
-            Task::Choices(_) => (Vec::new(), Some(ChoiceScore { log_prob: 0.0, tokens: 0 })),
+    pub(super) fn new(job: &Job, part: usize) -> Self {
+        let (stops, score, choice_tokens) = match &job.task {
+            Task::Answers(options) => (options.stop.clone(), None, 0),
+            Task::Choices(options) => {
+                let tokens = options.ids[part].len().saturating_sub(options.from);
+                (Vec::new(), Some(ChoiceScore { log_prob: 0.0, tokens: 0 }), tokens)
+            }
         };
         Self {
             ids: Vec::new(),
@@ -61,6 +66,7 @@ impl Part {
             finish: None,
             timings: Timings::default(),
             prompt_tokens: job.prompt.len(),
+            choice_tokens,
             n_ctx: job.n_ctx,
         }
     }
@@ -120,7 +126,7 @@ impl Part {
     }
 }
 
-impl From<Part> for Answer {
+impl From<Part> for JobAnswer {
     fn from(part: Part) -> Self {
         Self {
             text: part.text,

@@ -1,7 +1,7 @@
 //! A job as requests of a scheduler, and what comes back of them.
 
 use super::error::JobError;
-use super::job::{Answer, ChoiceScore, Completed, Job, Outcome, Task, Usage};
+use super::job::{ChoiceScore, Job, JobAnswer, JobResult, JobUsage, Outcome, Task};
 use super::part::{Part, request};
 use crate::schedule::{Refused, RequestError, RequestEvent, RequestId, SchedulerHandle, Stop};
 use huozi_token::Tokenizer;
@@ -76,7 +76,7 @@ pub fn submit(
     let requests = (0..parts).map(|part| request(job, part)).collect::<Vec<_>>();
     requests.iter().try_for_each(|request| request.check(scheduler.info()))?;
     let mut state = State {
-        parts: (0..parts).map(|_| Part::new(job)).collect(),
+        parts: (0..parts).map(|part| Part::new(job, part)).collect(),
         left: parts,
         ended: false,
         prompt_tokens: job.prompt.len(),
@@ -200,12 +200,14 @@ impl State {
     fn end(&mut self) {
         self.ended = true;
         let parts = std::mem::take(&mut self.parts);
-        let mut usage = Usage { prompt_tokens: self.prompt_tokens, ..Usage::default() };
+        let mut usage = JobUsage { prompt_tokens: self.prompt_tokens, ..JobUsage::default() };
         if let Some(first) = parts.first() {
             usage.reused_tokens = first.timings.reused_tokens.min(self.prompt_tokens);
         }
-        for timings in parts.iter().map(|part| part.timings) {
-            usage.computed_tokens += timings.prompt_tokens;
+        for (timings, of_choice) in parts.iter().map(|part| (part.timings, part.choice_tokens)) {
+            let of_choice = of_choice.min(timings.prompt_tokens);
+            usage.choice_tokens += of_choice;
+            usage.computed_tokens += timings.prompt_tokens - of_choice;
             usage.generated_tokens += timings.generated_tokens;
             usage.prompt_seconds = usage.prompt_seconds.max(timings.prompt_seconds);
             usage.generate_seconds = usage.generate_seconds.max(timings.generate_seconds);
@@ -213,9 +215,9 @@ impl State {
             usage.accepted_tokens += timings.accepted_tokens;
         }
         let completed = if self.choices {
-            Completed::Choices(parts.into_iter().map(ChoiceScore::from).collect())
+            JobResult::Choices(parts.into_iter().map(ChoiceScore::from).collect())
         } else {
-            Completed::Answers(parts.into_iter().map(Answer::from).collect())
+            JobResult::Answers(parts.into_iter().map(JobAnswer::from).collect())
         };
         let _ = (self.on)(JobEvent::Ended(Ok(Outcome { completed, usage })));
     }

@@ -3,7 +3,7 @@
 use crate::batch_output_support::{END, HAO_END, answered, asked, context, failed, untimed};
 use huozi::batch::Endpoint;
 use huozi::batch::output::{OutputError, ResultWriter};
-use huozi::complete::{ChoiceOptions, ChoiceScore, Completed, Finish, Outcome, Task, TokenLogProb, Usage};
+use huozi::complete::{ChoiceOptions, ChoiceScore, Finish, JobResult, JobUsage, Outcome, Task, TokenLogProb};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -78,6 +78,7 @@ fn a_chat_row_is_a_chat_completion() {
             "prompt_seconds": 0.25,
             "generate_seconds": 0.333333,
             "computed_tokens": 2,
+            "choice_tokens": 0,
             "drafted_tokens": 0,
             "accepted_tokens": 0,
         },
@@ -123,8 +124,8 @@ fn choices_have_scores_and_errors_a_code() {
     row.job.task = Task::Choices(ChoiceOptions { ids: vec![], from: 1 });
     row.choices = ["A", "B", "C", "D"].map(str::to_owned).to_vec();
     let scored = |scores: [f64; 4]| Outcome {
-        completed: Completed::Choices(scores.map(|log_prob| ChoiceScore { log_prob, tokens: 2 }).to_vec()),
-        usage: Usage::default(),
+        completed: JobResult::Choices(scores.map(|log_prob| ChoiceScore { log_prob, tokens: 2 }).to_vec()),
+        usage: JobUsage::default(),
     };
     let found = line(|to| to.result(0, &row, &scored([f64::NAN, -3.0, -1.0, -1.0])));
     let body = &found["response"]["body"];

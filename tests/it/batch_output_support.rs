@@ -5,7 +5,9 @@ use huozi::batch::output::{
     ResultWriter, RunIdentity,
 };
 use huozi::batch::{Endpoint, Prepared, RowError};
-use huozi::complete::{Answer, AnswerOptions, Completed, Finish, Job, Outcome, Task, TokenLogProb, Usage};
+use huozi::complete::{
+    AnswerOptions, Finish, Job, JobAnswer, JobResult, JobUsage, Outcome, Task, TokenLogProb,
+};
 use huozi::sample::Sampling;
 use huozi_token::{Tokenizer, VocabularyParts};
 use serde_json::{Value, json};
@@ -63,17 +65,17 @@ pub fn asked(id: &str, endpoint: Endpoint, log_probs: Option<usize>) -> Prepared
 
 pub fn answered(text: &str, finish: Finish, log_probs: Vec<TokenLogProb>) -> Outcome {
     let answer =
-        Answer { text: text.to_owned(), ids: text.bytes().map(u32::from).collect(), finish, log_probs };
-    let usage = Usage {
+        JobAnswer { text: text.to_owned(), ids: text.bytes().map(u32::from).collect(), finish, log_probs };
+    let usage = JobUsage {
         prompt_tokens: 5,
         reused_tokens: 3,
         computed_tokens: 2,
         generated_tokens: 4,
         prompt_seconds: 0.25,
         generate_seconds: 1.0 / 3.0,
-        ..Usage::default()
+        ..JobUsage::default()
     };
-    Outcome { completed: Completed::Answers(vec![answer]), usage }
+    Outcome { completed: JobResult::Answers(vec![answer]), usage }
 }
 
 pub fn failed() -> RowError {

@@ -2,7 +2,7 @@
 
 use crate::common::{self, NEVER};
 use huozi::complete::{
-    Answer, AnswerOptions, ChoiceOptions, Completed, Finish, Job, JobError, JobEvent, Outcome, Task, run,
+    AnswerOptions, ChoiceOptions, Finish, Job, JobAnswer, JobError, JobEvent, JobResult, Outcome, Task, run,
     submit,
 };
 use huozi::engine::{Engine, KvType, Phase, Sink, StepItem, Want};
@@ -50,10 +50,10 @@ fn streamed(handle: &SchedulerHandle, tokenizer: &Arc<Tokenizer>, job: &Job) -> 
     (outcome.unwrap(), texts)
 }
 
-fn answers(outcome: Outcome) -> Vec<Answer> {
+fn answers(outcome: Outcome) -> Vec<JobAnswer> {
     match outcome.completed {
-        Completed::Answers(answers) => answers,
-        Completed::Choices(_) => panic!("choices"),
+        JobResult::Answers(answers) => answers,
+        JobResult::Choices(_) => panic!("choices"),
     }
 }
 
@@ -118,8 +118,8 @@ fn choices_are_the_sums_of_their_log_probabilities() {
     let from = choices.iter().map(common).min().unwrap();
     let task = Task::Choices(ChoiceOptions { ids: choices.to_vec(), from });
     let scored = run(&handle, &tokenizer, &Job { prompt, task, n_ctx: 256 }, &NEVER, &mut |_| {}).unwrap();
-    assert!(scored.usage.computed_tokens >= choices.iter().map(|ids| ids.len() - from).sum());
-    let Completed::Choices(scores) = scored.completed else { panic!("answers") };
+    assert_eq!(scored.usage.choice_tokens, choices.iter().map(|ids| ids.len() - from).sum::<usize>());
+    let JobResult::Choices(scores) = scored.completed else { panic!("answers") };
     let mut engine = common::open(&common::model("nano", Preset::Q8_0), KvType::F16, 512, 1).1;
     for (ids, score) in choices.iter().zip(&scores) {
         let sum = Mutex::new(0.0);
@@ -152,7 +152,7 @@ fn what_has_no_outcome_says_why() {
     assert_eq!(fails(&small), JobError::KvFull { tokens: 129, n_ctx: 256 });
     let one = AnswerOptions { seeds: Vec::new(), ..options() };
     let none = run(&handle, &tokenizer, &job(&tokenizer, "白", one), &NEVER, &mut |_| {}).unwrap();
-    assert_eq!(none.completed, Completed::Answers(Vec::new()));
+    assert_eq!(none.completed, JobResult::Answers(Vec::new()));
 }
 
 #[test]

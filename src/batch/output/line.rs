@@ -2,7 +2,7 @@
 
 use super::log_probs;
 use crate::batch::{Endpoint, Prepared, RowError};
-use crate::complete::{Completed, Finish, Outcome, Task, Usage};
+use crate::complete::{Finish, JobResult, JobUsage, Outcome, Task};
 use huozi_token::Tokenizer;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -40,7 +40,7 @@ pub(super) fn result(
         ("model".to_owned(), row.model.as_ref().unwrap_or(&context.model).as_str().into()),
     ]);
     match &outcome.completed {
-        Completed::Answers(answers) => {
+        JobResult::Answers(answers) => {
             let with_log_probs =
                 matches!(&row.job.task, Task::Answers(options) if options.log_probs.is_some());
             let choices = answers.iter().enumerate().map(|(index, answer)| {
@@ -57,7 +57,7 @@ pub(super) fn result(
             });
             body.insert("choices".to_owned(), choices.collect());
         }
-        Completed::Choices(scores) => {
+        JobResult::Choices(scores) => {
             // The first of equal ones; what is no number is never the best.
             let better = |best: Option<usize>, i: usize| match best {
                 Some(best) if !(scores[i].log_prob > scores[best].log_prob) => Some(best),
@@ -124,7 +124,7 @@ fn choice(
     }
 }
 
-fn usage(usage: &Usage) -> Value {
+fn usage(usage: &JobUsage) -> Value {
     json!({
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.generated_tokens,
@@ -134,12 +134,13 @@ fn usage(usage: &Usage) -> Value {
 }
 
 /// Seconds to the microsecond, and what the engine computed.
-fn timings(usage: &Usage) -> Value {
+fn timings(usage: &JobUsage) -> Value {
     let seconds = |s: f64| (s * 1e6).round() / 1e6;
     json!({
         "prompt_seconds": seconds(usage.prompt_seconds),
         "generate_seconds": seconds(usage.generate_seconds),
         "computed_tokens": usage.computed_tokens,
+        "choice_tokens": usage.choice_tokens,
         "drafted_tokens": usage.drafted_tokens,
         "accepted_tokens": usage.accepted_tokens,
     })

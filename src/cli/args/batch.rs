@@ -14,6 +14,7 @@ use std::path::PathBuf;
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     help_template = "{about}\n{usage-heading} {usage}\n{options}{after-help}",
+    mut_arg("seed", |seed| seed.help("The same seed gives the same text [default: 0]")),
     override_usage = "huozi batch -m FILE -i IN -o OUT [OPTIONS] | huozi batch merge PARTS... -o OUT",
     after_help = "\
 Example: huozi batch -m huozi.gguf -i in.jsonl -o out.jsonl

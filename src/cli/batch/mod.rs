@@ -24,6 +24,7 @@ use crate::open::Room;
 use crate::sample::Sampling;
 use crate::schedule::{Scheduler, SchedulerHandle, SchedulerOptions};
 use anyhow::{Context, Result};
+use huozi_quant::message::counted;
 use progress::{Progress, totals};
 use start::{KEPT, PARALLEL, Ready};
 use std::fs::File;
@@ -365,7 +366,8 @@ fn merged(args: &MergeCommand, printer: &mut Printer) -> Result<()> {
         printer.json(&totals(&summary))?;
     } else if !args.quiet {
         let BatchSummary { rows, failed, out, .. } = &summary;
-        eprintln!("huozi: {rows} rows, {failed} of them failed: {}", out.display());
+        let rows = counted(*rows as u64, "row");
+        eprintln!("huozi: {rows}, {failed} of them failed: {}", out.display());
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use crate::batch::RunProgress;
 use crate::batch::output::BatchSummary;
 use crate::engine::Info;
 use anyhow::Result;
+use huozi_quant::message::counted;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use std::io::{self, IsTerminal, Write};
@@ -116,9 +117,9 @@ impl Progress {
         } else if !self.quiet {
             let RunProgress { prompt_tokens, computed_tokens, answer_tokens, .. } = self.last;
             eprintln!(
-                "huozi: {} rows, {} failed | prompts {prompt_tokens} tokens, {computed_tokens} of them read, \
+                "huozi: {}, {} failed | prompts {prompt_tokens} tokens, {computed_tokens} of them read, \
                  {:.1}/s | answers {answer_tokens} tokens, {:.1}/s | {}{}",
-                summary.rows,
+                counted(summary.rows as u64, "row"),
                 summary.failed,
                 self.rate(computed_tokens),
                 self.rate(answer_tokens),

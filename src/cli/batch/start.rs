@@ -61,7 +61,7 @@ impl Ready {
         };
         let mut settings = Map::new();
         if let Value::Object(sampling) = serde_json::to_value(defaults.sampling)? {
-            settings.extend(sampling);
+            settings.extend(sampling.into_iter().map(|(name, value)| (name, as_typed(value))));
         }
         let others = json!({
             "max_new_tokens": defaults.max_new,
@@ -81,6 +81,14 @@ impl Ready {
     /// What result lines say of the run.
     pub fn line_context(&self) -> LineContext {
         LineContext { tokenizer: self.tokenizer.clone(), model: self.model.name(), seed: self.seed }
+    }
+}
+
+/// A number of 32 bits as it was typed, and not as its 64 bits read.
+fn as_typed(value: Value) -> Value {
+    match value.as_f64() {
+        Some(x) if value.is_f64() => (x as f32).to_string().parse::<f64>().map_or(value, Value::from),
+        _ => value,
     }
 }
 

@@ -6,8 +6,8 @@ use crate::cli::printer::Printer;
 use crate::cli::show::{Show, Verbosity};
 use crate::cli::signal::Signals;
 use crate::complete::{
-    self, AnswerOptions, ChoiceOptions, ChoiceScore, Completed, Finish, Job, JobError, JobEvent, Outcome,
-    Task, TokenLogProb, Usage as Cost,
+    self, AnswerOptions, ChoiceOptions, ChoiceScore, Finish, Job, JobError, JobEvent, JobResult, JobUsage,
+    Outcome, Task, TokenLogProb,
 };
 use crate::sample::row_seed;
 use crate::session::{Event, Notice, Session, Stats, Stop};
@@ -70,7 +70,7 @@ pub struct Asked {
     /// What came of it.
     pub reply: Reply,
     /// What it cost; zeros after an interruption.
-    pub usage: Cost,
+    pub usage: JobUsage,
 }
 
 impl Given {
@@ -188,7 +188,7 @@ pub fn once(
         if stream || growing.is_empty() {
             signals.check()?;
         }
-        return Ok(Asked { prompt: job.prompt, reply: Reply::Answers(growing), usage: Cost::default() });
+        return Ok(Asked { prompt: job.prompt, reply: Reply::Answers(growing), usage: JobUsage::default() });
     };
     if let Reply::Answers(answers) = &asked.reply {
         if answers.iter().all(|answer| answer.text.trim().is_empty()) {
@@ -205,8 +205,8 @@ pub fn once(
 
 fn finished(outcome: Outcome, ask: &Ask, job: &Job) -> Asked {
     let reply = match outcome.completed {
-        Completed::Answers(answers) => {
-            let given = |answer: complete::Answer| Given {
+        JobResult::Answers(answers) => {
+            let given = |answer: complete::JobAnswer| Given {
                 text: answer.text,
                 ids: answer.ids,
                 finish: Some(answer.finish),
@@ -214,7 +214,7 @@ fn finished(outcome: Outcome, ask: &Ask, job: &Job) -> Asked {
             };
             Reply::Answers(answers.into_iter().map(given).collect())
         }
-        Completed::Choices(scores) => {
+        JobResult::Choices(scores) => {
             let texts = ask.choices.iter().flatten().cloned();
             let mut scored = texts.zip(scores).collect::<Vec<_>>();
             // Of equal ones the first stays first.
