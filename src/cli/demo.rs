@@ -3,7 +3,7 @@
 use super::args::DemoCommand;
 use super::chat;
 use super::exit::{Interrupted, Usage};
-use super::load::{self, Talk, Watch};
+use super::load::{self, SessionArgs, Watch};
 use super::printer::{Printer, bytes};
 use super::run::{Ask, Label, once, print_json, warn};
 use super::settings::Config;
@@ -66,7 +66,7 @@ pub fn run(args: &DemoCommand, config: &Config, signals: &Signals, printer: &mut
             None => {}
         }
     }
-    let wanted = Talk {
+    let wanted = SessionArgs {
         chat: &args.chat,
         sampling: &args.sampling,
         history: HistoryRule::TwoThirds,

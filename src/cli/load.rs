@@ -145,7 +145,7 @@ pub fn recorded(mut value: Value, model: &Loaded, info: &Info) -> Result<Value> 
 }
 
 /// What a session is for.
-pub struct Talk<'a> {
+pub struct SessionArgs<'a> {
     /// Context and system prompt.
     pub chat: &'a ChatArgs,
     /// Sampling.
@@ -162,7 +162,7 @@ pub struct Talk<'a> {
 ///
 /// # Errors
 /// Everything that can go wrong from the header to the first prompt.
-pub fn session(model: &Loaded, config: &Config, talk: &Talk<'_>) -> Result<Session> {
+pub fn session(model: &Loaded, config: &Config, talk: &SessionArgs<'_>) -> Result<Session> {
     let tokenizer = Arc::new(model.tokenizer()?);
     // Text is continued without a template, so a broken one does not matter.
     let format = if talk.chats { model.chat_format(&tokenizer)? } else { ChatFormat::None };

@@ -12,7 +12,7 @@ pub(super) use settings_command::set;
 
 use super::args::ChatCommand;
 use super::exit::Usage;
-use super::load::{self, Talk};
+use super::load::{self, SessionArgs};
 use super::printer::{Printer, visible};
 use super::settings::{Config, show_notes};
 use super::show::{Show, Verbosity};
@@ -37,7 +37,7 @@ use std::sync::atomic::AtomicBool;
 pub fn run(args: &ChatCommand, config: &Config, signals: &Signals, printer: &mut Printer) -> Result<()> {
     let path = config.model(args.model.model.as_deref())?;
     let model = load::open(&path, &load::talking(config, &args.model.load)?)?;
-    let wanted = Talk {
+    let wanted = SessionArgs {
         chat: &args.chat,
         sampling: &args.sampling,
         history: args.history,

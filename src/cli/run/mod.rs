@@ -8,7 +8,7 @@ pub use print::{Label, print_json};
 
 use super::args::RunCommand;
 use super::exit::Usage;
-use super::load::{self, Talk};
+use super::load::{self, SessionArgs};
 use super::printer::Printer;
 use super::settings::Config;
 use super::show::Verbosity;
@@ -38,7 +38,7 @@ pub fn run(args: &RunCommand, config: &Config, signals: &Signals, printer: &mut 
         Some(path) => Some(PromptCache::at(path, model.fingerprint()?)?),
         None => None,
     };
-    let talk = Talk {
+    let talk = SessionArgs {
         chat: &args.chat,
         sampling: &args.sampling,
         history: HistoryRule::TwoThirds,
