@@ -13,4 +13,4 @@ mod run;
 
 pub use memory::{MemoryPlan, TooLittleMemory, plan};
 pub use row::{Endpoint, Prepared, Prompt, Row, RowError, RowOptions, RowSeed};
-pub use run::{FeedError, Results, RowSource, RunError, RunProgress, common_prefix, run};
+pub use run::{FeedError, Results, RowSource, RunError, RunProgress, WINDOW_ROWS, common_prefix, run};

@@ -15,8 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where rows come from.
 pub enum RowSource {
-    /// Rows of a checked input, by number, ascending.
-    Input(Arc<CheckedInput>, Vec<u32>),
+    /// Rows of a checked input, by number, ascending, and how many are sorted together by their prompts: a
+    /// result waits for no row of a later window.
+    Input(Arc<CheckedInput>, Vec<u32>, usize),
     /// Rows as they arrive.
     Followed(FollowedInput<Box<dyn BufRead + Send>>),
 }
@@ -92,7 +93,7 @@ impl Feeder {
     /// Submits all rows.
     pub fn run(self, source: RowSource) {
         let fed = match source {
-            RowSource::Input(input, rows) => self.windows(&input, Windows::new(rows)),
+            RowSource::Input(input, rows, most) => self.windows(&input, Windows::new(rows, most)),
             RowSource::Followed(mut rows) => self.follow(&mut rows),
         };
         let last = match fed {

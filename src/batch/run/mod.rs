@@ -13,12 +13,12 @@ mod window;
 
 pub use feed::{FeedError, RowSource};
 pub use results::Results;
+pub use window::WINDOW_ROWS;
 pub use window::common_prefix;
 
 use super::output::OutputError;
 use super::row::RowError;
 use crate::complete::JobError;
-use crate::engine::EngineError;
 use crate::schedule::{Refused, RequestError, SchedulerHandle};
 use feed::{Feeder, Jobs, Message};
 use huozi_token::Tokenizer;
@@ -163,9 +163,8 @@ fn take(
 /// The error of a row that the model did not answer, unless no other row can be answered either.
 fn row_error(error: JobError) -> Result<RowError, RunError> {
     let code = match &error {
-        JobError::Failed(cause @ (RequestError::Ended(_) | RequestError::Engine(EngineError::File(_)))) => {
-            return Err(RunError::Engine(cause.clone()));
-        }
+        // An engine that fails would fail for every row: the run ends, and the same command goes on.
+        JobError::Failed(cause) => return Err(RunError::Engine(cause.clone())),
         JobError::Refused(Refused::TooLong { .. }) | JobError::NoRoom { .. } => "context_length_exceeded",
         JobError::Refused(_) => "invalid_request",
         _ => "engine_failed",

@@ -3,8 +3,8 @@
 use super::super::input::{CheckedInput, InputError};
 use rayon::prelude::*;
 
-/// Rows of a window.
-const ROWS: usize = 16 << 10;
+/// Rows of a window where results may come in any order.
+pub const WINDOW_ROWS: usize = 16 << 10;
 /// Bytes of the ids of its prompts, which are in memory while it is sorted.
 const ID_BYTES: usize = 32 << 20;
 /// Rows that are read at once.
@@ -13,20 +13,22 @@ const CHUNK: usize = 512;
 /// Rows in the order in which they run, a window after the other.
 pub(super) struct Windows {
     rows: std::vec::IntoIter<u32>,
+    /// Rows of a window.
+    most: usize,
 }
 
 impl Windows {
-    /// `rows`: ascending.
-    pub fn new(rows: Vec<u32>) -> Self {
-        Self { rows: rows.into_iter() }
+    /// `rows`: ascending; `most` of them in a window.
+    pub fn new(rows: Vec<u32>, most: usize) -> Self {
+        Self { rows: rows.into_iter(), most: most.max(1) }
     }
 
     /// The next window, sorted by the ids of the prompts; rows that fail come first. `None` at the end.
     pub fn next(&mut self, input: &CheckedInput) -> Result<Option<Vec<u32>>, InputError> {
         let mut window: Vec<(Vec<u32>, u32)> = Vec::new();
         let mut bytes = 0;
-        while window.len() < ROWS && bytes < ID_BYTES {
-            let chunk = self.rows.by_ref().take(CHUNK).collect::<Vec<_>>();
+        while window.len() < self.most && bytes < ID_BYTES {
+            let chunk = self.rows.by_ref().take(CHUNK.min(self.most - window.len())).collect::<Vec<_>>();
             if chunk.is_empty() {
                 break;
             }

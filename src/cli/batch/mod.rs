@@ -16,7 +16,9 @@ use crate::batch::output::{
     BatchSummary, FileOptions, InputIdentity, MergeOptions, ModelIdentity, OpenedOutput, ResultOrder,
     ResultWriter, RunIdentity, Shard, merge, partial_path,
 };
-use crate::batch::{MemoryPlan, Results, RowSource, RunProgress, common_prefix, plan, run as run_rows};
+use crate::batch::{
+    MemoryPlan, Results, RowSource, RunProgress, WINDOW_ROWS, common_prefix, plan, run as run_rows,
+};
 use crate::complete::{self, AnswerOptions, Job, Task};
 use crate::engine::Info;
 use crate::kv_file::prompt::PromptCache;
@@ -33,6 +35,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+/// Rows that are sorted together for each that runs, where results leave in the order of the rows.
+const STREAM_WINDOW: usize = 4;
 /// Sequences of llama.cpp at most.
 const MAX_SEQUENCES: usize = 256;
 
@@ -58,7 +62,12 @@ pub fn run(args: &BatchCommand, config: &Config, signals: &Signals, printer: &mu
     if args.follow {
         return follow(args, &ready, &input, signals, printer);
     }
-    let checked = checked(args, &ready, &input)?;
+    // A copy of the input has room where the results have, more than in a folder that may lie in memory.
+    let copies = out.parent().filter(|_| !to_stream && !args.check).map(|folder| match folder.as_os_str() {
+        name if name.is_empty() => PathBuf::from("."),
+        _ => folder.to_owned(),
+    });
+    let checked = checked(args, &ready, &input, copies)?;
     if args.check {
         return check::show(args, &ready, &checked, shard, signals, printer);
     }
@@ -81,10 +90,11 @@ pub fn run(args: &BatchCommand, config: &Config, signals: &Signals, printer: &mu
     }
     let total = rows.len();
     drop(rows);
-    let mut results = if to_stream && args.order != Some(ResultOrder::Done) {
-        Results::in_order(writer, todo.clone())
+    // A stream in the order of its rows flows as long as few rows are read out of order.
+    let (mut results, window) = if to_stream && args.order != Some(ResultOrder::Done) {
+        (Results::in_order(writer, todo.clone()), STREAM_WINDOW * parallel)
     } else {
-        Results::as_they_end(writer)
+        (Results::as_they_end(writer), WINDOW_ROWS)
     };
     let mut progress = Progress::new(Some(total as u64), before, args.json, args.quiet, to_stream);
     let mut info = None;
@@ -97,7 +107,7 @@ pub fn run(args: &BatchCommand, config: &Config, signals: &Signals, printer: &mu
             signals.check()?;
             cached?;
         }
-        let source = RowSource::Input(Arc::new(checked), todo);
+        let source = RowSource::Input(Arc::new(checked), todo, window);
         let ended = signals.while_busy(|cancel| {
             let watch = &mut |at: &RunProgress| progress.show(at);
             run_rows(source, &scheduler, &ready.tokenizer, parallel, &mut results, watch, cancel)
@@ -171,13 +181,13 @@ fn shard_of(args: &BatchCommand) -> Result<Option<Shard>> {
 }
 
 /// The input, read and checked once.
-fn checked(args: &BatchCommand, ready: &Ready, path: &Path) -> Result<CheckedInput> {
-    let options = InputOptions {
-        form: args.format,
-        column: args.column.clone(),
-        raw: args.raw,
-        ..InputOptions::default()
-    };
+fn checked(
+    args: &BatchCommand,
+    ready: &Ready,
+    path: &Path,
+    copy_folder: Option<PathBuf>,
+) -> Result<CheckedInput> {
+    let options = InputOptions { form: args.format, column: args.column.clone(), raw: args.raw, copy_folder };
     let input = InputFile::open(path, &options, &NEVER)?;
     let mut counter = None;
     let checked = input.check(
@@ -221,7 +231,11 @@ fn writer(
         order: args.order.unwrap_or_default(),
         restart: args.restart,
         retry_errors: args.retry_errors,
-        sources: vec![input.to_owned(), ready.model.path().to_owned()],
+        sources: std::iter::once(input)
+            .chain(ready.model.reader().parts().iter().map(|part| part.path()))
+            .chain(args.prompt_cache.as_deref())
+            .map(Path::to_owned)
+            .collect(),
     };
     let sha256 = checked.digest().iter().map(|byte| format!("{byte:02x}")).collect();
     let mut form = checked.form().name().to_owned();
@@ -339,7 +353,7 @@ fn follow(
     }
     let summary = results.into_writer().finish(at.rows as usize)?;
     progress.summary(&summary, ready, Some(&info), printer)?;
-    failed(at.failed, at.rows, false)
+    failed(summary.failed as u64, at.rows, false)
 }
 
 /// There is nothing to run.
@@ -369,5 +383,5 @@ fn merged(args: &MergeCommand, printer: &mut Printer) -> Result<()> {
         let rows = counted(*rows as u64, "row");
         eprintln!("huozi: {rows}, {failed} of them failed: {}", out.display());
     }
-    Ok(())
+    failed(summary.failed as u64, summary.rows as u64, false)
 }
