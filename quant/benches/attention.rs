@@ -11,7 +11,7 @@
 //! lie apart.
 
 use huozi_quant::attention::{
-    HeadBlock, HeadBlockMut, KvValue, Place, Queries, Rows, alibi_slopes, attend, group, store,
+    HeadBlock, HeadBlockMut, KvValue, Queries, QueryPlace, Rows, alibi_slopes, attend, group, store,
 };
 use huozi_quant::formats::F16;
 use huozi_quant::kernels::Isa;
@@ -117,7 +117,7 @@ impl<T: KvValue> Cache<T> {
 struct At<'a> {
     isa: Isa,
     layer: usize,
-    places: &'a [Place<'a>],
+    places: &'a [QueryPlace<'a>],
     qkv: &'a [f32],
     first: usize,
     /// No block is passed over.
@@ -132,7 +132,7 @@ fn median(mut seconds: Vec<f64>) -> f64 {
 fn bench<T: KvValue>(team: &Team, isa: Isa, qkv: &[f32]) {
     let cache = Cache::<T>::new(isa, qkv);
     let table: Vec<usize> = (0..DEPTH / BLOCK).collect();
-    let places: Vec<_> = (0..DEPTH).map(|position| Place { position, blocks: &table }).collect();
+    let places: Vec<_> = (0..DEPTH).map(|position| QueryPlace { position, blocks: &table }).collect();
     team.enter(&AtomicBool::new(false), |crew| {
         let mut out = vec![0.0f32; DEPTH * EMBD];
         for n in [512, DEPTH] {
@@ -180,7 +180,7 @@ fn bench<T: KvValue>(team: &Team, isa: Isa, qkv: &[f32]) {
         let tables: Vec<Vec<usize>> =
             (0..SEQUENCES).map(|s| (0..SHARED).chain([SHARED + s]).collect()).collect();
         let position = SHARED * BLOCK + BLOCK - 1;
-        let places: Vec<_> = tables.iter().map(|blocks| Place { position, blocks }).collect();
+        let places: Vec<_> = tables.iter().map(|blocks| QueryPlace { position, blocks }).collect();
         let apart: Vec<_> = (0..SEQUENCES).map(|s| s..s + 1).collect();
         let together = [0..SEQUENCES];
         for all in [true, false] {

@@ -13,18 +13,17 @@ use super::settings::Config;
 use super::show::Counter;
 use super::signal::Signals;
 use crate::bench::{self, BenchRow, BenchTest};
-use crate::engine::{EngineError, usable_threads};
+use crate::engine::usable_threads;
 use crate::open::Room;
 use crate::settings::Patch;
 use anyhow::Result;
 use huozi_quant::bloom::plan;
 use huozi_quant::bloom::shape::Shape;
-use huozi_quant::bloom::synth;
 use huozi_quant::kernels::Isa;
 use serde_json::json;
 use std::path::Path;
 use std::sync::Mutex;
-use subject::{BenchSubject, random_model};
+use subject::{BenchSubject, checked, random_model};
 use table::{RowTable, describe};
 
 /// Runs the command.
@@ -104,21 +103,6 @@ fn threads(args: &args::BenchCommand, config: &Config) -> Result<Vec<usize>> {
         }
     }
     Ok(threads)
-}
-
-/// The interruption instead of the error that it caused.
-fn checked<T>(result: Result<T>, signals: &Signals) -> Result<T> {
-    if let Err(error) = &result {
-        let cancelled = error.chain().any(|cause| {
-            matches!(cause.downcast_ref(), Some(bench::Error::Engine(EngineError::Cancelled)))
-                || matches!(cause.downcast_ref(), Some(synth::Error::Interrupted))
-                || matches!(cause.downcast_ref(), Some(crate::open::Error::Cancelled { .. }))
-        });
-        if cancelled {
-            signals.check()?;
-        }
-    }
-    result
 }
 
 fn write(

@@ -6,7 +6,7 @@
 use super::kv::{Blocks, Pool, Run};
 use super::sink::Sink;
 use super::weights::{Linear, Weights};
-use huozi_quant::attention::{self, KvValue, Place, Queries, alibi_slopes, attend};
+use huozi_quant::attention::{self, KvValue, Queries, QueryPlace, alibi_slopes, attend};
 use huozi_quant::buffer::Buffer;
 use huozi_quant::elementwise::{bias_gelu, layer_norm};
 use huozi_quant::kv::BLOCK;
@@ -85,7 +85,8 @@ fn run<T: KvValue>(
     let (n_embd, n_ff, d) = (w.shape.n_embd, w.shape.n_ff, w.shape.head_dim());
     let slopes = alibi_slopes(w.shape.n_head);
     let runs = runs(columns);
-    let places: Vec<_> = columns.iter().map(|c| Place { position: c.position, blocks: c.blocks }).collect();
+    let places: Vec<_> =
+        columns.iter().map(|c| QueryPlace { position: c.position, blocks: c.blocks }).collect();
     let groups = groups(&places, d, w.shape.n_head, crew.threads());
     let Scratch { x, qkv, context, ff, activations, logits } = scratch;
     x.resize(m * n_embd);
@@ -189,7 +190,7 @@ fn runs(columns: &[Column<'_>]) -> Vec<Run> {
 const CLAIMS_PER_THREAD: usize = 2;
 
 /// The columns of each claim of attention (of one head): neighbours whose tables begin with the same block.
-fn groups(places: &[Place<'_>], head_dim: usize, n_head: usize, threads: usize) -> Vec<Range<usize>> {
+fn groups(places: &[QueryPlace<'_>], head_dim: usize, n_head: usize, threads: usize) -> Vec<Range<usize>> {
     let busy = (places.len() * n_head / (CLAIMS_PER_THREAD * threads)).max(1);
     let mut groups: Vec<Range<usize>> = Vec::new();
     // Positions that the last group sees at most.
@@ -252,8 +253,8 @@ mod tests {
         Column { item: 0, token: 0, position, blocks, wanted: false }
     }
 
-    fn place<'a>(position: usize, blocks: &'a [usize]) -> Place<'a> {
-        Place { position, blocks }
+    fn place<'a>(position: usize, blocks: &'a [usize]) -> QueryPlace<'a> {
+        QueryPlace { position, blocks }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The Slurm scripts of `examples/`, with programs in the place of Slurm's and of `huozi` that write down how they were
-//! called; the length that the Ray example promises.
+//! The Slurm scripts of `examples/`, with programs in the place of Slurm's and of `huozi` that write down how
+//! they were called; the length that the Ray example promises.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

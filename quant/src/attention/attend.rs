@@ -2,7 +2,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "an index runs over registers, memory and constants alike")]
 
-use super::head::{Place, Queries, TILE, at_least};
+use super::head::{Queries, QueryPlace, TILE, at_least};
 use super::tile::{Keys, score, weigh};
 use super::value::KvValue;
 use crate::elementwise::exp;
@@ -147,7 +147,7 @@ impl<T: KvValue, V: Vector> Job for Attend<'_, '_, T, V> {
         let Scratch { q: packed, scores, sums, bounds, states } = scratch;
         let n = places.len();
         let scale = 1.0 / (d as f32).sqrt();
-        let n_blocks = places.iter().map(Place::newest).max().unwrap_or(0) + 1;
+        let n_blocks = places.iter().map(QueryPlace::newest).max().unwrap_or(0) + 1;
         // Lengths that the unsafe code below counts on.
         let block = |id: usize| {
             let block = block(id);
@@ -277,8 +277,8 @@ impl<T: KvValue, V: Vector> Job for Attend<'_, '_, T, V> {
 
 /// The next queries from `next` on that see block `b` of their tables, and for which it is the same block.
 #[inline(always)]
-fn next_span(places: &[Place<'_>], states: &[State], b: usize, next: usize) -> Option<Range<usize>> {
-    let sees = |place: &Place<'_>| b <= place.newest();
+fn next_span(places: &[QueryPlace<'_>], states: &[State], b: usize, next: usize) -> Option<Range<usize>> {
+    let sees = |place: &QueryPlace<'_>| b <= place.newest();
     let first = next + places[next..].iter().position(sees)?;
     let more = places[first + 1..].iter().zip(&states[first + 1..]);
     let more = more.take_while(|(place, state)| state.shared > b && sees(place)).count();
@@ -297,7 +297,7 @@ fn next_tile(rest: &mut Range<usize>, wanted: impl Fn(usize) -> bool) -> Option<
 /// The row in `bounds` for the blocks of `place` before its newest. `last`: the row of the query before it,
 /// whose table has its first `shared` blocks in common.
 fn table_bounds(
-    place: &Place<'_>,
+    place: &QueryPlace<'_>,
     shared: usize,
     last: Option<Bounds>,
     bounds: &mut Vec<f32>,

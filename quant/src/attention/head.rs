@@ -38,7 +38,7 @@ pub struct HeadBlockMut<'a, T> {
 
 /// Where a query stands.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct QueryPlace<'a> {
     /// Its absolute position.
     pub position: usize,
     /// The table of its sequence: the block with this number holds positions `64 b ..`, the query's own
@@ -46,7 +46,7 @@ pub struct Place<'a> {
     pub blocks: &'a [usize],
 }
 
-impl Place<'_> {
+impl QueryPlace<'_> {
     /// Index in the table of the block that holds the query's own position.
     #[inline(always)]
     pub(super) fn newest(&self) -> usize {
@@ -76,7 +76,7 @@ pub struct Queries<'a, T> {
     /// The head's ALiBi slope, not negative.
     pub slope: f32,
     /// Where each query stands.
-    pub places: &'a [Place<'a>],
+    pub places: &'a [QueryPlace<'a>],
     /// Query `i`: `q[i * stride..][..head_dim]`.
     pub q: &'a [f32],
     /// See `q`.

@@ -20,7 +20,7 @@ mod value;
 mod wide;
 
 pub use attend::{alibi_slopes, attend, group};
-pub use head::{HeadBlock, HeadBlockMut, Place, Queries, Rows};
+pub use head::{HeadBlock, HeadBlockMut, Queries, QueryPlace, Rows};
 pub use store::store;
 pub use value::KvValue;
 

@@ -95,7 +95,7 @@ impl<T: KvValue> Cache<T> {
     fn attend(&self, isa: Isa, slope: f32, position: usize, q: &[f32], all: bool) -> Vec<f32> {
         let table: Vec<usize> = (0..self.bounds.len()).collect();
         let places: Vec<_> = (position..position + q.len() / self.d)
-            .map(|position| Place { position, blocks: &table })
+            .map(|position| QueryPlace { position, blocks: &table })
             .collect();
         self.attend_at(isa, slope, &places, q, all).0
     }
@@ -105,7 +105,7 @@ impl<T: KvValue> Cache<T> {
         &self,
         isa: Isa,
         slope: f32,
-        places: &[Place<'_>],
+        places: &[QueryPlace<'_>],
         q: &[f32],
         all: bool,
     ) -> (Vec<f32>, Vec<usize>) {
@@ -275,7 +275,7 @@ fn shares<T: KvValue>(d: usize, n: usize, seed: u64) {
     let mut places = Vec::new();
     for (blocks, len, own) in &forks.sequences {
         let last = [1, 1 + below(7), 1 + below(70)][below(3)].min(*own);
-        places.extend((len - last..*len).map(|position| Place { position, blocks }));
+        places.extend((len - last..*len).map(|position| QueryPlace { position, blocks }));
     }
     let q: Vec<f32> = (0..places.len() * d).map(|_| 2.0 * rows.signed_unit()).collect();
     for isa in Isa::all() {
@@ -319,7 +319,7 @@ fn queries_out_of_order_keep_their_bits() {
     let order = [3, 0, 5, 1, 4, 2, 0, 3];
     let place = |&s: &usize| {
         let (blocks, len, _) = &forks.sequences[s];
-        Place { position: len - 1 - s, blocks }
+        QueryPlace { position: len - 1 - s, blocks }
     };
     let places: Vec<_> = order.iter().map(place).collect();
     let q = values(order.len() * 16, 8);

@@ -3,13 +3,14 @@
 use super::super::args;
 use super::super::load::Watch;
 use super::super::settings::Config;
-use crate::bench::{BenchTest, Floors, ModelCost};
-use crate::engine::KvType;
+use super::super::signal::Signals;
+use crate::bench::{self, BenchTest, Floors, ModelCost};
+use crate::engine::{EngineError, KvType};
 use crate::open::{Loaded, OpenOptions, Source};
 use anyhow::Result;
 use huozi_quant::bloom::plan::Preset;
 use huozi_quant::bloom::shape::Shape;
-use huozi_quant::bloom::synth::RandomModel;
+use huozi_quant::bloom::synth::{self, RandomModel};
 use huozi_quant::kernels::Isa;
 use std::sync::atomic::AtomicBool;
 
@@ -101,4 +102,19 @@ impl BenchSubject {
         let bytes = largest.map_or(&[][..], |part| part.as_bytes());
         Ok(Floors::measure(bytes, threads, isa, cancel)?)
     }
+}
+
+/// The interruption instead of the error that it caused.
+pub(super) fn checked<T>(result: Result<T>, signals: &Signals) -> Result<T> {
+    if let Err(error) = &result {
+        let cancelled = error.chain().any(|cause| {
+            matches!(cause.downcast_ref(), Some(bench::Error::Engine(EngineError::Cancelled)))
+                || matches!(cause.downcast_ref(), Some(synth::Error::Interrupted))
+                || matches!(cause.downcast_ref(), Some(crate::open::Error::Cancelled { .. }))
+        });
+        if cancelled {
+            signals.check()?;
+        }
+    }
+    result
 }
