@@ -137,7 +137,7 @@ pub fn measure(
         };
         generate(engine, request, never, cancel)
     };
-    let (mut back, truth, _) = answer(engine, Speculate::Off)?;
+    let Generated { engine: mut back, tokens: truth, .. } = answer(engine, Speculate::Off)?;
     let whole = [&ids[..], &truth].concat();
     let mut rows = Vec::new();
     for &chance in &test.chances {
@@ -154,7 +154,7 @@ pub fn measure(
         for _ in 0..test.repetitions {
             for speculate in [Speculate::Off, Speculate::From(script.clone())] {
                 let plain = matches!(speculate, Speculate::Off);
-                let (engine, tokens, timings) = answer(back, speculate)?;
+                let Generated { engine, tokens, timings } = answer(back, speculate)?;
                 back = engine;
                 if tokens != truth {
                     return Err(Error::Drafts { chance });
@@ -172,13 +172,20 @@ pub fn measure(
     Ok(SpeculateRun { rows, steps })
 }
 
-/// Runs one request in a scheduler of its own; gives the engine back, the tokens and how long they took.
+/// What one request gave, and the engine back.
+struct Generated {
+    engine: Box<dyn Engine>,
+    tokens: Vec<u32>,
+    timings: Timings,
+}
+
+/// Runs one request in a scheduler of its own.
 fn generate(
     engine: Box<dyn Engine>,
     request: Request,
     never: &Arc<[bool]>,
     cancel: &AtomicBool,
-) -> Result<(Box<dyn Engine>, Vec<u32>, Timings), Error> {
+) -> Result<Generated, Error> {
     let options = SchedulerOptions { running: 1, kept: 0, exact: true, grouped: false };
     let mut scheduler = Scheduler::with_options(engine, never.clone(), options);
     let _: RequestId = scheduler.submit(request).map_err(|refused| Error::Refused(refused.to_string()))?;
@@ -193,7 +200,9 @@ fn generate(
     };
     while scheduler.step(cancel, &mut on)? {}
     match end {
-        Some((Stop::MaxTokens, timings)) => Ok((scheduler.into_engine(), tokens, timings)),
+        Some((Stop::MaxTokens, timings)) => {
+            Ok(Generated { engine: scheduler.into_engine(), tokens, timings })
+        }
         Some((Stop::BrokenLogits, _)) => {
             Err(Error::Refused("the model gives logits that are not finite".into()))
         }

@@ -59,12 +59,10 @@ pub(super) fn result(
         }
         JobResult::Choices(scores) => {
             // The first of equal ones; what is no number is never the best.
-            let better = |best: Option<usize>, i: usize| match best {
-                Some(best) if !(scores[i].log_prob > scores[best].log_prob) => Some(best),
-                _ if scores[i].log_prob.is_nan() => best,
-                _ => Some(i),
-            };
-            let best = (0..scores.len()).fold(None, better).and_then(|i| row.choices.get(i));
+            let numbers = (0..scores.len()).filter(|&i| !scores[i].log_prob.is_nan());
+            let best =
+                numbers.reduce(|best, i| if scores[i].log_prob > scores[best].log_prob { i } else { best });
+            let best = best.and_then(|i| row.choices.get(i));
             let Some(best) = best else {
                 return Err(RowError {
                     code: "engine_failed",
