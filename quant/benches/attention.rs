@@ -182,7 +182,7 @@ fn bench<T: KvValue>(team: &Team, isa: Isa, qkv: &[f32]) {
         let position = SHARED * BLOCK + BLOCK - 1;
         let places: Vec<_> = tables.iter().map(|blocks| QueryPlace { position, blocks }).collect();
         let apart: Vec<_> = (0..SEQUENCES).map(|s| s..s + 1).collect();
-        let together = [0..SEQUENCES];
+        let together: Vec<_> = std::iter::once(0..SEQUENCES).collect();
         for all in [true, false] {
             for (name, groups) in [("apart   ", &apart[..]), ("together", &together[..])] {
                 let out = &mut out[..SEQUENCES * EMBD];

@@ -47,9 +47,9 @@ fn merged_shards_are_what_one_process_writes() {
         // Once more, and as the output of one process.
         merge(&options).unwrap();
         assert!(to.complete().already);
-        let errors = Some(to.at("errors.jsonl"));
-        merge(&MergeOptions { errors: errors.clone(), ..options }).unwrap();
-        assert_eq!(untimed(&fs::read_to_string(errors.unwrap()).unwrap()).len(), 8);
+        let errors = to.at("errors.jsonl");
+        merge(&MergeOptions { errors: Some(errors.clone()), ..options }).unwrap();
+        assert_eq!(untimed(&fs::read_to_string(errors).unwrap()).len(), 8);
         assert_eq!(to.lines().len(), 32);
     }
 }
@@ -73,7 +73,7 @@ fn merge_refuses_what_is_not_whole() {
     assert!(refused(&twice).contains("shard 0/3 is named twice"));
     let one = Batch::new(40);
     one.run(one.open());
-    let foreign = [&all[..2], &[one.options.out.clone()]].concat();
+    let foreign = [&all[..2], std::slice::from_ref(&one.options.out)].concat();
     assert!(refused(&foreign).contains("only outputs of --shard"));
     assert!(refused(&[to.path().join("none")]).contains("manifest.json is missing"));
     let mut unfinished = Batch::new(40);
@@ -115,7 +115,8 @@ fn merge_refuses_what_is_not_whole() {
     fs::write(out, &whole).unwrap();
     let path = manifest_path(out);
     let good: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    let lies: [(fn(&mut Value), &str); 6] = [
+    type Lie = fn(&mut Value);
+    let lies: [(Lie, &str); 6] = [
         (|value| value["run"]["shard"]["index"] = 7.into(), "no share of the rows"),
         (|value| value["result"]["results"]["lines"] = json!(1_u64 << 60), "its manifest says"),
         (|value| value["result"]["results"]["lines"] = 1.into(), "the input has 40 rows"),

@@ -261,7 +261,6 @@ fn followed_rows_are_answered_as_they_arrive() {
     let (id, third) = ask(json!({"prompt": "白日", "max_tokens": 1.5}));
     assert_eq!(id, "line-3");
     assert!(third["error"].is_object(), "{third}");
-    drop(ask);
     drop(stdin);
     assert_eq!(child.wait().unwrap().code(), Some(3));
     // The answer is that of a batch.

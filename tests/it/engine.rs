@@ -137,7 +137,8 @@ fn forks_in_one_step_get_the_bits_that_each_gets_alone() {
         // A prompt that all share, examples that some share, from the middle of a block or its end.
         let source = e.seq_new();
         append(&mut e, source, &prefix);
-        let mut sequences: Vec<(Seq, Vec<(Vec<u32>, Phase)>)> = Vec::new();
+        type Pieces = Vec<(Vec<u32>, Phase)>;
+        let mut sequences: Vec<(Seq, Pieces)> = Vec::new();
         for (s, at) in [300, 256, 200, 1].into_iter().enumerate() {
             let seq = e.seq_fork(source, at).unwrap();
             append(&mut e, seq, &shots(s as u32));
