@@ -117,7 +117,7 @@ pub struct RunCommand {
     /// Prompt text (may begin with -)
     #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
     pub prompt: Option<String>,
-    /// File with the prompt; - is standard input; may be repeated: one answer each
+    /// File with the prompt; - is standard input; may be repeated
     #[arg(short, long, value_name = "FILE")]
     pub file: Vec<PathBuf>,
     /// Continue the text as it is, without the chat format
@@ -147,7 +147,7 @@ pub struct RunCommand {
         conflicts_with_all = ["stop", "answers", "logprobs", "speculate"],
     )]
     pub choices: Option<Choices>,
-    /// Draft tokens from prompt and text so far: the same text, sometimes faster
+    /// Draft tokens from the text so far: the same text, often sooner
     #[arg(long)]
     pub speculate: bool,
     /// Keep the prompt's KV cache in FILE, and begin from it the next time
