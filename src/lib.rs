@@ -33,7 +33,7 @@
 //!   can use. Imports `engine`, `sample`.
 //! - [`complete`]: one prompt to answers or scored choices. Imports `sample`, `schedule`, `token`.
 //! - [`batch`]: rows of a file to a file of results, with resume: `batch::input` reads and checks them,
-//!   `batch::run` runs them, `batch::output` writes results. Imports `complete`, `engine`, `open`, `quant`
+//!   `batch::run` runs them, `batch::output` writes results. Imports `complete`, `open`, `quant`
 //!   (paths and texts of messages), `sample`, `schedule`, `text_file`, `token`.
 //! - [`mod@open`]: from a model (file, name in the Hugging Face cache, demo, memory, random weights) to an
 //!   engine; memory checks. Imports `demo`, `engine`, `model`, `quant`, `settings`, `token`.

@@ -170,6 +170,7 @@ const ARROWS: &[(&str, Arrows)] = &[
                     "batch",
                     "bench",
                     "commands",
+                    "complete",
                     "demo",
                     "engine",
                     "eval",
@@ -191,7 +192,6 @@ const ARROWS: &[(&str, Arrows)] = &[
                 "batch",
                 &[
                     "complete",
-                    "engine",
                     "huozi_quant",
                     "huozi_token",
                     "open",

@@ -88,6 +88,7 @@ impl Given {
 
 impl Ask {
     /// One answer in the model's chat format.
+    #[cfg(feature = "demo")]
     pub fn chat() -> Self {
         let (way, stop) = (Way::Chat, Vec::new());
         Self { way, answers: 1, stop, log_probs: None, choices: None, speculate: false }
