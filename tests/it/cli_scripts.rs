@@ -109,13 +109,10 @@ fn the_packages_install_programs_completions_and_pages() {
     let home = tempfile::tempdir().unwrap();
     let (bin, stage) = (home.path().join("bin"), home.path().join("a stage"));
     fs::create_dir(&bin).unwrap();
-    let mut programs = vec!["huozi"];
+    let programs = if cfg!(feature = "tui") { vec!["huozi", "huozi-tui"] } else { vec!["huozi"] };
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_huozi"), bin.join("huozi")).unwrap();
     #[cfg(feature = "tui")]
-    {
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_huozi-tui"), bin.join("huozi-tui")).unwrap();
-        programs.push("huozi-tui");
-    }
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_huozi-tui"), bin.join("huozi-tui")).unwrap();
     let install = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/install.sh");
     let script = "DESTDIR=$1 exec \"$2\" \"${@:3}\"";
     let installed = bash(script, &[&arg(&stage), &arg(&install), "/usr", &arg(&bin)]);
