@@ -132,6 +132,10 @@ impl Manifest {
         let path = manifest_path(out);
         let io = |action| OutputError::io(&path, action);
         let bad = |why: String| OutputError::Manifest { path: path.clone(), why };
+        // Opening a FIFO would wait for its writer.
+        if fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+            return Err(bad("it is no regular file".to_owned()));
+        }
         let file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(io("open"))?,

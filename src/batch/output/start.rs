@@ -1,7 +1,7 @@
 //! What to do with the files that are there when a batch starts.
 
 use super::error::OutputError;
-use super::manifest::{Manifest, RunIdentity, file_name};
+use super::manifest::{Manifest, RunIdentity, beside, file_name};
 use super::partial::{Partial, for_each_line, head};
 use super::summary::BatchSummary;
 use huozi_quant::output;
@@ -168,12 +168,34 @@ fn targets(options: &FileOptions, identity: &RunIdentity) -> Result<(PathBuf, Op
     };
     let out = target(&options.out)?;
     let errors = options.errors.as_deref().map(target).transpose()?;
-    if let Some(errors) = &errors
-        && (*errors == out || inode(errors).is_some_and(|errors| inode(&out) == Some(errors)))
+    // A folder that is missing is told before rows run.
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = fs::canonicalize(folder.unwrap_or(Path::new(".")));
+        folder.map(|folder| folder.join(file_name(path))).map_err(OutputError::io(path, "create"))
+    };
+    let beside_them: Vec<PathBuf> = std::iter::once(&out).chain(&errors).flat_map(|path| own(path)).collect();
+    if let Some(path) = beside_them.iter().find(|&path| inode(path).is_some_and(|own| sources.contains(&own)))
     {
-        return Err(OutputError::Same { path: out });
+        return Err(OutputError::Source { path: path.clone() });
+    }
+    if let Some(errors) = &errors {
+        let (errors_at, mut taken) = (place(errors)?, vec![place(&out)?]);
+        for path in own(&out) {
+            taken.push(place(&path)?);
+        }
+        let same = inode(errors).is_some_and(|errors| inode(&out) == Some(errors));
+        let beside_errors = own(&errors_at);
+        if same || taken.contains(&errors_at) || beside_errors.contains(&taken[0]) {
+            return Err(OutputError::Same { path: out });
+        }
     }
     Ok((out, errors))
+}
+
+/// The files that a run writes beside one of its outputs.
+fn own(path: &Path) -> [PathBuf; 3] {
+    [".partial", ".manifest.json", ".finishing"].map(|end| beside(path, end))
 }
 
 /// What tells a file from all others.
@@ -197,7 +219,9 @@ pub(super) fn refuse_foreign(
         return Err(OutputError::Foreign { path: partial.path().to_owned(), why });
     }
     for path in [Some(out), errors].into_iter().flatten() {
-        refuse_content(path, "exists, and no manifest says that a batch wrote it")?;
+        let why = "exists, and no manifest says that a batch wrote it";
+        refuse_content(path, why)?;
+        refuse_content(&beside(path, ".finishing"), why)?;
     }
     Ok(())
 }
