@@ -282,3 +282,29 @@ fn a_closed_reader_ends_the_run_quietly() {
     let ended = child.wait_with_output().unwrap();
     assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), &b""[..]));
 }
+
+#[test]
+fn what_a_run_writes_beside_its_output_is_never_its_input_nor_its_errors() {
+    let home = tempfile::tempdir().unwrap();
+    let row = format!("{}\n", json!({"prompt": "白", "max_tokens": 1}));
+    for end in ["partial", "manifest.json", "finishing"] {
+        let name = format!("out.jsonl.{end}");
+        let path = home.path().join(&name);
+        fs::write(&path, &row).unwrap();
+        let args = ["--format", "jsonl", "-i", &name, "-o", "out.jsonl", "--restart"];
+        let run = finish(&mut command(home.path(), &args), "");
+        assert!(run.code != Some(0) && run.stderr.contains("also read by this run"), "{end}: {}", run.stderr);
+        assert_eq!(fs::read_to_string(&path).unwrap(), row, "{end}");
+        fs::remove_file(&path).unwrap();
+        let errors = format!("../{}/{name}", home.path().file_name().unwrap().to_string_lossy());
+        let run = batch(&home, &[json!({"prompt": 1})], &[&FILES[..], &["--errors", &errors]].concat());
+        assert!(run.stderr.contains("is to hold the results and the errors"), "{end}: {}", run.stderr);
+        assert!(!home.path().join("out.jsonl").exists() && !path.exists(), "{end}");
+    }
+    // Of another program.
+    let other = home.path().join("out.jsonl.finishing");
+    fs::write(&other, "precious").unwrap();
+    let run = batch(&home, &[json!({"prompt": "白", "max_tokens": 1})], &FILES);
+    assert!(run.stderr.contains("no manifest says"), "{}", run.stderr);
+    assert_eq!(fs::read_to_string(&other).unwrap(), "precious");
+}
