@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 
 /// Bytes of a line of results, with its line feed.
 pub(super) const MAX_LINE_BYTES: usize = 256 << 20;
+/// How long a lock may take to be given back by a process that is ending, or by one that was just started and
+/// holds a copy of its parent's open files until it runs its program.
+const GIVEN_BACK: Duration = Duration::from_millis(200);
 /// What a power failure may cost.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
 
@@ -52,10 +55,13 @@ impl Partial {
         if !meta.is_file() {
             return Err(foreign("is no regular file, where the results so far would be"));
         }
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Err(busy()),
-            // A file system without locks cannot do better.
-            Ok(()) | Err(TryLockError::Error(_)) => {}
+        let begun = Instant::now();
+        // A file system without locks cannot do better than to go on.
+        while let Err(TryLockError::WouldBlock) = file.try_lock() {
+            if begun.elapsed() > GIVEN_BACK {
+                return Err(busy());
+            }
+            std::thread::sleep(GIVEN_BACK / 20);
         }
         // The process that held the lock a moment ago may have finished and removed the file opened here.
         let named = fs::symlink_metadata(&path).is_ok_and(|m| (m.dev(), m.ino()) == (meta.dev(), meta.ino()));
