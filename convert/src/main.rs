@@ -96,7 +96,7 @@ Example:
 After an interruption (Ctrl+C, power loss, full disk) the same command resumes.
 
 make-checkpoint SHAPE DIR instead writes a random checkpoint for testing,
-completions SHELL prints a shell's completion script, man DIR writes manual pages.
+completions SHELL prints a shell's completions, man DIR writes manual pages.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 4 bad input file,
 5 not enough disk or memory, 129 / 130 / 143 stopped by SIGHUP, SIGINT, SIGTERM.";
