@@ -48,7 +48,8 @@ pub(crate) trait Unpack {
     /// `p`: the block of the first row; row `i` lies `i * stride` bytes on. `out`: the panel of this block.
     ///
     /// # Safety
-    /// The CPU has what `V` needs, every row's block can be read, and the panel has room.
+    /// The CPU has what `V` needs, every row's block can be read, the panel has room, and `out.ahead` points
+    /// to a stream that nothing else uses meanwhile.
     unsafe fn unpack<V: Vector>(p: *const u8, stride: usize, out: Out);
 }
 
