@@ -327,6 +327,8 @@ fn of_batch_output(error: &OutputError) -> Option<u8> {
         OutputError::Target(error) => code_of_cause(error),
         OutputError::Different { .. }
         | OutputError::Foreign { .. }
+        | OutputError::ErrorsGone { .. }
+        | OutputError::OtherOutput { .. }
         | OutputError::Source { .. }
         | OutputError::Same { .. } => Some(USAGE),
         OutputError::Manifest { .. } | OutputError::Line { .. } => Some(BAD_FILE),

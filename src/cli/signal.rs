@@ -1,7 +1,7 @@
 //! SIGINT and SIGTERM.
 //!
 //! While work runs, the first signal sets the cancel flag that the engine polls; the work ends in order and
-//! the program says so with its exit code. While nothing runs (the program waits for input or loads a file),
+//! the program says so with its exit code, within two seconds. While nothing runs (the program waits for input or loads a file),
 //! or when a second signal comes, the process ends at once. A chat is different: at its prompt SIGINT drops
 //! what is being typed and gives a hint; only the second one in a row ends the process.
 
@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// A second Ctrl+C quits a chat if it comes this soon. The terminal does not tell what stands on a line
 /// before it is ended, so that time is what tells "quit" from "drop this line, too".
 const TWICE: Duration = Duration::from_secs(2);
+
+/// How long work may take to end in order after the first signal; then the process ends at once.
+const IN_ORDER: Duration = Duration::from_millis(1800);
 
 #[derive(Default)]
 struct State {
@@ -164,10 +167,11 @@ impl State {
         if !busy || again {
             end(code);
         }
-        if code == TERMINATED {
-            // A service manager that sends SIGTERM sends SIGKILL next: end before its time limit.
+        if code == TERMINATED || !self.chatting.load(Ordering::SeqCst) {
+            // What waits for a reader of its output, or for a disk, does not see the flag. A service manager
+            // that sends SIGTERM sends SIGKILL next, and a person does not wait long after Ctrl+C.
             let spawned = std::thread::Builder::new().spawn(move || {
-                std::thread::sleep(Duration::from_secs(3));
+                std::thread::sleep(IN_ORDER);
                 end(code);
             });
             if spawned.is_err() {

@@ -13,6 +13,16 @@ pub struct Job {
     pub n_ctx: usize,
 }
 
+impl Job {
+    /// How many answers or choices it has.
+    pub fn parts(&self) -> usize {
+        match &self.task {
+            Task::Answers(options) => options.seeds.len(),
+            Task::Choices(options) => options.ids.len(),
+        }
+    }
+}
+
 /// What to do with a prompt.
 #[derive(Clone, Debug)]
 pub enum Task {

@@ -69,10 +69,7 @@ pub fn submit(
     job: &Job,
     on: impl FnMut(JobEvent) -> ControlFlow<()> + Send + 'static,
 ) -> Result<Submitted, Refused> {
-    let parts = match &job.task {
-        Task::Answers(options) => options.seeds.len(),
-        Task::Choices(options) => options.ids.len(),
-    };
+    let parts = job.parts();
     let requests = (0..parts).map(|part| request(job, part)).collect::<Vec<_>>();
     requests.iter().try_for_each(|request| request.check(scheduler.info()))?;
     let mut state = State {

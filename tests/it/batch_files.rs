@@ -134,6 +134,7 @@ fn a_process_killed_while_it_finishes_leaves_what_the_same_command_finishes() {
         assert_eq!(batch.run(batch.open()).failed, 1);
         let complete = fs::read(manifest_path(&out)).unwrap();
         let finished = fs::read(&out).unwrap();
+        let written = fs::read(batch.at("err.jsonl"));
         let names = batch.files();
         let state = |with_out: bool, manifest: &[u8], with_errors: bool| {
             batch.files().iter().for_each(|name| fs::remove_file(batch.at(name)).unwrap());
@@ -162,6 +163,9 @@ fn a_process_killed_while_it_finishes_leaves_what_the_same_command_finishes() {
         }
         // Everything but the removal.
         state(true, &complete, errors);
+        if let Ok(written) = written {
+            fs::write(batch.at("err.jsonl"), written).unwrap();
+        }
         assert_eq!(batch.complete().failed, 1);
         assert!(!partial.exists() && fs::read(&out).unwrap() == finished);
     }
@@ -187,6 +191,45 @@ fn rows_that_failed_run_again_where_asked_for() {
     assert_eq!(ids(&batch.lines()), [0, 1, 2, 3, 4, 5, 6]);
     assert_eq!(batch.lines()[4]["error"], Value::Null);
     assert_eq!(batch.complete().failed, 0);
+}
+
+#[test]
+fn a_complete_run_needs_its_file_of_errors() {
+    let mut batch = Batch::new(7);
+    let errors = batch.at("errors.jsonl");
+    batch.options.errors = Some(errors.clone());
+    batch.run(batch.open());
+    let written = fs::read(&errors).unwrap();
+    assert_eq!(batch.complete().failed, 1);
+    fs::remove_file(&errors).unwrap();
+    assert!(batch.refused().contains("is gone; run the rows that failed again with --retry-errors"));
+    fs::write(&errors, &written[1..]).unwrap();
+    assert!(batch.refused().contains("was changed since the batch wrote it"), "{}", batch.refused());
+    fs::write(&errors, &written).unwrap();
+    assert_eq!(batch.complete().failed, 1);
+    batch.options.errors = Some(batch.at("other.jsonl"));
+    assert!(batch.refused().contains("errors: errors.jsonl then, other.jsonl now"), "{}", batch.refused());
+    // Without the option the run is what it was.
+    batch.options.errors = None;
+    assert_eq!(batch.complete().failed, 1);
+    fs::remove_file(&errors).unwrap();
+    batch.options.errors = Some(errors);
+    batch.options.retry_errors = true;
+    assert_eq!((0..7).filter(|&row| !batch.open().is_done(row)).collect::<Vec<_>>(), [4]);
+}
+
+#[test]
+fn errors_do_not_go_into_the_output_of_another_batch() {
+    let (mut batch, mut other) = (Batch::new(7), Batch::new(7));
+    other.options.out = batch.at("other.jsonl");
+    let mut writer = other.open();
+    write(&mut writer, 1, false);
+    drop(writer);
+    batch.options.errors = Some(other.options.out.clone());
+    for restart in [false, true] {
+        batch.options.restart = restart;
+        assert!(batch.refused().contains("is the output of another batch"), "{}", batch.refused());
+    }
 }
 
 #[test]

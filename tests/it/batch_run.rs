@@ -270,6 +270,44 @@ fn followed_rows_are_answered_as_they_arrive() {
 }
 
 #[test]
+fn a_reader_that_reads_nothing_delays_no_end() {
+    let home = tempfile::tempdir().unwrap();
+    // More than a pipe holds.
+    let stop = "x".repeat(1000);
+    let row = json!({"prompt": "白日", "max_tokens": 60, "n": 4, "logprobs": 5, "stop": stop});
+    write_rows(&home.path().join("in.jsonl"), &vec![row; 60]);
+    for (name, code) in [("-INT", 130), ("-TERM", 143)] {
+        let mut child = command(home.path(), &["-q", "-i", "in.jsonl", "-o", "-"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_secs(4));
+        assert!(child.try_wait().unwrap().is_none(), "it does not wait for its reader");
+        let asked = Instant::now();
+        signal(&child, name);
+        let ended = child.wait().unwrap();
+        assert!(asked.elapsed() < Duration::from_secs(3), "{name}: {:?}", asked.elapsed());
+        assert_eq!(ended.code(), Some(code), "{name}");
+    }
+}
+
+#[test]
+fn a_row_of_many_choices_runs_beside_others_whatever_runs_at_a_time() {
+    let many: Vec<String> = (0..300).map(|i| format!("第{i}")).collect();
+    let mut rows = mixed(12);
+    rows.insert(3, json!({"custom_id": "many", "prompt": "白日依山尽", "choices": many}));
+    rows.insert(9, json!({"custom_id": "answers", "prompt": "白日", "n": 20, "max_tokens": 4}));
+    let homes = ["1", "8"].map(|parallel| {
+        let home = tempfile::tempdir().unwrap();
+        let run = batch(&home, &rows, &[&FILES[..], &["--parallel", parallel]].concat());
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        home
+    });
+    assert_eq!(output(&homes[0]), output(&homes[1]));
+}
+
+#[test]
 fn a_closed_reader_ends_the_run_quietly() {
     let home = tempfile::tempdir().unwrap();
     write_rows(&home.path().join("in.jsonl"), &mixed(30));

@@ -45,10 +45,11 @@ impl InputForm {
         }
     }
 
-    /// JSON lines if one of the first lines begins as an object does, else text.
+    /// JSON lines if one of the first lines begins as an object or an array of objects does, else text.
     pub(super) fn of_start(start: &[u8]) -> Self {
         let object = |line: &[u8]| {
-            let mut bytes = line.iter().copied().filter(|b| !b.is_ascii_whitespace());
+            let bytes = line.iter().copied().filter(|b| !b.is_ascii_whitespace());
+            let mut bytes = bytes.enumerate().filter(|&(i, b)| i > 0 || b != b'[').map(|(_, b)| b);
             bytes.next() == Some(b'{') && matches!(bytes.next(), Some(b'"') | None)
         };
         if start.split(|&b| b == b'\n').any(object) { Self::JsonLines } else { Self::Text }

@@ -69,7 +69,13 @@ pub(super) fn parse(layout: &Layout, bytes: &[u8], fault: Option<Fault>) -> Pars
             return Parsed::failed(RowError { code: "line_too_long", message, param: None });
         }
         Some(Fault::Unclosed) => {
-            return malformed("a field begins with a quote, and no quote ends it".to_owned());
+            let lines = 1 + bytes.trim_ascii_end().iter().filter(|&&b| b == b'\n').count();
+            let message = format!(
+                "a field begins with a quote, and no quote ends it: the {} to the end of the file are this \
+                 one row; end the field, or write a quote inside a quoted field twice",
+                huozi_quant::message::counted(lines, "line")
+            );
+            return malformed(message);
         }
         Some(Fault::AfterQuote) => {
             let message =

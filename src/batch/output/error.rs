@@ -55,6 +55,24 @@ pub enum OutputError {
         /// Why it is not taken for ours.
         why: &'static str,
     },
+    /// A complete run whose file of errors is gone.
+    #[error(
+        "{}: the file with the error lines of {} is gone; run the rows that failed again with \
+         --retry-errors, or all with --restart",
+        path.display(), out.display()
+    )]
+    ErrorsGone {
+        /// The file with the error lines.
+        path: PathBuf,
+        /// The output.
+        out: PathBuf,
+    },
+    /// Errors are to go into the output of another batch.
+    #[error("{}: is the output of another batch; name another file with --errors", path.display())]
+    OtherOutput {
+        /// The file.
+        path: PathBuf,
+    },
     /// The output is one of the files that are read.
     #[error("{}: is also read by this run; choose another output", path.display())]
     Source {

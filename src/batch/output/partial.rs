@@ -205,9 +205,10 @@ pub(super) fn head(path: &Path, number: u64, line: &[u8]) -> Result<LineHead, Ou
         error: Option<IgnoredAny>,
     }
     let bad = |why: String| OutputError::Line { path: path.to_owned(), line: number, why };
-    let line: Line = serde_json::from_slice(line).map_err(|e| bad(format!("no line of results: {e}")))?;
+    let bad = |why: &str| bad(format!("no line of results: {why}; remove the line, or use --restart"));
+    let line: Line = serde_json::from_slice(line).map_err(|e| bad(&e.to_string()))?;
     if line.response.is_some() == line.error.is_some() {
-        return Err(bad("no line of results: it must have either a response or an error".to_owned()));
+        return Err(bad("it must have either a response or an error"));
     }
     Ok(LineHead { id: line.custom_id, failed: line.error.is_some() })
 }

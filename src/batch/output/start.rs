@@ -1,7 +1,7 @@
 //! What to do with the files that are there when a batch starts.
 
 use super::error::OutputError;
-use super::manifest::{Manifest, RunIdentity, beside, file_name};
+use super::manifest::{Manifest, RunIdentity, RunRecord, beside, file_name, manifest_path};
 use super::partial::{Partial, for_each_line, head};
 use super::summary::BatchSummary;
 use huozi_quant::output;
@@ -117,6 +117,7 @@ pub(super) fn start(
         match out_bytes {
             Some(bytes) if bytes == result.results.bytes => {
                 if result.failed == 0 || !options.retry_errors {
+                    complete_errors(&manifest, result, &out, errors.as_deref())?;
                     partial.clear()?;
                     let summary = BatchSummary {
                         rows: result.rows,
@@ -152,6 +153,33 @@ pub(super) fn start(
     run(partial, table)
 }
 
+/// A complete run is one whose file of errors is there as it was written, where this run asks for it.
+fn complete_errors(
+    manifest: &Manifest,
+    result: &RunRecord,
+    out: &Path,
+    errors: Option<&Path>,
+) -> Result<(), OutputError> {
+    let asked = errors.map(file_name);
+    if asked.is_some() && asked != manifest.errors {
+        let before = manifest.errors.as_ref().map_or("among the results", |name| name.as_str());
+        let differences = vec![format!("errors: {before} then, {} now", asked.unwrap_or_default())];
+        return Err(OutputError::Different { out: out.to_owned(), differences });
+    }
+    let Some(record) = &result.errors else { return Ok(()) };
+    let path = match errors {
+        Some(path) => path.to_owned(),
+        None => out.with_file_name(&record.file),
+    };
+    match bytes(&path)? {
+        Some(bytes) if bytes == record.bytes => Ok(()),
+        Some(_) => Err(OutputError::Foreign { path, why: "was changed since the batch wrote it" }),
+        // An empty one says nothing that is lost.
+        None if record.bytes == 0 => Ok(()),
+        None => Err(OutputError::ErrorsGone { path, out: out.to_owned() }),
+    }
+}
+
 /// The files that results and errors go to.
 fn targets(options: &FileOptions, identity: &RunIdentity) -> Result<(PathBuf, Option<PathBuf>), OutputError> {
     let named = |path: &Path| match identity.shard {
@@ -183,6 +211,9 @@ fn targets(options: &FileOptions, identity: &RunIdentity) -> Result<(PathBuf, Op
         let (errors_at, mut taken) = (place(errors)?, vec![place(&out)?]);
         for path in own(&out) {
             taken.push(place(&path)?);
+        }
+        if fs::symlink_metadata(manifest_path(errors)).is_ok() {
+            return Err(OutputError::OtherOutput { path: errors.clone() });
         }
         let same = inode(errors).is_some_and(|errors| inode(&out) == Some(errors));
         let beside_errors = own(&errors_at);

@@ -35,14 +35,25 @@ pub enum FeedError {
 
 /// What the runner receives.
 pub(super) enum Message {
-    /// A row that ran has ended.
-    Ended { row: u32, asked: Box<Prepared>, result: Result<Outcome, JobError> },
+    /// A row that ran has ended; it had so many places.
+    Ended { row: u32, asked: Box<Prepared>, result: Result<Outcome, JobError>, places: usize },
     /// A row that is wrong.
     Bad { row: u32, bad: BadRow },
     /// These were all rows, so many.
     All(u64),
     /// There are no more rows.
     Failed(FeedError),
+}
+
+impl Message {
+    /// The places that its row had.
+    pub fn places(&self) -> usize {
+        match self {
+            Self::Ended { places, .. } => *places,
+            Self::Bad { .. } => 1,
+            Self::All(_) | Self::Failed(_) => 0,
+        }
+    }
 }
 
 /// The jobs that run.
@@ -82,8 +93,10 @@ pub(super) struct Feeder {
     pub tokenizer: Arc<Tokenizer>,
     pub jobs: Arc<Jobs>,
     pub tell: Sender<Message>,
-    /// Takes a place for each row that has not ended; waits where there is none.
+    /// Takes a place for each answer or choice of a row that has not ended; waits where there is none.
     pub places: SyncSender<()>,
+    /// How many places there are. A row of more takes all.
+    pub most: usize,
 }
 
 /// The runner needs no more rows.
@@ -129,7 +142,8 @@ impl Feeder {
     }
 
     fn put(&self, row: u32, prepared: Result<Prepared, BadRow>) -> Result<(), Stopped> {
-        self.places.send(()).map_err(|_| Stopped)?;
+        let places = prepared.as_ref().map_or(1, |row| row.job.parts().clamp(1, self.most));
+        (0..places).try_for_each(|_| self.places.send(())).map_err(|_| Stopped)?;
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(bad) => return self.tell.send(Message::Bad { row, bad }).map_err(|_| Stopped),
@@ -143,7 +157,7 @@ impl Feeder {
                 }
                 JobEvent::Ended(result) => {
                     if let Some(asked) = asked.take() {
-                        let _ = tell.send(Message::Ended { row, asked, result });
+                        let _ = tell.send(Message::Ended { row, asked, result, places });
                     }
                 }
                 JobEvent::Prompt { .. } | JobEvent::Text { .. } => {}
@@ -161,7 +175,7 @@ impl Feeder {
             }
             Err(refused) => {
                 let (asked, result) = (Box::new(prepared), Err(refused.into()));
-                self.tell.send(Message::Ended { row, asked, result }).map_err(|_| Stopped)
+                self.tell.send(Message::Ended { row, asked, result, places }).map_err(|_| Stopped)
             }
         }
     }

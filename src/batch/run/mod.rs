@@ -4,8 +4,9 @@
 //! RowSource --feed: windows of rows with equal beginnings, submit--> scheduler --Message--> run --> Results
 //! ```
 //!
-//! A thread of its own prepares rows and submits them, twice as many as run at a time; the caller's thread
-//! writes results as rows end. Memory does not grow with the number of rows.
+//! A thread of its own prepares rows and submits them: rows of twice as many answers and choices as run at a
+//! time. The caller's thread writes results as rows end. Memory does not grow with the number of rows, nor
+//! with the number of answers or choices of each.
 
 mod feed;
 mod results;
@@ -80,13 +81,15 @@ pub fn run(
 ) -> Result<(RunProgress, bool), RunError> {
     let jobs = Arc::<Jobs>::default();
     let (tell, messages) = mpsc::channel();
-    let (places, taken) = mpsc::sync_channel(2 * parallel.max(1));
+    let most = 2 * parallel.max(1);
+    let (places, taken) = mpsc::sync_channel(most);
     let feeder = Feeder {
         scheduler: scheduler.clone(),
         tokenizer: tokenizer.clone(),
         jobs: jobs.clone(),
         tell,
         places,
+        most,
     };
     let thread = std::thread::Builder::new().name("feeder".into());
     // Not joined: it may wait for a line that never comes.
@@ -104,7 +107,7 @@ pub fn run(
             }
             Ok(Message::Failed(error)) => Err(error.into()),
             Ok(message) => {
-                let _ = taken.try_recv();
+                taken.try_iter().take(message.places()).for_each(drop);
                 take(message, &jobs, results, &mut progress)
             }
             Err(RecvTimeoutError::Timeout) => Ok(()),
@@ -141,7 +144,7 @@ fn take(
 ) -> Result<(), RunError> {
     let (row, result) = match message {
         Message::Bad { row, bad } => (row, RowResult::from(bad)),
-        Message::Ended { row, asked, result } => {
+        Message::Ended { row, asked, result, .. } => {
             jobs.ended(row);
             match result {
                 Ok(outcome) => {

@@ -164,6 +164,9 @@ fn paths(args: &BatchCommand) -> Result<(PathBuf, PathBuf)> {
     if output == stream && (args.errors.is_some() || args.restart || args.retry_errors) {
         return Err(usage("--errors, --restart and --retry-errors need a file: -o OUT").into());
     }
+    if args.errors.as_deref() == Some(Path::new("-")) {
+        return Err(usage("--errors needs a file: standard output has no room for both").into());
+    }
     Ok((input, output))
 }
 

@@ -170,8 +170,9 @@ impl Scheduler {
     }
 
     fn end_later(&mut self, id: RequestId, stop: Stop) {
-        for r in self.running.iter_mut().chain(self.waiting.iter_mut()).filter(|r| r.id == id) {
-            r.ends.get_or_insert(stop);
+        match self.running.iter_mut().find(|r| r.id == id) {
+            Some(r) => _ = r.ends.get_or_insert(stop),
+            None => self.waiting.end_later(id, stop),
         }
     }
 
@@ -189,8 +190,7 @@ impl Scheduler {
     /// those that run, or the one that was being admitted. What was read of them is kept for its prefix.
     pub(super) fn abandon(&mut self) -> Vec<RequestId> {
         if let Some(id) = self.admitting.take() {
-            self.end_later(id, Stop::Cancelled);
-            self.waiting.drop_ended(|_| {});
+            self.waiting.remove_id(id);
             return vec![id];
         }
         let ids = self.running.iter().map(|r| r.id).collect();
@@ -229,8 +229,7 @@ impl Scheduler {
                 self.end(i, stop, on);
             }
         }
-        self.waiting.drop_ended(|r| {
-            let stop = r.ends.unwrap_or(Stop::Cancelled);
+        self.waiting.drop_ended(|r, stop| {
             let _ = on(RequestEvent::Stopped { id: r.id, stop, timings: r.timings });
         });
     }

@@ -86,7 +86,7 @@ fn text_and_columns_give_prompts() {
 
     let bad = check("in.csv", "prompt,id\na,1,2\nb\n\"\",3\n\"x\" y,4\n\"open,5\n6,7\n");
     let told = rows(&bad).into_iter().map(|row| row.unwrap_err()).collect::<Vec<_>>();
-    let whats = ["3 fields", "1 field,", "empty", "must be doubled", "no quote ends it"];
+    let whats = ["3 fields", "1 field,", "empty", "must be doubled", "the 2 lines to the end of the"];
     assert_eq!(told.len(), whats.len());
     for (bad, what) in told.iter().zip(whats) {
         assert!(bad.error.message.contains(what), "{}", bad.error.message);
@@ -103,6 +103,8 @@ fn text_and_columns_give_prompts() {
         ("in.txt", "\n \n", "no rows"),
         ("in.jsonl", "", "no rows"),
         ("in.json", "[{\"prompt\":\"a\"}]", "jq -c"),
+        // By what it holds, as on standard input.
+        ("in", "[{\"prompt\":\"a\"}, {\"prompt\":\"b\"}]", "jq -c"),
         ("in.json", "\n[\n{\"prompt\":\"a\"},\n{\"prompt\":\"b\"}\n]\n", "jq -c"),
     ] {
         let error = refused(name, bytes);
