@@ -1,9 +1,10 @@
 //! SIGINT and SIGTERM.
 //!
 //! While work runs, the first signal sets the cancel flag that the engine polls; the work ends in order and
-//! the program says so with its exit code, within two seconds. While nothing runs (the program waits for input or loads a file),
-//! or when a second signal comes, the process ends at once. A chat is different: at its prompt SIGINT drops
-//! what is being typed and gives a hint; only the second one in a row ends the process.
+//! the program says so with its exit code, within two seconds. While nothing runs (the program waits for
+//! input or loads a file), or when a second signal comes, the process ends at once. A chat is different: at
+//! its prompt SIGINT drops what is being typed and gives a hint; only the second one in a row ends the
+//! process.
 
 use super::exit::{INTERRUPTED, Interrupted, TERMINATED};
 use super::terminal::give_back;
